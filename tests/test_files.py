@@ -1,0 +1,115 @@
+"""Files whole or not at all; logs that survive a kill and a hand."""
+
+import errno
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils import files
+from utils.files import FieldguideError, WriteError, append_rows, read_rows, write_new, write_table, writing
+
+COLUMNS = ("id", "text")
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    """An error in the middle keeps what was there, and no temporary file."""
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), writing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "old")]
+
+
+def test_nothing_is_overwritten_by_write_new(tmp_path):
+    """A name that is taken stays as it is."""
+    assert write_new(tmp_path / "a", b"1") is True
+    assert write_new(tmp_path / "a", b"2") is False
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):
+    """ENOSPC becomes a sentence with the path and the advice, and half a row is not left behind."""
+    path = tmp_path / "log.csv"
+    append_rows(path, COLUMNS, [{"id": "1", "text": "a"}])
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(WriteError, match=r"log\.csv: the disk is full\. Free some space"):
+        append_rows(path, COLUMNS, [{"id": "2", "text": "b"}])
+    with pytest.raises(WriteError, match="the disk is full"):
+        write_table(tmp_path / "other.csv", COLUMNS, [])
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["log.csv"]
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_one_sentence(tmp_path):
+    """A file where a folder should be gives the path and what to do."""
+    (tmp_path / "data").write_text("")
+    with pytest.raises(WriteError, match="Cannot write"):
+        write_table(tmp_path / "data" / "x" / "t.csv", COLUMNS, [])
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=30)), max_size=8))
+@settings(deadline=None)
+def test_a_log_gives_back_its_rows(tmp_path_factory, rows):
+    """Any text comes back, line breaks as spaces: a row is one physical line."""
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    rows = [{"id": f"{n}", "text": text} for n, (_, text) in enumerate(rows)]
+    for row in rows:
+        append_rows(path, COLUMNS, [row])
+    encodable = [row | {"text": row["text"].encode("utf-8", "replace").decode("utf-8")} for row in rows]
+    expected = [row | {"text": files.LINE_BREAKS.sub(" ", row["text"])} for row in encodable]
+    assert read_rows(path, COLUMNS) == expected
+
+
+@given(st.data())
+@settings(deadline=None)
+def test_a_torn_last_line_is_dropped_and_then_overwritten(tmp_path_factory, data):
+    """Cut anywhere, the log reads as its whole rows, and the next row is not glued to the torn one."""
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    rows = [{"id": str(n), "text": f"tilapia, {n}"} for n in range(4)]
+    append_rows(path, COLUMNS, rows)
+    whole = path.read_bytes()
+    header = whole.index(b"\n") + 1
+    cut = data.draw(st.integers(header, len(whole)))
+    path.write_bytes(whole[:cut])
+    left = whole[:cut].count(b"\n") - 1
+    assert read_rows(path, COLUMNS) == rows[:left]
+    append_rows(path, COLUMNS, [{"id": "new", "text": "x"}])
+    assert read_rows(path, COLUMNS) == [*rows[:left], {"id": "new", "text": "x"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name,text\n1,a\n", "begins with 'name,text'"),
+        ("id,text\n1,a\n2\n", "line 3: 1 fields"),
+        ("id;text\n1;a\n", "begins with"),
+    ],
+)
+def test_a_table_broken_by_hand_is_named_with_its_line(tmp_path, text, says):
+    """A wrong header or row is an error that says where, never a silent loss."""
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(FieldguideError, match=says):
+        read_rows(path, COLUMNS)
+
+
+def test_two_writers_cannot_work_at_once(tmp_path):
+    """The second is told who holds the folder, and that nothing is lost."""
+    with (
+        files.locked(tmp_path),
+        pytest.raises(FieldguideError, match="Another notebook or program is working on"),
+        files.locked(tmp_path, wait=0.1),
+    ):
+        pass
+
+
+def test_an_error_shows_as_one_sentence_in_a_notebook():
+    """IPython is given the message alone, without a traceback."""
+    assert FieldguideError("Do this.")._render_traceback_() == ["FieldguideError: Do this."]

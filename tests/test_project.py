@@ -1,0 +1,135 @@
+"""project.toml: what is accepted, and what each refusal says."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.project import REPOSITORY, Project, ProjectError, unsafe_name
+
+LABELS = '\n[labels]\ncat = ["cat photo"]\ndog = ["dog photo"]\n'
+
+
+def load(tmp_path, text):
+    """Write a project file and load it."""
+    path = tmp_path / "project.toml"
+    path.write_text(text, encoding="utf-8")
+    return Project.load(path)
+
+
+def test_defaults_are_the_documented_ones(tmp_path):
+    """A name and labels suffice; every other key has the default that the design gives."""
+    project = load(tmp_path, 'name = "pets"' + LABELS)
+    assert (project.source, project.images_per_label, project.seed) == ("duckduckgo", 150, 42)
+    assert (project.valid, project.test, project.arch, project.weights) == (0.2, 0.1, "resnet18", "imagenet")
+    assert (project.size, project.epochs, project.batch_size) == (224, 4, 32)
+    assert (project.data, project.models) == (REPOSITORY / "data" / "pets", REPOSITORY / "models" / "pets")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("epochs = 4" + LABELS, ["name", "add it"]),
+        ('name = "pets"\nepochz = 4' + LABELS, ["epochz", "4", "unknown"]),
+        ('name = "pets"\nepochs = "4"' + LABELS, ["epochs", "'4'", "whole number"]),
+        ('name = "pets"\nepochs = true' + LABELS, ["epochs", "True", "whole number"]),
+        ('name = "pets"\nvalid = 20' + LABELS, ["valid", "20", "less than 1"]),
+        ('name = "pets"\nvalid = 0.6\ntest = 0.5' + LABELS, ["0.6", "0.5", "no pictures to train on"]),
+        ('name = "pets"\nweights = "coco"' + LABELS, ["weights", "'coco'", "'imagenet' or 'none'"]),
+        ('name = "pets"\nsource = 3' + LABELS, ["source", "3", "list"]),
+        ('name = "pets"\nsource = []' + LABELS, ["source", "folder"]),
+        ('name = "../pets"' + LABELS, ["name", "../pets", "folder name"]),
+        ('name = "pets"', ["[labels]", "missing"]),
+        ('name = "pets"\n[labels]\ncat = ["cat"]', ["only 'cat'", "two labels"]),
+        ('name = "pets"\n[labels]\ncat = "cat"\ndog = ["dog"]', ["labels.cat", "'cat'", "list"]),
+        ('name = "pets"\n[labels]\ncat = []\ndog = ["dog"]', ["'cat'", "no search"]),
+        ('name = "pets"\n[labels]\ncat = [" "]\ndog = ["dog"]', ["'cat'", "empty search"]),
+        ('name = "pets"\n[labels]\n".." = ["cat"]\ndog = ["dog"]', ["'..'", "folder name"]),
+        ('name = "pets"\n[labels]\nCON = ["cat"]\ndog = ["dog"]', ["'CON'", "Windows"]),
+        ('name = "pets"\n[labels]\n"a/b" = ["cat"]\ndog = ["dog"]', ["'a/b'", "folder name"]),
+        ('name = "pets"\n[labels]\nDog = ["cat"]\ndog = ["dog"]', ["'Dog'", "'dog'", "one folder"]),
+        ('name = "pets"\n[labels]\nKeep = ["cat"]\ndog = ["dog"]', ["'Keep'", "cleaner"]),
+        (f'name = "pets"\n[labels]\ncat = ["{"x" * 600}"]\ndog = ["dog"]', ["600 characters", "499"]),
+        ('name = "pets"\nbroken' + LABELS, ["TOML", "line 2"]),
+        ('name = "pets"\nsource = "nowhere"', ["nowhere", "no folder"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path, text, says):
+    """The refusal names the file, the key, the value and what is wrong with it."""
+    with pytest.raises(ProjectError) as refusal:
+        load(tmp_path, text)
+    assert "project.toml" in str(refusal.value)
+    assert [part for part in says if part not in str(refusal.value)] == []
+
+
+def test_a_missing_file_says_where_to_copy_one_from(tmp_path):
+    """Without a project file the message names the path and the gallery."""
+    with pytest.raises(FileNotFoundError, match=r"nothing\.toml.*projects"):
+        Project.load(tmp_path / "nothing.toml")
+
+
+def test_a_relative_PROJECT_counts_from_the_repository(tmp_path, monkeypatch):
+    """A kernel's working directory is the notebook's; PROJECT must mean the same file there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROJECT", "projects/animals.toml")
+    assert len(Project.load().labels) == 10
+
+
+def test_relative_paths_count_from_the_project_file(tmp_path):
+    """A folder source and the two roots are relative to the file that names them."""
+    for label in ("wren", "robin"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    project = load(tmp_path, 'name = "birds"\nsource = "photos"\ndata_dir = "d"\nmodels_dir = "m"')
+    assert project.folders == (tmp_path / "photos",)
+    assert (project.data, project.models) == (tmp_path / "d" / "birds", tmp_path / "m" / "birds")
+    assert list(project.labels) == ["robin", "wren"]
+
+
+def test_labels_may_be_in_any_script(tmp_path):
+    """Cyrillic, Chinese and joined emoji are labels like any other, in one Unicode form."""
+    project = load(tmp_path, 'name = "п"\n[labels]\n"морской огурец" = ["x"]\n"海参" = ["y"]\n"👩‍🔬é" = ["z"]\n')
+    assert set(project.labels) == {"морской огурец", "海参", "👩‍🔬é"}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "projects").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_project_of_the_gallery_loads(path, tmp_path):
+    """What people copy from is valid (own_photos needs the folder that it names)."""
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    for label in ("robin", "wren"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    assert len(Project.load(copy).labels) >= 2
+
+
+@given(st.text(max_size=40))
+def test_a_safe_name_is_one_path_part(name):
+    """Whatever passes can be joined to a folder without leaving it."""
+    if unsafe_name(name) is None:
+        assert "/" not in name and "\\" not in name and name not in ("", ".", "..") and "\x00" not in name
+
+
+def test_the_fingerprint_follows_labels_and_settings(make_project, fill_raw):
+    """Moving a picture to another label, or another size, makes a trained model stale."""
+    from utils.verify import verify_images
+
+    project = make_project()
+    fill_raw(project, 3)
+    verify_images(project)
+    before = project.fingerprint()
+    assert make_project(size=64).fingerprint() != before
+    path = next(iter(project.pictures().values()))
+    other = "dog" if path.parent.name == "cat" else "cat"
+    path.rename(project.images / other / path.name)
+    assert project.fingerprint() != before
+
+
+def test_one_picture_under_two_labels_is_refused(make_project, fill_raw):
+    """Nobody can know which label is meant: both places are named."""
+    from utils.verify import verify_images
+
+    project = make_project()
+    fill_raw(project, 3)
+    verify_images(project)
+    path = sorted((project.images / "cat").iterdir())[0]
+    (project.images / "dog" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ValueError, match=r"'cat' and 'dog'"):
+        project.pictures()

@@ -1,0 +1,224 @@
+"""
+Writing files whole or not at all, append-only tables, and one writer at a time.
+
+Foundation of every stage. A stage may be killed at any moment, so a table is written to a temporary file
+in the same folder and renamed, and a log grows by whole lines: a torn last line is dropped when read.
+"""
+
+import csv
+import errno
+import hashlib
+import io
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+TEMPORARY = ".part"  # in the name of files that are still being written
+LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+
+ADVICE = {
+    errno.ENOSPC: "the disk is full. Free some space",
+    errno.EDQUOT: "your disk quota is used up. Free some space",
+    errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EPERM: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EROFS: "that disk is read-only. Name another folder in project.toml (data_dir, models_dir)",
+    errno.ENAMETOOLONG: "the path is too long for this system. Move the project to a shorter one",
+}
+
+
+class FieldguideError(ValueError):
+    """
+    Something a person can put right; the message says what happened, with which value, and what to do.
+
+    In a notebook only the message is shown: a traceback would hide the one sentence that helps.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        """Return the lines that IPython shows in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
+
+class WriteError(FieldguideError, OSError):
+    """A file or folder could not be written."""
+
+
+def content_id(data: bytes) -> str:
+    """
+    Return the name of a picture: the first 16 hex digits of its bytes' SHA-256.
+
+    >>> content_id(b"")
+    'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing `path` into a `WriteError` that says what to do."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        advice = ADVICE.get(error.errno, f"{error.strerror or error}. Put that right")
+        raise WriteError(
+            f"Cannot write {path}: {advice} and run this notebook again; nothing gathered so far is lost."
+        ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents where they are missing, and return it."""
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """
+    Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
+
+    The rename is atomic within one file system, so a reader sees the old file or the whole new one.
+    """
+    make_folder(path.parent)
+    with explained(path):
+        temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write `data` to `path` unless something is there already; return whether it was written."""
+    if path.exists():
+        return False
+    write_whole(path, data)
+    return True
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove the temporary files that a killed run left below `folder`; return how many."""
+    leftovers = sorted(folder.rglob(f".*{TEMPORARY}*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -> str:
+    """Return `rows` as CSV, one physical line a row: line breaks inside a value become spaces."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    for row in rows:
+        writer.writerow([LINE_BREAKS.sub(" ", str(row.get(column, ""))) for column in columns])
+    return buffer.getvalue().encode("utf-8", "replace").decode("utf-8")  # web answers hold lone surrogates
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """Write `rows` (mappings of column to value) as a CSV table, whole or not at all."""
+    write_whole(path, csv_text(columns, rows, header=True))
+
+
+def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """
+    Append `rows` to the log at `path` in one write of whole lines, and wait until they are on disk.
+
+    A torn last line, left by a kill in the middle of a write, is cut off first.
+    """
+    text = csv_text(columns, rows, header=False)
+    if not text:
+        return
+    if not path.exists() or path.stat().st_size == 0:
+        write_whole(path, csv_text(columns, (), header=True) + text)
+        return
+    with explained(path), path.open("rb+") as log:
+        end = whole_lines(log.read())
+        try:
+            log.seek(end)
+            log.truncate()
+            log.write(text.encode("utf-8"))
+            log.flush()
+            os.fsync(log.fileno())
+        except OSError:
+            log.truncate(end)  # a full disk must not leave half a row behind
+            raise
+
+
+def whole_lines(data: bytes) -> int:
+    """Return the length of `data` up to and with its last line break."""
+    return data.rfind(b"\n") + 1
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """
+    Return the rows of the table at `path` as dicts of `columns`; an absent file is an empty table.
+
+    Raises
+    ------
+    FieldguideError
+        If the header is another one, or a row has another number of fields: a table edited by hand.
+    """
+    if not path.exists():
+        return []
+    data = path.read_bytes()
+    try:
+        text = data[: whole_lines(data)].decode("utf-8-sig")  # spreadsheets put a mark in front
+    except UnicodeDecodeError as error:
+        raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
+    rows = []
+    for number, fields in enumerate(csv.reader(text.split("\n")), start=1):  # a row is a line: see csv_text
+        if number == 1 and fields != list(columns):
+            raise FieldguideError(
+                f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
+                "Put the first line back, or move the file away to begin a new one."
+            )
+        if fields and len(fields) != len(columns):
+            raise FieldguideError(
+                f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "
+                f"({','.join(fields)[:80]!r}). Repair or delete that line."
+            )
+        if fields and number > 1:
+            rows.append(dict(zip(columns, fields, strict=True)))
+    return rows
+
+
+@contextmanager
+def locked(folder: Path, *, wait: float = 5.0) -> Iterator[None]:
+    """
+    Hold the lock of a data folder: one writer at a time, whoever it is.
+
+    Raises
+    ------
+    FieldguideError
+        If another notebook or program still holds it after `wait` seconds.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
+    with explained(folder / ".lock"):
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise FieldguideError(
+                f"Another notebook or program is working on {folder}. Wait until it is done, or stop it, "
+                "and run this cell again; nothing is lost."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

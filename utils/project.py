@@ -1,0 +1,345 @@
+"""
+The settings of one project, validated, and every path of it.
+
+Foundation of every stage. `Project.load()` reads the file named by the environment variable PROJECT, else
+``project.toml`` in the repository's root. A wrong setting is refused with the file, the key, the value and
+what to do.
+"""
+
+import hashlib
+import json
+import os
+import tomllib
+import unicodedata
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from utils.files import FieldguideError, read_rows
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SEARCH = "duckduckgo"
+SAMPLE = "sample"
+PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
+REJECTED_COLUMNS = ("id", "label", "stage", "reason")
+SPLIT_COLUMNS = ("id", "group", "side")
+SIDES = ("train", "valid", "test")
+LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
+LONGEST_NAME = 100  # bytes of UTF-8: file systems allow 255, and ids and suffixes are added
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a reader can't see or a file system can't hold
+JOINERS = "\u200c\u200d"  # hidden too, but Persian words and many emoji are spelt with them
+CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
+
+
+class ProjectError(FieldguideError):
+    """The project file asks for something that cannot be."""
+
+
+def unsafe_name(name: str) -> str | None:
+    """
+    Return why `name` is no folder name that every system takes, or None if it is one.
+
+    >>> unsafe_name("морской огурец")
+    >>> unsafe_name("..")
+    'it begins or ends with a dot or a space'
+    """
+    if not name:
+        return "it is empty"
+    if name != name.strip(" .") or name != name.strip():
+        return "it begins or ends with a dot or a space"
+    if bad := sorted(
+        {c for c in name if c in '<>:"/\\|?*' or (unicodedata.category(c) in HIDDEN and c not in JOINERS)}
+    ):
+        return f"it holds {', '.join(map(repr, bad))}"
+    if name.split(".")[0].strip().casefold() in RESERVED:
+        return "Windows keeps that name for itself"
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        return f"it is longer than {LONGEST_NAME} bytes"
+    return None
+
+
+def safe_name(name: str) -> str:
+    """Return `name` in the one Unicode form used on disk (NFC), or raise ValueError saying why it is not safe."""
+    name = unicodedata.normalize("NFC", name)
+    if why := unsafe_name(name):
+        raise ValueError(f"{name!r} cannot be a folder name: {why}. Choose another name")
+    return name
+
+
+class Project(BaseModel):
+    """
+    What a person wants told apart, and how: project.toml, validated. Its properties name every path.
+
+    Examples
+    --------
+    >>> project = Project.model_validate({"name": "pets", "labels": {"cat": ["cat photo"], "dog": ["dog photo"]}})
+    >>> project.valid, project.arch, project.sources
+    (0.2, 'resnet18', ('duckduckgo',))
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    name: str
+    source: str | list[str] = SEARCH
+    images_per_label: Annotated[int, Field(ge=1, le=100_000)] = 150
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "resnet18"
+    weights: Literal["imagenet", "none"] = "imagenet"
+    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 4
+    batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
+    data_dir: str = str(REPOSITORY / "data")
+    models_dir: str = str(REPOSITORY / "models")
+    labels: dict[str, list[str]] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folder(cls, name: str) -> str:
+        return safe_name(name)
+
+    @field_validator("source")
+    @classmethod
+    def _source_is_named(cls, source: str | list[str]) -> str | list[str]:
+        if not source or "" in ([source] if isinstance(source, str) else source):
+            raise ValueError('name a source: "duckduckgo", "sample", a folder, or a list of these')
+        return source
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_are_folders(cls, labels: dict[str, list[str]]) -> dict[str, list[str]]:
+        safe = {safe_name(label): searches for label, searches in labels.items()}
+        folded: dict[str, str] = {}
+        for label in labels:
+            if label.casefold() in CHOICES:
+                raise ValueError(f"{label!r} is a word of the cleaner and cannot be a label. Choose another name")
+            twin = folded.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
+            if twin != label:
+                raise ValueError(f"{twin!r} and {label!r} are one folder on Windows and macOS. Rename one of them")
+        for label, searches in safe.items():
+            for search in searches:
+                if not search.strip():
+                    raise ValueError(f"{label!r} has an empty search. Write what to look for, or remove it")
+                if len(search) > LONGEST_SEARCH:
+                    raise ValueError(
+                        f"a search of {label!r} has {len(search)} characters; DuckDuckGo takes at most "
+                        f"{LONGEST_SEARCH}. Shorten {search[:40]!r}…"
+                    )
+        return dict(sorted(safe.items()))
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "Project":
+        if self.valid + self.test >= 1:
+            raise ValueError(
+                f"valid = {self.valid} and test = {self.test} leave no pictures to train on. "
+                "Both are fractions and must stay below 1 together, as 0.2 and 0.1 do"
+            )
+        if len(self.labels) == 1:
+            raise ValueError(
+                f"[labels] holds only {next(iter(self.labels))!r}: telling apart takes two labels or more. Add another"
+            )
+        if not self.labels:
+            raise ValueError(
+                "[labels] is missing or empty. Write a line a label under [labels], such as: "
+                'tilapia = ["tilapia alive in water"]'
+            )
+        if SEARCH in self.sources:
+            for label, searches in self.labels.items():
+                if not searches:
+                    raise ValueError(f'label {label!r} has no search. Write {label} = ["what to look for"]')
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "Project":
+        """
+        Read and check a project file.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            The file; by default the one that the environment variable PROJECT names (a relative one counts from
+            the repository's root, wherever the notebook runs), else the repository's ``project.toml``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ProjectError
+            If it is not TOML, or a setting is wrong; the message names file, key, value and what to do.
+        """
+        path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
+        if not path.is_file():
+            raise MissingProject(
+                f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
+                f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
+            )
+        try:
+            settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ProjectError(f"{path} is not a readable TOML file: {error}. Correct that place.") from None
+        try:
+            return cls.model_validate(_settled(settings, path.resolve().parent))
+        except ValidationError as error:
+            raise ProjectError(_refusal(path, error)) from None
+        except NotADirectoryError as error:
+            raise ProjectError(f"{path}: {error}") from None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources, in the order given: "duckduckgo", "sample" or folders."""
+        return (self.source,) if isinstance(self.source, str) else tuple(self.source)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The sources that are folders."""
+        return tuple(Path(source) for source in self.sources if source not in (SEARCH, SAMPLE))
+
+    @property
+    def data(self) -> Path:
+        """The folder of everything gathered: data/<name>."""
+        return Path(self.data_dir) / self.name
+
+    @property
+    def models(self) -> Path:
+        """The folder of everything trained: models/<name>."""
+        return Path(self.models_dir) / self.name
+
+    @property
+    def raw(self) -> Path:
+        """raw/<label>/<id>.<ext>: bytes as they came; never changed, never deleted."""
+        return self.data / "raw"
+
+    @property
+    def images(self) -> Path:
+        """images/<label>/<id>.jpg: the training set; the parent folder is the label."""
+        return self.data / "images"
+
+    @property
+    def trash(self) -> Path:
+        """trash/<label>/<id>.jpg: taken out by a person; can be put back."""
+        return self.data / "trash"
+
+    def table(self, name: str) -> Path:
+        """Return the path of a table of this project, such as ``table("split")``."""
+        return self.data / f"{name}.csv"
+
+    def pictures(self) -> dict[str, Path]:
+        """
+        Return the N pictures of the training set, id → path, sorted by id: the folders as they are now.
+
+        Labels that left the project file are left out; the parent folder of a path is its label.
+
+        Raises
+        ------
+        FieldguideError
+            If one id lies in two label folders: then nobody can know which label is meant.
+        """
+        found: dict[str, Path] = {}
+        for label in self.labels:
+            for path in sorted((self.images / label).glob("*.jpg")):
+                if path.name.startswith("."):
+                    continue
+                if path.stem in found:
+                    raise FieldguideError(
+                        f"The picture {path.name} lies under two labels: {found[path.stem].parent.name!r} and "
+                        f"{label!r} in {self.images}. Remove one of the two."
+                    )
+                found[path.stem] = path
+        return dict(sorted(found.items()))
+
+    def split(self) -> dict[str, tuple[str, str]]:
+        """Return split.csv as id → (group, side); the first row of an id counts: a picture never changes side."""
+        rows: dict[str, tuple[str, str]] = {}
+        for row in read_rows(self.table("split"), SPLIT_COLUMNS):
+            if row["side"] not in SIDES:
+                raise FieldguideError(
+                    f"{self.table('split')} says {row['side']!r} for picture {row['id']}, expected one of "
+                    f"{', '.join(SIDES)}. Correct that line."
+                )
+            rows.setdefault(row["id"], (row["group"], row["side"]))
+        return rows
+
+    def sides(self) -> dict[str, str]:
+        """Return id → side for the pictures that are in the training set now."""
+        split = self.split()
+        return {id: split[id][1] for id in self.pictures() if id in split}
+
+    def fingerprint(self) -> str:
+        """
+        Return 16 hex digits that change when labels, split or training settings do.
+
+        A trained round is current as long as its fingerprint is this one.
+        """
+        sides = self.sides()
+        facts = {
+            "settings": [self.arch, self.weights, self.size, self.epochs, self.batch_size, self.seed],
+            "labels": list(self.labels),
+            "pictures": [(id, path.parent.name, sides.get(id)) for id, path in self.pictures().items()],
+        }
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+class MissingProject(ProjectError, FileNotFoundError):
+    """There is no project file where one was looked for."""
+
+
+def _settled(settings: dict, folder: Path) -> dict:
+    """Return `settings` with paths made absolute from `folder` and a folder source's labels filled in."""
+    settled = dict(settings)
+    for key in ("data_dir", "models_dir"):
+        if isinstance(settled.get(key), str):
+            settled[key] = str((folder / Path(settled[key]).expanduser()).resolve())
+    source = settled.get("source", SEARCH)
+    sources = [source] if isinstance(source, str) else source
+    if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
+        return settled  # pydantic says what is wrong with it
+    sources = [s if s in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources]
+    settled["source"] = sources[0] if isinstance(source, str) else sources
+    if "labels" not in settled:
+        settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _subfolders(Path(s))}
+    return settled
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Return the names of the folders in `folder`, which a source without [labels] takes as labels."""
+    if not folder.is_dir():
+        raise NotADirectoryError(
+            f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "
+            f'"{SEARCH}" or "{SAMPLE}".'
+        )
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+HINTS = {
+    "missing": "add it",
+    "extra_forbidden": "this key is unknown: correct its spelling, or remove it; README lists the keys",
+    "int_type": "write a whole number, without quotes",
+    "float_type": "write a number such as 0.2, without quotes",
+    "string_type": 'write text in quotes, such as "resnet18"',
+    "list_type": 'write a list, such as ["tilapia alive in water"]',
+    "dict_type": "write it as a section of its own: [labels]",
+    "literal_error": "write one of these",
+    "string_pattern_mismatch": "write the name of a torchvision model, such as resnet18",
+}
+
+
+def _refusal(path: Path, error: ValidationError) -> str:
+    """Return what pydantic found as one sentence a setting: file, key, value, what to do."""
+    sentences = []
+    for problem in error.errors():
+        if problem["loc"][:1] == ("source",) and problem["type"] in ("string_type", "list_type"):
+            problem = {"loc": ("source",), "msg": "Input should be text in quotes, or a list of such texts"} | {
+                "type": "source",
+                "input": problem["input"],
+            }
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        value = "" if problem["type"] in ("missing", "value_error") else f" = {repr(problem['input'])[:60]}"
+        hint = HINTS.get(problem["type"])
+        sentence = f"{key}{value}: {message}" if key else message
+        sentences.append(sentence + (f"; {hint}" if hint else ""))
+    unique = list(dict.fromkeys(sentences))
+    return f"{path}: " + "; and ".join(unique) + "."
