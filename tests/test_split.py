@@ -1,0 +1,183 @@
+"""03: sides that don't leak, don't reshuffle, and are the same everywhere."""
+
+import hashlib
+import random
+import warnings
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from conftest import draw_picture, picture_bytes, put_raw
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.split import (
+    LabelTooSmall,
+    assign_sides,
+    changed_settings,
+    near_copy_groups,
+    near_pairs,
+    save_split,
+    split_counts,
+)
+from utils.verify import verify_images
+
+
+def some_pictures(count, *, group_size=1, labels=("a", "b")):
+    """Return groups and labels of `count` ids a label."""
+    ids = [f"{label}{n:04}" for label in labels for n in range(count)]
+    return {id: f"{id[0]}{int(id[1:]) // group_size}" for id in ids}, {id: id[0] for id in ids}
+
+
+def test_every_label_stands_on_every_side_in_its_share():
+    """100 pictures a label give 20 valid, 10 test and 70 train of each."""
+    groups, labels = some_pictures(100)
+    sides = assign_sides(groups, labels, valid=0.2, test=0.1, seed=1)
+    counts = Counter((labels[id], side) for id, side in sides.items())
+    expected = {(label, side): n for label in "ab" for side, n in (("train", 70), ("valid", 20), ("test", 10))}
+    assert counts == expected
+
+
+def test_the_sides_are_these_on_every_machine():
+    """The ranking is a hash, so the sides of a small set can be written down."""
+    groups, labels = some_pictures(10, labels=("a",))
+    sides = assign_sides(groups, labels, valid=0.2, test=0.1, seed=42)
+    ranked = sorted(groups, key=lambda id: hashlib.sha256(f"42:{groups[id]}".encode()).digest())
+    expected = {id: "test" if n < 1 else "valid" if n < 3 else "train" for n, id in enumerate(ranked)}
+    assert sides == dict(sorted(expected.items()))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    count=st.integers(20, 60),
+    group_size=st.integers(1, 3),
+    seed=st.integers(0, 5),
+    order=st.randoms(use_true_random=False),
+    gone=st.sets(st.integers(0, 4)),
+    more=st.integers(0, 15),
+    moved=st.sets(st.integers(5, 9)),
+)
+def test_survivors_never_move(count, group_size, seed, order, gone, more, moved):
+    """In any order, after additions, deletions and relabels, a picture keeps its side and groups stay whole."""
+    groups, labels = some_pictures(count, group_size=group_size)
+    shuffled = list(groups)
+    order.shuffle(shuffled)
+    first = assign_sides({id: groups[id] for id in shuffled}, labels, valid=0.2, test=0.2, seed=seed)
+    assert first == assign_sides(groups, labels, valid=0.2, test=0.2, seed=seed)
+
+    groups_later, labels_later = some_pictures(count + more, group_size=group_size)
+    for n in gone:
+        groups_later.pop(f"a{n:04}", None)
+    for n in moved:
+        labels_later[f"a{n:04}"] = "b"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a label may shrink too far
+        later = assign_sides(groups_later, labels_later, valid=0.2, test=0.2, seed=seed, known=first)
+    assert all(later[id] == first[id] for id in later if id in first)
+    assert set(later) == set(groups_later)
+    on = defaultdict(set)
+    for id, side in later.items():
+        on[groups_later[id]].add(side)
+    assert all(len(sides) == 1 for sides in on.values())
+
+
+def test_a_newcomer_joins_the_side_of_its_near_copies():
+    """A copy of a test picture goes to test, whatever its hash would say."""
+    groups, labels = some_pictures(30, labels=("a",))
+    known = assign_sides(groups, labels, valid=0.2, test=0.1)
+    tested = next(id for id, side in known.items() if side == "test")
+    sides = assign_sides(groups | {"new": groups[tested]}, labels | {"new": "a"}, known=known)
+    assert sides["new"] == "test"
+
+
+def test_a_newcomer_that_bridges_two_sides_gets_none():
+    """On either side it would leak to the other."""
+    groups = {"x": "g", "y": "g", "new": "g", **{f"a{n}": f"a{n}" for n in range(20)}}
+    labels = dict.fromkeys(groups, "a")
+    known = {"x": "train", "y": "valid", "a0": "test"}
+    sides = assign_sides(groups, labels, known=known)
+    assert "new" not in sides and sides["x"] == "train" and sides["y"] == "valid"
+
+
+def test_a_label_too_small_is_named_the_first_time_and_a_warning_later():
+    """Two pictures can't stand on three sides; a label that cleaning made small is only warned of."""
+    groups, labels = some_pictures(20, labels=("a",))
+    groups |= {"b1": "b1", "b2": "b2"}
+    labels |= {"b1": "b", "b2": "b"}
+    with pytest.raises(LabelTooSmall, match=r"'b' has 2 pictures and none for train"):
+        assign_sides(groups, labels)
+    known = {"b1": "train", "b2": "valid"}
+    with pytest.warns(UserWarning, match=r"'b' has 2 pictures and none for test"):
+        assign_sides(groups, labels, known=known)
+
+
+@pytest.mark.parametrize(("valid", "test"), [(0.6, 0.5), (-0.1, 0.1), (1.0, 0.0)])
+def test_fractions_that_leave_nothing_are_refused(valid, test):
+    """The message gives both values."""
+    with pytest.raises(ValueError, match=f"{valid}.*{test}"):
+        assign_sides({"x": "x"}, {"x": "a"}, valid=valid, test=test)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(2, 60))
+def test_near_pairs_are_those_of_all_pairs(seed, count):
+    """The banded search finds exactly the pairs that comparing all with all finds."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    for n in range(1, count, 2):  # plant near ones, up to 10 bits away
+        flips = rng.choice(64, rng.integers(0, 11), replace=False)
+        codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
+    expected = {
+        (i, j) for i in range(count) for j in range(i + 1, count) if bin(int(codes[i]) ^ int(codes[j])).count("1") <= 8
+    }
+    assert {tuple(sorted(pair)) for pair in near_pairs(codes)} == expected
+
+
+def test_near_copies_share_a_group_and_others_do_not(make_project, fill_raw):
+    """A picture saved smaller and at lower quality is found; unlike pictures stay apart."""
+    project = make_project()
+    fill_raw(project, 8)
+    image = draw_picture(901, size=(400, 300))
+    first = put_raw(project, "cat", picture_bytes(image, quality=95))
+    second = put_raw(project, "cat", picture_bytes(image.crop((4, 4, 396, 297)).resize((260, 195)), quality=60))
+    verify_images(project)
+    groups = near_copy_groups(project)
+    assert groups[first] == groups[second]
+    assert len(set(groups.values())) == len(groups) - 1
+
+
+def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(make_project, fill_raw):
+    """A second run with more pictures keeps every row that was there."""
+    project = make_project()
+    fill_raw(project, 12)
+    verify_images(project)
+
+    def run():
+        groups = near_copy_groups(project)
+        labels = {id: path.parent.name for id, path in project.pictures().items()}
+        ids = list(groups)
+        random.Random(3).shuffle(ids)
+        sides = assign_sides({id: groups[id] for id in ids}, labels, known=project.sides())
+        return save_split(project, groups, sides)
+
+    assert run() == 24
+    before = project.table("split").read_bytes()
+    assert run() == 0
+    assert project.table("split").read_bytes() == before
+    put_raw(project, "dog", picture_bytes(draw_picture(5000)))
+    verify_images(project)
+    assert run() == 1
+    assert project.table("split").read_bytes().startswith(before)
+    assert split_counts(project).loc["all", "all"] == 25
+
+
+def test_changed_settings_are_said(make_project, fill_raw):
+    """Another seed does not redraw the split; a sentence says so and how to."""
+    project = make_project()
+    fill_raw(project, 12)
+    verify_images(project)
+    groups = near_copy_groups(project)
+    labels = {id: path.parent.name for id, path in project.pictures().items()}
+    save_split(project, groups, assign_sides(groups, labels))
+    assert changed_settings(project) == ""
+    assert "seed 42 → 7" in changed_settings(make_project(seed=7))

@@ -1,0 +1,264 @@
+"""
+Stage 03: decide, once, which pictures train the model and which judge it.
+
+Reads the folders of images/ and the hashes in pictures.csv; writes split.csv. Groups of near-copies are ranked by
+a seeded hash of their name instead of shuffled by position, so that the sides are the same on every machine and a
+newcomer moves nobody.
+"""
+
+import hashlib
+import json
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from utils.files import FieldguideError, append_rows, locked, read_rows, write_whole
+from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, Project
+
+NEAR = 8  # bits of 64 in which the perceptual hashes of near-copies may differ
+
+
+class LabelTooSmall(FieldguideError):
+    """A label has too few pictures to stand on every side."""
+
+
+def assign_sides(
+    groups: Mapping[str, Hashable],
+    labels: Mapping[str, str],
+    *,
+    valid: float = 0.2,
+    test: float = 0.1,
+    seed: int = 42,
+    known: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """
+    Assign each of N pictures to ``"train"``, ``"valid"`` or ``"test"``, near-copies together.
+
+    Within a label the groups are ranked by ``sha256(f"{seed}:{group}")``; the first fill the test side, the next
+    the valid side, the rest train. The result depends on ids, groups and seed alone, never on order. A group of
+    several labels counts for its most frequent one.
+
+    Parameters
+    ----------
+    groups : mapping of N ids to group names
+        Pictures that are copies of each other share a group.
+    labels : mapping of N ids to K labels
+    valid, test : float
+        Fractions (not percent) of each label, in [0, 1), together below 1.
+    seed : int
+        Another seed draws another split.
+    known : mapping of ids to sides, optional
+        An earlier split: these pictures keep their side, and newcomers join their group's.
+
+    Returns
+    -------
+    dict of id to side, sorted by id
+        Left out are newcomers whose group already stands on two sides: on either they would leak.
+
+    Raises
+    ------
+    LabelTooSmall
+        If a label that `known` does not know has too few groups to stand on every side. A known label that has
+        shrunk is a warning.
+
+    Examples
+    --------
+    >>> ids = {f"{n:02}": f"{n:02}" for n in range(10)}
+    >>> sides = assign_sides(ids, dict.fromkeys(ids, "cat"), valid=0.2, test=0.1)
+    >>> sorted(sides.values())
+    ['test', 'train', 'train', 'train', 'train', 'train', 'train', 'train', 'valid', 'valid']
+    """
+    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
+        raise ValueError(f"valid = {valid} and test = {test} must be fractions in [0, 1) that stay below 1 together")
+    if missing := sorted(set(groups) - set(labels)):
+        raise ValueError(f"picture {missing[0]} has a group but no label")
+    known = {id: side for id, side in (known or {}).items() if id in groups}
+    members: dict[Hashable, list[str]] = defaultdict(list)
+    for id in sorted(groups):
+        members[groups[id]].append(id)
+
+    sides = dict(known)
+    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted({labels[id] for id in groups})}
+    for ids in members.values():
+        taken = {known[id] for id in ids if id in known}
+        if len(taken) == 1:
+            sides.update(dict.fromkeys(ids, taken.pop()))
+        elif not taken:
+            new_groups[_majority(labels[id] for id in ids)].append(ids)
+
+    wanted = {"test": test, "valid": valid}
+    for label, waiting in new_groups.items():
+        of_label = [id for id in groups if labels[id] == label]
+        goals = {side: _goal(len(of_label), fraction) for side, fraction in wanted.items()}
+        have = Counter(sides[id] for id in of_label if id in sides)
+        waiting.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
+        for ids in waiting:
+            side = next((side for side in wanted if have[side] + len(ids) / 2 <= goals[side]), "train")
+            sides.update(dict.fromkeys(ids, side))
+            have[side] += sum(labels[id] == label for id in ids)
+        _check_label(label, have, goals, first_time=not any(id in known for id in of_label))
+    return dict(sorted(sides.items()))
+
+
+def _majority(labels) -> str:
+    """Return the most frequent label, the first in the alphabet of equals."""
+    counts = Counter(labels)
+    return min(counts, key=lambda label: (-counts[label], label))
+
+
+def _goal(count: int, fraction: float) -> int:
+    """Return how many of `count` pictures a side should hold: at least one where the fraction asks for any."""
+    return max(1, round(count * fraction)) if fraction else 0
+
+
+def _check_label(label: str, have: Counter, goals: Mapping[str, int], *, first_time: bool) -> None:
+    """Refuse a label that misses a side; only warn where cleaning made it so."""
+    missing = [side for side in SIDES if not have[side] and (side == "train" or goals[side])]
+    if not missing:
+        return
+    sentence = (
+        f"Label {label!r} has {sum(have.values())} pictures and none for {' and '.join(missing)}. Gather more of it "
+        "(near-copies count as one), or lower valid and test in the project file."
+    )
+    if first_time:
+        raise LabelTooSmall(sentence)
+    warnings.warn(sentence, stacklevel=3)
+
+
+def near_copy_groups(project: Project) -> dict[str, str]:
+    """
+    Return id → group for the training set: pictures whose perceptual hashes nearly agree share a group.
+
+    A group is named after its first id in split.csv, else after its smallest id, so that names last.
+
+    Raises
+    ------
+    FieldguideError
+        If 02 has not seen a picture yet.
+    """
+    hashes = {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+    ids = list(project.pictures())
+    if unseen := [id for id in ids if id not in hashes]:
+        raise FieldguideError(f"{len(unseen)} pictures are new to 02, {unseen[0]} among them. Run 02 first.")
+    if not ids:
+        raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
+    earlier = {id: group for id, (group, _) in project.split().items()}
+    codes = np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)
+    return name_groups(ids, linked(near_pairs(codes), len(ids)), earlier)
+
+
+def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[tuple[int, int]]:
+    """
+    Yield pairs of positions whose 64-bit codes differ in at most `near` bits.
+
+    Two codes within 8 bits agree exactly in one of 9 bands of 7 or 8 bits (pigeonhole), so only codes that
+    share a band are compared.
+
+    Parameters
+    ----------
+    codes : uint64 array (N,)
+    """
+    edges = np.linspace(0, 64, near + 2).astype(int)
+    for low, high in pairwise(edges):
+        band = (codes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(band, kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(band[order]) != 0])
+        for bucket in np.split(order, starts[1:]):
+            for n, first in enumerate(bucket[:-1]):
+                rest = bucket[n + 1 :]
+                close = rest[np.bitwise_count(codes[rest] ^ codes[first]) <= near]
+                yield from ((int(first), int(second)) for second in close)
+
+
+def linked(pairs, count: int) -> list[int]:
+    """Return for each of `count` positions the smallest position it is linked with, directly or in steps."""
+    root = list(range(count))
+
+    def find(position: int) -> int:
+        while root[position] != position:
+            root[position] = root[root[position]]
+            position = root[position]
+        return position
+
+    for first, second in pairs:
+        low, high = sorted((find(first), find(second)))
+        root[high] = low
+    return [find(position) for position in range(count)]
+
+
+def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) -> dict[str, str]:
+    """Return id → group name: an earlier name of a member where there is one, else the smallest id."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for id, root in zip(ids, roots, strict=True):
+        members[root].append(id)
+    groups = {}
+    for same in members.values():
+        name = min((earlier[id] for id in same if id in earlier), default=min(same))
+        groups.update(dict.fromkeys(same, name))
+    return dict(sorted(groups.items()))
+
+
+def save_split(project: Project, groups: Mapping[str, str], sides: Mapping[str, str]) -> int:
+    """
+    Append the pictures that split.csv does not know yet, and return how many these were.
+
+    Newcomers without a side (see `assign_sides`) are written to rejected.csv.
+    """
+    with locked(project.data):
+        known = project.split()
+        if not known:
+            settings = {"seed": project.seed, "valid": project.valid, "test": project.test}
+            write_whole(project.data / "split.json", json.dumps(settings))
+        new = [{"id": id, "group": groups[id], "side": side} for id, side in sides.items() if id not in known]
+        append_rows(project.table("split"), SPLIT_COLUMNS, new)
+        noted = {row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "split"}
+        pictures = project.pictures()
+        bridges = [
+            {
+                "id": id,
+                "label": pictures[id].parent.name,
+                "stage": "split",
+                "reason": "near-copy of pictures on two sides",
+            }
+            for id in groups
+            if id not in sides and id not in noted
+        ]
+        append_rows(project.table("rejected"), REJECTED_COLUMNS, bridges)
+    return len(new)
+
+
+def changed_settings(project: Project) -> str:
+    """Return a sentence if seed or fractions are not those that made split.csv, else an empty text."""
+    made_with = project.data / "split.json"
+    if not made_with.exists():
+        return ""
+    old = json.loads(made_with.read_text(encoding="utf-8"))
+    new = {"seed": project.seed, "valid": project.valid, "test": project.test}
+    if changes := [f"{key} {old.get(key)} → {new[key]}" for key in new if old.get(key) != new[key]]:
+        return (
+            f"The split was drawn with other settings ({', '.join(changes)}) and stays as it is: a picture never "
+            f"changes side. To draw anew, move {project.table('split')} and {made_with.name} away and run 03 again."
+        )
+    return ""
+
+
+def split_counts(project: Project) -> pd.DataFrame:
+    """Return the number of pictures a label and side, with totals; "none" are those without a side."""
+    sides = project.sides()
+    rows = [(path.parent.name, sides.get(id, "none")) for id, path in project.pictures().items()]
+    table = pd.DataFrame(rows, columns=["label", "side"])
+    table = pd.crosstab(table.label, table.side, margins=True, margins_name="all")
+    return table[[side for side in (*SIDES, "none", "all") if side in table]]
+
+
+def naive_leaks(groups: Mapping[str, str], *, valid: float, seed: int) -> int:
+    """Return how many valid pictures of a plain random split would have a near-copy among those that train."""
+    ids = sorted(groups)
+    order = np.random.default_rng(seed).permutation(len(ids))
+    cut = round(valid * len(ids))
+    train = {groups[ids[n]] for n in order[cut:]}
+    return sum(groups[ids[n]] in train for n in order[:cut])
