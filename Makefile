@@ -1,0 +1,50 @@
+# One command each; `make help` explains them.
+PYTHON ?= python3
+PROJECT ?= project.toml
+export PROJECT
+
+BIN := .venv/bin/python
+INSTALLED := .venv/installed
+
+.DEFAULT_GOAL := help
+.PHONY: help run lab app test check bench clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PROJECT=projects/animals.toml make run    runs another project file"
+
+run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, say what came of it
+	@$(BIN) notebooks/run.py
+
+lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
+	@$(BIN) -m jupyterlab notebooks
+
+app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine
+	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=127.0.0.1 \
+		--Voila.tornado_settings="{'websocket_max_message_size': 104857600}"
+
+test: $(INSTALLED)  ## Install if needed, run every test
+	@$(BIN) -m pytest
+
+check: $(INSTALLED)  ## Lint code and notebooks; notebooks stripped, valid and in style
+	@$(BIN) -m ruff check .
+	@$(BIN) -m ruff format --check .
+	@$(BIN) -W error::UserWarning -m pytest tests/test_style.py
+
+bench: $(INSTALLED)  ## Run the benchmarks; each prints what it measured
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN) "$$script" || exit 1; done
+
+clean:  ## Remove caches and reports; never data or models
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
+
+# TORCH_INDEX=<the index address that pytorch.org's "Get started" page shows> picks another build of torch.
+$(INSTALLED): requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this one is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
+	@test -x $(BIN) || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv (a few minutes the first time, up to 6 GB with torch) ..."
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+		$(BIN) -m pip install --quiet --disable-pip-version-check torch torchvision -c constraints.txt --index-url "$(TORCH_INDEX)"; fi
+	@$(BIN) -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@

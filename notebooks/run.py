@@ -1,0 +1,146 @@
+"""
+Run the notebooks 01–08 one after another, without a browser, and say what came of it.
+
+    python notebooks/run.py [01_download ...]
+
+Each notebook runs in a fresh kernel, as a person would run it from top to bottom; the executed copies are kept as
+HTML under build/html. The notebooks themselves stay untouched.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbconvert import HTMLExporter
+
+NOTEBOOKS = Path(__file__).resolve().parent
+REPOSITORY = NOTEBOOKS.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from utils.files import FieldguideError, write_whole  # noqa: E402
+from utils.project import Project  # noqa: E402
+
+HTML = REPOSITORY / "build" / "html"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def main(names: list[str]) -> int:
+    """Run the named notebooks, by default all that have a number; return the exit status."""
+    try:
+        project = Project.load()
+        paths = [NOTEBOOKS / f"{name}.ipynb" for name in names] or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+        print(f"{project.name}: {', '.join(project.labels)}\n")
+        for path in paths:
+            run_notebook(path)
+        print("\n" + "\n".join(summary(project)))
+    except FieldguideError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. What was gathered and trained so far is kept; run the same command again to go on.")
+        return 130
+    return 0
+
+
+def run_notebook(path: Path) -> None:
+    """Execute one notebook and keep it as HTML, also when it stops with an error."""
+    notebook = nbformat.read(path, as_version=4)
+    count = sum(cell.cell_type == "code" for cell in notebook.cells)
+    started = time.perf_counter()
+    done = [0]
+
+    def show_progress(cell, cell_index, **_) -> None:
+        done[0] += cell.cell_type == "code"
+        if sys.stdout.isatty():
+            print(f"\r{path.stem:<14} cell {done[0]} of {count}", end="", flush=True)
+
+    client = NotebookClient(
+        notebook,
+        timeout=None,
+        kernel_name="python3",
+        extra_arguments=["--Application.log_level=ERROR"],  # else each kernel warns of its own transport
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.on_cell_start = show_progress
+    if not sys.stdout.isatty():
+        print(f"{path.stem:<14} ", end="", flush=True)
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        sentence = f"{path.stem} stopped: {error.evalue}"
+        if not is_ours(notebook):
+            sentence += f" ({error.ename}; the whole report is in {HTML / path.stem}.html)"
+        raise FieldguideError(sentence) from None
+    except DeadKernelError:
+        raise FieldguideError(
+            f"{path.stem} stopped: its kernel died, most often because memory ran out. Close other programs, or lower "
+            "batch_size or size in the project file, and run the same command again."
+        ) from None
+    finally:
+        write_html(path.stem, notebook)
+    print(f"{chr(13) if sys.stdout.isatty() else ''}{path.stem:<14} {time.perf_counter() - started:5.0f} s        ")
+
+
+def is_ours(notebook) -> bool:
+    """Return whether the error that a notebook ended with is a sentence of ours, shown without a traceback."""
+    errors = [output for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
+    return bool(errors) and len(errors[-1].traceback) == 1
+
+
+def write_html(name: str, notebook) -> None:
+    """Write an executed notebook as HTML that reads without a kernel: progress bars and widgets are left out."""
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [readable(output) for output in cell.outputs if not is_progress_bar(output)]
+    write_whole(HTML / f"{name}.html", HTMLExporter().from_notebook_node(notebook)[0])
+
+
+def is_progress_bar(output) -> bool:
+    """Return whether an output is a tqdm bar, which stands still at its first state in an executed copy."""
+    return WIDGET in output.get("data", {}) and "%|" in output["data"].get("text/plain", "")
+
+
+def readable(output):
+    """Return an output with a widget replaced by a sentence."""
+    if WIDGET in output.get("data", {}):
+        output["data"] = {"text/plain": "(Here stands a widget. Open the notebook to use it.)"}
+    return output
+
+
+def summary(project: Project) -> list[str]:
+    """Return what was made, how good it is and where it lies, a line each."""
+    lines = []
+    card = project.models / "card.json"
+    evaluation = project.models / "evaluation.json"
+    pictures = project.pictures()
+    if pictures:
+        lines.append(f"pictures   {len(pictures)} in {len(project.labels)} labels, in {shown(project.images)}")
+    if evaluation.exists():
+        accuracy = json.loads(evaluation.read_text(encoding="utf-8"))["valid"]["accuracy"]
+        lines.append(
+            f"accuracy   {accuracy['value']:.1%} on {accuracy['n']} validation pictures "
+            f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
+        )
+    if card.exists():
+        size = (project.models / "export.pkl").stat().st_size / 1e6
+        lines.append(f"model      {shown(project.models / 'export.pkl')}, {size:.0f} MB, with card.json beside it")
+        lines.append(f"try it     python -m utils.inference {shown(project.models / 'export.pkl')} PHOTO...")
+    lines.append(f"reports    {shown(HTML)}: each notebook with its pictures and figures")
+    return lines
+
+
+def shown(path: Path) -> str:
+    """Return a path as short as it can be typed from here."""
+    path = path.resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""Every notebook, run top to bottom on a tiny project by nbmake and by `make run`'s runner."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import draw_picture, tree
+
+from utils.files import read_rows
+from utils.inference import load_classifier
+from utils.project import REPOSITORY, SPLIT_COLUMNS, Project
+
+pytestmark = pytest.mark.notebooks
+SETTINGS = """
+name = "tiny sea ñ"
+{source}
+images_per_label = 12
+weights = "none"
+size = 32
+epochs = 1
+batch_size = 8
+data_dir = "data"
+models_dir = "models"
+"""
+SEA = '\n[labels]\n"penaeus monodon" = ["x"]\n"sea cucumber" = ["y"]\ntilapia = ["z"]\n'
+
+
+def run(folder, *command):
+    """Run a command in the repository with the project of `folder`; return the finished process."""
+    environment = os.environ | {"PROJECT": str(folder / "project.toml"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Return the folder of a tiny sample project after nbmake ran every notebook on it."""
+    folder = tmp_path_factory.mktemp("a folder, ñ")
+    (folder / "project.toml").write_text(SETTINGS.format(source='source = "sample"') + SEA, encoding="utf-8")
+    options = ("-p", "no:cacheprovider", "--override-ini=addopts=", "--nbmake-timeout=600")
+    done = run(folder, "-m", "pytest", "--nbmake", *options, "notebooks")
+    assert done.returncode == 0, done.stdout[-6000:]
+    return folder
+
+
+def test_the_notebooks_write_what_the_contract_lists(tiny):
+    """01–08 leave every table and model file where design and README say."""
+    project = Project.load(tiny / "project.toml")
+    assert {path.name for path in project.data.iterdir()} >= {
+        *("raw", "images", "sources.csv", "pictures.csv", "rejected.csv", "split.csv", "truth.csv")
+    }
+    assert {path.name for path in project.models.iterdir()} >= {
+        *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds", "export.pkl", "card.json")
+    }
+    assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(project.pictures())
+    figures = json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["fingerprint"] == project.fingerprint()
+    assert set(figures["valid"]["accuracy"]) == {"value", "low", "high", "n"}
+
+
+def test_the_exported_model_predicts_from_program_and_shell(tiny, tmp_path):
+    """One picture, the same answer from load_classifier and from the command line."""
+    project = Project.load(tiny / "project.toml")
+    photo = tmp_path / "фото 1.png"
+    draw_picture(4).save(photo)
+    answer = load_classifier(project.models / "export.pkl").predict([photo])[0]
+    done = run(tiny, "-m", "utils.inference", str(project.models / "export.pkl"), str(photo), "--json")
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert (line["file"], line["label"]) == (str(photo), answer.label)
+    assert line["probabilities"] == pytest.approx(dict(answer.probabilities), abs=1e-6)
+
+
+def test_a_second_run_changes_no_file(tiny):
+    """Everything stands: no picture, table, model or figure is written anew; the summary tells what is there."""
+    project = Project.load(tiny / "project.toml")
+    before = tree(project.data) | tree(project.models)
+    done = run(tiny, "notebooks/run.py")
+    assert done.returncode == 0, done.stderr
+    after = tree(project.data) | tree(project.models)
+    assert sorted(name for name in before | after if before.get(name) != after.get(name)) == []
+    assert "accuracy" in done.stdout and "export.pkl" in done.stdout
+    assert [f"{n:02}_" in done.stdout for n in range(1, 9)] == [True] * 8
+    html = REPOSITORY / "build" / "html" / "02_verify.html"
+    assert html.stat().st_size > 50_000
+
+
+def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):
+    """Photos in folders are copied and never moved; the kernel's working directory does not matter."""
+    for n, label in enumerate(("robin", "wren")):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for k in range(12):
+            picture = draw_picture(100 * n + k, colour=("red", "blue")[n])
+            picture.save(tmp_path / "photos" / label / f"IMG {k}.jpg")
+    (tmp_path / "project.toml").write_text(SETTINGS.format(source='source = "photos"'), encoding="utf-8")
+    before = tree(tmp_path / "photos")
+    done = run(tmp_path, "notebooks/run.py")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "photos") == before
+    assert load_classifier(Project.load(tmp_path / "project.toml").models / "export.pkl").labels == ("robin", "wren")
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "says"),
+    [
+        ("name = ", ["01_download"], "is not a readable TOML file"),
+        (SETTINGS.format(source='source = "sample"') + SEA, ["04_train"], "Run 02 and 03 first"),
+        (SETTINGS.format(source='source = "sample"') + SEA, ["02_verify"], "nothing was gathered"),
+    ],
+)
+def test_a_run_that_cannot_go_on_ends_in_one_sentence(tmp_path, text, names, says):
+    """Status 1 and a sentence on what to do; no traceback."""
+    (tmp_path / "project.toml").write_text(text, encoding="utf-8")
+    done = run(tmp_path, "notebooks/run.py", *names)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
