@@ -7,8 +7,8 @@ Each notebook runs in a fresh kernel, as a person would run it from top to botto
 HTML under build/html. The notebooks themselves stay untouched.
 """
 
-import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -22,8 +22,10 @@ NOTEBOOKS = Path(__file__).resolve().parent
 REPOSITORY = NOTEBOOKS.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from utils.evaluate import read_evaluation, read_predictions  # noqa: E402
 from utils.files import FieldguideError, write_whole  # noqa: E402
 from utils.project import Project  # noqa: E402
+from utils.sample import accuracy_against_truth  # noqa: E402
 
 HTML = REPOSITORY / "build" / "html"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -83,7 +85,8 @@ def run_notebook(path: Path) -> None:
         ) from None
     finally:
         write_html(path.stem, notebook)
-    print(f"{chr(13) if sys.stdout.isatty() else ''}{path.stem:<14} {time.perf_counter() - started:5.0f} s        ")
+    start = f"\r{path.stem:<14} " if sys.stdout.isatty() else ""
+    print(f"{start}{time.perf_counter() - started:5.0f} s".ljust(40))
 
 
 def is_ours(notebook) -> bool:
@@ -117,27 +120,33 @@ def summary(project: Project) -> list[str]:
     """Return what was made, how good it is and where it lies, a line each."""
     lines = []
     card = project.models / "card.json"
-    evaluation = project.models / "evaluation.json"
+    evaluation = read_evaluation(project)
     pictures = project.pictures()
     if pictures:
         lines.append(f"pictures   {len(pictures)} in {len(project.labels)} labels, in {shown(project.images)}")
-    if evaluation.exists():
-        accuracy = json.loads(evaluation.read_text(encoding="utf-8"))["valid"]["accuracy"]
+    if evaluation:
+        accuracy = evaluation["valid"]["accuracy"]
         lines.append(
             f"accuracy   {accuracy['value']:.1%} on {accuracy['n']} validation pictures "
             f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
         )
+    shares = accuracy_against_truth(project, read_predictions(project)) if evaluation else ()
+    if len(shares):
+        truth = shares.loc["what the pictures show", "accuracy against"]
+        lines.append(f"           {truth:.1%} against what the drawn pictures really show")
     if card.exists():
         size = (project.models / "export.pkl").stat().st_size / 1e6
         lines.append(f"model      {shown(project.models / 'export.pkl')}, {size:.0f} MB, with card.json beside it")
-        lines.append(f"try it     python -m utils.inference {shown(project.models / 'export.pkl')} PHOTO...")
+        command = shlex.join(
+            [shown(Path(sys.executable)), "-m", "utils.inference", shown(project.models / "export.pkl")]
+        )
+        lines.append(f"try it     {command} PHOTO...")
     lines.append(f"reports    {shown(HTML)}: each notebook with its pictures and figures")
     return lines
 
 
 def shown(path: Path) -> str:
     """Return a path as short as it can be typed from here."""
-    path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 

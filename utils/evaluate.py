@@ -34,8 +34,7 @@ def predict_side(project: Project, learn, side: str) -> pd.DataFrame:
     if not paths:
         raise FieldguideError(f"No picture stands on the {side} side of {project.name!r}. Run 03 first.")
     dl = learn.dls.test_dl(list(paths.values()))
-    with learn.no_bar():
-        probs = learn.get_preds(dl=dl)[0].double().numpy()  # (N, K)
+    probs = learn.get_preds(dl=dl)[0].double().numpy()  # (N, K)
     vocab = list(learn.dls.vocab)
     table = pd.DataFrame(probs / probs.sum(1, keepdims=True), columns=vocab)
     table.insert(0, "predicted", [vocab[k] for k in probs.argmax(1)])

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.torch_core import default_device
-from fastai.vision.core import imagenet_stats
+from fastai.vision.all import default_device, imagenet_stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline

@@ -18,17 +18,24 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
-from fastai.callback.core import Callback
-from fastai.data.block import CategoryBlock, DataBlock
-from fastai.data.core import DataLoaders
-from fastai.data.transforms import Normalize, parent_label
-from fastai.learner import Learner
-from fastai.metrics import accuracy
-from fastai.torch_core import no_random
-from fastai.vision.augment import RandomResizedCrop, aug_transforms
-from fastai.vision.core import imagenet_stats
-from fastai.vision.data import ImageBlock
-from fastai.vision.learner import create_body, model_meta, vision_learner
+from fastai.vision.all import (  # the course's import: it also gives Learner its fine_tune and no_bar
+    Callback,
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    ImageBlock,
+    Learner,
+    Normalize,
+    RandomResizedCrop,
+    accuracy,
+    aug_transforms,
+    create_body,
+    imagenet_stats,
+    no_random,
+    parent_label,
+    vision_learner,
+)
+from fastai.vision.learner import model_meta
 from IPython.display import Image as InlineImage
 from IPython.display import display
 from matplotlib.figure import Figure
@@ -37,14 +44,13 @@ from utils.files import FieldguideError, read_rows, write_table, write_whole, wr
 from utils.project import Project
 
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
-MIN_SCALE = 0.5  # a crop shows at least half of the picture: the animal is often small in it
-LEARNING_RATE = {"imagenet": 2e-3, "none": 4e-3}  # from scratch there is nothing to spoil
-LAYER_RATIO = {"imagenet": 100, "none": 1}  # how much slower the first layers learn than the head
+MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
+LEARNING_RATE = {"imagenet": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
 
 
-def learning_rates(project: Project) -> dict[str, float]:
-    """Return `fine_tune`'s base_lr and lr_mult: gentle on pretrained layers, equal for all from scratch."""
-    return {"base_lr": LEARNING_RATE[project.weights], "lr_mult": LAYER_RATIO[project.weights]}
+def learning_rate(project: Project) -> float:
+    """Return the head's learning rate for a project: gentle on pretrained weights, higher from scratch."""
+    return LEARNING_RATE[project.weights]
 
 
 def image_block(project: Project) -> DataBlock:
@@ -167,7 +173,6 @@ def fine_tune(
     epochs: int,
     *,
     base_lr: float = 2e-3,
-    lr_mult: float = 100,
     seed: int = 42,
     project: Project | None = None,
 ) -> pd.DataFrame:
@@ -182,8 +187,8 @@ def fine_tune(
     learn : Learner with the metric ``accuracy``
     epochs : int
         Epochs after the frozen one.
-    base_lr, lr_mult : float
-        As in fastai: the head's learning rate, and how many times slower the first layers learn.
+    base_lr : float
+        As in fastai: the head's learning rate; the first layers learn a hundred times more slowly.
     seed : int
         The same seed on the same machine gives the same batches, augmentations and figures.
     project : Project, optional
@@ -209,7 +214,7 @@ def fine_tune(
     record = TrainingRecord()
     with no_random(seed):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
-        learn.fine_tune(epochs, base_lr=base_lr, lr_mult=lr_mult, freeze_epochs=1, cbs=record)
+        learn.fine_tune(epochs, base_lr=base_lr, freeze_epochs=1, cbs=record)
     if record.best is None:
         raise FieldguideError(
             f"No epoch ended with a validation loss that is a number (learning rate {base_lr}). Try a base_lr ten "
@@ -374,5 +379,5 @@ def train_fold(project: Project, sides: Mapping[str, str]) -> Learner:
     learn = make_learner(project, dls, pretrained=download_weights(project))
     with learn.no_bar(), learn.no_logging(), no_random(project.seed):
         dls.train.rng = random.Random(project.seed)
-        learn.fine_tune(project.epochs, freeze_epochs=1, **learning_rates(project))
+        learn.fine_tune(project.epochs, base_lr=learning_rate(project), freeze_epochs=1)
     return learn

@@ -1,0 +1,163 @@
+"""The offline sample keeps its promises: determinism, counts, and faults that are what they are called."""
+
+from collections import Counter
+from io import BytesIO
+from itertools import combinations
+
+import imagehash
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+from utils.sample import BROKEN, FAULTS, LABELS, sample_pictures
+
+PER_LABEL = 12
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return list(sample_pictures(LABELS, per_label=PER_LABEL, seed=7))
+
+
+@pytest.fixture(scope="module")
+def by_name(pictures):
+    return {picture.name: picture for picture in pictures}
+
+
+def with_fault(pictures, *faults):
+    return [picture for picture in pictures if picture.fault in faults]
+
+
+def phash(picture):
+    return imagehash.phash(Image.open(BytesIO(picture.data)))
+
+
+def test_same_seed_same_records():
+    """Two runs, and two orders of the labels, give the same records, byte for byte."""
+    first = list(sample_pictures(LABELS, per_label=2, seed=7))
+    assert first == list(sample_pictures(LABELS[::-1], per_label=2, seed=7))
+
+
+def test_subset_keeps_bytes(by_name):
+    """A picture without fault does not depend on which other labels, or how many pictures, are drawn."""
+    for picture in sample_pictures(["tilapia"], per_label=4, seed=7):
+        if by_name[picture.name].fault == "" == picture.fault:
+            assert by_name[picture.name] == picture
+
+
+def test_other_seed_other_bytes(by_name):
+    """Another seed draws other pictures under the same names."""
+    for picture in sample_pictures(["tilapia"], per_label=2, seed=8):
+        assert by_name[picture.name].data != picture.data
+
+
+def test_lazy():
+    """The first picture comes before the rest is drawn: a huge sample costs nothing until it is walked."""
+    assert next(sample_pictures(LABELS, per_label=500)).name == "penaeus monodon/000.jpg"
+
+
+def test_counts(pictures):
+    """At 12 a label: 12 good pictures under each, one fault of each kind on top, names unique."""
+    good = Counter(picture.label for picture in with_fault(pictures, "", "wrong label"))
+    assert dict.fromkeys(LABELS, PER_LABEL) == good
+    extras = Counter(picture.fault for picture in pictures) - Counter({"": 99, "wrong label": 99})
+    assert dict.fromkeys(FAULTS[1:], 1) == extras
+    assert len(pictures) == len({picture.name for picture in pictures})
+
+
+@pytest.mark.parametrize("per_label", [1, 3, 6])
+def test_small_samples(per_label):
+    """Any number from 1 on works, with fewer faults."""
+    good = with_fault(list(sample_pictures(LABELS, per_label=per_label)), "", "wrong label")
+    assert per_label * len(LABELS) == len(good)
+
+
+def test_wrong_labels(pictures):
+    """6 % of the good pictures, rounded, are filed under a label that they do not show; all others under their own."""
+    wrong = with_fault(pictures, "wrong label")
+    assert round(0.06 * PER_LABEL * len(LABELS)) == len(wrong)
+    assert all(picture.true_label != picture.label and picture.true_label in LABELS for picture in wrong)
+    assert all(picture.true_label == picture.label for picture in with_fault(pictures, ""))
+
+
+def test_good_pictures_open(pictures):
+    """Every good picture is an RGB JPEG with sides of at least 64 pixels."""
+    for picture in with_fault(pictures, "", "wrong label"):
+        image = Image.open(BytesIO(picture.data))
+        image.load()
+        assert (image.format, image.mode) == ("JPEG", "RGB") and min(image.size) >= 64
+
+
+def test_broken_have_no_label(pictures):
+    """A broken file shows nothing: its true label is empty."""
+    assert {""} == {picture.true_label for picture in with_fault(pictures, *BROKEN)}
+
+
+@pytest.mark.parametrize("fault", ["empty", "html", "not a picture"])
+def test_not_pictures(pictures, fault):
+    """Pillow does not recognise empty files, error pages and other bytes."""
+    for picture in with_fault(pictures, fault):
+        with pytest.raises(UnidentifiedImageError):
+            Image.open(BytesIO(picture.data))
+        assert (picture.data == b"") == (fault == "empty")
+        assert (b"<html>" in picture.data) == (fault == "html")
+
+
+def test_truncated(pictures):
+    """A truncated file opens as a JPEG and then fails to load."""
+    for picture in with_fault(pictures, "truncated"):
+        image = Image.open(BytesIO(picture.data))
+        with pytest.raises(OSError, match="truncated"):
+            image.load()
+
+
+def test_tiny_and_flat(pictures):
+    """A tiny picture is one pixel; a flat one is larger and, but for compression, of one colour."""
+    for picture in with_fault(pictures, "tiny"):
+        assert Image.open(BytesIO(picture.data)).size == (1, 1)
+    for picture in with_fault(pictures, "flat"):
+        image = Image.open(BytesIO(picture.data))
+        assert min(image.size) >= 64
+        assert all(high - low <= 2 for low, high in image.getextrema())
+
+
+def test_exact_copies(pictures, by_name):
+    """An exact copy has the bytes of the picture that it names, under the same label or, as its fault says, another."""
+    for picture in with_fault(pictures, "exact copy", "copy under another label"):
+        original = by_name[picture.of]
+        assert original.data == picture.data
+        assert original.true_label == picture.true_label
+        assert (original.label == picture.label) == (picture.fault == "exact copy")
+
+
+def test_copies_are_the_only_equal_files(pictures):
+    """No two files are equal, but for the planted copies."""
+    others = [picture.data for picture in pictures if "copy" not in picture.fault or picture.fault == "near-copy"]
+    assert len(others) == len(set(others))
+
+
+def test_near_copies(pictures, by_name):
+    """A near-copy has other bytes than its original and nearly the same perceptual hash."""
+    pairs = [(picture, by_name[picture.of]) for picture in with_fault(pictures, "near-copy")]
+    for copy, original in pairs:
+        assert (original.label, original.true_label) == (copy.label, copy.true_label)
+        assert original.data != copy.data
+        assert phash(original) - phash(copy) <= 8
+
+
+def test_originals_differ(pictures):
+    """Different pictures are no near-copies of each other: their hashes lie far apart."""
+    hashes = [phash(picture) for picture in with_fault(pictures, "", "wrong label")]
+    assert min(a - b for a, b in combinations(hashes, 2)) > 8
+
+
+@pytest.mark.parametrize("labels", [["tilapia", "unicorn"], ["unicorn"]])
+def test_unknown_label(labels):
+    """A label that cannot be drawn is refused at once, by name, with those that can."""
+    with pytest.raises(ValueError, match=r"unicorn.*penaeus monodon.*sea cucumber.*tilapia"):
+        sample_pictures(labels)
+
+
+def test_nothing_asked():
+    """Fewer than one picture a label is refused, with the number."""
+    with pytest.raises(ValueError, match="0"):
+        sample_pictures(LABELS, per_label=0)
