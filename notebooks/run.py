@@ -1,12 +1,13 @@
 """
 Run the notebooks 01–08 one after another, without a browser, and say what came of it.
 
-    python notebooks/run.py [01_download ...]
+    python notebooks/run.py [01_download ...] [--reports FOLDER]
 
 Each notebook runs in a fresh kernel, as a person would run it from top to bottom; the executed copies are kept as
-HTML under build/html. The notebooks themselves stay untouched.
+HTML, by default under build/<name of the project>. The notebooks themselves stay untouched.
 """
 
+import argparse
 import os
 import shlex
 import sys
@@ -27,19 +28,26 @@ from utils.files import FieldguideError, write_whole  # noqa: E402
 from utils.project import Project  # noqa: E402
 from utils.sample import accuracy_against_truth  # noqa: E402
 
-HTML = REPOSITORY / "build" / "html"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the named notebooks, by default all that have a number; return the exit status."""
+    stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones, by default all: {', '.join(stages)}")
+    parser.add_argument("--reports", type=Path, help="where the executed copies go, by default build/<project>")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in stages]:
+        parser.error(f"there is no notebook {unknown[0]!r}; choose among {', '.join(stages)}")
     try:
         project = Project.load()
-        paths = [NOTEBOOKS / f"{name}.ipynb" for name in names] or sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+        reports = options.reports or REPOSITORY / "build" / project.name
         print(f"{project.name}: {', '.join(project.labels)}\n")
-        for path in paths:
-            run_notebook(path)
+        for name in options.names or stages:
+            run_notebook(NOTEBOOKS / f"{name}.ipynb", reports)
         print("\n" + "\n".join(summary(project)))
+        print(f"reports    {shown(reports)}: each notebook with its pictures and figures")
     except FieldguideError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -49,7 +57,7 @@ def main(names: list[str]) -> int:
     return 0
 
 
-def run_notebook(path: Path) -> None:
+def run_notebook(path: Path, reports: Path) -> None:
     """Execute one notebook and keep it as HTML, also when it stops with an error."""
     notebook = nbformat.read(path, as_version=4)
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
@@ -76,7 +84,7 @@ def run_notebook(path: Path) -> None:
     except CellExecutionError as error:
         sentence = f"{path.stem} stopped: {error.evalue}"
         if not is_ours(notebook):
-            sentence += f" ({error.ename}; the whole report is in {HTML / path.stem}.html)"
+            sentence += f" ({error.ename}; the whole report is in {reports / path.stem}.html)"
         raise FieldguideError(sentence) from None
     except DeadKernelError:
         raise FieldguideError(
@@ -84,7 +92,7 @@ def run_notebook(path: Path) -> None:
             "batch_size or size in the project file, and run the same command again."
         ) from None
     finally:
-        write_html(path.stem, notebook)
+        write_html(reports / f"{path.stem}.html", notebook)
     start = f"\r{path.stem:<14} " if sys.stdout.isatty() else ""
     print(f"{start}{time.perf_counter() - started:5.0f} s".ljust(40))
 
@@ -95,13 +103,13 @@ def is_ours(notebook) -> bool:
     return bool(errors) and len(errors[-1].traceback) == 1
 
 
-def write_html(name: str, notebook) -> None:
+def write_html(path: Path, notebook) -> None:
     """Write an executed notebook as HTML that reads without a kernel: progress bars and widgets are left out."""
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [readable(output) for output in cell.outputs if not is_progress_bar(output)]
-    write_whole(HTML / f"{name}.html", HTMLExporter().from_notebook_node(notebook)[0])
+    write_whole(path, HTMLExporter().from_notebook_node(notebook)[0])
 
 
 def is_progress_bar(output) -> bool:
@@ -141,7 +149,6 @@ def summary(project: Project) -> list[str]:
             [shown(Path(sys.executable)), "-m", "utils.inference", shown(project.models / "export.pkl")]
         )
         lines.append(f"try it     {command} PHOTO...")
-    lines.append(f"reports    {shown(HTML)}: each notebook with its pictures and figures")
     return lines
 
 

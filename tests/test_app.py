@@ -39,6 +39,14 @@ def test_a_card_shows_the_top_three():
     assert "<span>a</span>" not in card
 
 
+def test_the_answer_stands_out():
+    """The most probable label, and no other, is in bold, also where the model knows a single one."""
+    for probabilities in ({"a": 0.3, "b": 0.7}, {"b": 1.0}):
+        card = result_card_html("photo.jpg", Prediction("b", probabilities["b"], probabilities), "")
+        bold, *rest = card.split("font-weight:600")[1:]
+        assert rest == [] and bold.index("<span>b</span>") < bold.find("<span>a</span>") % len(bold)
+
+
 def test_names_labels_and_reasons_are_escaped():
     """A file name, a label or a reason is text on the page, never markup."""
     cards = (

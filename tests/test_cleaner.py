@@ -205,11 +205,11 @@ def test_own_label_is_not_offered(project):
 
 
 def test_prediction_probability_and_loss_are_shown(project):
-    """6: a card tells file, label → prediction, probability, loss and side; worst first."""
+    """6: a card tells label, prediction, probability, loss, side and file; worst first, disagreement in bold."""
     cleaner = ImageClassifierCleaner(project=project, probs=PROBS)
     assert on_screen(cleaner) == ["c2", "c0"]
     caption = cleaner.cards[0].caption.value
-    for part in ("c2.jpg", "cat → dog 80%", f"loss {-np.log(0.2):.2f}", "Train"):
+    for part in ("c2.jpg", "filed as cat", "<b>model: dog 80%</b>", f"loss {-np.log(0.2):.2f}", "Train"):
         assert part in caption
 
 
@@ -403,10 +403,32 @@ def test_counts_are_in_view(project):
     assert cleaner.counts.value == "2 of 8 looked at: 0 to keep, 1 to delete, 1 to move"
 
 
+def test_a_flag_frames_its_card(project):
+    """A card's frame tells keep, delete and move apart, follows the menu, and goes with its picture."""
+    cleaner = ImageClassifierCleaner(project=project)
+
+    def frame():
+        return card_of(cleaner, "c0").box.layout.border_top
+
+    frames = [frame()]
+    for choice in (MENU_KEEP, MENU_DELETE, "dog"):
+        card_of(cleaner, "c0").menu.value = choice
+        frames.append(frame())
+    assert len(set(frames)) == 4
+    cleaner.dd_cats.value = "dog"
+    assert {card.box.layout.border_top for card in cleaner.cards[: len(on_screen(cleaner))]} == {frames[0]}
+    cleaner.dd_cats.value = "cat"
+    assert frame() == frames[3]
+    card_of(cleaner, "c0").menu.value = UNSEEN
+    assert frame() == frames[0]
+
+
 def test_captions_are_escaped(tmp_path):
     """A file name cannot smuggle markup into the page."""
     picture = Picture("x", tmp_path / "<b>x.jpg", "cat & dog")
-    assert "&lt;b&gt;x.jpg<br>cat &amp; dog" in cleaner_module._caption(Cleaning([picture], ["cat & dog"]), 0, "")
+    caption = cleaner_module._caption(Cleaning([picture], ["cat & dog"]), 0, "<i>broken</i>")
+    for part in ("filed as cat &amp; dog<br>", "&lt;b&gt;x.jpg", "&lt;i&gt;broken"):
+        assert part in caption
 
 
 def test_a_thousand_labels(tmp_path):

@@ -1,15 +1,12 @@
-"""Fetching and gathering: what is kept, why the rest is not, and that nothing is done twice or lost."""
+"""Gathering: what is kept and noted, that nothing is done twice, and that nothing is lost."""
 
-import io
 import threading
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-from PIL import Image
+from test_fetch import picture, serving, without_proxy
 
 from utils import download, sample
 from utils.download import (
@@ -23,14 +20,6 @@ from utils.download import (
 )
 from utils.files import FieldguideError, content_id, read_rows
 from utils.project import Project
-
-
-def picture(seed, kind="JPEG", side=64):
-    """A small picture as the bytes of a file; another seed is another picture."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -51,130 +40,18 @@ def files(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# A host on this machine that answers as planned
-# ---------------------------------------------------------------------------------------------------------------
-
-
-class Host(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        self.connection.settimeout(10)
-        with suppress(OSError):
-            getattr(self, self.path.split("?")[0].split("/")[1].split("%")[0].split("+")[0], self.gone)()
-
-    def log_message(self, *args):
-        pass
-
-    def give(self, data, *, status=200, kind="image/jpeg", told=None, **headers):
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data) if told is None else told))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def gone(self):
-        self.give(b"", status=404)
-
-    def photo(self):  # /photo/7: every number another picture
-        self.give(picture(int(self.path.split("/")[2].split("?")[0])))
-
-    def png(self):
-        self.give(picture(1, "PNG"), kind="application/octet-stream", Content_Disposition='attachment; filename="../x"')
-
-    def query(self):
-        self.give(picture(int(self.path.split("=")[1])))
-
-    def spaced(self):  # only the address with %20 is right
-        self.give(picture(2)) if self.path == "/spaced%20name.jpg" else self.gone()
-
-    def page(self):
-        self.give(b"<html>not here</html>", kind="text/html; charset=utf-8")
-
-    def empty(self):
-        self.give(b"")
-
-    def deleted(self):
-        self.give(b"", status=410)
-
-    def busy(self):  # twice busy, then well
-        again = self.server.asked.count(self.path) > 2
-        self.give(picture(3)) if again else self.give(b"", status=503)
-
-    def cut(self):
-        self.give(picture(4)[:500], told=5000)
-        self.close_connection = True
-
-    def large(self):
-        self.give(b"\xff" * 60_000)
-
-    def endless(self):
-        self.send_response(200)
-        self.end_headers()
-        while True:
-            self.wfile.write(b"\xff" * 60_000)
-
-    def drip(self):  # a good picture, if one waits for three seconds
-        self.send_response(200)
-        self.end_headers()
-        data = picture(6)
-        for n in range(60):
-            self.wfile.write(data[n : n + 1])
-            self.server.closing.wait(0.05)
-        self.wfile.write(data[60:])
-        self.close_connection = True
-
-    def hang(self):
-        self.server.closing.wait(300)
-
-    def dripping_header(self):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        while not self.server.closing.wait(0.05):
-            self.wfile.write(b"x")
-
-    def noai(self):
-        self.give(picture(5), X_Robots_Tag="noai, noimageai")
-
-    def redirect(self):  # /redirect?<where to>
-        self.give(b"", status=302, Location=self.path.split("?", 1)[1])
-
-
 @pytest.fixture
-def host():
-    """The host, as "http://localhost:port"; asked = the paths it was asked for."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Host)
-    server.daemon_threads = True
-    server.asked, server.closing = [], threading.Event()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    port = server.server_address[1]
-    yield SimpleNamespace(url=f"http://localhost:{port}", port=port, asked=server.asked)
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    """Fetch directly, whatever this machine is set to."""
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+def host(monkeypatch):
+    """The host that misbehaves as planned; fetched from directly, whatever this machine is set to."""
+    without_proxy(monkeypatch)
+    with serving() as host:
+        yield host
 
 
 def fetch(project, results, **options):
     """Fetch under the label "cat", with "localhost" allowed."""
     given = {"allowed_hosts": ["localhost"]} | options
     return download_images(results, project.raw / "cat", **given)
-
-
-def outcome(project, host, path, **options):
-    """Fetch one picture and return the status and the reason of its row."""
-    (row,) = fetch(project, [host.url + path], **options).rows
-    return row["status"], row["reason"]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -203,108 +80,36 @@ def test_keeps_a_picture_and_where_it_is_from(project, host):
 
 def test_name_and_extension_come_from_the_content(project, host):
     """Neither Content-Disposition nor Content-Type nor the address has a say in the file's name."""
-    assert outcome(project, host, "/png/..%2f..%2fx.gif") == ("kept", "")
+    fetch(project, [f"{host.url}/png/..%2f..%2fx.gif"])
     assert list(files(project.raw)) == [f"cat/{content_id(picture(1, 'PNG'))}.png"]
 
 
-def test_query_string_belongs_to_the_address(project, host):
-    """Two addresses that differ in their query are two pictures."""
-    fetch(project, [f"{host.url}/query?item={n}" for n in (1, 2)])
-    assert sorted(files(project.raw).values()) == sorted([picture(1), picture(2)])
+@pytest.mark.parametrize("path", ["/redirect?/photo/1", "/spaced+name.jpg"])
+def test_a_row_keeps_the_address_as_given(project, host, path):
+    """Wherever a picture was found in the end, its row holds the address that was asked for."""
+    (row,) = fetch(project, [host.url + path]).rows
+    assert (row["status"], row["url"]) == ("kept", host.url + path)
 
 
-@pytest.mark.parametrize(
-    "path, expected",
-    [
-        ("/nothing", ("failed", "HTTP 404")),
-        ("/deleted", ("failed", "HTTP 410")),
-        ("/page", ("failed", "not a picture: text/html")),
-        ("/empty", ("failed", "not a picture: empty")),
-        ("/large", ("failed", "larger than 0.05 MB")),
-        ("/endless", ("failed", "larger than 0.05 MB")),
-        ("/drip", ("failed", "not whole after 1 s")),
-        ("/dripping_header", ("failed", "not whole after 1 s")),
-        ("/noai", ("refused", "the site asks not to be used for training (noai)")),
-        ("/redirect?file:///etc/passwd", ("refused", "file: address, not http or https")),
-        ("/redirect?http://127.0.0.1:1/photo/1", ("refused", "private address 127.0.0.1")),
-        ("/redirect?http://[::1]:1/photo/1", ("refused", "private address ::1")),
-        ("/redirect?http://169.254.169.254/latest", ("refused", "private address 169.254.169.254")),
-        ("/redirect?http://2130706433/photo/1", ("refused", "private address 2130706433")),
-        ("/redirect?http://metadata.google.internal/", ("refused", "private address metadata.google.internal")),
-        ("/redirect?" * 11, ("failed", "more than 5 redirects")),
-        ("/redirect?http://[::1", ("failed", "redirects to no valid address")),
-    ],
-)
-def test_says_why_a_picture_is_not_kept(project, host, path, expected):
-    """Each bad answer ends in a row with its reason, in bounded time, and nothing is written."""
-    assert outcome(project, host, path, deadline=1.0, largest=50_000) == expected
+def test_a_refused_or_failed_address_writes_nothing(project, host):
+    """What gave no picture has a row with its reason, and no file."""
+    report = fetch(project, [f"{host.url}/page", "file:///etc/passwd"])
+    assert [(row["status"], row["reason"], row["id"], row["bytes"]) for row in report.rows] == [
+        ("failed", "not a picture: text/html", "", ""),
+        ("refused", "file: address, not http or https", "", ""),
+    ]
     assert not files(project.raw)
-
-
-@pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "data:image/png;base64,AA", "http://", "/a.jpg", "", "http://a b"]
-)
-def test_only_web_addresses(project, url):
-    """What is no http address is refused or failed with a reason, never read."""
-    (row,) = fetch(project, [url]).rows
-    assert row["status"] in ("refused", "failed") and row["reason"]
-    assert not files(project.raw)
-
-
-def test_a_private_host_must_be_allowed_by_name(project, host):
-    """The same picture is refused where its host is not named."""
-    assert outcome(project, host, "/photo/1", allowed_hosts=[]) == ("refused", "private address localhost")
-    assert host.asked == []
-
-
-def test_a_name_that_leads_to_a_private_address(project, host, monkeypatch):
-    """A public-looking name is judged by what it resolves to."""
-
-    async def leads_home(self, *args, **options):
-        return [(2, 1, 6, "", ("127.0.0.1", 0))]
-
-    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", leads_home)
-    report = fetch(project, [f"http://pictures.example.org:{host.port}/photo/1"])
-    assert report.rows[0]["reason"] == "private address 127.0.0.1 behind pictures.example.org"
-    assert host.asked == []
-
-
-def test_follows_a_redirect(project, host):
-    """A redirect to an allowed host is followed; the row keeps the first address."""
-    (row,) = fetch(project, [f"{host.url}/redirect?/photo/1"]).rows
-    assert (row["status"], row["url"]) == ("kept", f"{host.url}/redirect?/photo/1")
-
-
-def test_asks_a_busy_host_again(project, host):
-    """503 is asked again; 404 and 410 are not."""
-    report = fetch(project, [f"{host.url}/busy", f"{host.url}/nothing", f"{host.url}/deleted"])
-    assert [row["status"] for row in report.rows] == ["kept", "failed", "failed"]
-    assert sorted(host.asked) == ["/busy", "/busy", "/busy", "/deleted", "/nothing"]
-
-
-def test_a_broken_off_body_is_no_picture(project, host):
-    """A body shorter than was told is asked for again and, short again, not kept."""
-    assert outcome(project, host, "/cut") == ("failed", "broken off (RemoteProtocolError)")
-    assert len(host.asked) == 3 and not files(project.raw)
-
-
-def test_repairs_an_address_after_a_404(project, host):
-    """Where a search client wrote + for %20, the second form is tried; the row keeps the address as given."""
-    (row,) = fetch(project, [f"{host.url}/spaced+name.jpg"]).rows
-    assert (row["status"], row["url"]) == ("kept", f"{host.url}/spaced+name.jpg")
 
 
 def test_thumbnail_in_place_of_a_failed_picture(project, host):
-    """A picture that failed is replaced by its thumbnail, and the row says so; a refused one is not."""
+    """The row of a picture whose thumbnail was kept says so, and why; its address is the picture's."""
     results = [
         SimpleNamespace(url=f"{host.url}/nothing", thumbnail=f"{host.url}/photo/1"),
-        SimpleNamespace(url="http://10.0.0.1/x.jpg", thumbnail=f"{host.url}/photo/2"),
         SimpleNamespace(url=f"{host.url}/page", thumbnail=f"{host.url}/nothing"),
     ]
     report = fetch(project, results)
     assert [(row["status"], row["reason"], row["url"]) for row in report.rows] == [
         ("thumbnail", "HTTP 404", f"{host.url}/nothing"),
-        ("refused", "private address 10.0.0.1", "http://10.0.0.1/x.jpg"),
         ("failed", "not a picture: text/html", f"{host.url}/page"),
     ]
     assert list(files(project.raw).values()) == [picture(1)]
@@ -398,21 +203,13 @@ def test_what_is_still_under_way_is_dropped(project, host):
 @pytest.mark.parametrize("dead", ["abc", "abcdefgh"], ids=["at the end", "in the middle"])
 def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
     """When no host can be reached, nor the probe, it is the network: an error, and no row that would end the matter."""
-    monkeypatch.setattr(download, "PROBE", "http://probe.invalid/")
-    monkeypatch.setattr(download, "TRIES", 1)
+    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
     results = [f"{host.url}/photo/1", *(f"http://{name}.invalid/x.jpg" for name in dead)]
     results += [f"{host.url}/photo/2"] if len(dead) > 3 else []
     with pytest.raises(FieldguideError, match=f"no network.*{len(dead)} addresses"):
         fetch(project, results)
     assert [row["url"] for row in rows(project)] == results[:1]
-
-
-def test_dead_hosts_are_recorded_where_there_is_a_network(project, host, monkeypatch):
-    """When the probe answers, the hosts are dead, each with its row."""
-    monkeypatch.setattr(download, "PROBE", f"{host.url}/page")
-    monkeypatch.setattr(download, "TRIES", 1)
-    report = fetch(project, [f"http://{name}.invalid/x.jpg" for name in "abc"])
-    assert [(row["status"], row["reason"]) for row in report.rows] == [("failed", "no such host")] * 3
 
 
 def test_stands_alone(tmp_path, host):

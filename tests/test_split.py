@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.split import (
+    NEAR,
     LabelTooSmall,
     assign_sides,
     changed_settings,
@@ -128,7 +129,10 @@ def test_near_pairs_are_those_of_all_pairs(seed, count):
         flips = rng.choice(64, rng.integers(0, 11), replace=False)
         codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
     expected = {
-        (i, j) for i in range(count) for j in range(i + 1, count) if bin(int(codes[i]) ^ int(codes[j])).count("1") <= 8
+        (i, j)
+        for i in range(count)
+        for j in range(i + 1, count)
+        if bin(int(codes[i]) ^ int(codes[j])).count("1") <= NEAR
     }
     assert {tuple(sorted(pair)) for pair in near_pairs(codes)} == expected
 

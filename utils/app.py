@@ -19,6 +19,7 @@ from utils.pictures import thumbnail as small_copy
 
 THUMBNAIL = 160  # pixels
 TOP = 3  # labels shown of each photo
+PAGE = "max-width:720px;line-height:1.4"  # Jupyter's own lines are 28 pixels high, and as wide as the window
 CARD = "display:flex;gap:12px;flex-wrap:wrap;padding:10px;margin:8px 0;border:1px solid #ccc;border-radius:8px"
 TRACK = "background:#e6e9ec;border-radius:4px;height:8px;overflow:hidden"
 
@@ -53,23 +54,27 @@ def result_card_html(name: str, prediction: Prediction, thumbnail: str) -> str:
     if prediction.error:
         body = f'<div role="alert" style="color:#a32020">Could not be read: {html.escape(prediction.error)}</div>'
     else:
-        body = "".join(bar_html(label, probability) for label, probability in prediction.top(TOP))
+        first, *others = (bar_html(label, probability) for label, probability in prediction.top(TOP))
+        body = f'<div style="font-weight:600">{first}</div>' + "".join(others)
     image = f'<img src="{html.escape(thumbnail)}" alt="" style="max-width:{THUMBNAIL}px">' if thumbnail else ""
     return (
-        f'<div class="fieldguide-card" style="{CARD}">{image}<div style="flex:1;min-width:200px">'
-        f'<div style="font-weight:600;overflow-wrap:anywhere">{html.escape(name)}</div>{body}</div></div>'
+        f'<div class="fieldguide-card" style="{CARD};{PAGE}">{image}<div style="flex:1;min-width:150px">'
+        f'<div style="color:#666;overflow-wrap:anywhere">{html.escape(name)}</div>{body}</div></div>'
     )
 
 
 def title_html(labels: Sequence[str]) -> str:
-    """Return the head of the page: what it does, and which labels it knows."""
+    """Return the head of the page: which labels the model knows."""
     known = ", ".join(f"<b>{html.escape(label)}</b>" for label in labels)
-    return f"<h1>What is in this photo?</h1><p>Choose one or more. This model knows {known}, and nothing else.</p>"
+    return (
+        f'<div style="{PAGE}">This model knows {known}, and nothing else: '
+        "a photo of anything else gets one of these names, too.</div>"
+    )
 
 
 def message_html(text: str) -> str:
     """Return a sentence for the page."""
-    return f'<p role="alert">{html.escape(text)}</p>'
+    return f'<div role="alert" style="{PAGE}">{html.escape(text)}</div>'
 
 
 def data_address(image: Image.Image) -> str:
@@ -105,7 +110,9 @@ class ClassifierPage(widgets.VBox):
     """
 
     def __init__(self, model: str | Path):
-        self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Choose photos")
+        self.upload = widgets.FileUpload(
+            accept="image/*", multiple=True, description="Choose photos", button_style="primary"
+        )
         self.status = widgets.HTML()
         self.results = widgets.HTML()
         try:

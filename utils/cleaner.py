@@ -26,6 +26,8 @@ SUSPECTS = "<Suspects>"  # the list across labels; no folder can have such a nam
 ALL_SIDES = "All sides"
 MENU_KEEP, MENU_DELETE = "<Keep>", "<Delete>"  # fastai's words
 UNSEEN = "— not looked at —"
+FRAMES = {None: "transparent", KEEP: "#4c9a5a", DELETE: "#c0392b"}  # of a card, by its flag
+MOVED = "#2a78b8"  # the frame of a picture flagged to move
 THUMBNAILS = 2000  # kept in memory: about 10 MB
 
 
@@ -276,7 +278,11 @@ class Card:
         self.caption = widgets.HTML()
         self.menu: widgets.Dropdown | None = None
         self.position: int | None = None
-        self.box = widgets.VBox([], layout={"width": f"{width + 10}px", "margin": "4px"})
+        self.box = widgets.VBox([], layout={"width": f"{width + 14}px", "margin": "2px", "padding": "2px"})
+
+    def frame(self, choice: str | None) -> None:
+        """Show at a glance what was chosen."""
+        self.box.layout.border = f"2px solid {FRAMES.get(choice, MOVED)}"
 
 
 class ImageClassifierCleaner:
@@ -361,16 +367,17 @@ class ImageClassifierCleaner:
             tooltip="Move the files as flagged; Ledger(project).undo() takes it back",
         )
         self.place, self.counts, self.message = widgets.Label(), widgets.Label(), widgets.HTML()
-        self.grid = widgets.Box([], layout={"flex_flow": "row wrap"})
+        # The grid scrolls by itself, so that the buttons above it stay in view.
+        self.grid = widgets.Box([], layout={"flex_flow": "row wrap", "max_height": "75vh", "overflow": "auto"})
         for menu in (self.dd_cats, self.dd_ds):
             menu.observe(lambda change: self.show(), "value")
         self.previous.on_click(lambda button: self.show(self._page - 1))
         self.next.on_click(lambda button: self.show(self._page + 1))
         self.apply.on_click(lambda button: self._apply())
-        buttons = [self.previous, self.place, self.next, *([self.apply] if self.cleaning.project else [])]
-        self.widget = widgets.VBox(
-            [widgets.HBox([self.dd_cats, self.dd_ds]), widgets.HBox([*buttons, self.counts]), self.message, self.grid]
-        )
+        # Apply stands apart from Next, which is pressed often.
+        paging = [self.previous, self.place, self.next, self.counts, *([self.apply] if self.cleaning.project else [])]
+        rows = [widgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in ([self.dd_cats, self.dd_ds], paging)]
+        self.widget = widgets.VBox([*rows, self.message, self.grid])
 
     def _ipython_display_(self) -> None:
         display(self.widget)
@@ -400,7 +407,7 @@ class ImageClassifierCleaner:
         for card in self.cards[len(shown) :]:
             card.menu, card.position, card.box.children = None, None, ()
         self.grid.children = [card.box for card in self.cards[: len(shown)]]
-        self.place.value = f"Page {self._page + 1} of {pages}, {len(positions)} pictures"
+        self.place.value = f"Page {self._page + 1} of {pages}, {len(positions)} picture{'s' * (len(positions) != 1)}"
         self.previous.disabled, self.next.disabled = self._page == 0, self._page == pages - 1
         self._say("" if positions else f"No pictures here: {self.dd_cats.value}, {self.dd_ds.value}.")
         self._count()
@@ -415,6 +422,7 @@ class ImageClassifierCleaner:
         options = [UNSEEN, MENU_KEEP, MENU_DELETE, *others]
         flag = _shown(self.cleaning.choice(position), options)
         card.menu = widgets.Dropdown(options=options, value=flag, layout=self._menu_layout, style=self._menu_style)
+        card.frame(self.cleaning.choice(position))
         card.menu.observe(partial(self._chosen, position), "value")
         card.box.children = [card.image, card.caption, card.menu]
 
@@ -430,7 +438,8 @@ class ImageClassifierCleaner:
             change["owner"].value = _shown(self.cleaning.choice(position), change["owner"].options)
         else:
             for card in self.cards:  # a late choice from the page before, of a picture that is on this page as well
-                if card.position == position and card.menu is not change["owner"]:
+                if card.position == position:
+                    card.frame(self.cleaning.choice(position))
                     card.menu.value = _shown(self.cleaning.choice(position), card.menu.options)
             self._say("")
             self._count()
@@ -464,17 +473,18 @@ def _shown(choice: str | None, options: Sequence[str]) -> str:
 
 
 def _caption(cleaning: Cleaning, position: int, problem: str) -> str:
-    """Return what stands below a thumbnail, as HTML: file, label → prediction, probability, loss and side."""
+    """Return what stands below a thumbnail, as HTML: label, prediction, probability, loss, side and file."""
     picture = cleaning.pictures[position]
-    lines = [picture.path.name, picture.label]
+    side = picture.side or "no side yet"
+    lines = [f"filed as {picture.label}", "no prediction", side, picture.path.name]
     if guess := cleaning.predicted(position):
-        lines[1] = f"{picture.label} → {guess[0]} {guess[1]:.0%}"
-        lines.append(f"loss {cleaning.loss(position):.2f} · {picture.side or 'no side yet'}")
-    else:
-        lines.append(f"no prediction · {picture.side or 'no side yet'}")
-    if problem:
-        lines.append(problem)
-    return '<div style="line-height:1.3;overflow-wrap:anywhere">' + "<br>".join(map(html.escape, lines)) + "</div>"
+        lines[1] = f"model: {guess[0]} {guess[1]:.0%}"
+        lines[2] = f"loss {cleaning.loss(position):.2f} · {side}"
+    filed, said, *rest = map(html.escape, [*lines, problem] if problem else lines)
+    if guess and guess[0] != picture.label:
+        said = f"<b>{said}</b>"
+    small = f'<span style="color:#666">{"<br>".join(rest)}</span>'
+    return f'<div style="line-height:1.3;overflow-wrap:anywhere">{filed}<br>{said}<br>{small}</div>'
 
 
 def _thumbnail(path: Path, height: int, width: int) -> tuple[bytes, str]:

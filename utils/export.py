@@ -9,6 +9,7 @@ It is put in place only when `vetting` accepts it and `inference` gives the answ
 
 import copyreg
 import hashlib
+import io
 import json
 import pickle
 import platform
@@ -102,7 +103,11 @@ def export_classifier(project: Project, learn, *, evaluation: Mapping | None = N
         backup = _kept_aside(model, sha256)
     card = _card(project, evaluation, sha256)
     card_file = project.models / "card.json"
-    write_whole(card_file, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    earlier = read_card(card_file) if card_file.exists() else {}
+    if {**earlier, "created": card["created"]} == card:
+        card = earlier  # the same model exported again is no newer
+    else:
+        write_whole(card_file, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return Export(model, card_file, backup, card, len(held_out))
 
 
@@ -181,14 +186,16 @@ def save_learner(learn, path: Path) -> None:
         path=Path(),
     )
     try:
-        with warnings.catch_warnings(), path.open("wb") as file:
+        buffer = io.BytesIO()  # torch.save on a full disk would raise a RuntimeError of its own
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.save(light, file, pickle_module=PLAIN, pickle_protocol=2)
+            torch.save(light, buffer, pickle_module=PLAIN, pickle_protocol=2)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise FieldguideError(
             f"The learner cannot be exported: {error}. Give fastai only functions that can be imported: no lambda, "
             "and none defined in a notebook."
         ) from error
+    path.write_bytes(buffer.getvalue())
 
 
 def _accepted(path: Path) -> None:

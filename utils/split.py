@@ -19,7 +19,7 @@ import pandas as pd
 from utils.files import FieldguideError, append_rows, locked, read_rows, write_whole
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, Project
 
-NEAR = 8  # bits of 64 in which the perceptual hashes of near-copies may differ
+NEAR = 6  # bits of 64 in which the perceptual hashes of near-copies may differ; unlike pictures differ in 8 or more
 
 
 class LabelTooSmall(FieldguideError):
@@ -155,7 +155,7 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[tuple[int, in
     """
     Yield pairs of positions whose 64-bit codes differ in at most `near` bits.
 
-    Two codes within 8 bits agree exactly in one of 9 bands of 7 or 8 bits (pigeonhole), so only codes that
+    Two codes within 6 bits agree exactly in one of 7 bands of 9 or 10 bits (pigeonhole), so only codes that
     share a band are compared.
 
     Parameters

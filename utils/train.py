@@ -20,6 +20,7 @@ import torch
 import torchvision
 from fastai.vision.all import (  # the course's import: it also gives Learner its fine_tune and no_bar
     Callback,
+    CancelValidException,
     CategoryBlock,
     DataBlock,
     DataLoaders,
@@ -40,7 +41,7 @@ from IPython.display import Image as InlineImage
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from utils.files import FieldguideError, read_rows, write_table, write_whole, writing
+from utils.files import FieldguideError, read_rows, write_table, write_whole
 from utils.project import Project
 
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
@@ -273,6 +274,16 @@ class TrainingRecord(Callback):
             self.shown.update(picture)
 
 
+class NoValidation(Callback):
+    """Skip the validation after each epoch: a fold is judged once, when it is trained."""
+
+    order = 5  # before anything is set up for the pass
+
+    def before_validate(self):
+        """Leave before the first batch."""
+        raise CancelValidException
+
+
 def training_curve(rows: list[dict]) -> bytes:
     """Return losses and accuracy against epochs as a PNG; the best epoch is marked."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -306,8 +317,9 @@ def save_training(project: Project, learn: Learner, record: TrainingRecord) -> N
         "labels": list(project.labels),
         "model": learn.model.state_dict(),
     }
-    with writing(project.models / "learner.pth") as temporary:
-        torch.save(checkpoint, temporary)
+    buffer = io.BytesIO()  # torch.save on a full disk would raise a RuntimeError of its own
+    torch.save(checkpoint, buffer)
+    write_whole(project.models / "learner.pth", buffer.getvalue())
 
 
 def read_checkpoint(project: Project) -> dict | None:
@@ -379,5 +391,5 @@ def train_fold(project: Project, sides: Mapping[str, str]) -> Learner:
     learn = make_learner(project, dls, pretrained=download_weights(project))
     with learn.no_bar(), learn.no_logging(), no_random(project.seed):
         dls.train.rng = random.Random(project.seed)
-        learn.fine_tune(project.epochs, base_lr=learning_rate(project), freeze_epochs=1)
+        learn.fine_tune(project.epochs, base_lr=learning_rate(project), freeze_epochs=1, cbs=NoValidation())
     return learn
