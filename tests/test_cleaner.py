@@ -227,6 +227,15 @@ def test_all_pictures_can_be_paged_through(tmp_path):
     assert on_screen(cleaner) == ["c3", "c4", "c5"]
 
 
+def test_a_page_starts_at_its_top(tmp_path):
+    """The grid is emptied between pages: filled in place, a browser would leave it scrolled down, past the worst."""
+    cleaner = ImageClassifierCleaner(project=make_project(tmp_path, sides=("train",)), max_n=2)
+    seen = []
+    cleaner.grid.observe(lambda change: seen.append(len(change["new"])), "children")
+    cleaner.next.click()
+    assert seen == [0, 2]
+
+
 def test_scores_come_through_the_validation_transforms(vision, tmp_path):
     """8: the training side's figures are the same each time, and those of the plain picture."""
     plain = make_learner(vision, tmp_path)

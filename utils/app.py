@@ -20,7 +20,10 @@ from utils.pictures import thumbnail as small_copy
 THUMBNAIL = 160  # pixels
 TOP = 3  # labels shown of each photo
 PAGE = "max-width:720px;line-height:1.4"  # Jupyter's own lines are 28 pixels high, and as wide as the window
-CARD = "display:flex;gap:12px;flex-wrap:wrap;padding:10px;margin:8px 0;border:1px solid #ccc;border-radius:8px"
+CARD = (
+    "display:flex;align-items:flex-start;gap:12px;flex-wrap:wrap;"
+    "padding:10px;margin:8px 0;border:1px solid #ccc;border-radius:8px"
+)
 TRACK = "background:#e6e9ec;border-radius:4px;height:8px;overflow:hidden"
 
 
@@ -33,7 +36,7 @@ def bar_html(label: str, probability: float) -> str:
     """
     percent = f"{100 * probability:.1f}"
     return (
-        f'<div style="margin:4px 0"><div style="display:flex;justify-content:space-between;gap:12px">'
+        f'<div style="margin:4px 0"><div style="display:grid;grid-template-columns:1fr max-content;gap:12px">'
         f"<span>{html.escape(label)}</span><span>{percent} %</span></div>"
         f'<div style="{TRACK}"><div style="background:#2a78b8;height:8px;width:{percent}%"></div></div></div>'
     )
@@ -67,7 +70,7 @@ def title_html(labels: Sequence[str]) -> str:
     """Return the head of the page: which labels the model knows."""
     known = ", ".join(f"<b>{html.escape(label)}</b>" for label in labels)
     return (
-        f'<div style="{PAGE}">This model knows {known}, and nothing else: '
+        f'<div style="{PAGE};margin-bottom:8px">This model knows {known}, and nothing else: '
         "a photo of anything else gets one of these names, too.</div>"
     )
 

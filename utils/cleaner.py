@@ -402,6 +402,7 @@ class ImageClassifierCleaner:
         for menu in self._retired:
             menu.close()
         self._retired = [card.menu for card in self.cards if card.menu]
+        self.grid.children = ()  # emptied, the browser scrolls it back to its top: the worst pictures stand there
         for card, position in zip(self.cards, shown, strict=False):
             self._fill(card, position)
         for card in self.cards[len(shown) :]:
