@@ -47,11 +47,12 @@ from utils.project import Project
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
 LEARNING_RATE = {"imagenet": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
+LAYER_RATIO = {"imagenet": 100, "none": 10}  # how much slower the first layers learn than the head; 100 is fastai's
 
 
-def learning_rate(project: Project) -> float:
-    """Return the head's learning rate for a project: gentle on pretrained weights, higher from scratch."""
-    return LEARNING_RATE[project.weights]
+def learning_rates(project: Project) -> dict[str, float]:
+    """Return `fine_tune`'s base_lr and lr_mult: gentle on pretrained layers, bolder from scratch."""
+    return {"base_lr": LEARNING_RATE[project.weights], "lr_mult": LAYER_RATIO[project.weights]}
 
 
 def image_block(project: Project) -> DataBlock:
@@ -174,6 +175,7 @@ def fine_tune(
     epochs: int,
     *,
     base_lr: float = 2e-3,
+    lr_mult: float = 100,
     seed: int = 42,
     project: Project | None = None,
 ) -> pd.DataFrame:
@@ -188,8 +190,8 @@ def fine_tune(
     learn : Learner with the metric ``accuracy``
     epochs : int
         Epochs after the frozen one.
-    base_lr : float
-        As in fastai: the head's learning rate; the first layers learn a hundred times more slowly.
+    base_lr, lr_mult : float
+        As in fastai: the head's learning rate, and how many times slower the first layers learn.
     seed : int
         The same seed on the same machine gives the same batches, augmentations and figures.
     project : Project, optional
@@ -215,7 +217,7 @@ def fine_tune(
     record = TrainingRecord()
     with no_random(seed):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
-        learn.fine_tune(epochs, base_lr=base_lr, freeze_epochs=1, cbs=record)
+        learn.fine_tune(epochs, base_lr=base_lr, lr_mult=lr_mult, freeze_epochs=1, cbs=record)
     if record.best is None:
         raise FieldguideError(
             f"No epoch ended with a validation loss that is a number (learning rate {base_lr}). Try a base_lr ten "
@@ -391,5 +393,5 @@ def train_fold(project: Project, sides: Mapping[str, str]) -> Learner:
     learn = make_learner(project, dls, pretrained=download_weights(project))
     with learn.no_bar(), learn.no_logging(), no_random(project.seed):
         dls.train.rng = random.Random(project.seed)
-        learn.fine_tune(project.epochs, base_lr=learning_rate(project), freeze_epochs=1, cbs=NoValidation())
+        learn.fine_tune(project.epochs, **learning_rates(project), freeze_epochs=1, cbs=NoValidation())
     return learn
