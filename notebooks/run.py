@@ -11,6 +11,7 @@ import argparse
 import os
 import shlex
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,7 +46,12 @@ def main(arguments: list[str]) -> int:
         reports = options.reports or REPOSITORY / "build" / project.name
         print(f"{project.name}: {', '.join(project.labels)}\n")
         for name in options.names or stages:
+            before = project.fingerprint()
             run_notebook(NOTEBOOKS / f"{name}.ipynb", reports)
+            if name == "06_clean" and not options.names and project.fingerprint() != before:
+                print("\nPictures were moved: what depends on them is made again.")
+                for again in ("03_split", "04_train", "05_evaluate"):
+                    run_notebook(NOTEBOOKS / f"{again}.ipynb", reports)
         print("\n" + "\n".join(summary(project)))
         print(f"reports    {shown(reports)}: each notebook with its pictures and figures")
     except FieldguideError as error:
@@ -80,7 +86,7 @@ def run_notebook(path: Path, reports: Path) -> None:
     if not sys.stdout.isatty():
         print(f"{path.stem:<14} ", end="", flush=True)
     try:
-        client.execute()
+        execute(client)
     except CellExecutionError as error:
         sentence = f"{path.stem} stopped: {error.evalue}"
         if not is_ours(notebook):
@@ -95,6 +101,28 @@ def run_notebook(path: Path, reports: Path) -> None:
         write_html(reports / f"{path.stem}.html", notebook)
     start = f"\r{path.stem:<14} " if sys.stdout.isatty() else ""
     print(f"{start}{time.perf_counter() - started:5.0f} s".ljust(40))
+
+
+def execute(client: NotebookClient) -> None:
+    """
+    Execute a notebook in a thread of its own, so that Ctrl-C comes to this one.
+
+    In the main thread nbclient takes the signal for itself, and ends in an assertion.
+    """
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            client.execute()
+        except BaseException as error:  # handed over to the thread that waits
+            failures.append(error)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.2)  # a join without limit would not let Ctrl-C through on Windows
+    if failures:
+        raise failures[0]
 
 
 def is_ours(notebook) -> bool:
@@ -134,6 +162,8 @@ def summary(project: Project) -> list[str]:
         lines.append(f"pictures   {len(pictures)} in {len(project.labels)} labels, in {shown(project.images)}")
     if evaluation:
         accuracy = evaluation["valid"]["accuracy"]
+        if evaluation["fingerprint"] != project.fingerprint():
+            lines.append("(Labels, split or settings changed since the last round: what follows is of that one.)")
         lines.append(
             f"accuracy   {accuracy['value']:.1%} on {accuracy['n']} validation pictures "
             f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
@@ -142,7 +172,7 @@ def summary(project: Project) -> list[str]:
     if len(shares):
         truth = shares.loc["what the pictures show", "accuracy against"]
         lines.append(f"           {truth:.1%} against what the drawn pictures really show")
-    if card.exists():
+    if card.exists() and (project.models / "export.pkl").exists():
         size = (project.models / "export.pkl").stat().st_size / 1e6
         lines.append(f"model      {shown(project.models / 'export.pkl')}, {size:.0f} MB, with card.json beside it")
         command = shlex.join(
@@ -159,4 +189,6 @@ def shown(path: Path) -> str:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONWARNINGS", "ignore::FutureWarning,ignore::DeprecationWarning")
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(status)  # the thread of an interrupted notebook waits for its cell; the kernel ends with this process

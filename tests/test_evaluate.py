@@ -115,7 +115,18 @@ def test_the_test_side_is_opened_only_when_asked_and_counted(judged):
     assert evaluate_round(project, learner, open_test=True)["test_opened"] == 1
     assert asked.count("test") == 1
     assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
-    assert set(read_predictions(project).side) == {"valid", "test"}
+    assert (len(read_predictions(project)), len(read_predictions(project, side="test"))) == (8, 4)
+
+
+def test_a_model_trained_again_is_judged_again(judged):
+    """Another learner.pth under the same labels and settings is another round's model."""
+    project, learner, asked = judged
+    project.models.mkdir(parents=True)
+    (project.models / "learner.pth").write_bytes(b"first")
+    first = evaluate_round(project, learner)
+    (project.models / "learner.pth").write_bytes(b"second")
+    assert evaluate_round(project, learner)["model"] != first["model"]
+    assert asked == ["valid", "valid"]
 
 
 def test_predictions_come_back_with_ids_as_text(judged):
@@ -135,10 +146,11 @@ def test_predictions_that_are_not_there_say_which_notebook_to_run(make_project):
         read_predictions(make_project())
 
 
-def test_a_broken_evaluation_is_named(make_project):
+@pytest.mark.parametrize(("text", "says"), [("{", "is broken"), ("[]", "is none that 05 wrote")])
+def test_a_broken_evaluation_is_named(make_project, text, says):
     """A file edited by hand says which one to delete."""
     project = make_project()
     project.models.mkdir(parents=True)
-    (project.models / "evaluation.json").write_text("{")
-    with pytest.raises(FieldguideError, match=r"evaluation\.json is broken"):
+    (project.models / "evaluation.json").write_text(text)
+    with pytest.raises(FieldguideError, match=rf"evaluation\.json {says}"):
         evaluate.read_evaluation(project)

@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import draw_picture, tree
 
 from utils.files import read_rows
 from utils.inference import load_classifier
+from utils.ledger import save_flag
 from utils.project import REPOSITORY, SPLIT_COLUMNS, Project
 
 pytestmark = pytest.mark.notebooks
@@ -86,6 +89,41 @@ def test_a_second_run_changes_no_file(tiny):
     assert [f"{n:02}_" in done.stdout for n in range(1, 9)] == [True] * 8
     assert len(list((tiny / "reports").glob("0?_*.html"))) == 8
     assert (tiny / "reports" / "02_verify.html").stat().st_size > 50_000
+
+
+def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
+    """With a choice waiting, one run moves the picture, trains and judges a second round, and exports that one."""
+    project = Project.load(tiny / "project.toml")
+    id, path = next((id, path) for id, path in project.pictures().items() if project.sides()[id] == "train")
+    other = next(label for label in project.labels if label != path.parent.name)
+    save_flag(project, id, other)
+    done = run(tiny, "notebooks/run.py", "--reports", str(tiny / "reports"))
+    assert done.returncode == 0, done.stderr
+    assert project.pictures()[id].parent.name == other
+    assert len(list(project.models.glob("rounds/*/predictions.csv"))) == 2
+    card = json.loads((project.models / "card.json").read_text(encoding="utf-8"))
+    assert card["fingerprint"] == project.fingerprint()
+    assert (project.models / "export.001.pkl").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_ends_in_one_sentence(tmp_path):
+    """Interrupted while it draws, the run says what is kept and how to go on; status 130, no traceback."""
+    (tmp_path / "project.toml").write_text(SETTINGS.format(source='source = "sample"') + SEA, encoding="utf-8")
+    environment = os.environ | {"PROJECT": str(tmp_path / "project.toml")}
+    command = [sys.executable, "notebooks/run.py", "--reports", str(tmp_path / "reports")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **pipes)
+    assert process.stdout.readline().startswith("tiny")
+    for _ in range(600):  # until the kernel has begun to gather
+        if (tmp_path / "data").exists():
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Stopped. What was gathered and trained so far is kept" in output
+    assert "Traceback" not in output + errors
 
 
 def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):

@@ -147,10 +147,55 @@ def test_a_current_round_stands_and_a_relabelled_one_does_not(ready):
         load_trained(ready)
 
 
+def test_a_changed_cell_trains_anew(ready):
+    """Who edits the learning rate, the epochs or the transforms in 04 gets another training, not the old one."""
+    fine_tune(quick_learner(ready), 1, project=ready)
+    stamp = (ready.models / "learner.pth").stat().st_mtime_ns
+    assert len(fine_tune(quick_learner(ready), 2, project=ready)) == 3
+    assert (ready.models / "learner.pth").stat().st_mtime_ns != stamp
+
+
+def test_pictures_that_come_while_it_trains_make_it_stale(ready):
+    """The model is stamped with what it was trained on, not with what lies there when it is done."""
+    learn = quick_learner(ready)
+    path = next(iter(ready.pictures().values()))
+    path.with_name(f"{'0' * 16}.jpg").write_bytes(path.read_bytes())
+    fine_tune(learn, 1, project=ready)
+    assert not is_trained(ready)
+
+
+def test_a_picture_moved_while_it_trains_is_named(ready):
+    """The loaders look for it where it was: one sentence instead of a traceback from deep inside fastai."""
+    learn = quick_learner(ready)
+    learn.dls.train_ds.items[0].unlink()
+    with pytest.raises(FieldguideError, match=r"moved or deleted while 04 was training.*Run 04 again"):
+        fine_tune(learn, 1, project=ready)
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_training(ready, monkeypatch):
+    """Nobody should wait for an hour to be told that nothing can be saved."""
+    ready.models.parent.mkdir(parents=True, exist_ok=True)
+    ready.models.write_text("a file where the folder should be")
+    learn = quick_learner(ready)
+    monkeypatch.setattr(learn, "fine_tune", None)  # would fail if it were called
+    with pytest.raises(FieldguideError, match="Cannot write"):
+        fine_tune(learn, 1, project=ready)
+
+
+def test_a_picture_without_a_side_stops_the_training(ready, fill_raw):
+    """New pictures need 03 first, else the model would pass for one that knows them."""
+    from conftest import draw_picture, picture_bytes, put_raw
+
+    put_raw(ready, "cat", picture_bytes(draw_picture(7777)))
+    verify_images(ready)
+    with pytest.raises(FieldguideError, match=r"1 pictures have no side yet.*Run 03 first"):
+        image_dataloaders(ready)
+
+
 def test_a_checkpoint_of_other_labels_is_refused_with_both_named(ready, make_project):
     """The sentence says what the file is and what the project asks for."""
     learn = quick_learner(ready)
-    train.save_training(ready, learn, TrainingRecord())
+    train.save_training(ready, learn, TrainingRecord(), {})
     checkpoint = torch.load(ready.models / "learner.pth", weights_only=True) | {"labels": ["hen", "owl"]}
     torch.save(checkpoint, ready.models / "learner.pth")
     with pytest.raises(FieldguideError, match=r"resnet18 for hen, owl.*resnet18 for cat, dog"):

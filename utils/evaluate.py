@@ -7,13 +7,14 @@ figure has a 95 % interval and the number of pictures behind it: scipy and sciki
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from utils.files import FieldguideError, csv_text, write_whole
+from utils.files import FieldguideError, csv_text, file_hash, write_whole
 from utils.project import Project
 
 RESAMPLES = 1000  # of the bootstrap; the interval's ends then move by about a tenth of its width
@@ -144,7 +145,9 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
     at after each change no longer tells how good a model is on pictures that nobody chose it by.
     """
     earlier = read_evaluation(project) or {}
-    stands = earlier.get("fingerprint") == project.fingerprint()
+    learner = project.models / "learner.pth"
+    now = {"fingerprint": project.fingerprint(), "model": file_hash(learner) if learner.exists() else ""}
+    stands = {key: earlier.get(key) for key in now} == now
     if stands and (not open_test or earlier["test"]):
         return earlier
     vocab = list(learn.dls.vocab)
@@ -159,7 +162,7 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
         **figures,
         "labels": label_scores(valid.label, valid.predicted, vocab),
         "test_opened": earlier.get("test_opened", 0) + open_test,
-        "fingerprint": project.fingerprint(),
+        **now,
     }
     save_round(project, pd.concat(tables), again=stands)
     write_whole(project.models / "evaluation.json", json.dumps(evaluation, indent=1, ensure_ascii=False))
@@ -174,14 +177,23 @@ def _scored(table: pd.DataFrame, vocab: list[str], groups: Mapping[str, str], se
 
 def save_round(project: Project, predictions: pd.DataFrame, *, again: bool) -> None:
     """Write rounds/<NNN>/predictions.csv: the next number, or the last one where the same round is judged again."""
-    numbers = sorted(int(path.parent.name) for path in project.models.glob("rounds/[0-9][0-9][0-9]/predictions.csv"))
+    numbers = round_numbers(project)
     last = numbers[-1] if numbers else 0
     text = csv_text(list(predictions.columns), predictions.to_dict("records"), header=True)
-    before = project.models / "rounds" / f"{last:03}" / "predictions.csv"
+    before = round_path(project, last)
     if before.exists() and before.read_text(encoding="utf-8") == text:
         return  # a run killed before evaluation.json was written
-    number = last if again else last + 1
-    write_whole(project.models / "rounds" / f"{number:03}" / "predictions.csv", text)
+    write_whole(round_path(project, last if again else last + 1), text)
+
+
+def round_numbers(project: Project) -> list[int]:
+    """Return the numbers of the rounds that were judged, in order."""
+    return sorted(int(path.parent.name) for path in project.models.glob("rounds/[0-9]*/predictions.csv"))
+
+
+def round_path(project: Project, number: int) -> Path:
+    """Return where the predictions of a round are kept."""
+    return project.models / "rounds" / f"{number:03}" / "predictions.csv"
 
 
 def read_evaluation(project: Project) -> dict | None:
@@ -190,9 +202,12 @@ def read_evaluation(project: Project) -> dict | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FieldguideError(f"{path} is broken ({error}). Delete it and run 05 again.") from error
+    if not isinstance(evaluation, dict) or {"valid", "test", "labels", "fingerprint"} - set(evaluation):
+        raise FieldguideError(f"{path} is none that 05 wrote. Delete it and run 05 again.")
+    return evaluation
 
 
 def score_table(figures: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -210,23 +225,25 @@ def label_table(scores: Mapping[str, Mapping]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").round(3)
 
 
-def read_predictions(project: Project) -> pd.DataFrame:
+def read_predictions(project: Project, *, side: str = "valid") -> pd.DataFrame:
     """
-    Return the predictions of the last round: id, side, label, predicted, then a column a label.
+    Return the last round's predictions of one side: id, side, label, predicted, then a column a label.
 
     Raises
     ------
     FieldguideError
         If 05 has not run, or the file is no longer the table it wrote.
     """
-    rounds = sorted(project.models.glob("rounds/[0-9][0-9][0-9]/predictions.csv"))
-    if not rounds:
+    numbers = round_numbers(project)
+    if not numbers:
         raise FieldguideError(f"There are no predictions in {project.models}. Run 05 first.")
+    path = round_path(project, numbers[-1])
     words = ("id", "side", "label", "predicted")  # an id of digits alone must stay text
     try:
-        return pd.read_csv(rounds[-1], dtype=dict.fromkeys(words, str), keep_default_na=False)
-    except ValueError as error:
-        raise FieldguideError(f"{rounds[-1]} is broken ({error}). Delete it and run 05 again.") from error
+        table = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+        return table[table.side == side].reset_index(drop=True)
+    except (ValueError, AttributeError) as error:
+        raise FieldguideError(f"{path} is broken ({error}). Delete it and run 05 again.") from error
 
 
 def worst_predictions(predictions: pd.DataFrame, *, count: int = 10) -> pd.DataFrame:

@@ -8,7 +8,6 @@ It is put in place only when `vetting` accepts it and `inference` gives the answ
 """
 
 import copyreg
-import hashlib
 import io
 import json
 import pickle
@@ -31,7 +30,7 @@ import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.learner import CastToTensor, Learner, load_learner
 
-from utils.files import FieldguideError, make_folder, write_whole, writing
+from utils.files import FieldguideError, file_hash, make_folder, write_whole, writing
 from utils.inference import Prediction, load_classifier
 from utils.project import Project
 from utils.vetting import ModelError, vet
@@ -137,12 +136,15 @@ def _read_json(path: Path, advice: str) -> dict:
 
 
 def _current(project: Project, evaluation: Mapping) -> Mapping:
-    """Return the evaluation if it is of the labels, sides and settings of now."""
+    """Return the evaluation if it is of the labels, sides and settings of now, and of the model that is there now."""
     if evaluation.get("fingerprint") != project.fingerprint():
         raise FieldguideError(
             "Labels, sides or settings changed since the last training, so its figures are not of this model. "
             "Run 04 and 05 again, then this notebook."
         )
+    learner = project.models / "learner.pth"
+    if learner.exists() and evaluation.get("model") != file_hash(learner):
+        raise FieldguideError("The model was trained again since it was judged. Run 05, then this notebook.")
     return evaluation
 
 
@@ -251,12 +253,6 @@ def _kept_aside(model: Path, sha256: str) -> Path | None:
 
 
 _BACKUP = re.compile(r"export\.(\d{3,})\.pkl")
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _card(project: Project, evaluation: Mapping, sha256: str) -> dict:

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
-from utils.files import FieldguideError, read_rows, write_table
+from utils.files import FieldguideError, csv_text, read_rows, require_writable, write_table
 from utils.pictures import open_picture, squish_and_crop
 from utils.project import Project
 
@@ -103,6 +103,7 @@ def out_of_fold(
     if [row["id"] for row in rows] == list(pictures) and all(row["fingerprint"] == fingerprint for row in rows):
         return np.array([[float(row[label]) for label in vocab] for row in rows])
 
+    require_writable(project.models)
     split = project.split()
     labels = [path.parent.name for path in pictures.values()]
     folds = fold_of(labels, [split[id][0] if id in split else id for id in pictures], seed=project.seed)
@@ -121,9 +122,9 @@ def out_of_fold(
     return probs
 
 
-def _begins_with(path, columns: Sequence[str]) -> bool:
+def _begins_with(path: Path, columns: Sequence[str]) -> bool:
     """Return whether a table has these columns: labels may have changed since it was written."""
-    return path.exists() and path.read_text(encoding="utf-8").startswith(",".join(columns) + "\n")
+    return path.exists() and path.read_text(encoding="utf-8").startswith(csv_text(columns, (), header=True))
 
 
 def _from_trainings(pictures: list, vocab: list[str], folds: np.ndarray, train_fold: Callable) -> np.ndarray:

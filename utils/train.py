@@ -12,6 +12,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,8 @@ from IPython.display import Image as InlineImage
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from utils.files import FieldguideError, read_rows, write_table, write_whole
-from utils.project import Project
+from utils.files import FieldguideError, make_folder, read_rows, require_writable, write_table, write_whole
+from utils.project import REJECTED_COLUMNS, Project
 
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
@@ -84,8 +85,15 @@ def image_dataloaders(
     FieldguideError
         If 03 has not run, a side is empty, or a picture has no side yet.
     """
+    fingerprint = project.fingerprint()
     pictures = project.pictures()
-    sides = project.sides() if sides is None else sides
+    if sides is None:
+        sides = project.sides()
+        bridges = {
+            row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "split"
+        }
+        if sides and (new := sorted(set(pictures) - set(sides) - bridges)):
+            raise FieldguideError(f"{len(new)} pictures have no side yet, {new[0]} among them. Run 03 first.")
     items = {side: [path for id, path in pictures.items() if sides.get(id) == side] for side in ("train", "valid")}
     for side, paths in items.items():
         if not paths:
@@ -94,12 +102,14 @@ def image_dataloaders(
     # In place: a copied DataBlock goes on loading through the original, whose splitter is random.
     block.splitter = _Sides(len(items["train"]))
     with no_random(project.seed):
-        return block.dataloaders(
+        dls = block.dataloaders(
             items["train"] + items["valid"],
             path=project.models,
             bs=min(project.batch_size, len(items["train"])),
             num_workers=worker_count(),
         )
+    dls.fingerprint = fingerprint
+    return dls
 
 
 class _Sides:
@@ -143,14 +153,19 @@ def download_weights(project: Project) -> bool:
     architecture(project)  # refuses a name that torchvision does not know
     url = torchvision.models.get_model_weights(project.arch).DEFAULT.url  # the weights that fastai takes, too
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if not cached.exists():
+        make_folder(cached.parent)
+        sha256_begins = cached.stem.rpartition("-")[2]
+        try:
+            torch.hub.download_url_to_file(url, str(cached), hash_prefix=sha256_begins)
+        except (OSError, HTTPException, RuntimeError) as error:
+            raise FieldguideError(
+                f"The ImageNet weights of {project.arch} could not be downloaded ({error}). Connect to the internet "
+                f"(or, if the disk is full, free some space) and run this again; or copy {url} to {cached}; or set "
+                'weights = "none" in the project file to train from scratch.'
+            ) from error
     try:
-        torch.hub.load_state_dict_from_url(url, map_location="cpu", progress=False, weights_only=True)
-    except OSError as error:
-        raise FieldguideError(
-            f"The ImageNet weights of {project.arch} could not be downloaded ({error}). Connect to the internet once "
-            f'and run this again, or copy {url} to {cached}, or set weights = "none" in the project file to train '
-            "from scratch."
-        ) from error
+        torch.load(cached, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on a broken file, and advises to trust it
         raise FieldguideError(f"The weights in {cached} are broken. Delete that file and run this again.") from error
     return True
@@ -208,16 +223,21 @@ def fine_tune(
     FieldguideError
         If no epoch has a validation loss that is a number.
     """
-    if project is not None and is_trained(project):
-        load_weights(project, learn)
-        curve = project.models / "training.png"
-        if curve.exists():
-            display(InlineImage(filename=str(curve)))
-        return pd.DataFrame(read_rows(project.models / "history.csv", HISTORY_COLUMNS)).apply(_numbers)
+    recipe = training_recipe(learn, epochs=epochs, base_lr=base_lr, lr_mult=lr_mult, seed=seed)
+    if project is not None:
+        checkpoint = read_checkpoint(project) or {}
+        if is_trained(project) and checkpoint["recipe"] == recipe:
+            return loaded_round(project, learn, checkpoint)
+        require_writable(project.models)  # better said now than after an hour of training
     record = TrainingRecord()
     with no_random(seed):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
-        learn.fine_tune(epochs, base_lr=base_lr, lr_mult=lr_mult, freeze_epochs=1, cbs=record)
+        try:
+            learn.fine_tune(epochs, base_lr=base_lr, lr_mult=lr_mult, freeze_epochs=1, cbs=record)
+        except FileNotFoundError as error:
+            raise FieldguideError(
+                f"A picture was moved or deleted while 04 was training ({str(error).splitlines()[-1]}). Run 04 again."
+            ) from error
     if record.best is None:
         raise FieldguideError(
             f"No epoch ended with a validation loss that is a number (learning rate {base_lr}). Try a base_lr ten "
@@ -225,13 +245,22 @@ def fine_tune(
         )
     learn.model.load_state_dict(record.best)
     if project is not None:
-        save_training(project, learn, record)
+        save_training(project, learn, record, recipe)
     return pd.DataFrame(record.rows)
 
 
-def _numbers(column: pd.Series) -> pd.Series:
-    """Return a column of text as numbers, unless it holds words."""
-    return column if column.name == "phase" else pd.to_numeric(column)
+def training_recipe(learn: Learner, **options) -> dict[str, str]:
+    """Return as text what a training depends on beside the project: the options of `fine_tune` and the transforms."""
+    loader = learn.dls.train
+    steps = [*loader.after_item.fs, *loader.after_batch.fs]
+    return {name: str(value) for name, value in options.items()} | {"transforms": "; ".join(map(str, steps))}
+
+
+def loaded_round(project: Project, learn: Learner, checkpoint: dict) -> pd.DataFrame:
+    """Load a round that stands into the learner, show its curve, and return its history."""
+    load_weights(project, learn)
+    display(InlineImage(training_curve(checkpoint["history"])))
+    return pd.DataFrame(checkpoint["history"])
 
 
 class TrainingRecord(Callback):
@@ -309,19 +338,21 @@ def training_curve(rows: list[dict]) -> bytes:
     return buffer.getvalue()
 
 
-def save_training(project: Project, learn: Learner, record: TrainingRecord) -> None:
-    """Write history.csv and training.png, then learner.pth: with it the round is complete."""
-    write_table(project.models / "history.csv", HISTORY_COLUMNS, record.rows)
-    write_whole(project.models / "training.png", training_curve(record.rows))
+def save_training(project: Project, learn: Learner, record: TrainingRecord, recipe: Mapping[str, str]) -> None:
+    """Write learner.pth, which makes the round complete, then the table and the picture of its history."""
     checkpoint = {
-        "fingerprint": project.fingerprint(),
+        "fingerprint": learn.dls.fingerprint,  # of the pictures it was trained on, not of what came in meanwhile
+        "recipe": dict(recipe),
         "arch": project.arch,
         "labels": list(project.labels),
+        "history": record.rows,
         "model": learn.model.state_dict(),
     }
     buffer = io.BytesIO()  # torch.save on a full disk would raise a RuntimeError of its own
     torch.save(checkpoint, buffer)
     write_whole(project.models / "learner.pth", buffer.getvalue())
+    write_table(project.models / "history.csv", HISTORY_COLUMNS, record.rows)
+    write_whole(project.models / "training.png", training_curve(record.rows))
 
 
 def read_checkpoint(project: Project) -> dict | None:
@@ -330,9 +361,13 @@ def read_checkpoint(project: Project) -> dict | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"fingerprint", "recipe", "arch", "labels", "history", "model"} - set(checkpoint)
     except Exception as error:  # torch.load raises many kinds on a broken file, and advises to trust it
         raise FieldguideError(f"{path} is broken. Delete it and run 04 again.") from error
+    if missing:
+        raise FieldguideError(f"{path} is none that 04 wrote: it lacks {min(missing)!r}. Delete it and run 04 again.")
+    return checkpoint
 
 
 def is_trained(project: Project) -> bool:
@@ -346,7 +381,10 @@ def training_status(project: Project) -> str:
     if read_checkpoint(project) is None:
         return "No model yet: it is trained now."
     if is_trained(project):
-        return "The model stands: labels, split and settings are those it was trained with. Nothing is trained anew."
+        return (
+            "The model stands: labels, split and settings are those it was trained with. It is trained anew only if "
+            "you change the cells below."
+        )
     return "Labels, split or settings changed since the last training: a new round is trained now."
 
 
