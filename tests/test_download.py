@@ -14,6 +14,7 @@ from utils.download import (
     Gathered,
     download_images,
     folder_pictures,
+    folders_table,
     gathered_sample,
     kept_count,
     save_pictures,
@@ -358,3 +359,58 @@ def test_a_label_that_leads_elsewhere_is_refused(project):
     with pytest.raises(FieldguideError, match="cannot be a folder name"):
         save_pictures(project, [Gathered("../dog", "x:1", picture(1))])
     assert not project.raw.exists()
+
+
+def test_a_photo_put_right_at_the_same_path_is_taken(project, folder, monkeypatch):
+    """What failed, or was half copied, is read again; the unchanged failure has one row, not one for each run."""
+    (folder / "dog" / "4.jpg").write_bytes(picture(4)[:500])
+    monkeypatch.setattr(download, "LARGEST", 100_000)
+    (folder / "dog" / "large.jpg").write_bytes(b"x" * 100_001)
+    save_pictures(project, folder_pictures(folder, ["dog"]))
+    assert save_pictures(project, folder_pictures(folder, ["dog"])).rows == []
+    (folder / "dog" / "4.jpg").write_bytes(picture(4))
+    (folder / "dog" / "large.jpg").write_bytes(picture(6))
+    report = save_pictures(project, folder_pictures(folder, ["dog"]))
+    assert [(row["title"], row["status"]) for row in report.rows] == [("4.jpg", "kept"), ("large.jpg", "kept")]
+    assert {content_id(picture(n)) for n in (4, 6)} <= {Path(name).stem for name in files(project.raw)}
+    assert save_pictures(project, folder_pictures(folder, ["dog"])).rows == []
+
+
+def test_beside_other_sources_a_folder_may_lack_labels(folder):
+    """A missing or empty label folder is passed over; one with none of the labels is still refused."""
+    (folder / "cow" / "inner").mkdir(parents=True)
+    found = folder_pictures(folder, ["bird", "cow", "dog"], complete=False)
+    assert [picture.title for picture in found] == ["4.jpg", "5.jpg"]
+    with pytest.raises(FieldguideError, match=r"no photos of any label.*'cat', 'cow', 'dog'"):
+        list(folder_pictures(folder, ["bird", "cow"], complete=False))
+
+
+def test_what_the_limit_leaves_out_is_told(project, folder):
+    """For each label, how many photos its folders hold and how many of them were taken."""
+    project = project.model_copy(update={"source": ["sample", str(folder)]})
+    save_pictures(project, folder_pictures(folder, project.labels, limit=2))
+    table = folders_table(project)
+    assert table.to_dict("index") == {
+        "cat": {"files in the folders": 5, "taken": 2},
+        "dog": {"files in the folders": 2, "taken": 2},
+    }
+    assert folders_table(project.model_copy(update={"source": "sample"})).empty
+
+
+def test_another_sample_adds_its_pictures(project):
+    """A larger sample or another seed draws what is new and asks for nothing twice."""
+    project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
+
+    def gather(per_label, seed):
+        drawn = list(sample.sample_pictures(project.labels, per_label=per_label, seed=seed))
+        sample.write_truth(project, drawn)
+        save_pictures(project, gathered_sample(drawn))
+        return drawn
+
+    every = [gather(10, 1), gather(12, 1), gather(10, 2)]
+    state = files(project.data)
+    gather(10, 1)
+    assert files(project.data) == state
+    there = {(Path(name).parent.name, data) for name, data in files(project.raw).items()}
+    assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
+    assert set(sample.read_truth(project).url) == {row["url"] for row in rows(project)}

@@ -1,6 +1,7 @@
 """Files whole or not at all; logs that survive a kill and a hand."""
 
 import errno
+import warnings
 
 import pytest
 from hypothesis import given, settings
@@ -70,7 +71,7 @@ def test_a_log_gives_back_its_rows(tmp_path_factory, rows):
 @given(st.data())
 @settings(deadline=None)
 def test_a_torn_last_line_is_dropped_and_then_overwritten(tmp_path_factory, data):
-    """Cut anywhere, the log reads as its whole rows, and the next row is not glued to the torn one."""
+    """A log cut anywhere reads as its whole rows; a new row is not glued to a torn one, and cuts no whole one off."""
     path = tmp_path_factory.mktemp("log") / "log.csv"
     rows = [{"id": str(n), "text": f"tilapia, {n}"} for n in range(4)]
     append_rows(path, COLUMNS, rows)
@@ -79,7 +80,15 @@ def test_a_torn_last_line_is_dropped_and_then_overwritten(tmp_path_factory, data
     cut = data.draw(st.integers(header, len(whole)))
     path.write_bytes(whole[:cut])
     left = whole[:cut].count(b"\n") - 1
-    assert read_rows(path, COLUMNS) == rows[:left]
+    if whole[header:cut].split(b"\n")[-1].decode() in [f"{left},", f'{left},"tilapia, {left}"']:
+        with pytest.warns(UserWarning, match=rf"log\.csv, line {left + 2}: .*no line break"):
+            assert read_rows(path, COLUMNS) == rows[:left]
+        with pytest.raises(FieldguideError, match=rf"log\.csv, line {left + 2}: .*no line break"):
+            append_rows(path, COLUMNS, [{"id": "new", "text": "x"}])
+        assert path.read_bytes() == whole[:cut]
+        return
+    with warnings.catch_warnings(action="error"):
+        assert read_rows(path, COLUMNS) == rows[:left]
     append_rows(path, COLUMNS, [{"id": "new", "text": "x"}])
     assert read_rows(path, COLUMNS) == [*rows[:left], {"id": "new", "text": "x"}]
 
@@ -98,6 +107,37 @@ def test_a_table_broken_by_hand_is_named_with_its_line(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(FieldguideError, match=says):
         read_rows(path, COLUMNS)
+
+
+@pytest.mark.parametrize("text", ["id", "id;te"])
+def test_rows_are_never_written_without_a_header(tmp_path, text):
+    """A first line that is torn is refused by append_rows as by read_rows, and stays."""
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    for use in (lambda: append_rows(path, COLUMNS, [{"id": "1", "text": "a"}]), lambda: read_rows(path, COLUMNS)):
+        with pytest.raises(FieldguideError, match=rf"log\.csv begins with '{text}'"):
+            use()
+        assert path.read_text() == text
+
+
+def test_a_header_without_a_line_break_is_no_torn_row(tmp_path):
+    """A table that an editor left as a bare header reads as empty, with a warning, and keeps its header."""
+    path = tmp_path / "log.csv"
+    path.write_text("id,text")
+    with pytest.warns(UserWarning, match=r"line 1: .*no line break"):
+        assert read_rows(path, COLUMNS) == []
+    with pytest.raises(FieldguideError, match=r"line 1: .*no line break"):
+        append_rows(path, COLUMNS, [{"id": "1", "text": "a"}])
+    assert path.read_text() == "id,text"
+
+
+def test_an_empty_file_is_an_empty_table(tmp_path):
+    """Reading and appending agree that a file of no bytes is a table that has not begun."""
+    path = tmp_path / "log.csv"
+    path.touch()
+    assert read_rows(path, COLUMNS) == []
+    append_rows(path, COLUMNS, [{"id": "1", "text": "a"}])
+    assert read_rows(path, COLUMNS) == [{"id": "1", "text": "a"}]
 
 
 def test_two_writers_cannot_work_at_once(tmp_path):

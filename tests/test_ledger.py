@@ -137,6 +137,43 @@ def test_choices_come_from_a_csv(project, tmp_path):
     assert "fish" in refused["c"]
 
 
+def test_choices_are_merged_once(project):
+    """A merged file gets the next free number, and so neither redoes what was undone nor beats a newer flag."""
+    path = project.table("choices")
+    path.write_text("id,choice\na,dog\nzz,Keep\n")
+    (project.data / "choices.001.csv").write_text("an older one")
+    assert list(save_choices(project, path)) == ["zz"]
+    assert not path.exists()
+    assert (project.data / "choices.001.csv").read_text() == "an older one"
+    assert (project.data / "choices.002.csv").read_text() == "id,choice\na,dog\nzz,Keep\n"
+    assert read_review(project) == {"a": "dog"}
+
+
+def test_choices_that_cannot_be_read_keep_their_name(project):
+    """Only what was merged is put aside."""
+    path = project.table("choices")
+    path.write_text("name,choice\na,Keep\n")
+    with pytest.raises(FieldguideError):
+        save_choices(project, path)
+    assert sorted(project.data.glob("choices*")) == [path]
+
+
+@pytest.mark.parametrize("table", ["review", "corrections"])
+def test_a_row_without_a_line_break_is_not_lost(project, table):
+    """A row that an editor left without its line break stops everything before a file moves or a row goes."""
+    save_flags(project, {"a": "dog", "b": "Delete"})
+    Ledger(project).apply()
+    save_flags(project, {"c": "cat", "d": "Delete"})
+    path = project.table(table)
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+    before, there = path.read_bytes(), places(project)
+    deeds = (Ledger(project).apply, Ledger(project).undo, lambda: Ledger(project).restore(["b"]))
+    for deed in (*deeds, *[lambda: save_flag(project, "c", None)] * (table == "review")):
+        with pytest.raises(FieldguideError, match=f"{table}.csv, line .*no line break"):
+            deed()
+        assert (path.read_bytes(), places(project)) == (before, there)
+
+
 @pytest.mark.parametrize("text", ["", "name,choice\na,Keep\n"])
 def test_a_csv_without_the_columns_is_refused(tmp_path, text):
     """A file that is no table of choices is refused with what is expected."""

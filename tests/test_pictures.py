@@ -11,6 +11,7 @@ from utils.pictures import (
     contact_sheet,
     extension,
     open_picture,
+    open_with_size,
     squish_and_crop,
     thumbnail,
 )
@@ -135,3 +136,74 @@ def test_a_contact_sheet_shows_a_card_for_a_broken_picture():
     sheet = contact_sheet([draw_picture(1), b"broken", draw_picture(2)], ["a", "b", "c"], columns=3, side=64)
     assert sheet.size == (3 * 70 + 6, 86 + 6)
     assert thumbnail(b"broken", 64).getpixel((60, 60)) == (200, 200, 200)
+
+
+def mutants(count=40):
+    """Yield `count` seeded mutations of a picture in each format: bytes changed, cut out, doubled, cut off."""
+    rng = np.random.default_rng(11)
+    image = draw_picture(4, size=(48, 40))
+    for format in ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP"):
+        whole = picture_bytes(image, format)
+        for n in range(count):
+            data = bytearray(whole)
+            head = min(len(data), 400) if n % 2 else len(data)  # parsers are weakest in the header
+            for place in rng.integers(0, head, int(rng.integers(1, 12))):
+                data[place] = rng.choice([0, 255, int(rng.integers(256))])
+            at = int(rng.integers(0, len(data)))
+            if n % 5 == 0:
+                del data[at : at + int(rng.integers(1, 40))]
+            elif n % 5 == 1:
+                data[at:at] = data[at : at + 30]
+            elif n % 5 == 2:
+                del data[at:]
+            yield bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_mutated_file_is_a_picture_or_refused_and_nothing_else(tmp_path):
+    """Whatever the bytes: an RGB image or PictureError; a thumbnail always."""
+    opened = 0
+    for data in mutants():
+        try:
+            opened += open_picture(data, longest_side=32).mode == "RGB"
+        except PictureError:
+            assert thumbnail(data, 32).size == (32, 32)
+    assert 0 < opened < 280
+
+
+@pytest.mark.parametrize("call", ["open", "n_frames", "draft", "load", "convert"])
+@pytest.mark.parametrize("error", [RuntimeError, TypeError, AssertionError, MemoryError])
+def test_whatever_the_decoder_raises_becomes_a_reason(monkeypatch, call, error):
+    """No error of Pillow's gets out, whichever step it comes from; an interruption does."""
+    from PIL import JpegImagePlugin
+
+    def failing(kind):
+        def fail(*args, **options):
+            raise kind("odd")
+
+        return fail
+
+    def break_with(patch, kind):
+        if call == "open":
+            patch.setattr(Image, "open", failing(kind))
+        elif call == "n_frames":
+            patch.setattr(JpegImagePlugin.JpegImageFile, "n_frames", property(failing(kind)), raising=False)
+        else:
+            patch.setattr(Image.Image if call == "convert" else JpegImagePlugin.JpegImageFile, call, failing(kind))
+
+    data = picture_bytes(draw_picture(1).convert("L"))
+    with monkeypatch.context() as patch:
+        break_with(patch, error)
+        with pytest.raises(PictureError):
+            open_picture(data, longest_side=64)
+        thumbnail(data, 64)
+    with monkeypatch.context() as patch:
+        break_with(patch, KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            open_picture(data, longest_side=64)
+
+
+def test_the_size_of_the_original_comes_with_the_picture():
+    """Reduced by the decoder or afterwards, the size told is that of the file."""
+    image, size = open_with_size(picture_bytes(draw_picture(1, size=(1600, 400))), longest_side=64)
+    assert (image.size, size) == ((64, 16), (1600, 400))

@@ -47,6 +47,10 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ('name = "pets"\n[labels]\nCON = ["cat"]\ndog = ["dog"]', ["'CON'", "Windows"]),
         ('name = "pets"\n[labels]\n"a/b" = ["cat"]\ndog = ["dog"]', ["'a/b'", "folder name"]),
         ('name = "pets"\n[labels]\nDog = ["cat"]\ndog = ["dog"]', ["'Dog'", "'dog'", "one folder"]),
+        *[
+            (f'name = "pets"\n[labels]\n{label} = ["cat"]\ndog = ["dog"]', [f"'{label}'", "tables", "Choose another"])
+            for label in ("id", "Side", "label", "predicted", "fingerprint", "ALL")
+        ],
         ('name = "pets"\n[labels]\nKeep = ["cat"]\ndog = ["dog"]', ["'Keep'", "cleaner"]),
         (f'name = "pets"\n[labels]\ncat = ["{"x" * 600}"]\ndog = ["dog"]', ["600 characters", "499"]),
         ('name = "pets"\nbroken' + LABELS, ["TOML", "line 2"]),
@@ -59,6 +63,30 @@ def test_a_wrong_setting_is_refused_by_name(tmp_path, text, says):
         load(tmp_path, text)
     assert "project.toml" in str(refusal.value)
     assert [part for part in says if part not in str(refusal.value)] == []
+
+
+def test_photos_straight_in_the_source_are_told_where_to_go(tmp_path):
+    """A folder source without subfolders has no labels: the refusal names the folders to make, not searches."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "IMG_1.jpg").write_bytes(b"")
+    with pytest.raises(ProjectError) as refusal:
+        load(tmp_path, 'name = "birds"\nsource = "photos"')
+    assert f"{tmp_path / 'photos'}/<label>/" in str(refusal.value)
+    assert "tilapia" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("method", ["read_text", "is_file", "iterdir"])
+def test_what_may_not_be_read_is_a_sentence(tmp_path, monkeypatch, method):
+    """A project file or source folder that this account may not read is named, with what to do."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "project.toml").write_text('name = "birds"\nsource = "photos"')
+
+    def denied(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(f"pathlib.Path.{method}", denied)
+    with pytest.raises(ProjectError, match=r"project\.toml.*Permission denied.*read"):
+        Project.load(tmp_path / "project.toml")
 
 
 def test_a_missing_file_says_where_to_copy_one_from(tmp_path):
@@ -82,6 +110,7 @@ def test_relative_paths_count_from_the_project_file(tmp_path):
     assert project.folders == (tmp_path / "photos",)
     assert (project.data, project.models) == (tmp_path / "d" / "birds", tmp_path / "m" / "birds")
     assert list(project.labels) == ["robin", "wren"]
+    assert load(tmp_path, 'name = "birds"\nsource = "photos"\n[labels]').labels == project.labels
 
 
 def test_labels_may_be_in_any_script(tmp_path):

@@ -8,7 +8,17 @@ import imagehash
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from utils.sample import BROKEN, FAULTS, LABELS, sample_pictures
+from utils.files import content_id
+from utils.project import Project
+from utils.sample import (
+    BROKEN,
+    FAULTS,
+    LABELS,
+    near_copies_together,
+    read_truth,
+    sample_pictures,
+    write_truth,
+)
 
 PER_LABEL = 12
 
@@ -161,3 +171,26 @@ def test_nothing_asked():
     """Fewer than one picture a label is refused, with the number."""
     with pytest.raises(ValueError, match="0"):
         sample_pictures(LABELS, per_label=0)
+
+
+def test_the_truth_of_two_samples_is_kept_together(tmp_path):
+    """Each copy's `of` leads to the picture that it was made from, in whichever sample; nothing is there twice."""
+    labels = {label: [] for label in LABELS}
+    folders = {"data_dir": str(tmp_path / "data"), "models_dir": str(tmp_path / "models")}
+    project = Project.model_validate({"name": "t", "labels": labels, "source": "sample", **folders})
+    samples = [list(sample_pictures(LABELS, per_label=10, seed=seed)) for seed in (1, 2)]
+    for drawn in (*samples, samples[0]):
+        write_truth(project, drawn)
+    truth = read_truth(project)
+    assert len(truth) == len(set(truth.url)) == len({(p.name, p.data) for drawn in samples for p in drawn})
+    planted = {(p.id, p.true_label, p.fault) for p in truth.itertuples()}
+    assert planted == {(content_id(p.data), p.true_label, p.fault) for drawn in samples for p in drawn}
+
+    groups, near = {}, 0
+    for number, drawn in enumerate(samples):
+        named = {picture.name: picture for picture in drawn}
+        for copy in with_fault(drawn, "near-copy"):
+            near += 1
+            groups[content_id(copy.data)] = groups[content_id(named[copy.of].data)] = f"{number} {copy.of}"
+    counts = near_copies_together(project, groups).iloc[0].to_dict()
+    assert counts == {"planted": near, "both in the training set": near, "in one group": near} and near >= 2

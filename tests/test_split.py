@@ -11,11 +11,14 @@ from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from utils.files import read_rows
+from utils.project import REJECTED_COLUMNS
 from utils.split import (
     NEAR,
     LabelTooSmall,
     assign_sides,
     changed_settings,
+    leak_warning,
     near_copy_groups,
     near_pairs,
     save_split,
@@ -67,17 +70,21 @@ def test_survivors_never_move(count, group_size, seed, order, gone, more, moved)
     assert first == assign_sides(groups, labels, valid=0.2, test=0.2, seed=seed)
 
     groups_later, labels_later = some_pictures(count + more, group_size=group_size)
-    for n in gone:
-        groups_later.pop(f"a{n:04}", None)
+    for n in gone:  # some are forgotten; others left the training set, and still hold their group's side
+        if n % 2:
+            groups_later.pop(f"a{n:04}")
+        labels_later.pop(f"a{n:04}")
     for n in moved:
         labels_later[f"a{n:04}"] = "b"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a label may shrink too far
         later = assign_sides(groups_later, labels_later, valid=0.2, test=0.2, seed=seed, known=first)
     assert all(later[id] == first[id] for id in later if id in first)
-    assert set(later) == set(groups_later)
+    assert set(later) == set(groups_later) & set(labels_later)
     on = defaultdict(set)
-    for id, side in later.items():
+    for id, side in (first | later).items():
+        if id not in groups_later:
+            continue
         on[groups_later[id]].add(side)
     assert all(len(sides) == 1 for sides in on.values())
 
@@ -98,6 +105,12 @@ def test_a_newcomer_that_bridges_two_sides_gets_none():
     known = {"x": "train", "y": "valid", "a0": "test"}
     sides = assign_sides(groups, labels, known=known)
     assert "new" not in sides and sides["x"] == "train" and sides["y"] == "valid"
+
+
+def test_a_picture_without_a_label_must_stand_on_a_side():
+    """Only what an earlier split knows may be absent."""
+    with pytest.raises(ValueError, match="picture y has a group but no label"):
+        assign_sides({"x": "x", "y": "x"}, {"x": "a"}, known={"x": "train"})
 
 
 def test_a_label_too_small_is_named_the_first_time_and_a_warning_later():
@@ -173,6 +186,91 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
     assert run() == 1
     assert project.table("split").read_bytes().startswith(before)
     assert split_counts(project).loc["all", "all"] == 25
+
+
+def near_copies(seed):
+    """Return the bytes of a drawn picture and of a near-copy of it."""
+    image = draw_picture(seed, size=(400, 300))
+    return picture_bytes(image, quality=95), picture_bytes(image.crop((4, 4, 396, 297)).resize((260, 195)), quality=60)
+
+
+def split_again(project):
+    """Do what 03 does."""
+    groups = near_copy_groups(project)
+    labels = {id: path.parent.name for id, path in project.pictures().items()}
+    known = {id: side for id, (_, side) in project.split().items()}
+    sides = assign_sides(groups, labels, known=known)
+    save_split(project, groups, sides)
+    return groups, sides
+
+
+@pytest.mark.parametrize("seed", range(901, 905))
+@pytest.mark.parametrize("how", ["trash", "label"])
+def test_what_left_the_training_set_keeps_its_near_copies_side(make_project, fill_raw, how, seed):
+    """A near-copy that comes while its original is in the trash, or its label out of the project, leaks nowhere."""
+    project = smaller = make_project(labels={"cat": ["c"], "dog": ["d"], "fox": ["f"]})
+    fill_raw(project, 12)
+    original, copy = near_copies(seed)
+    first = put_raw(project, "fox", original)
+    verify_images(project)
+    split_again(project)
+    tested = {id: "test" if id == first else side for id, side in project.sides().items()}
+    rows = "".join(f"{id},{id},{side}\n" for id, side in tested.items())
+    project.table("split").write_text("id,group,side\n" + rows)
+    place = project.pictures()[first]
+    if how == "trash":
+        (project.trash / "fox").mkdir(parents=True)
+        place.rename(project.trash / "fox" / place.name)
+    else:
+        smaller = make_project()
+    second = put_raw(smaller, "dog", copy)
+    verify_images(smaller)
+    groups, sides = split_again(smaller)
+    assert first not in sides and sides[second] == "test"
+    assert groups[second] == groups[first] == first
+    if how == "trash":
+        (project.trash / "fox" / place.name).rename(place)
+    assert {project.sides()[first], project.sides()[second]} == {"test"}
+    assert first not in [row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)]
+    assert leak_warning(project) == ""
+
+
+def test_near_copies_on_two_sides_are_said(make_project, fill_raw):
+    """A split.csv that was edited, or made before, may leak: a sentence names how many pairs, and one of them."""
+    project = make_project()
+    fill_raw(project, 12)
+    first, second = (put_raw(project, "cat", data) for data in near_copies(901))
+    verify_images(project)
+    split_again(project)
+    assert leak_warning(project) == ""
+    text = project.table("split").read_text()
+    row = next(line for line in text.splitlines() if line.startswith(second))
+    other = "valid" if row.endswith("train") else "train"
+    project.table("split").write_text(text.replace(row, f"{second},{first},{other}"))
+    sentence = leak_warning(project)
+    assert sentence.startswith("1 pair") and first in sentence and second in sentence and f"({other})" in sentence
+
+
+def test_counts_hold_a_label_of_any_name(make_project, fill_raw):
+    """The totals are no label's row, even of one that is called as they are."""
+    project = make_project()
+    fill_raw(project, 12)
+    verify_images(project)
+    split_again(project)
+    (project.images / "dog").rename(project.images / "all")
+    counts = split_counts(project.model_copy(update={"labels": {"cat": [], "all": []}}))
+    assert counts["all"].tolist() == [12, 12, 24]
+    assert counts.index.tolist() == ["all", "cat", "all"]
+    assert counts.columns.tolist() == ["train", "valid", "test", "all"]
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{", "", "\udcff"])
+def test_a_broken_record_of_settings_is_said(make_project, text):
+    """A split.json that is no JSON object is a sentence with what to do, not an error."""
+    project = make_project()
+    project.data.mkdir(parents=True)
+    (project.data / "split.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert "split.json" in changed_settings(project) and "Delete" in changed_settings(project)
 
 
 def test_changed_settings_are_said(make_project, fill_raw):

@@ -1,8 +1,10 @@
 """02: what is kept, what is set aside and why; hands are welcome; nothing is done twice."""
 
+from pathlib import Path
+
 import pytest
 from conftest import draw_picture, picture_bytes, put_raw, tree
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from utils import verify
 from utils.files import FieldguideError, read_rows
@@ -146,3 +148,161 @@ def test_dark_and_blurry_pictures_are_kept_with_a_warning(make_project, fill_raw
     verify_images(project)
     rows = {row["id"]: row["warnings"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
     assert "dark" in rows[dark].split() and dark in project.pictures()
+
+
+def test_no_content_of_a_file_stops_the_others(make_project, fill_raw, monkeypatch):
+    """A decoder that raises what Pillow never promised sets one file aside, and the rest goes on."""
+    project = make_project()
+    fill_raw(project, 2)
+    id = put_raw(project, "cat", picture_bytes(draw_picture(5), "TIFF"), "tif")
+
+    def missing(image):
+        raise TypeError("Missing dimensions")
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(missing))
+    assert verify_images(project).added == 4
+    assert "Missing dimensions" in reasons(project)[id]
+
+
+@pytest.mark.parametrize("before", ["deleted", "in the trash", "rejected"])
+def test_a_photo_dropped_back_is_taken_in_again(make_project, fill_raw, before):
+    """What lies there by hand outranks the tables: copy and row are there, and nothing vanishes."""
+    project = make_project()
+    ids = fill_raw(project, 3)["cat"]
+    if before == "rejected":
+        put_raw(project, "dog", next(project.raw.glob(f"cat/{ids[0]}.*")).read_bytes())
+    verify_images(project)
+    copy = project.images / "cat" / f"{ids[0]}.jpg"
+    if before == "in the trash":
+        (project.trash / "cat").mkdir(parents=True)
+        copy.rename(project.trash / "cat" / copy.name)
+    else:
+        copy.unlink(missing_ok=True)
+    dropped = project.images / "dog" / "my photo.jpg"
+    dropped.write_bytes((project.raw / "cat" / copy.name).read_bytes())
+    assert verify_images(project).added == 1
+    assert project.pictures()[ids[0]] == project.images / "dog" / copy.name
+    assert recorded(project).count(ids[0]) == 1 and not dropped.exists()
+    state = tree(project.data)
+    verify_images(project)
+    assert tree(project.data) == state
+
+
+def recorded(project):
+    """Return the ids of pictures.csv, in order."""
+    return [row["id"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)]
+
+
+def test_a_photo_dropped_that_is_there_already_is_reported(make_project, fill_raw):
+    """Its one training copy stays where it lies, and rejected.csv says where that is."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    verify_images(project)
+    data = (project.raw / "cat" / f"{id}.jpg").read_bytes()
+    (project.images / "dog" / "again.jpg").write_bytes(data)
+    report = verify_images(project)
+    assert (report.added, report.set_aside) == (0, 1)
+    assert project.pictures()[id].parent.name == "cat" and "already under 'cat'" in reasons(project)[id]
+    assert not (project.images / "dog" / "again.jpg").exists()
+
+
+@pytest.mark.parametrize("at", ["write_whole", "append_rows", "unlink"])
+def test_taking_in_a_dropped_photo_can_be_killed(make_project, fill_raw, monkeypatch, at):
+    """Stopped before the copy, the row or the removal of the dropped file, the next run ends the same."""
+    killed, whole = make_project(name="killed"), make_project(name="whole")
+    for project in (killed, whole):
+        id = fill_raw(project, 2)["cat"][0]
+        verify_images(project)
+        (project.images / "cat" / f"{id}.jpg").unlink()
+        for label, data in (("cat", (project.raw / "cat" / f"{id}.jpg").read_bytes()), ("dog", b"junk")):
+            (project.images / label / "mine.jpg").write_bytes(data)
+        (project.images / "dog" / "new.png").write_bytes(picture_bytes(draw_picture(88), "PNG"))
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify if at != "unlink" else Path, at, stop)
+        with pytest.raises(KeyboardInterrupt):
+            verify_images(killed)
+    verify_images(killed)
+    verify_images(whole)
+    assert tree(killed.images) == tree(whole.images) and len(tree(whole.images)) == 5
+    assert sorted(recorded(killed)) == sorted(recorded(whole))
+    assert reasons(killed) == reasons(whole)
+
+
+@pytest.mark.parametrize("size", [(160, 120), (900, 700)])
+def test_a_picture_rescued_from_two_labels_by_hand_is_accepted(make_project, fill_raw, size):
+    """Copied from raw/ to one label, it gets its row there and is a training copy whatever its size was."""
+    project = make_project()
+    fill_raw(project, 2)
+    data = picture_bytes(draw_picture(77, size=size))
+    id = put_raw(project, "cat", data)
+    put_raw(project, "dog", data)
+    verify_images(project)
+    (project.images / "cat" / f"{id}.jpg").write_bytes(data)
+    assert verify_images(project).added == 1
+    (row,) = [row for row in read_rows(project.table("pictures"), PICTURES_COLUMNS) if row["id"] == id]
+    assert (row["label"], row["width"]) == ("cat", str(size[0])) and len(row["hash"]) == 16
+    assert open_picture(project.pictures()[id]).width <= 512
+    state = tree(project.data)
+    assert verify_images(project).added == 0
+    assert tree(project.data) == state
+
+
+def test_a_copy_moved_between_a_kill_and_its_row_stays_where_it_is(make_project, fill_raw, monkeypatch):
+    """The next run notes the row alone: no second copy under the old label."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "append_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            verify_images(project)
+    (project.images / "cat" / f"{id}.jpg").rename(project.images / "dog" / f"{id}.jpg")
+    verify_images(project)
+    assert project.pictures()[id].parent.name == "dog" and recorded(project).count(id) == 1
+
+
+def test_found_again_it_is_said_to_lie_where_it_lies_now(make_project, fill_raw):
+    """After a move by hand, the reason names the folder that the picture is in."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    verify_images(project)
+    (project.images / "cat" / f"{id}.jpg").rename(project.images / "dog" / f"{id}.jpg")
+    put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
+    verify_images(project)
+    assert "already under 'dog'" in reasons(project)[id]
+
+
+def test_a_photo_that_may_not_be_read_is_named(make_project, fill_raw, monkeypatch):
+    """A dropped file without permission is a sentence with its path, not a traceback."""
+    project = make_project()
+    fill_raw(project, 2)
+    verify_images(project)
+    (project.images / "cat" / "mine.jpg").write_bytes(b"x")
+    read = Path.read_bytes
+
+    def refused(path):
+        if path.name == "mine.jpg":
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(FieldguideError, match=r"Cannot read .*mine\.jpg.*permission"):
+        verify_images(project)
+
+
+def test_what_a_killed_run_left_half_written_is_removed(make_project, fill_raw):
+    """Temporary files go wherever they lie in the data folder."""
+    project = make_project()
+    fill_raw(project, 2)
+    for folder in (project.data, project.raw / "cat", project.data / "trash" / "dog"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".0123.part.jpg").write_bytes(b"half")
+    verify_images(project)
+    assert list(project.data.rglob("*.part*")) == []

@@ -88,12 +88,18 @@ class _Collection:
         self.rows: list[dict[str, str]] = []
         self.known = {(row["label"], row["url"]) for row in rows}
         self.kept = {(row["label"], row["id"]) for row in rows if row["status"] in ("kept", "thumbnail")}
+        self.states = {(row["label"], row["url"], row["id"], row["reason"] * (not row["id"])) for row in rows}
         self._pending: list[dict[str, str]] = []
         self._files: dict[Path, dict[str, bool]] = {}
 
     def has(self, label: str, url: str) -> bool:
         """Return whether this address was asked for under this label before."""
         return (label, _plain(url)) in self.known
+
+    def has_as_it_is(self, picture: Gathered) -> bool:
+        """Return whether there is a row of this address with this very content, or with this problem."""
+        id = "" if picture.problem else content_id(picture.data)
+        return (picture.label, _plain(picture.url), id, _plain(picture.problem)) in self.states
 
     def files(self, folder: Path) -> dict[str, bool]:
         """Return the ids of the files that lie in `folder`, and whether each has a known picture format."""
@@ -125,6 +131,7 @@ class _Collection:
         row["fetched_at"] = datetime.now(UTC).isoformat(timespec="seconds")
         row = {name: _plain(row[name]) for name in SOURCES_COLUMNS}
         self.known.add((row["label"], row["url"]))
+        self.states.add((row["label"], row["url"], row["id"], row["reason"] * (not row["id"])))
         if status in ("kept", "thumbnail"):
             self.kept.add((row["label"], row["id"]))
         self._pending.append(row)
@@ -184,7 +191,8 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
     """
     Write pictures to raw/<label>/ and a row for each to sources.csv; what has a row already is passed over.
 
-    Bytes are kept as they came, also where they are no picture: 02 judges them.
+    A file of a folder has one as long as it did not change: one that was put right since is taken. Bytes are kept as
+    they came, also where they are no picture: 02 judges them.
 
     Parameters
     ----------
@@ -200,7 +208,9 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
     """
     with _collecting(project.table("sources")) as collection:
         for picture in tqdm(pictures, total=total, desc="pictures", unit="picture"):
-            if not collection.has(picture.label, picture.url):
+            # A file may have been put right since; what is at an address of the web is not asked for twice.
+            known = collection.has(picture.label, picture.url)
+            if not (collection.has_as_it_is(picture) if picture.engine == "folder" else known):
                 try:
                     folder = project.raw / safe_name(picture.label)
                 except ValueError as error:
@@ -216,11 +226,11 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
 
 
 def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
-    """Turn the sample's pictures (records with name, label and data) into what `save_pictures` takes."""
+    """Turn the sample's pictures (records with name, url, label and data) into what `save_pictures` takes."""
     for picture in pictures:
         yield Gathered(
             label=picture.label,
-            url=f"sample:{picture.name}",
+            url=picture.url,
             data=picture.data,
             engine="sample",
             title=picture.name,
@@ -228,7 +238,9 @@ def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
         )
 
 
-def folder_pictures(folder: str | Path, labels: Iterable[str], *, limit: int | None = None) -> Iterator[Gathered]:
+def folder_pictures(
+    folder: str | Path, labels: Iterable[str], *, limit: int | None = None, complete: bool = True
+) -> Iterator[Gathered]:
     """
     Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
 
@@ -241,15 +253,23 @@ def folder_pictures(folder: str | Path, labels: Iterable[str], *, limit: int | N
     labels : iterable of K labels
         A sub-folder belongs to a label if their names are the same in Unicode's NFC form.
     limit : int, optional
-        Distinct contents taken a label; the rest is left out.
+        Distinct contents taken a label; the rest is left out. `folders_table` tells how many.
+    complete : bool
+        Whether the folder must hold every label; beside other sources one will do.
 
     Raises
     ------
     FieldguideError
-        If a label has no sub-folder, or an empty one; before anything is read.
+        If a label has no sub-folder, or an empty one (or if all have none, where it need not be complete); before
+        anything is read.
     """
     folder = Path(folder).absolute()
-    files = {label: _label_files(folder, label) for label in labels}
+    files = {label: _label_files(folder, label, complete=complete) for label in labels}
+    if files and not any(files.values()):
+        raise FieldguideError(
+            f"There are no photos of any label in {folder}; there is {_names(_subfolders(folder))}. "
+            "Rename its folders, or correct [labels] or source in the project file."
+        )
     for label, paths in files.items():
         contents: set[str] = set()
         for path in paths:
@@ -261,23 +281,43 @@ def folder_pictures(folder: str | Path, labels: Iterable[str], *, limit: int | N
             yield Gathered(label, path.as_uri(), data, engine="folder", title=path.name, problem=problem)
 
 
-def _label_files(folder: Path, label: str) -> list[Path]:
-    """Return the files of one label in a source folder, or say what is missing there."""
+def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
+    """Return the files of one label in a source folder; where there must be some, say what is missing."""
     if not folder.is_dir():
         raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
-    subfolders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    own = [path for path in subfolders if normalize("NFC", path.name) == normalize("NFC", label)]
+    own = [path for path in _subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
     own = [path for path in own if path.resolve().is_relative_to(folder.resolve())]
-    if not own:
-        there = ", ".join(repr(path.name) for path in subfolders) or "no folder at all"
+    files = [path for subfolder in own for path in _visible(subfolder)]
+    if complete and not own:
         raise FieldguideError(
-            f"There is no folder for the label {label!r} in {folder}; there is {there}. "
+            f"There is no folder for the label {label!r} in {folder}; there is {_names(_subfolders(folder))}. "
             "Rename that folder, or correct [labels] in the project file."
         )
-    files = [path for subfolder in own for path in _visible(subfolder)]
-    if not files:
+    if complete and not files:
         raise FieldguideError(f"The folder {own[0]} holds no files. Put photos of {label!r} straight into it.")
     return files
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, sorted by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _names(paths: list[Path]) -> str:
+    """Return the names of folders as a sentence's part."""
+    return ", ".join(repr(path.name) for path in paths) or "no folder at all"
+
+
+def folders_table(project: Project) -> pd.DataFrame:
+    """Return how many files the source folders hold of each label (row), and how many of them were taken."""
+    rows = read_rows(project.table("sources"), SOURCES_COLUMNS)
+    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == "folder" and row["id"]}
+    counts = {}
+    for label in project.labels if project.folders else ():
+        urls = [p.as_uri() for folder in project.folders for p in _label_files(folder, label, complete=False)]
+        there = sum((label, _plain(url)) in taken for url in urls)
+        counts[label] = {"files in the folders": len(urls), "taken": there}
+    return pd.DataFrame.from_dict(counts, orient="index")
 
 
 def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,21 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def require_writable(folder: Path) -> None:
+    """Raise a `WriteError` now if nothing can be written to `folder`, rather than after long work."""
+    make_folder(folder)
+    with explained(folder):
+        probe = folder / f".{secrets.token_hex(8)}{TEMPORARY}"
+        probe.touch()
+        probe.unlink()
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """
@@ -140,6 +156,11 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     Append `rows` to the log at `path` in one write of whole lines, and wait until they are on disk.
 
     A torn last line, left by a kill in the middle of a write, is cut off first.
+
+    Raises
+    ------
+    FieldguideError
+        If the last line has all columns and only lacks its line break (see `check_ended`), or there is no header.
     """
     text = csv_text(columns, rows, header=False)
     if not text:
@@ -148,7 +169,12 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
     with explained(path), path.open("rb+") as log:
-        end = whole_lines(log.read())
+        data = log.read()
+        end = whole_lines(data)
+        if sentence := _unended(path, columns, data):
+            raise FieldguideError(sentence)
+        if not end:
+            _check_header(path, columns, _fields(data.decode("utf-8-sig", "replace")))
         try:
             log.seek(end)
             log.truncate()
@@ -165,9 +191,49 @@ def whole_lines(data: bytes) -> int:
     return data.rfind(b"\n") + 1
 
 
+def check_ended(path: Path, columns: Sequence[str]) -> None:
+    """
+    Refuse a table whose last line has all columns but no line break, as some editors save it; call before rewriting.
+
+    Such a line is most likely a person's whole row. It can't be told from one torn in its last field, so it is
+    neither counted nor cut off.
+    """
+    if path.exists() and (sentence := _unended(path, columns, path.read_bytes())):
+        raise FieldguideError(sentence)
+
+
+def _unended(path: Path, columns: Sequence[str], data: bytes) -> str:
+    """Return what to do about a last line that has all columns but no line break, else an empty text."""
+    if len(_fields(data[whole_lines(data) :].decode("utf-8-sig", "replace"))) != len(columns):
+        return ""
+    number = data.count(b"\n") + 1
+    return (
+        f"{path}, line {number}: the last line has no line break at its end and is not counted. Open the file, press "
+        "Enter at the end of that line if it is whole, delete it if it is not, and save."
+    )
+
+
+def _fields(line: str) -> list[str]:
+    """Return the fields of one line; none if it is blank, or ends within quotes as only a torn one does."""
+    try:
+        return next(csv.reader([line], strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
+    if list(fields) != list(columns):
+        raise FieldguideError(
+            f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
+            "Put the first line back, or move the file away to begin a new one."
+        )
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
-    Return the rows of the table at `path` as dicts of `columns`; an absent file is an empty table.
+    Return the rows of the table at `path` as dicts of `columns`; an absent or empty file is an empty table.
+
+    A last line without a line break is left out; where it has all columns, a warning says so.
 
     Raises
     ------
@@ -177,17 +243,18 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     if not path.exists():
         return []
     data = path.read_bytes()
+    if not data:
+        return []
+    if sentence := _unended(path, columns, data):
+        warnings.warn(sentence, stacklevel=2)
     try:
-        text = data[: whole_lines(data)].decode("utf-8-sig")  # spreadsheets put a mark in front
+        text = data[: whole_lines(data) or None].decode("utf-8-sig")  # spreadsheets put a mark in front
     except UnicodeDecodeError as error:
         raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
     rows = []
     for number, fields in enumerate(csv.reader(text.split("\n")), start=1):  # a row is a line: see csv_text
-        if number == 1 and fields != list(columns):
-            raise FieldguideError(
-                f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
-                "Put the first line back, or move the file away to begin a new one."
-            )
+        if number == 1:
+            _check_header(path, columns, fields)
         if fields and len(fields) != len(columns):
             raise FieldguideError(
                 f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "

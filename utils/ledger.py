@@ -14,12 +14,14 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from utils.files import (
     LINE_BREAKS,
     FieldguideError,
     append_rows,
+    check_ended,
     explained,
     locked,
     make_folder,
@@ -87,6 +89,7 @@ def save_flags(project: Project, choices: Mapping[str, str | None]) -> dict[str,
                 refused[id] = str(error)
         append_rows(project.table("review"), REVIEW_COLUMNS, stored)
         if withdrawn:
+            check_ended(project.table("review"), REVIEW_COLUMNS)
             kept = [row for id, row in _flags(project).items() if id not in withdrawn]
             write_table(project.table("review"), REVIEW_COLUMNS, kept)
     return refused
@@ -120,8 +123,23 @@ def read_choices(path: str | Path) -> dict[str, str]:
 
 
 def save_choices(project: Project, path: str | Path) -> dict[str, str]:
-    """Merge the choices of a CSV (see `read_choices`) into the review; return those refused, id → reason."""
-    return save_flags(project, read_choices(path))
+    """
+    Merge the choices of a CSV (see `read_choices`) into the review, once; return those refused, id → reason.
+
+    A merged file is renamed to its next free number, such as choices.001.csv: read again, it would redo what was
+    undone and beat flags set since. To merge it once more, or what was refused after mending it, name it back.
+
+    Raises
+    ------
+    FieldguideError
+        If the file cannot be read, or not renamed; only in the latter case its choices are in the review.
+    """
+    path = Path(path)
+    refused = save_flags(project, read_choices(path))
+    with locked(project.data), explained(path):
+        numbered = (path.with_name(f"{path.stem}.{number:03}{path.suffix}") for number in count(1))
+        path.rename(next(name for name in numbered if not os.path.lexists(name)))
+    return refused
 
 
 def _id_in(text: str) -> str:
@@ -326,6 +344,8 @@ def _settle(project: Project) -> list[Outcome]:
     A picture at its target was moved: it is logged, once. One at its source, unchanged, was not: its flag stays.
     One at its source with another stamp, or somewhere else, was moved by hand since: hands outrank flags.
     """
+    check_ended(project.table("review"), REVIEW_COLUMNS)  # both are written only after the files have moved
+    check_ended(project.table("corrections"), CORRECTION_COLUMNS)
     path = _pending(project)
     if not path.exists():
         return []

@@ -8,11 +8,12 @@ that it can be copied into another program together with `inference` and `vettin
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageOps
+from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 80_000_000  # refused before decoding: larger ones are decompression bombs more often than photos
 LONGEST_SIDE = 512  # pixels, of a training copy
@@ -45,46 +46,72 @@ def open_picture(picture, *, longest_side: int | None = None) -> Image.Image:
     FileNotFoundError
         If the path leads nowhere.
     """
+    return open_with_size(picture, longest_side=longest_side)[0]
+
+
+def open_with_size(picture, *, longest_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """Open as `open_picture` does; return also width and height in pixels as stored, before turning and reducing."""
     if isinstance(picture, np.ndarray):
-        return _bounded(to_rgb(_from_array(picture)), longest_side)
+        picture = _from_array(picture)
     if isinstance(picture, Image.Image):
-        return _bounded(to_rgb(picture), longest_side)
-    with _identified(picture) as image:
+        with _decoding("truncated or broken inside"):
+            return _bounded(to_rgb(picture), longest_side), picture.size
+    source = _source(picture)
+    with _decoding("not a picture in a format known here"):
+        image = Image.open(source, formats=FORMATS)
+    with image, _decoding("truncated or broken inside"):
+        size = image.size
+        _refuse_unless_one_photo(image)
         if longest_side and image.format == "JPEG":
             # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
             image.draft(None, (2 * longest_side, 2 * longest_side))
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError, IndexError, EOFError, MemoryError) as error:
-            raise PictureError(f"truncated or broken inside ({error})") from error
-        return _bounded(to_rgb(image), longest_side)
+        image.load()
+        return _bounded(to_rgb(image), longest_side), size
 
 
-def _identified(picture) -> Image.Image:
-    """Open without decoding, and refuse what must not be decoded."""
-    source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
-    if isinstance(source, Path) and not source.exists():
-        raise FileNotFoundError(f"There is no picture {source}.")
-    if isinstance(source, Path) and not source.is_file():
-        raise PictureError(f"{source} is a folder, not a picture")
-    if (source.getbuffer().nbytes if isinstance(source, io.BytesIO) else source.stat().st_size) == 0:
-        raise PictureError("empty file")
+@contextmanager
+def _decoding(reason: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on odd bytes into a `PictureError`: its parsers raise nearly every kind."""
     try:
-        image = Image.open(source, formats=FORMATS)
+        yield
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(reason) from error
     except Image.DecompressionBombError as error:
         raise PictureError("more pixels than any photo") from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
-        raise PictureError("not a picture in a format known here") from error
+    except MemoryError as error:  # also what a lying header asks for; one file must not stop thousands
+        raise PictureError("needs more memory than there is") from error
+    except PermissionError as error:
+        raise PictureError("this account may not read the file") from error
+    except Exception as error:
+        raise PictureError(f"{reason} ({error})") from error
+
+
+def _source(picture) -> io.BytesIO | Path:
+    """Return bytes or a path as Pillow takes them; refuse what is absent, no file, or empty."""
+    if isinstance(picture, bytes):
+        source, size = io.BytesIO(picture), len(picture)
+    else:
+        source = Path(picture)
+        if not source.exists():
+            raise FileNotFoundError(f"There is no picture {source}.")
+        if not source.is_file():
+            raise PictureError(f"{source} is a folder, not a picture")
+        size = source.stat().st_size
+    if size == 0:
+        raise PictureError("empty file")
+    return source
+
+
+def _refuse_unless_one_photo(image: Image.Image) -> None:
+    """Refuse, before decoding, what is too large or more than one picture."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        image.close()
         raise PictureError(f"{width}×{height} pixels, more than {MAX_PIXELS // 1_000_000} million")
     # A camera's MPO holds a preview as a second frame: its first frame is the photo, not an animation's start.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        frames = image.n_frames
-        image.close()
-        raise PictureError(f"animated or many pages ({frames} frames)")
-    return image
+        raise PictureError(f"animated or many pages ({image.n_frames} frames)")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -167,6 +194,22 @@ def jpeg_bytes(image: Image.Image, *, quality: int = JPEG_QUALITY) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def is_training_copy(data: bytes) -> bool:
+    """
+    Return whether `data` is what a training copy is: a whole RGB JPEG, stored upright, of at most 512 pixels.
+
+    >>> is_training_copy(b"<html>")
+    False
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            image.load()
+            upright = image.getexif().get(0x0112, 1) == 1
+            return upright and image.mode == "RGB" and max(image.size) <= LONGEST_SIDE
+    except Exception:  # Pillow's parsers raise what they like; any of it means no
+        return False
 
 
 def squish_and_crop(image: Image.Image, size: int, *, extra: int) -> Image.Image:

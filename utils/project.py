@@ -31,6 +31,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a reader can't see or a file system can't hold
 JOINERS = "\u200c\u200d"  # hidden too, but Persian words and many emoji are spelt with them
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
+COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables that have a column or row a label
 
 
 class ProjectError(FieldguideError):
@@ -116,6 +117,8 @@ class Project(BaseModel):
         for label in labels:
             if label.casefold() in CHOICES:
                 raise ValueError(f"{label!r} is a word of the cleaner and cannot be a label. Choose another name")
+            if unicodedata.normalize("NFC", label).casefold() in COLUMNS:
+                raise ValueError(f"{label!r} is a column of our tables and cannot be a label. Choose another name")
             twin = folded.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
             if twin != label:
                 raise ValueError(f"{twin!r} and {label!r} are one folder on Windows and macOS. Rename one of them")
@@ -140,6 +143,11 @@ class Project(BaseModel):
         if len(self.labels) == 1:
             raise ValueError(
                 f"[labels] holds only {next(iter(self.labels))!r}: telling apart takes two labels or more. Add another"
+            )
+        if not self.labels and self.folders:
+            raise ValueError(
+                f"{self.folders[0]} holds no folders, and so no labels: put photos into "
+                f"{self.folders[0] / '<label>'}/, a folder for each of two labels or more"
             )
         if not self.labels:
             raise ValueError(
@@ -171,21 +179,32 @@ class Project(BaseModel):
             If it is not TOML, or a setting is wrong; the message names file, key, value and what to do.
         """
         path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
-        if not path.is_file():
-            raise MissingProject(
-                f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
-                f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
-            )
         try:
+            if not path.is_file():
+                raise MissingProject(
+                    f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
+                    f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
+                )
             settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ProjectError(f"{path} is not a readable TOML file: {error}. Correct that place.") from None
+        except MissingProject:
+            raise
+        except OSError as error:
+            raise ProjectError(
+                f"{path} cannot be read: {error.strerror or error}. Give this account the right to read it."
+            ) from None
         try:
             return cls.model_validate(_settled(settings, path.resolve().parent))
         except ValidationError as error:
             raise ProjectError(_refusal(path, error)) from None
-        except NotADirectoryError as error:
+        except MissingSource as error:
             raise ProjectError(f"{path}: {error}") from None
+        except OSError as error:
+            raise ProjectError(
+                f"{path}: the source {error.filename} cannot be read: {error.strerror or error}. Give this account the "
+                "right to read it, or name another folder."
+            ) from None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -286,6 +305,10 @@ class MissingProject(ProjectError, FileNotFoundError):
     """There is no project file where one was looked for."""
 
 
+class MissingSource(ProjectError, NotADirectoryError):
+    """A source is no folder."""
+
+
 def _settled(settings: dict, folder: Path) -> dict:
     """Return `settings` with paths made absolute from `folder` and a folder source's labels filled in."""
     settled = dict(settings)
@@ -298,7 +321,7 @@ def _settled(settings: dict, folder: Path) -> dict:
         return settled  # pydantic says what is wrong with it
     sources = [s if s in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
-    if "labels" not in settled:
+    if settled.get("labels", {}) == {}:
         settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _subfolders(Path(s))}
     return settled
 
@@ -306,7 +329,7 @@ def _settled(settings: dict, folder: Path) -> dict:
 def _subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in `folder`, which a source without [labels] takes as labels."""
     if not folder.is_dir():
-        raise NotADirectoryError(
+        raise MissingSource(
             f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "
             f'"{SEARCH}" or "{SAMPLE}".'
         )

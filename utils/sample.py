@@ -15,7 +15,7 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 
 from utils.drawing import draw_photo
-from utils.files import FieldguideError, content_id, read_rows, write_table
+from utils.files import FieldguideError, append_rows, content_id, locked, read_rows
 from utils.pictures import jpeg_bytes
 from utils.project import Project
 
@@ -38,6 +38,15 @@ class SamplePicture:
     fault: str  # "" or one of FAULTS
     data: bytes  # the file
     of: str = ""  # for a copy, its original's name
+
+    @property
+    def url(self) -> str:
+        """
+        What stands for the picture in the tables: its name and its content.
+
+        With another seed or number of pictures a name may hold another picture, and that must count as a new one.
+        """
+        return f"sample:{self.name}#{content_id(self.data)}"
 
 
 # --- Which picture is filed where, and with which fault --------------------------------------------------------------
@@ -187,18 +196,22 @@ def _rng(*parts):
 
 # --- The truth, kept beside the pictures, and what the stages found of it --------------------------------------------
 
-TRUTH_COLUMNS = ("url", "id", "label", "true_label", "fault", "of")
+TRUTH_COLUMNS = ("url", "id", "label", "true_label", "fault", "of")  # of: a copy's original, by its url
 SET_ASIDE = (*BROKEN, "exact copy", "copy under another label")  # the faults that 02 should catch
 
 
 def write_truth(project: Project, pictures: Iterable[SamplePicture]) -> None:
-    """Write truth.csv: what each drawn picture shows, and which fault was planted in it."""
+    """Add to truth.csv what each drawn picture shows, and which fault was planted in it; what is there stays."""
+    pictures = list(pictures)
+    urls = {p.name: p.url for p in pictures}
     rows = [
-        {"url": f"sample:{p.name}", "id": content_id(p.data), "label": p.label}
-        | {"true_label": p.true_label, "fault": p.fault, "of": p.of}
+        {"url": p.url, "id": content_id(p.data), "label": p.label}
+        | {"true_label": p.true_label, "fault": p.fault, "of": urls.get(p.of, "")}
         for p in pictures
     ]
-    write_table(project.table("truth"), TRUTH_COLUMNS, rows)
+    with locked(project.data):
+        known = {row["url"] for row in read_rows(project.table("truth"), TRUTH_COLUMNS)}
+        append_rows(project.table("truth"), TRUTH_COLUMNS, [row for row in rows if row["url"] not in known])
 
 
 def read_truth(project: Project) -> pd.DataFrame:
@@ -224,8 +237,8 @@ def faults_caught(project: Project) -> pd.DataFrame:
 def near_copies_together(project: Project, groups: Mapping[str, str]) -> pd.DataFrame:
     """Return how many planted near-copies share a group (id → group) with their original."""
     truth = read_truth(project)
-    ids = {row.url.removeprefix("sample:"): row.id for row in truth.itertuples()}
-    pairs = [(row.id, ids[row.of]) for row in truth[truth.fault == "near-copy"].itertuples()]
+    ids = dict(zip(truth.url, truth.id, strict=True))
+    pairs = [(row.id, ids.get(row.of)) for row in truth[truth.fault == "near-copy"].itertuples()]
     there = [(copy, original) for copy, original in pairs if copy in groups and original in groups]
     together = sum(groups[copy] == groups[original] for copy, original in there)
     counts = {"planted": len(pairs), "both in the training set": len(there), "in one group": together}

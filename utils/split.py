@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -44,9 +44,11 @@ def assign_sides(
 
     Parameters
     ----------
-    groups : mapping of N ids to group names
+    groups : mapping of ids to group names
         Pictures that are copies of each other share a group.
     labels : mapping of N ids to K labels
+        An id of `groups` that has no label is absent now: it gets no side, but the one it has in `known` counts for
+        its group.
     valid, test : float
         Fractions (not percent) of each label, in [0, 1), together below 1.
     seed : int
@@ -56,7 +58,7 @@ def assign_sides(
 
     Returns
     -------
-    dict of id to side, sorted by id
+    dict of id to side, sorted by id, for the ids with group and label
         Left out are newcomers whose group already stands on two sides: on either they would leak.
 
     Raises
@@ -74,15 +76,16 @@ def assign_sides(
     """
     if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
         raise ValueError(f"valid = {valid} and test = {test} must be fractions in [0, 1) that stay below 1 together")
-    if missing := sorted(set(groups) - set(labels)):
+    if missing := sorted(set(groups) - set(labels) - set(known or {})):
         raise ValueError(f"picture {missing[0]} has a group but no label")
     known = {id: side for id, side in (known or {}).items() if id in groups}
+    here = sorted(id for id in groups if id in labels)
     members: dict[Hashable, list[str]] = defaultdict(list)
     for id in sorted(groups):
         members[groups[id]].append(id)
 
     sides = dict(known)
-    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted({labels[id] for id in groups})}
+    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted({labels[id] for id in here})}
     for ids in members.values():
         taken = {known[id] for id in ids if id in known}
         if len(taken) == 1:
@@ -92,7 +95,7 @@ def assign_sides(
 
     wanted = {"test": test, "valid": valid}
     for label, waiting in new_groups.items():
-        of_label = [id for id in groups if labels[id] == label]
+        of_label = [id for id in here if labels[id] == label]
         goals = {side: _goal(len(of_label), fraction) for side, fraction in wanted.items()}
         have = Counter(sides[id] for id in of_label if id in sides)
         waiting.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
@@ -101,7 +104,7 @@ def assign_sides(
             sides.update(dict.fromkeys(ids, side))
             have[side] += sum(labels[id] == label for id in ids)
         _check_label(label, have, goals, first_time=not any(id in known for id in of_label))
-    return dict(sorted(sides.items()))
+    return {id: sides[id] for id in here if id in sides}
 
 
 def _majority(labels) -> str:
@@ -131,8 +134,10 @@ def _check_label(label: str, have: Counter, goals: Mapping[str, int], *, first_t
 
 def near_copy_groups(project: Project) -> dict[str, str]:
     """
-    Return id → group for the training set: pictures whose perceptual hashes nearly agree share a group.
+    Return id → group: pictures whose perceptual hashes nearly agree share a group.
 
+    Beside the training set these are the pictures of split.csv that are absent now, in the trash or under a label
+    that left the project file: they may come back to their side, so a newcomer that resembles one belongs there.
     A group is named after its first id in split.csv, else after its smallest id, so that names last.
 
     Raises
@@ -140,15 +145,15 @@ def near_copy_groups(project: Project) -> dict[str, str]:
     FieldguideError
         If 02 has not seen a picture yet.
     """
-    hashes = {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+    hashes = _hashes(project)
     ids = list(project.pictures())
     if unseen := [id for id in ids if id not in hashes]:
         raise FieldguideError(f"{len(unseen)} pictures are new to 02, {unseen[0]} among them. Run 02 first.")
     if not ids:
         raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
     earlier = {id: group for id, (group, _) in project.split().items()}
-    codes = np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)
-    return name_groups(ids, linked(near_pairs(codes), len(ids)), earlier)
+    ids = sorted({*ids, *(id for id in earlier if id in hashes)})
+    return name_groups(ids, linked(near_pairs(_codes(ids, hashes)), len(ids)), earlier)
 
 
 def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[tuple[int, int]]:
@@ -225,18 +230,26 @@ def save_split(project: Project, groups: Mapping[str, str], sides: Mapping[str, 
                 "reason": "near-copy of pictures on two sides",
             }
             for id in groups
-            if id not in sides and id not in noted
+            if id in pictures and id not in sides and id not in noted
         ]
         append_rows(project.table("rejected"), REJECTED_COLUMNS, bridges)
     return len(new)
 
 
 def changed_settings(project: Project) -> str:
-    """Return a sentence if seed or fractions are not those that made split.csv, else an empty text."""
+    """Return a sentence if seed or fractions are not those that made split.csv, or unknown, else an empty text."""
     made_with = project.data / "split.json"
     if not made_with.exists():
         return ""
-    old = json.loads(made_with.read_text(encoding="utf-8"))
+    try:
+        old = json.loads(made_with.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        old = None
+    if not isinstance(old, dict):
+        return (
+            f"{made_with} cannot be read, so it is not known which settings drew the split. Delete that file; the "
+            "split stays as it is."
+        )
     new = {"seed": project.seed, "valid": project.valid, "test": project.test}
     if changes := [f"{key} {old.get(key)} → {new[key]}" for key in new if old.get(key) != new[key]]:
         return (
@@ -246,13 +259,46 @@ def changed_settings(project: Project) -> str:
     return ""
 
 
+def leak_warning(project: Project) -> str:
+    """Return a sentence if near-copies of the training set stand on different sides, else an empty text."""
+    sides = project.sides()
+    hashes = _hashes(project)
+    ids = [id for id in sides if id in hashes]
+    pairs = {
+        tuple(sorted((ids[i], ids[j])))
+        for i, j in near_pairs(_codes(ids, hashes))  # a pair comes once a band that it shares
+        if sides[ids[i]] != sides[ids[j]]
+    }
+    if not pairs:
+        return ""
+    first, second = min(pairs)
+    return (
+        f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of near-copies stand on different sides, such as "
+        f"{first} ({sides[first]}) and {second} ({sides[second]}): the figures of 05 flatter the model. Delete one of "
+        "each pair in 06 or by hand."
+    )
+
+
+def _hashes(project: Project) -> dict[str, str]:
+    """Return id → perceptual hash (16 hex digits) of every picture ever accepted."""
+    return {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+
+
+def _codes(ids: Sequence[str], hashes: Mapping[str, str]) -> np.ndarray:
+    """Return the hashes of N ids as a uint64 array (N,)."""
+    return np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)
+
+
 def split_counts(project: Project) -> pd.DataFrame:
     """Return the number of pictures a label and side, with totals; "none" are those without a side."""
     sides = project.sides()
     rows = [(path.parent.name, sides.get(id, "none")) for id, path in project.pictures().items()]
     table = pd.DataFrame(rows, columns=["label", "side"])
-    table = pd.crosstab(table.label, table.side, margins=True, margins_name="all")
-    return table[[side for side in (*SIDES, "none", "all") if side in table]]
+    table = pd.crosstab(table.label, table.side)
+    table["all"] = table.sum(axis=1)
+    total = pd.DataFrame([table.sum()], index=["all"])  # beside a label of that name, not over it
+    table = pd.concat([table, total]).rename_axis(index="label", columns="side")
+    return table[[side for side in (*SIDES, "none", "all") if side in table]].astype(int)
 
 
 def naive_leaks(groups: Mapping[str, str], *, valid: float, seed: int) -> int:

@@ -2,7 +2,8 @@
 Stage 02: open every picture for real, set aside what is broken or a copy, make the training copy.
 
 Reads raw/ and the folders of images/ as they are; writes images/, pictures.csv and rejected.csv. A picture that
-was accepted once is never brought back: what a person removed or moved since stays as the person left it.
+was accepted once is never brought back: what a person removed or moved since stays as the person left it. What a
+person puts into a label folder outranks what the tables say of it.
 """
 
 import re
@@ -15,7 +16,6 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from utils.files import (
@@ -27,8 +27,9 @@ from utils.files import (
     read_rows,
     remove_leftovers,
     write_new,
+    write_whole,
 )
-from utils.pictures import LONGEST_SIDE, PictureError, extension, jpeg_bytes, open_picture
+from utils.pictures import LONGEST_SIDE, PictureError, extension, is_training_copy, jpeg_bytes, open_with_size
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, Project
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -89,9 +90,9 @@ def verify_images(project: Project) -> VerifyReport:
         If nothing was gathered, or a label ends without a single readable picture.
     """
     with locked(project.data):
-        remove_leftovers(project.images)
-        take_in_dropped_files(project)
-        added, set_aside = judge_new(project)
+        remove_leftovers(project.data)
+        changes = [take_in_by_hand(project), judge_new(project)]
+    added, set_aside = (sum(counts) for counts in zip(*changes, strict=True))
     report = report_of(project, added=added, set_aside=set_aside)
     empty = [label for label in project.labels if not report.counts.loc[label, "pictures"]]
     if empty:
@@ -104,27 +105,119 @@ def verify_images(project: Project) -> VerifyReport:
     return report
 
 
-def take_in_dropped_files(project: Project) -> None:
+def take_in_by_hand(project: Project) -> tuple[int, int]:
     """
-    Move photos that a person dropped into images/<label>/ to raw/, where they are judged like any other.
+    Give what a person put into images/<label>/ its training copy and row; return how many were added and set aside.
 
-    Also a file that is named like an id but that neither pictures.csv nor raw/ knows. The bytes are safe in raw/
-    before the dropped file goes, so a kill leaves at most both.
+    A photo of any name is moved to raw/ and its training copy made in that label, unless the same picture lies in
+    images/ already; junk is set aside. A file named like an id that raw/ knows, but pictures.csv does not, was put
+    there to rescue what had been set aside: it stays. A dropped file goes only after its bytes are in raw/ and its
+    copy in images/, so a kill leaves at most both.
     """
-    known = {row["id"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
-    raw = {path.stem for path in raw_files(project)}
+    tables = _Tables(project)
+    rescued, dropped = _by_hand(project, tables)
+    for path, judged in rescued:
+        if not is_training_copy(_bytes_of(path)):
+            write_whole(path, judged.copy)
+        tables.add([judged])
+
+    set_aside, mine = {}, {path for paths in dropped.values() for path in paths}
+    for id, label in dropped:
+        others = [path.parent.name for path in lying(project, id) if path not in mine]
+        also = [other for same, other in dropped if same == id and other != label]
+        if others:
+            set_aside[id, label] = f"the same picture is already under {others[0]!r}"
+        elif also:
+            set_aside[id, label] = _two_labels(also)
+    originals = [_original(project, id, label) for id, label in dropped]
+    added, aside = len(rescued), 0
+    for batch in _batches(_judged(originals, set_aside), BATCH):
+        for judged in batch:
+            target = project.images / judged.label / f"{judged.id}.jpg"
+            if not judged.reason:
+                write_whole(target, judged.copy)  # nothing lies there, unless it is the dropped file itself
+            for path in dropped[judged.id, judged.label]:
+                if judged.reason or not path.samefile(target):
+                    with explained(path):
+                        path.unlink()
+        tables.add(batch)
+        added += sum(not judged.reason for judged in batch)
+        aside += sum(bool(judged.reason) for judged in batch)
+    return added, aside
+
+
+class _Tables:
+    """What pictures.csv and rejected.csv held at the start; appends what is new to them."""
+
+    def __init__(self, project: Project):
+        self.project = project
+        self.label_of = {row["id"]: row["label"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+        self.settled = {(row["id"], row["label"]) for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)}
+
+    def add(self, batch: list[Judged]) -> None:
+        """Append a row for each picture that has none yet."""
+        good = [vars(judged) for judged in batch if not judged.reason and judged.id not in self.label_of]
+        append_rows(self.project.table("pictures"), PICTURES_COLUMNS, good)
+        rejected = [judged for judged in batch if judged.reason and (judged.id, judged.label) not in self.settled]
+        rows = [vars(judged) | {"stage": "verify"} for judged in rejected]
+        append_rows(self.project.table("rejected"), REJECTED_COLUMNS, rows)
+
+
+def _by_hand(project: Project, tables: _Tables) -> tuple[list[tuple[Path, Judged]], dict[tuple[str, str], list[Path]]]:
+    """Return the rescued files, judged, and the dropped ones by (id, label), whose bytes are now in raw/ too."""
+    gathered: dict[str, list[Path]] = {}
+    for path in raw_files(project):
+        gathered.setdefault(path.stem, []).append(path)
+    rejected = {id for id, _ in tables.settled}
+    rescued, dropped = [], {}
     for label in project.labels:
         folder = project.images / label
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            ours = path.suffix == ".jpg" and ID.fullmatch(path.stem) and path.stem in known | raw
-            if ours or not path.is_file() or path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
+            named = path.suffix == ".jpg" and ID.fullmatch(path.stem)
+            if not path.is_file() or path.name.startswith(".") or path.name.lower() in SYSTEM_FILES:
                 continue
-            data = path.read_bytes()
+            if named and path.stem in tables.label_of:
+                continue
+            data, id = _bytes_of(path), path.stem
+            if named and id in gathered and is_training_copy(data) and id not in rejected and len(gathered[id]) == 1:
+                continue  # what a kill left before its row: judge_new writes that
+            if named and id in gathered and (is_training_copy(data) or content_id(data) == id):
+                judged = next((good for good in map(judge, (gathered[id][0], path)) if not good.reason), None)
+                if judged:
+                    rescued.append((path, replace(judged, label=label)))
+                    continue
             original = project.raw / label / f"{content_id(data)}.{extension(data)}"
             write_new(original, data)
             if original.read_bytes() == data:
-                with explained(path):
-                    path.unlink()
+                dropped.setdefault((original.stem, label), []).append(path)
+    return rescued, dropped
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Return the bytes of a file in images/, or say what to do where it may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FieldguideError(
+            f"Cannot read {path}: {error.strerror or error}. Give this account permission to read it, or move it "
+            "away, and run this cell again."
+        ) from error
+
+
+def _original(project: Project, id: str, label: str) -> Path:
+    """Return the file of a gathered picture."""
+    return next(iter(sorted((project.raw / label).glob(f"{id}.*"))))
+
+
+def lying(project: Project, id: str) -> list[Path]:
+    """Return where a picture lies in images/, in whatever folder, also one that is no label any more."""
+    folders = sorted(project.images.iterdir()) if project.images.is_dir() else []
+    return [path for folder in folders if (path := folder / f"{id}.jpg").is_file()]
+
+
+def _two_labels(others: Iterable[str]) -> str:
+    """Return the reason for a picture of which nobody can tell the label."""
+    return f"the same picture came under two labels: also {', '.join(map(repr, others))}"
 
 
 def raw_files(project: Project) -> list[Path]:
@@ -139,8 +232,7 @@ def raw_files(project: Project) -> list[Path]:
 
 def judge_new(project: Project) -> tuple[int, int]:
     """Judge what the tables don't know yet; return how many were added and how many set aside."""
-    known = {row["id"]: row["label"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
-    settled = {(row["id"], row["label"]) for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)}
+    tables = _Tables(project)
     labels_of: dict[str, list[str]] = {}
     for path in raw_files(project):
         labels_of.setdefault(path.stem, []).append(path.parent.name)
@@ -148,18 +240,23 @@ def judge_new(project: Project) -> tuple[int, int]:
     fresh, copy_of = [], {}
     for path in raw_files(project):
         id, label = path.stem, path.parent.name
-        if (id, label) in settled or known.get(id) == label:
+        if (id, label) in tables.settled or tables.label_of.get(id) == label:
             continue
         fresh.append(path)
-        if id in known:
-            copy_of[id, label] = f"the same picture is already under {known[id]!r}"
+        if id in tables.label_of:
+            now = [there.parent.name for there in lying(project, id)]
+            before = f"the same picture was under {tables.label_of[id]!r} before"
+            copy_of[id, label] = f"the same picture is already under {now[0]!r}" if now else before
         elif len(labels_of[id]) > 1:
-            others = ", ".join(repr(other) for other in labels_of[id] if other != label)
-            copy_of[id, label] = f"the same picture came under two labels: also {others}"
+            copy_of[id, label] = _two_labels(other for other in labels_of[id] if other != label)
 
     added = set_aside = 0
     for batch in _batches(_judged(fresh, copy_of), BATCH):
-        _record(project, batch)
+        for judged in batch:
+            # A copy without a row is what a killed run left, and a person may have moved it since.
+            if not judged.reason and not lying(project, judged.id):
+                write_new(project.images / judged.label / f"{judged.id}.jpg", judged.copy)
+        tables.add(batch)  # copies first: one without a row is found again, a row without one is not
         added += sum(not judged.reason for judged in batch)
         set_aside += sum(bool(judged.reason) for judged in batch)
     return added, set_aside
@@ -190,29 +287,12 @@ def _batches(items: Iterable, size: int) -> Iterator[list]:
         yield batch
 
 
-def _record(project: Project, batch: list[Judged]) -> None:
-    """Write training copies first, then the rows: a copy without a row is found again, a row without one is not."""
-    for judged in batch:
-        if not judged.reason:
-            write_new(project.images / judged.label / f"{judged.id}.jpg", judged.copy)
-    append_rows(project.table("pictures"), PICTURES_COLUMNS, [vars(j) for j in batch if not j.reason])
-    rejected = [vars(judged) | {"stage": "verify"} for judged in batch if judged.reason]
-    append_rows(project.table("rejected"), REJECTED_COLUMNS, rejected)
-
-
 def judge(path: Path) -> Judged:
     """Open a gathered file in full and decide: a training copy, or a reason to set it aside."""
     id, label = path.stem, path.parent.name
     try:
-        with Image.open(path) as image:
-            width, height = image.size  # before draft mode and turning
+        image, (width, height) = open_with_size(path, longest_side=LONGEST_SIDE)
         _refuse_shape(width, height)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, PictureError):
-            return Judged(id, label, reason=str(error))
-        width = height = 0  # open_picture finds the reason
-    try:
-        image = open_picture(path, longest_side=LONGEST_SIDE)
     except (PictureError, OSError) as error:
         return Judged(id, label, reason=str(error))
     grey = np.asarray(image.convert("L"), dtype=np.float32)
