@@ -142,7 +142,7 @@ def write_html(path: Path, notebook) -> None:
 
 def is_progress_bar(output) -> bool:
     """Return whether an output is a tqdm bar, which stands still at its first state in an executed copy."""
-    return WIDGET in output.get("data", {}) and "%|" in output["data"].get("text/plain", "")
+    return WIDGET in output.get("data", {}) and output["data"].get("text/plain", "").rstrip().endswith("/s]")
 
 
 def readable(output):

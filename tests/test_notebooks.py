@@ -89,6 +89,8 @@ def test_a_second_run_changes_no_file(tiny):
     assert [f"{n:02}_" in done.stdout for n in range(1, 9)] == [True] * 8
     assert len(list((tiny / "reports").glob("0?_*.html"))) == 8
     assert (tiny / "reports" / "02_verify.html").stat().st_size > 50_000
+    assert "Here stands a widget" not in (tiny / "reports" / "01_download.html").read_text(encoding="utf-8")
+    assert "Here stands a widget" in (tiny / "reports" / "06_clean.html").read_text(encoding="utf-8")
 
 
 def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):

@@ -267,5 +267,5 @@ def contact_sheet(
         top = gap + (n // columns) * (side + text_height + gap)
         sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
         if n < len(captions):
-            draw.text((left, top + side + 1), captions[n][: side // 6], fill=(40, 40, 40), font_size=11)
+            draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
     return sheet
