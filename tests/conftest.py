@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image, ImageDraw
 
 from utils.files import content_id, write_whole
 from utils.project import Project
+
+# No test measures time; where nobody watches, the same examples are tried at each run.
+settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("house")
 
 
 def draw_picture(seed: int, *, colour: str = "tomato", size: tuple[int, int] = (160, 120)) -> Image.Image:

@@ -42,7 +42,15 @@ from IPython.display import Image as InlineImage
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from utils.files import FieldguideError, make_folder, read_rows, require_writable, write_table, write_whole
+from utils.files import (
+    FieldguideError,
+    make_folder,
+    read_rows,
+    remove_leftovers,
+    require_writable,
+    write_table,
+    write_whole,
+)
 from utils.project import REJECTED_COLUMNS, Project
 
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
@@ -229,6 +237,7 @@ def fine_tune(
         if is_trained(project) and checkpoint["recipe"] == recipe:
             return loaded_round(project, learn, checkpoint)
         require_writable(project.models)  # better said now than after an hour of training
+        remove_leftovers(project.models)
     record = TrainingRecord()
     with no_random(seed):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
