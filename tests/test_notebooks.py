@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 from conftest import draw_picture, tree
@@ -115,7 +116,10 @@ def test_ctrl_c_ends_in_one_sentence(tmp_path):
     environment = os.environ | {"PROJECT": str(tmp_path / "project.toml")}
     command = [sys.executable, "notebooks/run.py", "--reports", str(tmp_path / "reports")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, start_new_session=True, **pipes)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background inherits deafness
+    process = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environment, start_new_session=True, preexec_fn=heard, **pipes
+    )
     assert process.stdout.readline().startswith("tiny")
     for _ in range(600):  # until the kernel has begun to gather
         if (tmp_path / "data").exists():

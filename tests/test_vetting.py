@@ -91,7 +91,7 @@ def test_other_networks_pass(arch, _learner, tmp_path):
 
 def hostile(sentinel: Path) -> dict[str, tuple[bytes, str]]:
     """Return hostile pickles by kind, each with what the refusal must name; run, most would make `sentinel`."""
-    command = f"{sys.executable} -c \"open({str(sentinel)!r}, 'w')\""
+    command = f'"{sys.executable}" -c "open({str(sentinel)!r}, \'w\')"'
     code = f"open({str(sentinel)!r}, 'w')"
     text = b"X" + len(command.encode()).to_bytes(4, "little") + command.encode()
 
