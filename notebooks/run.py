@@ -169,6 +169,9 @@ def summary(project: Project) -> list[str]:
             f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
         )
     shares = accuracy_against_truth(project, read_predictions(project)) if evaluation else ()
+    if evaluation:
+        guess = read_predictions(project).label.value_counts(normalize=True).max()
+        lines.append(f"           {guess:.1%} would be right by always naming the most frequent label")
     if len(shares):
         truth = shares.loc["what the pictures show", "accuracy against"]
         lines.append(f"           {truth:.1%} against what the drawn pictures really show")
@@ -179,6 +182,8 @@ def summary(project: Project) -> list[str]:
             [shown(Path(sys.executable)), "-m", "utils.inference", shown(project.models / "export.pkl")]
         )
         lines.append(f"try it     {command} PHOTO...")
+    if evaluation and not project.table("corrections").exists():
+        lines.append("next       make lab, and look at the first suspects in 06_clean: some labels may be wrong")
     return lines
 
 

@@ -29,7 +29,7 @@ def test_defaults_are_the_documented_ones(tmp_path):
     ("text", "says"),
     [
         ("epochs = 4" + LABELS, ["name", "add it"]),
-        ('name = "pets"\nepochz = 4' + LABELS, ["epochz", "4", "unknown"]),
+        ('name = "pets"\nepochz = 4' + LABELS, ["epochz", "4", "unknown", "did you mean epochs?"]),
         ('name = "pets"\nepochs = "4"' + LABELS, ["epochs", "'4'", "whole number"]),
         ('name = "pets"\nepochs = true' + LABELS, ["epochs", "True", "whole number"]),
         ('name = "pets"\nvalid = 20' + LABELS, ["valid", "20", "less than 1"]),

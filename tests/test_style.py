@@ -97,3 +97,9 @@ def test_the_conda_environment_installs_the_same_files():
     """environment.yml leaves the versions to requirements.txt and constraints.txt."""
     text = (REPOSITORY / "environment.yml").read_text()
     assert "- -r requirements.txt" in text and "- -c constraints.txt" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md", "models/README.md"])
+def test_no_figure_is_left_open(name):
+    """No placeholder stands where a measured figure belongs."""
+    assert re.findall(r"@[A-Z0-9]+@", (REPOSITORY / name).read_text(encoding="utf-8")) == []

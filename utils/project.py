@@ -11,6 +11,7 @@ import json
 import os
 import tomllib
 import unicodedata
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -338,7 +339,7 @@ def _subfolders(folder: Path) -> list[str]:
 
 HINTS = {
     "missing": "add it",
-    "extra_forbidden": "this key is unknown: correct its spelling, or remove it; README lists the keys",
+    "extra_forbidden": "correct its spelling, or remove it; README lists the keys",
     "int_type": "write a whole number, without quotes",
     "float_type": "write a number such as 0.2, without quotes",
     "string_type": 'write text in quotes, such as "resnet18"',
@@ -360,6 +361,9 @@ def _refusal(path: Path, error: ValidationError) -> str:
             }
         key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            near = get_close_matches(key, Project.model_fields, n=1)
+            message = "this key is unknown" + (f"; did you mean {near[0]}?" if near else "")
         value = "" if problem["type"] in ("missing", "value_error") else f" = {repr(problem['input'])[:60]}"
         hint = HINTS.get(problem["type"])
         sentence = f"{key}{value}: {message}" if key else message
