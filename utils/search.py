@@ -10,6 +10,7 @@ import json
 import math
 import os
 import random
+import textwrap
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -168,8 +169,9 @@ def _unfinished(search: str, trouble: _Trouble, results: list[ImageResult]) -> S
             "address: wait some minutes and run this cell again.",
             results,
         )
+    shortened = textwrap.shorten(str(trouble), 90, placeholder=" …")  # the clients quote their whole inner state
     return SearchUnreachable(
-        f"DuckDuckGo could not be reached for the search {search!r} ({trouble}); {so_far}. Check the network "
+        f"DuckDuckGo could not be reached for the search {search!r} ({shortened}); {so_far}. Check the network "
         "connection (and DDGS_PROXY, behind a proxy) and run this cell again.",
         results,
     )
