@@ -233,8 +233,8 @@ def fine_tune(
     """
     recipe = training_recipe(learn, epochs=epochs, base_lr=base_lr, lr_mult=lr_mult, seed=seed)
     if project is not None:
-        checkpoint = read_checkpoint(project) or {}
-        if is_trained(project) and checkpoint["recipe"] == recipe:
+        checkpoint = read_checkpoint(project)
+        if is_current(project, checkpoint) and checkpoint["recipe"] == recipe:
             return loaded_round(project, learn, checkpoint)
         require_writable(project.models)  # better said now than after an hour of training
         remove_leftovers(project.models)
@@ -267,7 +267,7 @@ def training_recipe(learn: Learner, **options) -> dict[str, str]:
 
 def loaded_round(project: Project, learn: Learner, checkpoint: dict) -> pd.DataFrame:
     """Load a round that stands into the learner, show its curve, and return its history."""
-    load_weights(project, learn)
+    load_weights(project, learn, checkpoint)
     display(InlineImage(training_curve(checkpoint["history"])))
     return pd.DataFrame(checkpoint["history"])
 
@@ -381,15 +381,20 @@ def read_checkpoint(project: Project) -> dict | None:
 
 def is_trained(project: Project) -> bool:
     """Return whether learner.pth was trained on today's labels, split and settings."""
-    checkpoint = read_checkpoint(project)
-    return bool(checkpoint) and checkpoint["fingerprint"] == project.fingerprint()
+    return is_current(project, read_checkpoint(project))
+
+
+def is_current(project: Project, checkpoint: dict | None) -> bool:
+    """Return whether a checkpoint, where there is one, belongs to today's labels, split and settings."""
+    return checkpoint is not None and checkpoint["fingerprint"] == project.fingerprint()
 
 
 def training_status(project: Project) -> str:
     """Return one sentence: is there a model, and is it the one that today's labels and settings would give?"""
-    if read_checkpoint(project) is None:
+    checkpoint = read_checkpoint(project)
+    if checkpoint is None:
         return "No model yet: it is trained now."
-    if is_trained(project):
+    if is_current(project, checkpoint):
         return (
             "The model stands: labels, split and settings are those it was trained with. It is trained anew only if "
             "you change the cells below."
@@ -397,16 +402,15 @@ def training_status(project: Project) -> str:
     return "Labels, split or settings changed since the last training: a new round is trained now."
 
 
-def load_weights(project: Project, learn: Learner) -> Learner:
+def load_weights(project: Project, learn: Learner, checkpoint: dict | None) -> Learner:
     """
-    Load the trained weights into a learner.
+    Load the weights of a checkpoint (see `read_checkpoint`) into a learner.
 
     Raises
     ------
     FieldguideError
-        If there are none, or they belong to another network or other labels.
+        If there is none, or it belongs to another network or other labels.
     """
-    checkpoint = read_checkpoint(project)
     if checkpoint is None:
         raise FieldguideError(f"There is no trained model in {project.models}. Run 04 first.")
     if (checkpoint["arch"], checkpoint["labels"]) != (project.arch, list(project.labels)):
@@ -428,8 +432,9 @@ def load_trained(project: Project) -> Learner:
         If there is none, or labels, split or settings changed since.
     """
     learn = make_learner(project, image_dataloaders(project), pretrained=False)
-    load_weights(project, learn)
-    if not is_trained(project):
+    checkpoint = read_checkpoint(project)
+    load_weights(project, learn, checkpoint)
+    if not is_current(project, checkpoint):
         raise FieldguideError("Labels, split or settings changed since the model was trained. Run 04 again.")
     return learn
 
