@@ -55,6 +55,14 @@ def test_defaults_are_the_documented_ones(tmp_path):
         (f'name = "pets"\n[labels]\ncat = ["{"x" * 600}"]\ndog = ["dog"]', ["600 characters", "499"]),
         ('name = "pets"\nbroken' + LABELS, ["TOML", "line 2"]),
         ('name = "pets"\nsource = "nowhere"', ["nowhere", "no folder"]),
+        ('name = "pets"\nhonour_noai = "no"' + LABELS, ["honour_noai", "'no'", "true or false"]),
+        ('name = "pets"\nallowed_hosts = "nas.local"' + LABELS, ["allowed_hosts", "'nas.local'", "list"]),
+        ('name = "pets"\nallowed_hosts = ["http://nas.local"]' + LABELS, ["'http://nas.local'", "without http://"]),
+        ('name = "pets"\nallowed_hosts = ["nas:80"]' + LABELS, ["'nas:80'", "port"]),
+        ('name = "pets"\nlicense = "Public"' + LABELS, ["license", "did you mean license in the section [filters]?"]),
+        ('name = "pets"\n[filters]\nlicence = "Public"' + LABELS, ["filters.licence", "did you mean license?"]),
+        ('name = "pets"\n[filters]\nlicense = "free"' + LABELS, ["filters.license", "'free'", "'ModifyCommercially'"]),
+        ('name = "pets"\n[filters]\nregion = "Peru"' + LABELS, ["filters.region", "'Peru'", "uk-en"]),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path, text, says):
@@ -73,6 +81,16 @@ def test_photos_straight_in_the_source_are_told_where_to_go(tmp_path):
         load(tmp_path, 'name = "birds"\nsource = "photos"')
     assert f"{tmp_path / 'photos'}/<label>/" in str(refusal.value)
     assert "tilapia" not in str(refusal.value)
+
+
+def test_what_a_collection_may_ask_and_reach(tmp_path):
+    """Filters, allowed hosts and the noai switch are read; hosts in the form that addresses are compared in."""
+    text = 'name = "pets"\nallowed_hosts = ["NAS.local", "[::1]"]\nhonour_noai = false\n[filters]\nlicense = "Public"\n'
+    project = load(tmp_path, text + 'type = "photo"\nregion = "uk-en"' + LABELS)
+    assert (project.allowed_hosts, project.honour_noai) == (["nas.local", "::1"], False)
+    assert project.filters == {"license": "Public", "type": "photo", "region": "uk-en"}
+    plain = load(tmp_path, 'name = "pets"' + LABELS)
+    assert (plain.allowed_hosts, plain.honour_noai, plain.filters) == ([], True, {})
 
 
 @pytest.mark.parametrize("method", ["read_text", "is_file", "iterdir"])

@@ -31,12 +31,8 @@ from utils.files import (
     write_new,
 )
 from utils.pictures import FORMATS, extension
-from utils.project import Project, safe_name
+from utils.project import SOURCES_COLUMNS, Project, safe_name
 
-SOURCES_COLUMNS = (
-    *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
-    *("bytes", "width", "height", "fetched_at"),
-)
 BATCH = 16  # rows appended at once; a kill costs at most these, and they are done again
 WINDOW = 4  # pictures under way for each worker; their bytes wait in memory for their turn
 

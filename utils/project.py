@@ -9,6 +9,7 @@ what to do.
 import hashlib
 import json
 import os
+import re
 import tomllib
 import unicodedata
 from difflib import get_close_matches
@@ -16,12 +17,17 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from utils.files import FieldguideError, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH = "duckduckgo"
 SAMPLE = "sample"
+SOURCES_COLUMNS = (
+    *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
+    *("bytes", "width", "height", "fetched_at"),
+)
 PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
 REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
@@ -70,6 +76,18 @@ def safe_name(name: str) -> str:
     return name
 
 
+class Filters(TypedDict, total=False):
+    """What a search asks of its pictures: the keys of the section [filters], as `search` takes them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+
+    license: Literal["any", "Public", "Share", "ShareCommercially", "Modify", "ModifyCommercially"]
+    size: Literal["Small", "Medium", "Large", "Wallpaper"]
+    type: Literal["photo", "clipart", "gif", "transparent", "line"]
+    safesearch: Literal["on", "moderate", "off"]
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}-[a-z]{2,3}$")]
+
+
 class Project(BaseModel):
     """
     What a person wants told apart, and how: project.toml, validated. Its properties name every path.
@@ -96,6 +114,9 @@ class Project(BaseModel):
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
+    allowed_hosts: list[str] = []
+    honour_noai: bool = True
+    filters: Filters = {}
     labels: dict[str, list[str]] = {}
 
     @field_validator("name")
@@ -109,6 +130,15 @@ class Project(BaseModel):
         if not source or "" in ([source] if isinstance(source, str) else source):
             raise ValueError('name a source: "duckduckgo", "sample", a folder, or a list of these')
         return source
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, hosts: list[str]) -> list[str]:
+        bare = [host.removeprefix("[").removesuffix("]").lower() for host in hosts]
+        for host, given in zip(bare, hosts, strict=True):
+            if not host or re.search(r"[^\w.-]", host.replace(":", "") if host.count(":") > 1 else host):
+                raise ValueError(f"{given!r} is no host's name. Write it as in an address, without http:// and port")
+        return bare
 
     @field_validator("labels")
     @classmethod
@@ -346,7 +376,13 @@ HINTS = {
     "list_type": 'write a list, such as ["tilapia alive in water"]',
     "dict_type": "write it as a section of its own: [labels]",
     "literal_error": "write one of these",
-    "string_pattern_mismatch": "write the name of a torchvision model, such as resnet18",
+    "bool_type": "write true or false, without quotes",
+}
+HINTS_OF_KEYS = {
+    "arch": "write the name of a torchvision model, such as resnet18",
+    "filters": "write it as a section of its own: [filters]",
+    "filters.region": 'write country-language, such as "uk-en"; "wt-wt" is the whole world',
+    "allowed_hosts": 'write a list, such as ["photos.local"]',
 }
 
 
@@ -362,11 +398,20 @@ def _refusal(path: Path, error: ValidationError) -> str:
         key = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            near = get_close_matches(key, Project.model_fields, n=1)
-            message = "this key is unknown" + (f"; did you mean {near[0]}?" if near else "")
+            message = "this key is unknown" + _meant(key)
         value = "" if problem["type"] in ("missing", "value_error") else f" = {repr(problem['input'])[:60]}"
-        hint = HINTS.get(problem["type"])
+        told = message.endswith("?") or problem["type"] == "value_error"  # the message says what to do
+        hint = "" if told else HINTS_OF_KEYS.get(key) or HINTS.get(problem["type"])
         sentence = f"{key}{value}: {message}" if key else message
         sentences.append(sentence + (f"; {hint}" if hint else ""))
     unique = list(dict.fromkeys(sentences))
-    return f"{path}: " + "; and ".join(unique) + "."
+    return f"{path}: " + "; and ".join(unique).removesuffix("?") + ("?" if unique[-1].endswith("?") else ".")
+
+
+def _meant(key: str) -> str:
+    """Return a guess at what an unknown key was meant to be."""
+    section, _, name = key.rpartition(".")
+    if not section and name in Filters.__annotations__:
+        return f"; did you mean {name} in the section [filters]?"
+    near = get_close_matches(name, Filters.__annotations__ if section == "filters" else Project.model_fields, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
