@@ -138,8 +138,8 @@ def test_near_pairs_are_those_of_all_pairs(seed, count):
     """The banded search finds exactly the pairs that comparing all with all finds."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 2**64, count, dtype=np.uint64)
-    for n in range(1, count, 2):  # plant near ones, up to 10 bits away
-        flips = rng.choice(64, rng.integers(0, 11), replace=False)
+    for n in range(1, count, 2):  # plant near ones, up to 14 bits away
+        flips = rng.choice(64, rng.integers(0, 15), replace=False)
         codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
     expected = {
         (i, j)
@@ -150,13 +150,23 @@ def test_near_pairs_are_those_of_all_pairs(seed, count):
     assert {tuple(sorted(pair)) for pair in near_pairs(codes)} == expected
 
 
-def test_near_copies_share_a_group_and_others_do_not(make_project, fill_raw):
-    """A picture saved smaller and at lower quality is found; unlike pictures stay apart."""
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda image: picture_bytes(image, quality=50),
+        lambda image: picture_bytes(image.resize((200, 150)), quality=80),
+        lambda image: picture_bytes(image.crop((16, 12, 400, 300)), quality=80),
+        lambda image: picture_bytes(image.crop((4, 4, 396, 297)).resize((260, 195)), "WEBP", quality=60),
+    ],
+    ids=["re-encoded", "resized", "cropped by 4 %", "all three"],
+)
+def test_near_copies_share_a_group_and_others_do_not(make_project, fill_raw, copied):
+    """A picture saved anew, smaller, slightly cropped or all of it is found; unlike pictures stay apart."""
     project = make_project()
     fill_raw(project, 8)
     image = draw_picture(901, size=(400, 300))
     first = put_raw(project, "cat", picture_bytes(image, quality=95))
-    second = put_raw(project, "cat", picture_bytes(image.crop((4, 4, 396, 297)).resize((260, 195)), quality=60))
+    second = put_raw(project, "cat", copied(image))
     verify_images(project)
     groups = near_copy_groups(project)
     assert groups[first] == groups[second]

@@ -19,7 +19,9 @@ import pandas as pd
 from utils.files import FieldguideError, append_rows, locked, read_rows, write_whole
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, Project
 
-NEAR = 6  # bits of 64 in which the perceptual hashes of near-copies may differ; unlike pictures differ in 8 or more
+# Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 in 100 are within 10
+# of themselves cropped by 4 % (71 to 87 within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
+NEAR = 10
 
 
 class LabelTooSmall(FieldguideError):
@@ -160,8 +162,8 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[tuple[int, in
     """
     Yield pairs of positions whose 64-bit codes differ in at most `near` bits.
 
-    Two codes within 6 bits agree exactly in one of 7 bands of 9 or 10 bits (pigeonhole), so only codes that
-    share a band are compared.
+    Two codes within n bits agree exactly in one of n + 1 bands of their bits (pigeonhole), so only codes that share a
+    band are compared.
 
     Parameters
     ----------
