@@ -19,6 +19,7 @@ from utils.split import (
     assign_sides,
     changed_settings,
     leak_warning,
+    linked,
     near_copy_groups,
     near_pairs,
     save_split,
@@ -147,7 +148,23 @@ def test_near_pairs_are_those_of_all_pairs(seed, count):
         for j in range(i + 1, count)
         if bin(int(codes[i]) ^ int(codes[j])).count("1") <= NEAR
     }
-    assert {tuple(sorted(pair)) for pair in near_pairs(codes)} == expected
+    assert {tuple(pair) for pairs in near_pairs(codes) for pair in pairs.tolist()} == expected
+
+
+@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 8))
+def test_what_is_linked_in_steps_shares_its_first_position(seed, count, spread):
+    """Equal codes, near codes and chains of them are found as by following every pair."""
+    rng = np.random.default_rng(seed)
+    codes = np.zeros(count, dtype=np.uint64)
+    for n in range(1, count):  # a walk, whose steps are near and whose ends need not be
+        step = np.bitwise_or.reduce(np.uint64(1) << rng.integers(0, 64, spread, dtype=np.uint64))
+        codes[n] = codes[rng.integers(n)] ^ step * np.uint64(rng.integers(2))
+    expected = list(range(count))
+    for _ in range(count):
+        for i in range(count):
+            near = [expected[j] for j in range(count) if int(codes[i] ^ codes[j]).bit_count() <= NEAR]
+            expected[i] = min(near)
+    assert linked(codes) == expected
 
 
 @pytest.mark.parametrize(
@@ -246,7 +263,7 @@ def test_what_left_the_training_set_keeps_its_near_copies_side(make_project, fil
 
 
 def test_near_copies_on_two_sides_are_said(make_project, fill_raw):
-    """A split.csv that was edited, or made before, may leak: a sentence names how many pairs, and one of them."""
+    """A split.csv that was edited, or made before, may leak: a sentence names how many, and two of them."""
     project = make_project()
     fill_raw(project, 12)
     first, second = (put_raw(project, "cat", data) for data in near_copies(901))
@@ -258,7 +275,7 @@ def test_near_copies_on_two_sides_are_said(make_project, fill_raw):
     other = "valid" if row.endswith("train") else "train"
     project.table("split").write_text(text.replace(row, f"{second},{first},{other}"))
     sentence = leak_warning(project)
-    assert sentence.startswith("1 pair") and first in sentence and second in sentence and f"({other})" in sentence
+    assert sentence.startswith("1 group ") and first in sentence and second in sentence and f"({other})" in sentence
 
 
 def test_counts_hold_a_label_of_any_name(make_project, fill_raw):

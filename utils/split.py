@@ -11,17 +11,20 @@ import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from utils.files import FieldguideError, append_rows, locked, read_rows, write_whole
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, Project
 
-# Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 in 100 are within 10
-# of themselves cropped by 4 % (71 to 87 within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
+# Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 % are within 10 of
+# themselves cropped by 4 % (71 to 87 % within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
 NEAR = 10
+CANDIDATES = 2_000_000  # pairs looked at together: 100 MB or so
 
 
 class LabelTooSmall(FieldguideError):
@@ -155,46 +158,67 @@ def near_copy_groups(project: Project) -> dict[str, str]:
         raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
     earlier = {id: group for id, (group, _) in project.split().items()}
     ids = sorted({*ids, *(id for id in earlier if id in hashes)})
-    return name_groups(ids, linked(near_pairs(_codes(ids, hashes)), len(ids)), earlier)
+    return name_groups(ids, linked(_codes(ids, hashes)), earlier)
 
 
-def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[tuple[int, int]]:
+def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     """
-    Yield pairs of positions whose 64-bit codes differ in at most `near` bits.
+    Yield pairs of positions whose 64-bit codes differ in at most `near` bits, the smaller first, as int arrays (M, 2).
 
-    Two codes within n bits agree exactly in one of n + 1 bands of their bits (pigeonhole), so only codes that share a
-    band are compared.
+    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole), so for
+    each band only the codes are compared whose band is so near: of random codes one in 500, not all with all. A pair
+    may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
 
     Parameters
     ----------
     codes : uint64 array (N,)
+        Each at most once, lest a thousand equal ones make a million pairs.
     """
-    edges = np.linspace(0, 64, near + 2).astype(int)
-    for low, high in pairwise(edges):
-        band = (codes >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
+    flips = [sum(1 << bit for bit in bits) for n in range(near // 4 + 1) for bits in combinations(range(16), n)]
+    for low in range(0, 64, 16):
+        band = (codes >> np.uint64(low) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.r_[True, np.diff(band[order]) != 0])
-        for bucket in np.split(order, starts[1:]):
-            for n, first in enumerate(bucket[:-1]):
-                rest = bucket[n + 1 :]
-                close = rest[np.bitwise_count(codes[rest] ^ codes[first]) <= near]
-                yield from ((int(first), int(second)) for second in close)
+        starts = np.searchsorted(band[order], np.arange(2**16 + 1))  # where each band's codes begin in `order`
+        for flip in flips:
+            other = band ^ flip
+            counts = np.where(other >= band, starts[other + 1] - starts[other], 0)  # each two bands once
+            for part in np.array_split(np.arange(len(codes)), counts.sum() // CANDIDATES + 1):
+                first = np.repeat(part, counts[part])
+                begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
+                second = order[np.arange(len(first)) + np.repeat(begins, counts[part])]
+                close = (np.bitwise_count(codes[first] ^ codes[second]) <= near) & (first != second)
+                if close.any():
+                    yield np.sort(np.stack([first[close], second[close]], axis=1), axis=1)
 
 
-def linked(pairs, count: int) -> list[int]:
-    """Return for each of `count` positions the smallest position it is linked with, directly or in steps."""
-    root = list(range(count))
+def linked(codes: np.ndarray) -> list[int]:
+    """
+    Return for each of N codes the first position that it is near to, directly or in steps.
 
-    def find(position: int) -> int:
-        while root[position] != position:
-            root[position] = root[root[position]]
-            position = root[position]
-        return position
+    >>> linked(np.array([0, 2**40 - 1, 1, 3], dtype=np.uint64))
+    [0, 1, 0, 0]
+    """
+    distinct, own = np.unique(codes, return_inverse=True)
+    links, size = [np.empty((0, 2), dtype=np.int64)], 0
+    for pairs in near_pairs(distinct):
+        links.append(pairs)
+        size += len(pairs)
+        if size > CANDIDATES:  # of thousands that are all near to each other, what links them is enough
+            links, size = [_spanning(links, len(distinct))], 0
+    roots = _spanning(links, len(distinct))[own, 1]
+    first = np.full(len(codes), len(codes))
+    np.minimum.at(first, roots, np.arange(len(codes)))
+    return first[roots].tolist()
 
-    for first, second in pairs:
-        low, high = sorted((find(first), find(second)))
-        root[high] = low
-    return [find(position) for position in range(count)]
+
+def _spanning(links: list[np.ndarray], count: int) -> np.ndarray:
+    """Return `count` pairs (M, 2) that link the same positions as `links` do: each with the first of its component."""
+    pairs = np.concatenate(links)
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, first, component = np.unique(
+        connected_components(graph, directed=False)[1], return_index=True, return_inverse=True
+    )
+    return np.stack([np.arange(count), first[component]], axis=1)
 
 
 def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) -> dict[str, str]:
@@ -263,21 +287,17 @@ def changed_settings(project: Project) -> str:
 
 def leak_warning(project: Project) -> str:
     """Return a sentence if near-copies of the training set stand on different sides, else an empty text."""
-    sides = project.sides()
-    hashes = _hashes(project)
-    ids = [id for id in sides if id in hashes]
-    pairs = {
-        tuple(sorted((ids[i], ids[j])))
-        for i, j in near_pairs(_codes(ids, hashes))  # a pair comes once a band that it shares
-        if sides[ids[i]] != sides[ids[j]]
-    }
-    if not pairs:
+    sides, hashes = project.sides(), _hashes(project)
+    ids = sorted(id for id in sides if id in hashes)
+    originals = [ids[root] for root in linked(_codes(ids, hashes))]
+    apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sides[first] != sides[id]]
+    if not apart:
         return ""
-    first, second = min(pairs)
+    (first, second), n = apart[0], len({first for first, _ in apart})
+    stand = "group of near-copies stands" if n == 1 else "groups of near-copies stand"
     return (
-        f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of near-copies stand on different sides, such as "
-        f"{first} ({sides[first]}) and {second} ({sides[second]}): the figures of 05 flatter the model. Delete one of "
-        "each pair in 06 or by hand."
+        f"{n} {stand} on different sides, such as {first} ({sides[first]}) and {second} ({sides[second]}): the figures "
+        "of 05 flatter the model. Keep one of each group, and delete the others in 06 or by hand."
     )
 
 

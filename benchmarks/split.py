@@ -1,0 +1,80 @@
+"""
+How long and how much memory stage 03 takes: near-copies found by bands of bits against comparing all with all.
+
+    python benchmarks/split.py
+
+Draws perceptual hashes (one in ten a near-copy of an earlier one) and labels, then groups and splits them as 03 does,
+for 10,000 and for 200,000 pictures. Both ways of finding near-copies run on the same 100,000 hashes and must agree.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from utils.split import NEAR, assign_sides, linked, name_groups, near_pairs  # noqa: E402
+
+LABELS = 10
+
+
+def main() -> None:
+    """Print the table."""
+    print("| | |\n|---|---|")
+    codes = hashes(100_000)
+    ours, found = timed(lambda: {tuple(pair) for pairs in near_pairs(codes) for pair in pairs.tolist()})
+    theirs, expected = timed(lambda: set(all_pairs(codes)))
+    if found != expected:
+        sys.exit("The two ways found different pairs; nothing was measured.")
+    figures = f"{theirs:.1f} s / {ours:.1f} s / {theirs / ours:.1f}×"
+    print(f"| near-copies among 100,000: all with all / by bands / ratio | {figures} |")
+    for count in (10_000, 200_000):
+        seconds, groups = timed(lambda count=count: split(count))
+        memory = psutil.Process().memory_info().rss / 1e9
+        print(
+            f"| {count:,} pictures, {groups:,} groups, from stored hashes to sides | {seconds:.1f} s, {memory:.2f} GB |"
+        )
+
+
+def timed(work) -> tuple[float, object]:
+    """Return the seconds that a function took, and what it returned."""
+    started = time.perf_counter()
+    result = work()
+    return time.perf_counter() - started, result
+
+
+def hashes(count: int, seed: int = 0) -> np.ndarray:
+    """Return N hashes, uint64 (N,), of which one in ten differs from an earlier one in up to `NEAR` bits."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    for n in range(10, count, 10):
+        flips = rng.choice(64, rng.integers(0, NEAR + 1), replace=False).astype(np.uint64)
+        codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=np.uint64(0))
+    return codes
+
+
+def all_pairs(codes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the same pairs as `near_pairs`, found by comparing each with all that follow."""
+    for n, code in enumerate(codes[:-1]):
+        for other in np.flatnonzero(np.bitwise_count(codes[n + 1 :] ^ code) <= NEAR):
+            yield n, n + 1 + int(other)
+
+
+def split(count: int) -> int:
+    """Group and split `count` pictures as 03 does; return the number of groups."""
+    codes = hashes(count)
+    ids = [f"{n:016x}" for n in range(count)]
+    groups = name_groups(ids, linked(codes), {})
+    sides = assign_sides(groups, {id: f"label {n % LABELS}" for n, id in enumerate(ids)})
+    if len(sides) != count:
+        sys.exit(f"{count - len(sides)} pictures got no side; nothing was measured.")
+    return len(set(groups.values()))
+
+
+if __name__ == "__main__":
+    main()
