@@ -1,145 +1,26 @@
 """Fetching: a picture or the reason why not, in bounded time, from nowhere it should not be from."""
 
 import asyncio
-import io
+import ssl
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
+import tracemalloc
 
-import numpy as np
 import pytest
-from PIL import Image
+import trustme
+from hypothesis import given, strategies
+from standin_host import bomb, picture, serving, without_proxy
 
-from utils.fetch import Outcome, Rules, fetching
+from utils.fetch import Outcome, Rules, fetching, forbids_training, is_private, seconds_asked
 from utils.files import FieldguideError
 
 
-def picture(seed, kind="JPEG", side=64):
-    """A small picture as the bytes of a file; another seed is another picture."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# A host on this machine that answers as planned
-# ---------------------------------------------------------------------------------------------------------------
-
-
-class Host(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        self.connection.settimeout(10)
-        with suppress(OSError):
-            getattr(self, self.path.split("?")[0].split("/")[1].split("%")[0].split("+")[0], self.gone)()
-
-    def log_message(self, *args):
-        pass
-
-    def give(self, data, *, status=200, kind="image/jpeg", told=None, **headers):
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(data) if told is None else told))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def gone(self):
-        self.give(b"", status=404)
-
-    def photo(self):  # /photo/7: every number another picture
-        self.give(picture(int(self.path.split("/")[2].split("?")[0])))
-
-    def png(self):
-        self.give(picture(1, "PNG"), kind="application/octet-stream", Content_Disposition='attachment; filename="../x"')
-
-    def query(self):
-        self.give(picture(int(self.path.split("=")[1])))
-
-    def spaced(self):  # only the address with %20 is right
-        self.give(picture(2)) if self.path == "/spaced%20name.jpg" else self.gone()
-
-    def page(self):
-        self.give(b"<html>not here</html>", kind="text/html; charset=utf-8")
-
-    def empty(self):
-        self.give(b"")
-
-    def deleted(self):
-        self.give(b"", status=410)
-
-    def busy(self):  # twice busy, then well
-        again = self.server.asked.count(self.path) > 2
-        self.give(picture(3)) if again else self.give(b"", status=503)
-
-    def cut(self):
-        self.give(picture(4)[:500], told=5000)
-        self.close_connection = True
-
-    def large(self):
-        self.give(b"\xff" * 60_000)
-
-    def endless(self):
-        self.send_response(200)
-        self.end_headers()
-        while True:
-            self.wfile.write(b"\xff" * 60_000)
-
-    def drip(self):  # a good picture, if one waits for three seconds
-        self.send_response(200)
-        self.end_headers()
-        data = picture(6)
-        for n in range(60):
-            self.wfile.write(data[n : n + 1])
-            self.server.closing.wait(0.05)
-        self.wfile.write(data[60:])
-        self.close_connection = True
-
-    def hang(self):
-        self.server.closing.wait(300)
-
-    def dripping_header(self):
-        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-        while not self.server.closing.wait(0.05):
-            self.wfile.write(b"x")
-
-    def noai(self):
-        self.give(picture(5), X_Robots_Tag="noai, noimageai")
-
-    def redirect(self):  # /redirect?<where to>
-        self.give(b"", status=302, Location=self.path.split("?", 1)[1])
-
-
-@contextmanager
-def serving() -> Iterator[SimpleNamespace]:
-    """Serve as planned; url = "http://localhost:port", asked = the paths asked for."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Host)
-    server.daemon_threads = True
-    server.asked, server.closing = [], threading.Event()
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    port = server.server_address[1]
-    yield SimpleNamespace(url=f"http://localhost:{port}", port=port, asked=server.asked)
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
-
-
-def without_proxy(monkeypatch) -> None:
-    """Fetch directly, whatever this machine is set to."""
-    for name in ("http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
+def as_it_was_made(monkeypatch):
+    """Without the proxy of this machine, and with hardly a pause between two tries."""
     without_proxy(monkeypatch)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setattr("utils.fetch.PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -181,12 +62,12 @@ def test_query_string_belongs_to_the_address(host):
     "path, expected",
     [
         ("/nothing", ("failed", "HTTP 404")),
-        ("/deleted", ("failed", "HTTP 410")),
+        ("/status/410", ("failed", "HTTP 410")),
         ("/page", ("failed", "not a picture: text/html")),
         ("/empty", ("failed", "not a picture: empty")),
         ("/large", ("failed", "larger than 0.05 MB")),
         ("/endless", ("failed", "larger than 0.05 MB")),
-        ("/drip", ("failed", "not whole after 1 s")),
+        ("/dripping", ("failed", "not whole after 1 s")),
         ("/dripping_header", ("failed", "not whole after 1 s")),
         ("/noai", ("refused", "the site asks not to be used for training (noai)")),
         ("/redirect?file:///etc/passwd", ("refused", "file: address, not http or https")),
@@ -217,19 +98,73 @@ def test_only_web_addresses(url):
 def test_a_private_host_must_be_allowed_by_name(host):
     """The same picture is refused where its host is not named."""
     assert fetch(f"{host.url}/photo/1", hosts=[]) == [Outcome(b"", "refused", "private address localhost")]
-    assert host.asked == []
+    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert (host.server.connections, host.asked) == (1, ["/photo/2"])
 
 
 def test_a_name_that_leads_to_a_private_address(host, monkeypatch):
-    """A public-looking name is judged by what it resolves to."""
+    """A public-looking name is judged by what it resolves to, and not even connected to."""
+
+    async def home():
+        return [(2, 1, 6, "", ("127.0.0.1", 0))]
+
+    with monkeypatch.context() as names:
+        names_lead(names, home)
+        (outcome,) = fetch(f"http://pictures.example.org:{host.port}/photo/1")
+    assert outcome.reason == "private address 127.0.0.1 behind pictures.example.org"
+    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert (host.server.connections, host.asked) == (1, ["/photo/2"])
+
+
+def test_a_name_that_leads_elsewhere_the_second_time(host, monkeypatch):
+    """A name that was public when judged and is private when connected to is refused before a byte is sent."""
+    answers = iter(["93.184.216.34"])
+
+    async def turning():
+        return [(2, 1, 6, "", (next(answers, "127.0.0.1"), 0))]
+
+    names_lead(monkeypatch, turning)
+    (outcome,) = fetch(f"http://pictures.example.org:{host.port}/photo/1")
+    assert (outcome.status, outcome.reason) == ("refused", "private address 127.0.0.1 behind pictures.example.org")
+    assert host.asked == []
+
+
+def test_a_public_host_needs_no_permission(host, monkeypatch):
+    """What is public by its name, its address and its connection is fetched."""
 
     async def home():
         return [(2, 1, 6, "", ("127.0.0.1", 0))]
 
     names_lead(monkeypatch, home)
-    (outcome,) = fetch(f"http://pictures.example.org:{host.port}/photo/1")
-    assert outcome.reason == "private address 127.0.0.1 behind pictures.example.org"
-    assert host.asked == []
+    monkeypatch.setattr("utils.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    url = f"http://pictures.example.org:{host.port}"
+    assert fetch(*(f"{url}/photo/{n}" for n in (1, 2)), hosts=[]) == [Outcome(picture(1)), Outcome(picture(2))]
+
+
+@given(strategies.text())
+def test_no_header_is_too_odd(text):
+    """Whatever a host writes into a header is read as something or nothing."""
+    assert seconds_asked(text) >= 0
+    assert forbids_training([text]) in (True, False)
+
+
+@pytest.mark.parametrize("path", ["/noai", "/noimageai"])
+def test_noai_can_be_passed_over(host, path):
+    """With the switch off, a picture is fetched whatever its site wishes."""
+    (outcome,) = fetch(host.url + path, honour_noai=False)
+    assert outcome.status == "kept"
+
+
+@pytest.mark.parametrize("path", ["/gzip_bomb", "/endless", "/endless_chunks"])
+def test_no_more_is_held_than_is_allowed(host, path):
+    """Of a body that does not end, or inflates beyond the largest size, little more than that size is ever held."""
+    assert len(bomb()) < 100_000
+    tracemalloc.start()
+    (outcome,) = fetch(host.url + path, largest=1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (outcome.status, outcome.reason) == ("failed", "larger than 1 MB")
+    assert peak < 10_000_000
 
 
 def test_follows_a_redirect(host):
@@ -239,9 +174,9 @@ def test_follows_a_redirect(host):
 
 def test_asks_a_busy_host_again(host):
     """503 is asked again; 404 and 410 are not."""
-    outcomes = fetch(f"{host.url}/busy", f"{host.url}/nothing", f"{host.url}/deleted")
+    outcomes = fetch(f"{host.url}/busy", f"{host.url}/nothing", f"{host.url}/status/410")
     assert [outcome.status for outcome in outcomes] == ["kept", "failed", "failed"]
-    assert sorted(host.asked) == ["/busy", "/busy", "/busy", "/deleted", "/nothing"]
+    assert sorted(host.asked) == ["/busy", "/busy", "/busy", "/nothing", "/status/410"]
 
 
 def test_a_broken_off_body_is_no_picture(host):
@@ -271,6 +206,68 @@ def test_a_thumbnail_takes_the_place_of_a_failed_picture(host):
 
 
 # ---------------------------------------------------------------------------------------------------------------
+# What the machine is set to
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_is_asked(host, monkeypatch, name):
+    """A proxy resolves names, so none is looked up here; private addresses are refused all the same."""
+    monkeypatch.setenv(name, host.proxy if name == "HTTP_PROXY" else f"127.0.0.1:{host.port}")
+    outcomes = fetch("http://pictures.invalid/photo/1", "http://10.0.0.1/photo/1", "http://printer.local/photo/1")
+    assert outcomes == [
+        Outcome(picture(1)),
+        Outcome(b"", "refused", "private address 10.0.0.1"),
+        Outcome(b"", "refused", "private address printer.local"),
+    ]
+    assert host.asked == ["http://pictures.invalid/photo/1"]
+
+
+@pytest.mark.parametrize("name", ["localhost", "localhost:{port}", "*"])
+def test_no_proxy_leads_past_it(host, monkeypatch, name):
+    """A host that NO_PROXY names, with or without its port, is asked directly."""
+    monkeypatch.setenv("http_proxy", host.proxy)
+    assert fetch(f"{host.url}/photo/1") == [Outcome(picture(1))]
+    monkeypatch.setenv("NO_PROXY", name.format(port=host.port))
+    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert host.asked == [f"{host.url}/photo/1", "/photo/2"]
+
+
+def test_certificates_are_those_the_machine_trusts(tmp_path, monkeypatch):
+    """Through a tunnel as directly, https is trusted by the authorities that SSL_CERT_FILE names, and no others."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("pictures.example").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    with serving(tls) as host:
+        monkeypatch.setenv("https_proxy", host.proxy)
+        (stranger,) = fetch("https://pictures.example/photo/1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert fetch("https://pictures.example/photo/1") == [Outcome(picture(1))]
+        assert host.asked == ["CONNECT pictures.example:443"] * 2 + ["/photo/1"]
+    assert stranger.status == "failed" and "CERTIFICATE_VERIFY_FAILED" in stranger.reason
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("ALL_PROXY", "socks5://me:secret@proxy.example:1080", r"'proxy.example' is a SOCKS proxy.*httpx\[socks\]"),
+        ("HTTPS_PROXY", "gopher://me:secret@proxy.example", "cannot be used.*gopher.*Correct HTTP_PROXY"),
+        ("HTTP_PROXY", "http://proxy.example:port", "cannot be used.*port.*Correct HTTP_PROXY"),
+        ("SSL_CERT_FILE", "/no/such/file.pem", "SSL_CERT_FILE"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_told(monkeypatch, name, value, message):
+    """A proxy or certificate that will not do is an error to put right, without the password and without a trace."""
+    monkeypatch.setitem(sys.modules, "socksio", None)  # also where it is installed
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FieldguideError, match=message) as raised:
+        fetch("http://pictures.example/photo/1")
+    assert "secret" not in str(raised.value)
+    assert not [thread for thread in threading.enumerate() if thread.name == "fetch"]
+
+
+# ---------------------------------------------------------------------------------------------------------------
 # Many
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -280,6 +277,45 @@ def test_outcomes_come_in_the_order_asked(host):
     asked = [(path, f"{host.url}/{path}", "") for path in ("busy", "nothing", *(f"photo/{n}" for n in range(9)))]
     with fetching(asked, Rules(frozenset(["localhost"])), window=3) as outcomes:
         assert [path for path, _ in outcomes] == [path for path, _, _ in asked]
+
+
+def test_addresses_are_pulled_as_they_are_needed(host):
+    """No more pictures than the window are asked for ahead of the one that is handed over."""
+    pulled = []
+
+    def addresses():
+        for n in range(9):
+            pulled.append(n)
+            yield n, f"{host.url}/photo/{n}", ""
+
+    with fetching(addresses(), Rules(frozenset(["localhost"])), window=3) as outcomes:
+        assert [len(pulled) - n for n, _ in outcomes] == [3] * 7 + [2, 1]
+
+
+def test_a_search_that_fails_half_way_loses_nothing(host, monkeypatch):
+    """What came before the failure is fetched and told, dead hosts too; then the failure is raised."""
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
+
+    def addresses():
+        for n, url in enumerate([f"{host.url}/photo/1", "http://a.invalid/x.jpg", "http://b.invalid/x.jpg"]):
+            yield n, url, ""
+        raise FieldguideError("The search was refused.")
+
+    found = []
+    with (
+        pytest.raises(FieldguideError, match="The search was refused"),
+        fetching(addresses(), Rules(frozenset(["localhost"]))) as outcomes,
+    ):
+        for n, outcome in outcomes:
+            found.append((n, outcome.status, outcome.reason))
+    assert found == [(0, "kept", ""), (1, "failed", "no such host"), (2, "failed", "no such host")]
+
+
+def test_a_host_is_asked_for_four_at_a_time(host):
+    """Four at once, as eight fetches that are answered by fours show, and never a fifth."""
+    outcomes = fetch(*(f"{host.url}/together?{n}" for n in range(8)))
+    assert outcomes == [Outcome(picture(71))] * 8
+    assert host.server.crowd == 4
 
 
 def test_leaving_early_drops_what_is_under_way(host):
