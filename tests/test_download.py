@@ -1,7 +1,11 @@
 """Gathering: what is kept and noted, that nothing is done twice, and that nothing is lost."""
 
+import errno
+import itertools
+import os
+import subprocess
+import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,16 +15,18 @@ from test_fetch import picture, serving, without_proxy
 from utils import download, sample
 from utils.download import (
     SOURCES_COLUMNS,
+    WINDOW,
     Gathered,
     download_images,
-    folder_pictures,
-    folders_table,
     gathered_sample,
     kept_count,
+    reasons_table,
     save_pictures,
+    sources_table,
 )
-from utils.files import FieldguideError, content_id, read_rows
-from utils.project import Project
+from utils.files import FieldguideError, WriteError, content_id, read_rows
+from utils.project import REPOSITORY, Project
+from utils.search import SearchRefused
 
 
 @pytest.fixture
@@ -33,6 +39,24 @@ def project(tmp_path):
 def rows(project):
     """sources.csv without the time of day."""
     return [row | {"fetched_at": ""} for row in read_rows(project.table("sources"), SOURCES_COLUMNS)]
+
+
+def fetched(project, results, **options):
+    """Fetch as `fetch` does; return the rows that this added."""
+    before = len(rows(project))
+    report = fetch(project, results, **options)
+    found = rows(project)[before:]
+    assert report.added == len(found)
+    return found
+
+
+def saved(project, pictures, **options):
+    """Save as `save_pictures` does; return the rows that this added."""
+    before = len(rows(project))
+    report = save_pictures(project, pictures, **options)
+    found = rows(project)[before:]
+    assert report.added == len(found)
+    return found
 
 
 def files(folder):
@@ -70,13 +94,13 @@ def test_keeps_a_picture_and_where_it_is_from(project, host):
         query="cat",
         engine="ddgs",
     )
-    (row,) = fetch(project, [result]).rows
+    (row,) = fetched(project, [result])
     id = content_id(picture(1))
     assert files(project.raw) == {f"cat/{id}.jpg": picture(1)}
     told = {"id": id, "label": "cat", "query": "cat", "engine": "ddgs", "url": result.url, "title": "A cat"}
     told |= {"page_url": "https://example.org", "license": "Public", "status": "kept", "reason": ""}
     told |= {"bytes": str(len(picture(1))), "width": "72", "height": "64"}
-    assert rows(project) == [row | {"fetched_at": ""}] == [told | {"fetched_at": ""}]
+    assert row == told | {"fetched_at": ""}
 
 
 def test_name_and_extension_come_from_the_content(project, host):
@@ -88,14 +112,14 @@ def test_name_and_extension_come_from_the_content(project, host):
 @pytest.mark.parametrize("path", ["/redirect?/photo/1", "/spaced+name.jpg"])
 def test_a_row_keeps_the_address_as_given(project, host, path):
     """Wherever a picture was found in the end, its row holds the address that was asked for."""
-    (row,) = fetch(project, [host.url + path]).rows
+    (row,) = fetched(project, [host.url + path])
     assert (row["status"], row["url"]) == ("kept", host.url + path)
 
 
 def test_a_refused_or_failed_address_writes_nothing(project, host):
     """What gave no picture has a row with its reason, and no file."""
-    report = fetch(project, [f"{host.url}/page", "file:///etc/passwd"])
-    assert [(row["status"], row["reason"], row["id"], row["bytes"]) for row in report.rows] == [
+    found = fetched(project, [f"{host.url}/page", "file:///etc/passwd"])
+    assert [(row["status"], row["reason"], row["id"], row["bytes"]) for row in found] == [
         ("failed", "not a picture: text/html", "", ""),
         ("refused", "file: address, not http or https", "", ""),
     ]
@@ -108,8 +132,8 @@ def test_thumbnail_in_place_of_a_failed_picture(project, host):
         SimpleNamespace(url=f"{host.url}/nothing", thumbnail=f"{host.url}/photo/1"),
         SimpleNamespace(url=f"{host.url}/page", thumbnail=f"{host.url}/nothing"),
     ]
-    report = fetch(project, results)
-    assert [(row["status"], row["reason"], row["url"]) for row in report.rows] == [
+    found = fetched(project, results)
+    assert [(row["status"], row["reason"], row["url"]) for row in found] == [
         ("thumbnail", "HTTP 404", f"{host.url}/nothing"),
         ("failed", "not a picture: text/html", f"{host.url}/page"),
     ]
@@ -119,22 +143,22 @@ def test_thumbnail_in_place_of_a_failed_picture(project, host):
 def test_stops_at_the_number_wanted(project, host):
     """Exact copies do not count; a later run adds only what is missing; a finished one asks for nothing."""
     results = [f"{host.url}/photo/{n}" for n in (1, "1?copy", 2, 3, 4, 5, 6)]
-    first = fetch(project, results, wanted=2, workers=1)
-    assert [row["status"] for row in first.rows] == ["kept", "copy", "kept"]
-    assert first.rows[1]["reason"] == f"exact copy of {first.rows[0]['id']}"
-    second = fetch(project, results, wanted=4)
-    assert [row["url"] for row in second.rows] == results[3:5]
+    first = fetched(project, results, wanted=2, workers=1)
+    assert [row["status"] for row in first] == ["kept", "copy", "kept"]
+    assert first[1]["reason"] == f"exact copy of {first[0]['id']}"
+    second = fetched(project, results, wanted=4)
+    assert [row["url"] for row in second] == results[3:5]
     assert kept_count(project, "cat") == 4
     before = len(host.asked)
-    assert fetch(project, results, wanted=4).rows == [] and len(host.asked) == before
+    assert fetched(project, results, wanted=4) == [] and len(host.asked) == before
 
 
 def test_a_second_run_adds_nothing(project, host):
     """What has a row is not asked for again, whatever its status; also if it comes twice in one run."""
     results = [f"{host.url}/{path}" for path in ("photo/1", "nothing", "photo/2", "photo/1")]
-    assert len(fetch(project, results).rows) == 3
+    assert len(fetched(project, results)) == 3
     state, before = files(project.data), len(host.asked)
-    assert fetch(project, results).rows == []
+    assert fetched(project, results) == []
     assert (files(project.data), len(host.asked)) == (state, before)
 
 
@@ -178,26 +202,26 @@ def interrupted(monkeypatch, work, *, at):
 def test_interrupting_keeps_the_rows_of_what_is_there(project, host, monkeypatch):
     """Interrupted in the middle of a batch, every file has its row, and the next run can start at once."""
     plan = iter(range(100))
-    write = download.write_new
+    add = download.Shelf.add
 
     def stopped(*args):
         if next(plan) == 5:
             raise KeyboardInterrupt
-        return write(*args)
+        add(*args)
 
     results = [f"{host.url}/photo/{n}" for n in range(9)]
     with monkeypatch.context() as patch:
-        patch.setattr(download, "write_new", stopped)
+        patch.setattr(download.Shelf, "add", stopped)
         with pytest.raises(KeyboardInterrupt):
             fetch(project, results)
     assert {row["id"] for row in rows(project)} == {Path(name).stem for name in files(project.raw)}
-    assert len(fetch(project, results).rows) == 4
+    assert len(fetched(project, results)) == 4
 
 
 def test_what_is_still_under_way_is_dropped(project, host):
     """As soon as enough is there, hanging fetches are cancelled: no row of theirs, and no thread left behind."""
-    report = fetch(project, [f"{host.url}/photo/1", f"{host.url}/hang", f"{host.url}/hang?2"], wanted=1, deadline=300)
-    assert [row["status"] for row in report.rows] == ["kept"]
+    results = [f"{host.url}/photo/1", f"{host.url}/hang", f"{host.url}/hang?2"]
+    assert [row["status"] for row in fetched(project, results, wanted=1, deadline=300)] == ["kept"]
     assert not [thread for thread in threading.enumerate() if thread.name == "fetch"]
 
 
@@ -216,7 +240,7 @@ def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
 def test_stands_alone(tmp_path, host):
     """Any folder will do: its name is the label, and the table lies in it."""
     report = download_images([f"{host.url}/photo/1"], tmp_path / "some folder", allowed_hosts=["localhost"])
-    assert [row["label"] for row in report.rows] == ["some folder"]
+    assert dict(report.tally) == {("some folder", "kept", ""): 1}
     assert sorted(files(tmp_path / "some folder")) == [f"{content_id(picture(1))}.jpg", "sources.csv"]
 
 
@@ -230,127 +254,279 @@ def test_report_counts(project, host):
     assert len(empty.counts()) == 0 and len(empty.reasons()) == 0
 
 
+def test_reasons_of_all_runs(project, host):
+    """The table counts each kind of reason over the whole of sources.csv, with one address to look at."""
+    fetch(project, [f"{host.url}/{path}" for path in ("photo/1", "photo/1?a", "nothing", "page")])
+    fetch(project, [f"{host.url}/{path}" for path in ("nothing?2", "photo/1?b")] + ["http://10.0.0.1/a", "file:///b"])
+    assert reasons_table(project).values.tolist() == [
+        ["copy", "exact copy", 2, f"{host.url}/photo/1?a"],
+        ["failed", "HTTP 404", 2, f"{host.url}/nothing"],
+        ["failed", "not a picture: text/html", 1, f"{host.url}/page"],
+        ["refused", "file: address, not http or https", 1, "file:///b"],
+        ["refused", "private address", 1, "http://10.0.0.1/a"],
+    ]
+    assert sources_table(project).to_dict("index") == {"cat": {"copy": 2, "failed": 3, "kept": 1, "refused": 2}}
+
+
+def test_before_the_first_run_the_tables_are_empty(project):
+    """Nothing was asked for: no counts, no reasons, no error."""
+    assert (len(sources_table(project)), len(reasons_table(project)), kept_count(project, "cat")) == (0, 0, 0)
+
+
 # ---------------------------------------------------------------------------------------------------------------
-# save_pictures, the sample and folders
+# A search that is not over yet
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_search_that_is_refused_midway_loses_nothing(project, host):
+    """What it named before is fetched, written and rowed; then its own error is raised."""
+
+    def search():
+        yield from (f"{host.url}/photo/{n}" for n in range(10))
+        raise SearchRefused("Come back later.")
+
+    with pytest.raises(SearchRefused, match="Come back later"):
+        fetch(project, search(), wanted=100)
+    assert [row["status"] for row in rows(project)] == ["kept"] * 10
+    assert len(files(project.raw)) == 10
+
+
+def test_a_search_is_asked_no_further_than_needed(project, host):
+    """Results are pulled as they are fetched: a search without end is left as soon as enough is there."""
+    named = (f"{host.url}/photo/{n}" for n in itertools.count())
+    assert len(fetched(project, named, wanted=5, workers=2)) == 5
+    assert int(next(named).rsplit("/", 1)[1]) <= 5 + WINDOW * 2
+    assert kept_count(project, "cat") == 5
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Odd names and addresses
+# ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("label", ["морський огірок", "海参", "🦐 shrimp", "l'éléphant, gris"])
+def test_labels_of_any_script(project, host, label):
+    """A label's name is the folder's and the row's, whatever it is written in."""
+    project = project.model_copy(update={"labels": {label: ["x"], "cat": ["x"]}})
+    for added in (1, 0):
+        report = download_images([f"{host.url}/photo/1"], project.raw / label, allowed_hosts=["localhost"])
+        assert report.added == added
+    assert [row["label"] for row in rows(project)] == [label]
+    assert list(files(project.raw)) == [f"{label}/{content_id(picture(1))}.jpg"]
+    assert kept_count(project, label) == 1
+
+
+@pytest.mark.parametrize(
+    "odd", ['a,b;c="d"', "'", "a\nb", "a\r\n1,2,3", "\ud800", "\u2028", "é海", "%0A%22", "=1+1", "x" * 3000]
+)
+def test_addresses_of_any_form(project, host, odd):
+    """An address becomes one row on one line, and is known again in the next run, as it was given or as it is noted."""
+    url = f"{host.url}/photo/1?{odd}"
+    (row,) = fetched(project, [url])
+    assert len(project.table("sources").read_bytes().splitlines()) == 2
+    assert fetched(project, [url]) == fetched(project, [row["url"]]) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# A sources.csv that hands or editors changed
 # ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A source folder with two labels and what does not belong there."""
-    folder = tmp_path / "own photos"
-    for label, seeds in {"cat": (1, 2, 3), "dog": (4, 5)}.items():
-        (folder / label / "deeper").mkdir(parents=True)
-        for seed in seeds:
-            (folder / label / f"{seed}.jpg").write_bytes(picture(seed))
-        (folder / label / "deeper" / "9.jpg").write_bytes(picture(9))
-        (folder / label / ".hidden").write_bytes(b"x")
-    (folder / "cat" / "2 copy.jpg").write_bytes(picture(2))
-    (folder / "cat" / "notes.txt").write_bytes(b"three cats")
-    return folder
+def three(project, host):
+    """Addresses of three pictures that were fetched."""
+    results = [f"{host.url}/photo/{n}" for n in range(3)]
+    assert len(fetched(project, results, wanted=3)) == 3
+    return results
 
 
-def test_folder_is_copied_and_never_changed(project, folder):
-    """Photos are copied from the folder, by label; the folder stays as it is; a second run adds nothing."""
-    before = files(folder)
-    report = save_pictures(project, folder_pictures(folder, project.labels))
-    assert files(folder) == before
-    cats = {f"cat/{content_id(picture(n))}.jpg": picture(n) for n in (1, 2, 3)}
-    dogs = {f"dog/{content_id(picture(n))}.jpg": picture(n) for n in (4, 5)}
-    assert files(project.raw) == cats | dogs | {f"cat/{content_id(b'three cats')}.bin": b"three cats"}
-    assert [(Path(row["url"]).name, row["status"]) for row in report.rows] == [
-        *(("1.jpg", "kept"), ("2%20copy.jpg", "kept"), ("2.jpg", "copy"), ("3.jpg", "kept"), ("notes.txt", "kept")),
-        *(("4.jpg", "kept"), ("5.jpg", "kept")),
-    ]
+def line(number, change):
+    """Return what changes one line (the header is 1) of a text."""
+
+    def changed(text):
+        lines = text.splitlines(keepends=True)
+        lines[number - 1] = change(lines[number - 1])
+        return "".join(lines)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (line(1, lambda header: header.replace("label", "name")), "begins with 'id,name,.*expected 'id,label,"),
+        (line(1, lambda header: ""), "begins with '.*expected 'id,label,"),
+        (lambda text: text[:20], "begins with 'id,label,query,engin'"),
+        (line(3, lambda row: row.replace(",", "", 1)), "line 3: 13 fields where 14 are expected .*Repair or delete"),
+        (line(3, lambda row: "," + row), "line 3: 15 fields where 14 are expected .*Repair or delete"),
+        (line(2, lambda row: '"' + row), "line 2: .*Repair or delete"),
+        (lambda text: text.replace(",", ";"), "semicolons between its columns.*Save it again as CSV with commas"),
+        (lambda text: text.replace(",", "\t"), "tabs between its columns.*Save it again as CSV with commas"),
+        (lambda text: text.encode("utf-16"), "is not UTF-8 text.*Save it as CSV in UTF-8"),
+    ],
+    ids=["header", "no header", "cut header", "field less", "field more", "quote", "semicolons", "tabs", "utf-16"],
+)
+def test_a_table_spoilt_by_hand(project, host, three, change, says):
+    """One sentence says what is wrong and where, before anything is fetched; once put right, all is as it was."""
+    table, asked = project.table("sources"), len(host.asked)
+    whole = table.read_text(encoding="utf-8")
+    spoilt = change(whole)
+    table.write_bytes(spoilt if isinstance(spoilt, bytes) else spoilt.encode())
+    before = files(project.data)
+    for use in (lambda: fetch(project, [*three, f"{host.url}/photo/9"]), lambda: sources_table(project)):
+        with pytest.raises(FieldguideError, match=rf"sources\.csv.*{says}"):
+            use()
+    assert (files(project.data), len(host.asked)) == (before, asked)
+    table.write_text(whole, encoding="utf-8")
+    assert fetched(project, three, wanted=3) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\ufeff" + text.replace("\n", "\r\n"),
+        lambda text: text + "\n\n",
+    ],
+    ids=["mark", "CRLF", "mark and CRLF", "blank lines"],
+)
+def test_a_table_saved_by_a_spreadsheet(project, host, three, change):
+    """A byte-order mark, line ends of Windows and blank lines at the end change nothing."""
+    before, table = rows(project), project.table("sources")
+    table.write_bytes(change(table.read_text(encoding="utf-8")).encode())
+    assert fetched(project, three, wanted=3) == []
+    (new,) = fetched(project, [f"{host.url}/photo/9"])
+    assert rows(project) == [*before, new]
+
+
+@pytest.mark.parametrize(
+    ("left", "cut"),
+    [
+        (2, lambda text: text[:-100]),
+        (2, lambda text: text[:-3]),  # in the last field, which leaves as many fields as there should be
+        (2, lambda text: text[:-1]),
+        (1, lambda text: text[: text.index("photo/1")]),
+        (0, lambda text: text[: text.index("\n") + 1]),
+        (0, lambda text: text[: text.index("\n")]),
+        (0, lambda text: ""),
+        (0, lambda text: None),
+    ],
+    ids=["in a row", "in the last field", "line break", "two rows", "all rows", "behind the header", "all", "deleted"],
+)
+@pytest.mark.filterwarnings("ignore:.*no line break")
+def test_rows_that_were_lost_are_asked_for_again(project, host, three, left, cut):
+    """Their pictures lie there without telling where from: each is asked for once more, and is no copy of itself."""
+    whole, state, table = rows(project), files(project.raw), project.table("sources")
+    text = cut(table.read_text(encoding="utf-8"))
+    table.unlink() if text is None else table.write_bytes(text.encode())
+    assert kept_count(project, "cat") == left
+    asked = len(host.asked)
+    assert fetched(project, three, wanted=3) == whole[left:]
+    assert (rows(project), files(project.raw)) == (whole, state)
+    assert sorted(host.asked[asked:]) == [f"/photo/{n}" for n in range(left, 3)]
     assert kept_count(project, "cat") == 3
-    state = files(project.data)
-    assert save_pictures(project, folder_pictures(folder, project.labels)).rows == []
-    assert files(project.data) == state
 
 
-def test_folder_limit_counts_contents(project, folder):
-    """The limit is of distinct contents a label: a copy does not use it up."""
-    names = [p.title for p in folder_pictures(folder, ["cat", "dog"], limit=2)]
-    assert names == ["1.jpg", "2 copy.jpg", "4.jpg", "5.jpg"]
-    assert [p.title for p in folder_pictures(folder, ["cat"], limit=3)] == ["1.jpg", "2 copy.jpg", "2.jpg", "3.jpg"]
+# ---------------------------------------------------------------------------------------------------------------
+# A disk that takes no more
+# ---------------------------------------------------------------------------------------------------------------
 
 
-def test_folder_names_are_matched_in_any_unicode_form(project, tmp_path):
-    """A folder name typed on a Mac (letters and accents apart) is the same label."""
-    (tmp_path / "e\u0301le\u0301phant").mkdir()
-    (tmp_path / "e\u0301le\u0301phant" / "a.jpg").write_bytes(picture(1))
-    (found,) = folder_pictures(tmp_path, ["\u00e9l\u00e9phant"])
-    assert found.label == "\u00e9l\u00e9phant"
+@pytest.mark.parametrize("nth", [0, 2, 5, 9])
+def test_a_disk_that_fills_up(project, host, monkeypatch, tmp_path, nth):
+    """One sentence; no half file, no row without its picture; with space again, it ends where an unbroken run ends."""
+    results = [f"{host.url}/photo/{n}" for n in range(12)]
+    whole = project.model_copy(update={"data_dir": str(tmp_path / "whole")})
+    fetch(whole, results)
+    fsync, calls = os.fsync, itertools.count()
+
+    def full(handle):
+        if next(calls) >= nth:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "BATCH", 4)
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WriteError, match=r"Cannot write .*: the disk is full\. Free some space"):
+            fetch(project, results)
+    assert {row["id"] for row in rows(project)} <= {Path(name).stem for name in files(project.raw)}
+    assert all(Path(name).stem == content_id(data) for name, data in files(project.raw).items())
+    fetch(project, results)
+    assert rows(project) == rows(whole)
+    assert files(project.raw) == files(whole.raw)
 
 
-def test_folder_without_a_label_says_what_is_there(folder):
-    """A missing or empty label folder is named, together with those that are there."""
-    with pytest.raises(FieldguideError, match=r"no folder for the label 'cow'.*'cat', 'dog'"):
-        list(folder_pictures(folder, ["cat", "cow"]))
-    (folder / "cow" / "inner").mkdir(parents=True)
-    with pytest.raises(FieldguideError, match=r"cow holds no files"):
-        list(folder_pictures(folder, ["cow"]))
-    with pytest.raises(FieldguideError, match=r"no folder .*nowhere"):
-        list(folder_pictures(folder / "nowhere", ["cat"]))
+@pytest.mark.parametrize(("limit", "odd", "cannot"), [(12_000, ["png"], "raw/cat"), (7_000, [], "sources.csv")])
+def test_a_write_that_breaks_off_in_the_middle(project, host, limit, odd, cannot):
+    """The system takes the first bytes of a file and no more, of a large picture or of the table: nothing is lost."""
+    pytest.importorskip("resource")
+    assert len(picture(1)) < 7_000 and len(picture(1, "PNG")) > 12_000
+    paths = [*(f"photo/{n}" for n in range(30)), *odd, *(f"photo/{n}" for n in range(30, 70))]
+    results = [f"{host.url}/{path}" for path in paths]
+    work = (
+        "import resource, sys\n"
+        "from utils.download import download_images\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "download_images(sys.argv[2:], sys.argv[1], allowed_hosts=['localhost'])\n"
+    )
+    command = [sys.executable, "-c", work, str(project.raw / "cat"), *results]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert "utils.files.WriteError: Cannot write" in run.stderr and cannot in run.stderr.splitlines()[-1]
+    assert all(Path(name).stem == content_id(data) for name, data in files(project.raw).items())
+    assert {row["id"] for row in rows(project)} <= {Path(name).stem for name in files(project.raw)}
+    fetch(project, results)
+    assert [row["url"] for row in rows(project)] == results
+    assert len(files(project.raw)) == len(results)
 
 
-def test_folder_tells_what_it_does_not_take(project, folder, tmp_path, monkeypatch):
-    """Too large files and links out of the folder have a row with the reason, and stop nothing."""
-    (tmp_path / "secret.jpg").write_bytes(picture(8))
-    (folder / "dog" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
-    (folder / "dog" / "inner link.jpg").symlink_to(folder / "dog" / "4.jpg")
-    (folder / "dog" / "lost.jpg").symlink_to(folder / "nowhere.jpg")
-    (folder / "dog" / "large.tif").write_bytes(b"x" * 100_001)
-    monkeypatch.setattr(download, "LARGEST", 100_000)
-    report = save_pictures(project, folder_pictures(folder, ["dog"]))
-    assert {row["title"]: (row["status"], row["reason"]) for row in report.rows} == {
-        "4.jpg": ("kept", ""),
-        "5.jpg": ("kept", ""),
-        "inner link.jpg": ("copy", f"exact copy of {content_id(picture(4))}"),
-        "large.tif": ("failed", "larger than 0 MB"),
-        "link.jpg": ("failed", "a link that leads out of the source folder"),
-        "lost.jpg": ("failed", "not a file, or a link that leads nowhere"),
-    }
+@pytest.mark.parametrize(
+    ("number", "advice"), [(errno.EACCES, "this account may not write there"), (errno.EROFS, "that disk is read-only")]
+)
+def test_a_folder_that_may_not_be_written(project, host, monkeypatch, number, advice):
+    """It is said at once, before any site is asked for anything."""
+
+    def refused(self, *args, **options):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(Path, "touch", refused)
+    with pytest.raises(WriteError, match=rf"Cannot write .*cat: {advice}"):
+        fetch(project, [f"{host.url}/photo/1"])
+    assert host.asked == []
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# save_pictures, and the sample
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_sample_is_kept_with_its_faults(project):
     """The sample's files are kept byte for byte, the broken and the empty included, each under its label."""
     project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
     drawn = list(sample.sample_pictures(project.labels, per_label=10, seed=1))
-    report = save_pictures(project, gathered_sample(drawn), total=len(drawn))
-    assert len(report.rows) == len(drawn)
+    found = saved(project, gathered_sample(drawn), total=len(drawn))
+    assert len(found) == len(drawn)
     assert {(Path(name).parent.name, data) for name, data in files(project.raw).items()} == {
         (picture.label, picture.data) for picture in drawn
     }
-    assert any(row["id"] == "e3b0c44298fc1c14" and row["bytes"] == "0" for row in report.rows)
+    assert any(row["id"] == "e3b0c44298fc1c14" and row["bytes"] == "0" for row in found)
     assert any(name.endswith("/e3b0c44298fc1c14.bin") for name in files(project.raw))
-    assert {row["license"] for row in report.rows} == {"CC0-1.0 (drawn)"}
-
-
-@pytest.mark.parametrize("at", range(0, 8, 2))
-def test_killed_saving_is_completed(project, folder, monkeypatch, tmp_path, at):
-    """Killed between a file and its row, and run again, it ends where an unbroken run ends: no copies of itself."""
-    whole = project.model_copy(update={"data_dir": str(tmp_path / "whole")})
-    save_pictures(whole, folder_pictures(folder, whole.labels))
-    with suppress(pytest.fail.Exception):  # the last row was reached: nothing was left to interrupt
-        interrupted(monkeypatch, lambda: save_pictures(project, folder_pictures(folder, project.labels)), at=at)
-    save_pictures(project, folder_pictures(folder, project.labels))
-    assert rows(project) == rows(whole)
-    assert files(project.raw) == files(whole.raw)
+    assert {row["license"] for row in found} == {"CC0-1.0 (drawn)"}
 
 
 def test_the_same_picture_under_two_labels_is_kept_under_both(project):
     """A copy is one within its label: 02 judges between labels."""
-    report = save_pictures(project, [Gathered("cat", "x:1", picture(1)), Gathered("dog", "x:1", picture(1))])
-    assert [row["status"] for row in report.rows] == ["kept", "kept"]
+    found = saved(project, [Gathered("cat", "x:1", picture(1)), Gathered("dog", "x:1", picture(1))])
+    assert [row["status"] for row in found] == ["kept", "kept"]
     assert len(files(project.raw)) == 2
 
 
 def test_strange_text_is_stored_on_one_line(project):
     """Line breaks, quotes and broken Unicode in what the web tells neither tear a row nor bring it back twice."""
     strange = Gathered("cat", "http://a/\ud800\n,\"'", picture(1), title='a\r\n"b",\u2028c')
-    assert len(save_pictures(project, [strange]).rows) == 1
-    assert save_pictures(project, [strange]).rows == []
+    assert len(saved(project, [strange])) == 1
+    assert saved(project, [strange]) == []
     assert rows(project)[0]["title"] == 'a "b", c'
 
 
@@ -359,42 +535,6 @@ def test_a_label_that_leads_elsewhere_is_refused(project):
     with pytest.raises(FieldguideError, match="cannot be a folder name"):
         save_pictures(project, [Gathered("../dog", "x:1", picture(1))])
     assert not project.raw.exists()
-
-
-def test_a_photo_put_right_at_the_same_path_is_taken(project, folder, monkeypatch):
-    """What failed, or was half copied, is read again; the unchanged failure has one row, not one for each run."""
-    (folder / "dog" / "4.jpg").write_bytes(picture(4)[:500])
-    monkeypatch.setattr(download, "LARGEST", 100_000)
-    (folder / "dog" / "large.jpg").write_bytes(b"x" * 100_001)
-    save_pictures(project, folder_pictures(folder, ["dog"]))
-    assert save_pictures(project, folder_pictures(folder, ["dog"])).rows == []
-    (folder / "dog" / "4.jpg").write_bytes(picture(4))
-    (folder / "dog" / "large.jpg").write_bytes(picture(6))
-    report = save_pictures(project, folder_pictures(folder, ["dog"]))
-    assert [(row["title"], row["status"]) for row in report.rows] == [("4.jpg", "kept"), ("large.jpg", "kept")]
-    assert {content_id(picture(n)) for n in (4, 6)} <= {Path(name).stem for name in files(project.raw)}
-    assert save_pictures(project, folder_pictures(folder, ["dog"])).rows == []
-
-
-def test_beside_other_sources_a_folder_may_lack_labels(folder):
-    """A missing or empty label folder is passed over; one with none of the labels is still refused."""
-    (folder / "cow" / "inner").mkdir(parents=True)
-    found = folder_pictures(folder, ["bird", "cow", "dog"], complete=False)
-    assert [picture.title for picture in found] == ["4.jpg", "5.jpg"]
-    with pytest.raises(FieldguideError, match=r"no photos of any label.*'cat', 'cow', 'dog'"):
-        list(folder_pictures(folder, ["bird", "cow"], complete=False))
-
-
-def test_what_the_limit_leaves_out_is_told(project, folder):
-    """For each label, how many photos its folders hold and how many of them were taken."""
-    project = project.model_copy(update={"source": ["sample", str(folder)]})
-    save_pictures(project, folder_pictures(folder, project.labels, limit=2))
-    table = folders_table(project)
-    assert table.to_dict("index") == {
-        "cat": {"files in the folders": 5, "taken": 2},
-        "dog": {"files in the folders": 2, "taken": 2},
-    }
-    assert folders_table(project.model_copy(update={"source": "sample"})).empty
 
 
 def test_another_sample_adds_its_pictures(project):

@@ -98,7 +98,7 @@ def test_a_torn_last_line_is_dropped_and_then_overwritten(tmp_path_factory, data
     [
         ("name,text\n1,a\n", "begins with 'name,text'"),
         ("id,text\n1,a\n2\n", "line 3: 1 fields"),
-        ("id;text\n1;a\n", "begins with"),
+        ("id;text\n1;a\n", "semicolons between its columns"),
     ],
 )
 def test_a_table_broken_by_hand_is_named_with_its_line(tmp_path, text, says):
@@ -153,3 +153,87 @@ def test_two_writers_cannot_work_at_once(tmp_path):
 def test_an_error_shows_as_one_sentence_in_a_notebook():
     """IPython is given the message alone, without a traceback."""
     assert FieldguideError("Do this.")._render_traceback_() == ["FieldguideError: Do this."]
+
+
+def test_a_shelf_puts_files_in_their_places_together(tmp_path):
+    """Before it settles nothing has its name; afterwards everything has, in whatever folder."""
+    shelf = files.Shelf()
+    shelf.add(tmp_path / "a" / "1.jpg", b"1")
+    shelf.add(tmp_path / "b" / "2.jpg", b"2")
+    assert not list(tmp_path.glob("*/[!.]*"))
+    shelf.settle()
+    shelf.settle()
+    found = {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in tmp_path.glob("*/*")}
+    assert found == {"a/1.jpg": b"1", "b/2.jpg": b"2"}
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_shelf_that_cannot_settle_leaves_no_temporary_files(tmp_path, monkeypatch, call):
+    """What got its name keeps it, the rest is removed; the sentence names the file."""
+    shelf = files.Shelf()
+    for n in range(3):
+        shelf.add(tmp_path / f"{n}.jpg", b"x")
+    real, left = {"fsync": files.os.fsync, "replace": files.Path.replace}[call], [2]
+
+    def second(*args):
+        left[0] -= 1
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args)
+
+    monkeypatch.setattr({"fsync": files.os, "replace": files.Path}[call], call, second)
+    with pytest.raises(WriteError, match=r"[012]\.jpg: the disk is full"):
+        shelf.settle()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ([] if call == "fsync" else ["0.jpg"])
+
+
+def test_leftovers_are_ours_alone(tmp_path):
+    """Only names that a killed run leaves are removed, also below; other programs' hidden files stay."""
+    shelf = files.Shelf()
+    for folder in (tmp_path, tmp_path / "raw"):
+        shelf.add(folder / "1.jpg", b"x")
+        (folder / ".download.part").touch()
+        (folder / "0123456789abcdef.part.jpg").touch()
+    assert files.remove_leftovers(tmp_path, below=False) == 1
+    assert files.remove_leftovers(tmp_path) == 1
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("id,text\n1,a\n", "id,text\n1,a\n"),
+        ("id,text\n1,a\n2,b", "id,text\n1,a\n"),
+        ("id,text\n1,a\n2", "id,text\n1,a\n"),
+        ("\ufeffid,text\r\n1,a\r\n2", "\ufeffid,text\r\n1,a\r\n"),
+        ("id,text", "id,text\n"),
+        ("id,te", "id,te"),
+        ("name,text\n1", "name,text\n1"),
+        ("", ""),
+    ],
+)
+def test_mending_a_log(tmp_path, text, mended):
+    """A last line without a line break goes, a header without one gets it, and no strange file is touched."""
+    path = tmp_path / "log.csv"
+    path.write_bytes(text.encode())
+    files.mend_log(path, COLUMNS)
+    assert path.read_bytes().decode() == mended
+
+
+@pytest.mark.parametrize("length", [10, 8_191, 8_192, 8_193, 30_000])
+def test_a_torn_line_of_any_length(tmp_path, length):
+    """The last line break is found however far from the end it is."""
+    path = tmp_path / "log.csv"
+    append_rows(path, COLUMNS, [{"id": "1", "text": "b" * length}])
+    with path.open("a") as log:
+        log.write("2" * length)
+    append_rows(path, COLUMNS, [{"id": "3", "text": "c"}])
+    assert [row["id"] for row in read_rows(path, COLUMNS)] == ["1", "3"]
+
+
+def test_a_quote_does_not_reach_into_the_next_row(tmp_path):
+    """A row is one line: a quote that is not closed is an error of that line, and swallows no other."""
+    path = tmp_path / "log.csv"
+    path.write_text('id,text\n1,a\n2,"b\n3,c"\n')
+    with pytest.raises(FieldguideError, match=r"log\.csv, line 3: .*Repair or delete that line"):
+        read_rows(path, COLUMNS)

@@ -1,5 +1,5 @@
 """
-Stage 01, second half: fetches pictures, or takes them from a folder or the sample, with a row for each.
+Stage 01, second half: fetches pictures, or takes them from `folders` or the `sample`, with a row for each.
 
 Writes raw/<label>/<id>.<ext>, bytes as they came, named by their content, and sources.csv. The file is written
 first and its row after it, so that a run killed at any moment is completed by the next one: what has a row is not
@@ -7,13 +7,15 @@ asked for again, what has none is.
 """
 
 import io
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
-from unicodedata import normalize
 
 import pandas as pd
 from PIL import Image
@@ -23,18 +25,24 @@ from utils.fetch import LARGEST, Rules, fetching
 from utils.files import (
     LINE_BREAKS,
     FieldguideError,
+    Shelf,
     append_rows,
     content_id,
+    each_row,
     locked,
-    read_rows,
+    mend_log,
     remove_leftovers,
-    write_new,
+    require_writable,
+    visible_files,
 )
-from utils.pictures import FORMATS, extension
+from utils.pictures import EXTENSIONS, FORMATS
 from utils.project import SOURCES_COLUMNS, Project, safe_name
 
-BATCH = 16  # rows appended at once; a kill costs at most these, and they are done again
+BATCH = 16  # pictures and rows put on disk at once; a kill costs at most two such, and they are done again
 WINDOW = 4  # pictures under way for each worker; their bytes wait in memory for their turn
+TAKEN = ("kept", "thumbnail")  # the statuses of rows that stand for a file
+# What makes a reason one of its kind: an original's id, a host's address, a library's words, a size.
+DETAILS = re.compile(r" (\(|of [0-9a-f]{16}\b|behind ).*|(?<=private address ).*|^\d+×\d+ (?=pixels)")
 
 
 @dataclass(frozen=True)
@@ -54,20 +62,45 @@ class Gathered:
 
 @dataclass(frozen=True)
 class DownloadReport:
-    """What one run added to sources.csv: a dict of `SOURCES_COLUMNS` for each row."""
+    """What one run added to sources.csv: how many rows of each (label, status, kind of reason)."""
 
-    rows: list[dict[str, str]]
+    tally: Mapping[tuple[str, str, str], int]
+
+    @property
+    def added(self) -> int:
+        """How many rows."""
+        return sum(self.tally.values())
 
     def counts(self) -> pd.DataFrame:
         """Return how many pictures each label (row) has of each status (column)."""
-        table = pd.DataFrame(self.rows, columns=list(SOURCES_COLUMNS))
-        return pd.crosstab(table["label"], table["status"])
+        return _crosstab(self.tally)
 
     def reasons(self) -> pd.DataFrame:
         """Return how often each reason for not keeping a picture occurred, most frequent first."""
-        # An exact copy's reason names its original: without that, each would be a reason of its own.
-        reasons = Counter(row["reason"].split(" of ")[0] for row in self.rows if row["reason"])
-        return pd.DataFrame(sorted(reasons.items(), key=lambda item: (-item[1], item[0])), columns=["reason", "count"])
+        reasons: Counter[str] = Counter()
+        for (_, _, reason), count in self.tally.items():
+            reasons[reason] += count if reason else 0
+        found = sorted((+reasons).items(), key=lambda item: (-item[1], item[0]))
+        return pd.DataFrame(found, columns=["reason", "count"])
+
+
+def _crosstab(tally: Mapping[tuple[str, str, str], int]) -> pd.DataFrame:
+    """Return a table of counts, a row a label and a column a status; an empty one of nothing."""
+    labels, statuses = (sorted({key[n] for key in tally}) for n in (0, 1))
+    table = pd.DataFrame(0, index=pd.Index(labels, name="label"), columns=pd.Index(statuses, name="status"))
+    for (label, status, _), count in tally.items():
+        table.loc[label, status] += count
+    return table
+
+
+def _kind(reason: str) -> str:
+    """
+    Return a reason without its details.
+
+    >>> _kind("exact copy of e3b0c44298fc1c14"), _kind("private address 10.0.0.1 behind a.org"), _kind("HTTP 404")
+    ('exact copy', 'private address', 'HTTP 404')
+    """
+    return DETAILS.sub("", reason).strip()
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -76,80 +109,115 @@ class DownloadReport:
 
 
 class _Collection:
-    """The one writer of pictures and of their rows in `table`; knows what both held before."""
+    """The one writer of pictures and of their rows in `table`; of what both held before it keeps short keys alone."""
 
-    def __init__(self, table: Path):
-        rows = read_rows(table, SOURCES_COLUMNS)
+    def __init__(self, table: Path, writer: Executor):
         self.table = table
-        self.rows: list[dict[str, str]] = []
-        self.known = {(row["label"], row["url"]) for row in rows}
-        self.kept = {(row["label"], row["id"]) for row in rows if row["status"] in ("kept", "thumbnail")}
-        self.states = {(row["label"], row["url"], row["id"], row["reason"] * (not row["id"])) for row in rows}
-        self._pending: list[dict[str, str]] = []
+        self.tally: Counter[tuple[str, str, str]] = Counter()
+        self._asked: set[bytes] = set()  # (label, address)
+        self._kept: set[bytes] = set()  # (label, id)
+        self._states: set[bytes] = set()  # of files in folders, which can change: (label, address, id or problem)
         self._files: dict[Path, dict[str, bool]] = {}
+        self._shelf, self._rows = Shelf(), []
+        self._writer, self._under_way = writer, None
+        remove_leftovers(table.parent, below=False)
+        mend_log(table, SOURCES_COLUMNS)  # what a torn row was about is asked for again
+        for row in each_row(table, SOURCES_COLUMNS):
+            self._know(row)
+
+    def _know(self, row: Mapping[str, str]) -> None:
+        """Remember what a row says."""
+        self._asked.add(_key(row["label"], row["url"]))
+        if row["engine"] == "folder":
+            self._states.add(_key(row["label"], row["url"], row["id"] or row["reason"]))
+        if row["status"] in TAKEN:
+            self._kept.add(_key(row["label"], row["id"]))
 
     def has(self, label: str, url: str) -> bool:
         """Return whether this address was asked for under this label before."""
-        return (label, _plain(url)) in self.known
+        return _key(label, url) in self._asked
 
     def has_as_it_is(self, picture: Gathered) -> bool:
-        """Return whether there is a row of this address with this very content, or with this problem."""
-        id = "" if picture.problem else content_id(picture.data)
-        return (picture.label, _plain(picture.url), id, _plain(picture.problem)) in self.states
+        """Return whether there is a row of this file with this very content, or with this problem."""
+        return _key(picture.label, picture.url, picture.problem or content_id(picture.data)) in self._states
 
-    def files(self, folder: Path) -> dict[str, bool]:
+    def pictures(self, folder: Path, label: str) -> int:
+        """Return how many distinct pictures with a row lie in `folder`."""
+        return sum(good and _key(label, id) in self._kept for id, good in self._lying(folder).items())
+
+    def _lying(self, folder: Path) -> dict[str, bool]:
         """Return the ids of the files that lie in `folder`, and whether each has a known picture format."""
         if folder not in self._files:
             remove_leftovers(folder)
             self._files[folder] = _ids(folder)
         return self._files[folder]
 
-    def pictures(self, folder: Path) -> int:
-        """Return how many distinct pictures lie in `folder`."""
-        return sum(self.files(folder).values())
+    def add(self, folder: Path, picture: Gathered, *, status: str = "kept", reason: str = "") -> bool:
+        """
+        Write a picture and note its row, or the row that says why there is none.
 
-    def add(self, folder: Path, picture: Gathered, *, status: str = "kept", reason: str = "") -> None:
-        """Write a picture and note its row, or the row that says why there is none."""
-        facts = {"id": "", "bytes": "", "width": "", "height": ""}
-        if status in ("kept", "thumbnail"):
-            id, files = content_id(picture.data), self.files(folder)
-            width, height = _size(picture.data)
+        Return whether there is one distinct picture more.
+        """
+        facts, gained = {}, False
+        if status in TAKEN:
+            id, files = content_id(picture.data), self._lying(folder)
+            suffix, width, height = _header(picture.data)
             facts = {"id": id, "bytes": len(picture.data), "width": width, "height": height}
-            # A file without a row is what a killed run left: it is its own original.
-            if id in files and (picture.label, id) in self.kept:
+            # A file without a row is what a killed run left, or what lost its row: it is its own original.
+            if id in files and _key(picture.label, id) in self._kept:
                 status, reason = "copy", f"exact copy of {id}"
-            elif id not in files:
-                suffix = extension(picture.data)
-                write_new(folder / f"{id}.{suffix}", picture.data)
-                files[id] = suffix != "bin"
-        row = {name: getattr(picture, name) for name in ("label", "query", "engine", "url", "page_url", "title")}
-        row |= facts | {"license": picture.license, "status": status, "reason": reason}
-        row["fetched_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        row = {name: _plain(row[name]) for name in SOURCES_COLUMNS}
-        self.known.add((row["label"], row["url"]))
-        self.states.add((row["label"], row["url"], row["id"], row["reason"] * (not row["id"])))
-        if status in ("kept", "thumbnail"):
-            self.kept.add((row["label"], row["id"]))
-        self._pending.append(row)
-        if len(self._pending) >= BATCH:
+            else:
+                if id not in files:
+                    self._shelf.add(folder / f"{id}.{suffix}", picture.data)
+                    files[id] = suffix != "bin"
+                gained = files[id]
+        row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | facts
+        row |= {"status": status, "reason": reason, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
+        row = {name: _plain(value) for name, value in row.items()}
+        self._know(row)
+        self._rows.append(row)
+        if len(self._rows) >= BATCH:
             self.flush()
+        return gained
 
     def flush(self) -> None:
-        """Append the rows that wait."""
-        rows, self._pending = self._pending, []
+        """Have what waits put on disk, while the next pictures are fetched; wait for what was put there before."""
+        try:
+            self.wait()
+        finally:  # one batch that failed takes no other with it
+            shelf, rows, self._shelf, self._rows = self._shelf, self._rows, Shelf(), []
+            self._under_way = self._writer.submit(self._settle, shelf, rows)
+
+    def wait(self) -> None:
+        """Wait for what is being put on disk, and raise what went wrong there."""
+        under_way, self._under_way = self._under_way, None
+        if under_way:
+            under_way.result()
+
+    def _settle(self, shelf: Shelf, rows: list[dict[str, str]]) -> None:
+        """Put pictures on disk, and after them their rows."""
+        shelf.settle()
         append_rows(self.table, SOURCES_COLUMNS, rows)
-        self.rows += rows
+        self.tally.update((row["label"], row["status"], _kind(row["reason"])) for row in rows)
+
+
+def _key(*parts: str) -> bytes:
+    """Return 12 bytes that stand for some texts: thousands of addresses need not lie in memory to be known again."""
+    return blake2b("\n".join(map(_plain, parts)).encode(), digest_size=12).digest()
 
 
 @contextmanager
 def _collecting(table: Path) -> Iterator[_Collection]:
     """Hold the folder of `table` and write the last rows at the end, also when the work is interrupted."""
-    with locked(table.parent):
-        collection = _Collection(table)
+    with locked(table.parent), ThreadPoolExecutor(1) as writer:
+        collection = _Collection(table, writer)
         try:
             yield collection
         finally:
-            collection.flush()
+            try:
+                collection.flush()
+            finally:
+                collection.wait()
 
 
 def _plain(value) -> str:
@@ -157,30 +225,25 @@ def _plain(value) -> str:
     return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
 
 
-def _visible(folder: Path) -> list[Path]:
-    """Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
-
-
-def _size(data: bytes) -> tuple[int | str, int | str]:
-    """Return width and height in pixels from a picture's header, ("", "") where it is none."""
+def _header(data: bytes) -> tuple[str, int | str, int | str]:
+    """Return extension, width and height in pixels from a picture's header, ("bin", "", "") where it is none."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return image.size
+            return EXTENSIONS.get(image.format, image.format.lower()), *image.size
     except Exception:  # Pillow's parsers raise what they like on hostile bytes
-        return "", ""
+        return "bin", "", ""
 
 
 def _ids(folder: Path) -> dict[str, bool]:
     """Return the ids of the files in `folder`, and whether each has a known picture format; 02 judges how good."""
-    return {path.stem: path.suffix not in (".bin", ".csv") for path in _visible(folder)}
+    return {path.stem: path.suffix not in (".bin", ".csv") for path in visible_files(folder)}
 
 
 def kept_count(project: Project, label: str) -> int:
-    """Return how many distinct pictures of a label lie in raw/<label>."""
-    return sum(_ids(project.raw / label).values())
+    """Return how many distinct pictures of a label lie in raw/<label> and have a row that says where from."""
+    good = {id for id, known in _ids(project.raw / label).items() if known}
+    rows = each_row(project.table("sources"), SOURCES_COLUMNS)
+    return len(good & {row["id"] for row in rows if row["label"] == label and row["status"] in TAKEN})
 
 
 def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> DownloadReport:
@@ -213,12 +276,7 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
                     raise FieldguideError(f"{error}.") from error
                 status = "failed" if picture.problem else "kept"
                 collection.add(folder, picture, status=status, reason=picture.problem)
-    return DownloadReport(collection.rows)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The sample and folders
-# ---------------------------------------------------------------------------------------------------------------
+    return DownloadReport(collection.tally)
 
 
 def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
@@ -232,102 +290,6 @@ def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
             title=picture.name,
             license="CC0-1.0 (drawn)",
         )
-
-
-def folder_pictures(
-    folder: str | Path, labels: Iterable[str], *, limit: int | None = None, complete: bool = True
-) -> Iterator[Gathered]:
-    """
-    Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
-
-    What cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
-    Nothing in the folder is changed.
-
-    Parameters
-    ----------
-    folder : str or Path
-    labels : iterable of K labels
-        A sub-folder belongs to a label if their names are the same in Unicode's NFC form.
-    limit : int, optional
-        Distinct contents taken a label; the rest is left out. `folders_table` tells how many.
-    complete : bool
-        Whether the folder must hold every label; beside other sources one will do.
-
-    Raises
-    ------
-    FieldguideError
-        If a label has no sub-folder, or an empty one (or if all have none, where it need not be complete); before
-        anything is read.
-    """
-    folder = Path(folder).absolute()
-    files = {label: _label_files(folder, label, complete=complete) for label in labels}
-    if files and not any(files.values()):
-        raise FieldguideError(
-            f"There are no photos of any label in {folder}; there is {_names(_subfolders(folder))}. "
-            "Rename its folders, or correct [labels] or source in the project file."
-        )
-    for label, paths in files.items():
-        contents: set[str] = set()
-        for path in paths:
-            if limit is not None and len(contents) >= limit:
-                break
-            data, problem = _file_bytes(path, folder)
-            if not problem:
-                contents.add(content_id(data))
-            yield Gathered(label, path.as_uri(), data, engine="folder", title=path.name, problem=problem)
-
-
-def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
-    """Return the files of one label in a source folder; where there must be some, say what is missing."""
-    if not folder.is_dir():
-        raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
-    own = [path for path in _subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
-    own = [path for path in own if path.resolve().is_relative_to(folder.resolve())]
-    files = [path for subfolder in own for path in _visible(subfolder)]
-    if complete and not own:
-        raise FieldguideError(
-            f"There is no folder for the label {label!r} in {folder}; there is {_names(_subfolders(folder))}. "
-            "Rename that folder, or correct [labels] in the project file."
-        )
-    if complete and not files:
-        raise FieldguideError(f"The folder {own[0]} holds no files. Put photos of {label!r} straight into it.")
-    return files
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Return the folders in `folder`, sorted by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _names(paths: list[Path]) -> str:
-    """Return the names of folders as a sentence's part."""
-    return ", ".join(repr(path.name) for path in paths) or "no folder at all"
-
-
-def folders_table(project: Project) -> pd.DataFrame:
-    """Return how many files the source folders hold of each label (row), and how many of them were taken."""
-    rows = read_rows(project.table("sources"), SOURCES_COLUMNS)
-    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == "folder" and row["id"]}
-    counts = {}
-    for label in project.labels if project.folders else ():
-        urls = [p.as_uri() for folder in project.folders for p in _label_files(folder, label, complete=False)]
-        there = sum((label, _plain(url)) in taken for url in urls)
-        counts[label] = {"files in the folders": len(urls), "taken": there}
-    return pd.DataFrame.from_dict(counts, orient="index")
-
-
-def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:
-    """Return a file's bytes and "", or b"" and why it is not taken."""
-    try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return b"", "a link that leads out of the source folder"
-        if not path.is_file():
-            return b"", "not a file, or a link that leads nowhere"
-        if path.stat().st_size > LARGEST:
-            return b"", f"larger than {LARGEST // 1_000_000} MB"
-        return path.read_bytes(), ""
-    except OSError as error:
-        return b"", f"cannot be read: {error.strerror or error}"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -362,10 +324,12 @@ def download_images(
     Parameters
     ----------
     results : iterable of addresses, or of records with `url` and any of thumbnail, page_url, title, query, …
+        Taken from as fetching goes on. What it raises, such as a search that is refused midway, is raised here
+        after all that it gave before is on disk.
     dest : str or Path
         A folder; raw/<label> of a project.
     wanted : int, optional
-        Distinct pictures that `dest` shall hold, those of earlier runs included; stop there.
+        Distinct pictures that `dest` shall hold with a row each, those of earlier runs included; stop there.
     label : str, optional
         For the rows; by default the name of `dest`.
     sources : str or Path, optional
@@ -394,19 +358,19 @@ def download_images(
     hosts = frozenset(host.lower() for host in allowed_hosts)
     rules = Rules(hosts, deadline, workers, per_host, largest, honour_noai)
     with _collecting(Path(sources)) as collection, tqdm(total=wanted, desc=label[:40], unit="picture") as bar:
-        bar.update(collection.pictures(dest))
+        bar.update(collection.pictures(dest, label))
         missing = WINDOW * workers if wanted is None else wanted - bar.n
         if missing <= 0:
-            return DownloadReport(collection.rows)
+            return DownloadReport(collection.tally)
+        require_writable(dest)  # rather than after the first pictures were fetched
         addresses = _unknown((_gathered(result, label) for result in results), collection)
         with fetching(addresses, rules, window=max(workers, min(WINDOW * workers, missing))) as outcomes:
             for picture, outcome in outcomes:
                 picture = replace(picture, data=outcome.data)
-                collection.add(dest, picture, status=outcome.status, reason=outcome.reason)
-                bar.update(collection.pictures(dest) - bar.n)
+                bar.update(collection.add(dest, picture, status=outcome.status, reason=outcome.reason))
                 if wanted is not None and bar.n >= wanted:
                     break
-    return DownloadReport(collection.rows)
+    return DownloadReport(collection.tally)
 
 
 def _gathered(result, label: str) -> tuple[Gathered, str]:
@@ -430,5 +394,23 @@ def _unknown(pictures: Iterable[tuple[Gathered, str]], collection: _Collection) 
 
 def sources_table(project: Project) -> pd.DataFrame:
     """Return what became of every address asked for: a row a label, a column a status."""
-    rows = pd.DataFrame(read_rows(project.table("sources"), SOURCES_COLUMNS), columns=list(SOURCES_COLUMNS))
-    return pd.crosstab(rows.label, rows.status) if len(rows) else pd.DataFrame()
+    rows = each_row(project.table("sources"), SOURCES_COLUMNS)
+    return _crosstab(Counter((row["label"], row["status"], "") for row in rows))
+
+
+def reasons_table(project: Project) -> pd.DataFrame:
+    """
+    Return why addresses gave no picture of their own, most frequent first.
+
+    A row a status and reason: how many addresses of all labels, and one of them to look at.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    example: dict[tuple[str, str], str] = {}
+    for row in each_row(project.table("sources"), SOURCES_COLUMNS):
+        if row["reason"]:
+            kind = row["status"], _kind(row["reason"])
+            counts[kind] += 1
+            example.setdefault(kind, row["url"])
+    found = sorted(counts, key=lambda kind: (-counts[kind], kind))
+    columns = ["status", "reason", "count", "example"]
+    return pd.DataFrame([(*kind, counts[kind], example[kind]) for kind in found], columns=columns)

@@ -14,12 +14,15 @@ import re
 import secrets
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
 TEMPORARY = ".part"  # in the name of files that are still being written
+TOGETHER = 8  # files that the disk is asked for at the same time
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 
 ADVICE = {
@@ -28,6 +31,7 @@ ADVICE = {
     errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
     errno.EPERM: "this account may not write there. Change the folder's permissions, or name another in project.toml",
     errno.EROFS: "that disk is read-only. Name another folder in project.toml (data_dir, models_dir)",
+    errno.EFBIG: "the file is larger than that disk, or this account, may hold. Name another folder in project.toml",
     errno.ENAMETOOLONG: "the path is too long for this system. Move the project to a shorter one",
 }
 
@@ -88,6 +92,13 @@ def require_writable(folder: Path) -> None:
         probe.unlink()
 
 
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
@@ -127,9 +138,82 @@ def write_new(path: Path, data: bytes) -> bool:
     return True
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove the temporary files that a killed run left below `folder`; return how many."""
-    leftovers = sorted(folder.rglob(f".*{TEMPORARY}*"))
+class Shelf:
+    """
+    Many new files, written aside and put in their places together: whole, on disk, and with one wait for many.
+
+    What was not put in place when the process dies lies there as temporary files, for `remove_leftovers`.
+    """
+
+    def __init__(self):
+        self._aside: dict[Path, tuple[Path, BinaryIO]] = {}  # temporary file → its place, and itself still open
+        self._folders: set[Path] = set()
+
+    def add(self, path: Path, data: bytes) -> None:
+        """Write `data` to a temporary file beside `path`."""
+        if path.parent not in self._folders:
+            self._folders.add(make_folder(path.parent))
+        temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+        with explained(path):
+            file = temporary.open("xb")
+            self._aside[temporary] = path, file
+            try:
+                file.write(data)
+                file.flush()
+            except BaseException:
+                del self._aside[temporary]
+                _discard(temporary, file)
+                raise
+
+    def settle(self) -> None:
+        """Put all files in their places, or none of them that is not there yet when something goes wrong."""
+        if not self._aside:
+            return
+        aside, self._aside = self._aside, {}
+        left = dict(aside)
+        try:
+            # Asked at the same time, a file system settles many files in few turns of the disk: 4 times as quick.
+            with ThreadPoolExecutor(TOGETHER) as pool:
+                list(pool.map(_sync, *zip(*aside.values(), strict=True)))
+            for temporary, (path, _) in aside.items():
+                with explained(path):
+                    temporary.replace(path)
+                del left[temporary]
+            for folder in sorted({path.parent for path, _ in aside.values()}):
+                _sync_folder(folder)
+        finally:
+            for temporary, (_, file) in left.items():
+                _discard(temporary, file)
+
+
+def _sync(path: Path, file: BinaryIO) -> None:
+    """Wait until a file that will lie at `path` is on disk, and close it."""
+    with explained(path):
+        os.fsync(file.fileno())
+        file.close()
+
+
+def _discard(temporary: Path, file: BinaryIO) -> None:
+    """Close and remove a temporary file; on a full disk, closing writes again what is left and fails again."""
+    with suppress(OSError):
+        file.close()
+    temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk too, where the system can tell."""
+    with suppress(OSError):  # Windows opens no folders, some network drives sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path, *, below: bool = True) -> int:
+    """Remove the temporary files that a killed run left in `folder` and, mostly, below it; return how many."""
+    name = f".{'[0-9a-f]' * 16}{TEMPORARY}*"
+    leftovers = sorted(folder.rglob(name) if below else folder.glob(name))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)
@@ -169,12 +253,11 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
     with explained(path), path.open("rb+") as log:
-        data = log.read()
-        end = whole_lines(data)
-        if sentence := _unended(path, columns, data):
-            raise FieldguideError(sentence)
+        end, line = _last_line(log)
+        if _is_whole(columns, line):
+            raise FieldguideError(_unended(path))
         if not end:
-            _check_header(path, columns, _fields(data.decode("utf-8-sig", "replace")))
+            _check_header(path, columns, _fields(line))
         try:
             log.seek(end)
             log.truncate()
@@ -186,11 +269,6 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
             raise
 
 
-def whole_lines(data: bytes) -> int:
-    """Return the length of `data` up to and with its last line break."""
-    return data.rfind(b"\n") + 1
-
-
 def check_ended(path: Path, columns: Sequence[str]) -> None:
     """
     Refuse a table whose last line has all columns but no line break, as some editors save it; call before rewriting.
@@ -198,15 +276,52 @@ def check_ended(path: Path, columns: Sequence[str]) -> None:
     Such a line is most likely a person's whole row. It can't be told from one torn in its last field, so it is
     neither counted nor cut off.
     """
-    if path.exists() and (sentence := _unended(path, columns, path.read_bytes())):
-        raise FieldguideError(sentence)
+    if path.exists():
+        with path.open("rb") as log:
+            if _is_whole(columns, _last_line(log)[1]):
+                raise FieldguideError(_unended(path))
 
 
-def _unended(path: Path, columns: Sequence[str], data: bytes) -> str:
-    """Return what to do about a last line that has all columns but no line break, else an empty text."""
-    if len(_fields(data[whole_lines(data) :].decode("utf-8-sig", "replace"))) != len(columns):
-        return ""
-    number = data.count(b"\n") + 1
+def mend_log(path: Path, columns: Sequence[str]) -> None:
+    """
+    Cut off a last line without a line break, whole or not: for a log whose rows a machine can write again.
+
+    A header that lacks its line break gets it. What does not begin with the header stays as it is.
+    """
+    if path.exists():
+        with explained(path), path.open("rb+") as log:
+            header = log.readline()
+            if _fields(header.decode("utf-8-sig", "replace").rstrip("\r\n")) != list(columns):
+                return
+            end, line = _last_line(log)
+            if end and line:
+                log.truncate(end)
+            elif line:
+                log.seek(0, os.SEEK_END)
+                log.write(b"\n")
+
+
+def _last_line(log: BinaryIO) -> tuple[int, str]:
+    """Return where the last line break of an open log ends, and the text behind it, which is no whole line."""
+    end = log.seek(0, os.SEEK_END)
+    tail = b""
+    while b"\n" not in tail and len(tail) < end:
+        start = max(0, end - 2 * len(tail) - 8192)  # twice as far each time: a log without line breaks is no trap
+        log.seek(start)
+        tail = log.read(end - start)
+    line = tail[tail.rfind(b"\n") + 1 :]
+    return end - len(line), line.decode("utf-8-sig", "replace")
+
+
+def _is_whole(columns: Sequence[str], line: str) -> bool:
+    """Return whether a line that lacks its line break has all columns."""
+    return len(_fields(line)) == len(columns)
+
+
+def _unended(path: Path) -> str:
+    """Return what to do about a last line that has all columns but no line break."""
+    with path.open("rb") as log:
+        number = sum(1 for _ in log)
     return (
         f"{path}, line {number}: the last line has no line break at its end and is not counted. Open the file, press "
         "Enter at the end of that line if it is whole, delete it if it is not, and save."
@@ -222,11 +337,18 @@ def _fields(line: str) -> list[str]:
 
 
 def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
-    if list(fields) != list(columns):
-        raise FieldguideError(
-            f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
-            "Put the first line back, or move the file away to begin a new one."
-        )
+    if list(fields) == list(columns):
+        return
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if mark.join(fields).replace('"', "").split(mark) == list(columns):
+            raise FieldguideError(
+                f"{path} has {name} between its columns, as some spreadsheets save it. Save it again as CSV with "
+                "commas (and in UTF-8); nothing in it is lost."
+            )
+    raise FieldguideError(
+        f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
+        "Put the first line back, or move the file away to begin a new one."
+    )
 
 
 def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -240,29 +362,42 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     FieldguideError
         If the header is another one, or a row has another number of fields: a table edited by hand.
     """
+    return list(each_row(path, columns))
+
+
+def each_row(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield what `read_rows` returns, a row at a time: a long log never lies in memory as a whole."""
     if not path.exists():
-        return []
-    data = path.read_bytes()
-    if not data:
-        return []
-    if sentence := _unended(path, columns, data):
-        warnings.warn(sentence, stacklevel=2)
+        return
+    with path.open("rb") as file:
+        end, line = _last_line(file)
+    if _is_whole(columns, line):
+        warnings.warn(_unended(path), stacklevel=3)
+    with path.open(encoding="utf-8-sig", newline="\n") as file:  # spreadsheets put a mark in front
+        try:
+            for number, line in enumerate(file, start=1):
+                if end and not line.endswith("\n"):
+                    return  # torn
+                fields = _row_fields(path, number, line)
+                if number == 1:
+                    _check_header(path, columns, fields)
+                elif fields and len(fields) != len(columns):
+                    raise FieldguideError(
+                        f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "
+                        f"({','.join(fields)[:80]!r}). Repair or delete that line."
+                    )
+                elif fields:
+                    yield dict(zip(columns, fields, strict=True))
+        except UnicodeDecodeError as error:
+            raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
+
+
+def _row_fields(path: Path, number: int, line: str) -> list[str]:
+    """Return the fields of one whole line: a row is a line (see `csv_text`), and no quote reaches into the next."""
     try:
-        text = data[: whole_lines(data) or None].decode("utf-8-sig")  # spreadsheets put a mark in front
-    except UnicodeDecodeError as error:
-        raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
-    rows = []
-    for number, fields in enumerate(csv.reader(text.split("\n")), start=1):  # a row is a line: see csv_text
-        if number == 1:
-            _check_header(path, columns, fields)
-        if fields and len(fields) != len(columns):
-            raise FieldguideError(
-                f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "
-                f"({','.join(fields)[:80]!r}). Repair or delete that line."
-            )
-        if fields and number > 1:
-            rows.append(dict(zip(columns, fields, strict=True)))
-    return rows
+        return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+    except csv.Error as error:
+        raise FieldguideError(f"{path}, line {number}: {error} ({line[:80]!r}). Repair or delete that line.") from error
 
 
 @contextmanager
