@@ -1,16 +1,20 @@
 """02: what is kept, what is set aside and why; hands are welcome; nothing is done twice."""
 
+import errno
+import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import draw_picture, picture_bytes, put_raw, tree
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageDraw, ImageFilter, TiffImagePlugin
 
 from utils import verify
-from utils.files import FieldguideError, read_rows
-from utils.pictures import open_picture
-from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS
-from utils.verify import verify_images
+from utils.files import FieldguideError, append_rows, read_rows
+from utils.pictures import UnreadableError, contact_sheet, open_picture
+from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS
+from utils.verify import rejected_paths, take_back, verify_images
 
 
 def reasons(project):
@@ -303,6 +307,330 @@ def test_what_a_killed_run_left_half_written_is_removed(make_project, fill_raw):
     fill_raw(project, 2)
     for folder in (project.data, project.raw / "cat", project.data / "trash" / "dog"):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".0123.part.jpg").write_bytes(b"half")
+        (folder / ".0123456789abcdef.part.jpg").write_bytes(b"half")
     verify_images(project)
     assert list(project.data.rglob("*.part*")) == []
+
+
+# --- What is set aside, and what is not -------------------------------------------------------------------------------
+
+
+def notice(text="NO IMAGE"):
+    """Return what sites serve in place of a picture: letters on an even ground."""
+    image = Image.new("RGB", (400, 300), (235, 235, 235))
+    ImageDraw.Draw(image).text((60, 120), text, fill=(120, 120, 120), font_size=50)
+    return picture_bytes(image, "PNG")
+
+
+def note_sources(project, id, urls):
+    """Append a row to sources.csv for each address that a picture came from."""
+    rows = [
+        {"id": id, "label": "cat", "url": url, "status": "kept" if n == 0 else "copy"} for n, url in enumerate(urls)
+    ]
+    append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
+
+
+THREE = ("https://a.example.com/1", "https://b.example.org/2", "https://c.example.co.uk/3")
+
+
+def test_a_drawing_that_three_unrelated_sites_serve_is_a_placeholder(make_project, fill_raw):
+    """The reason counts the sites; under two labels it is a placeholder all the same."""
+    project = make_project()
+    fill_raw(project, 2)
+    id = put_raw(project, "cat", notice(), "png")
+    put_raw(project, "dog", notice(), "png")
+    note_sources(project, id, THREE)
+    report = verify_images(project)
+    assert set(report.rejected.reason) == {"a placeholder: 3 unrelated sites serve it"}
+    assert list(report.rejected.label) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("data", "urls"),
+    [
+        (notice(), (*THREE[:2], "https://z.example.org/other")),
+        (notice(), ("file:///a/1", "sample:b", "")),
+        (picture_bytes(draw_picture(77)), THREE),
+    ],
+)
+def test_what_few_sites_serve_or_is_a_photo_is_no_placeholder(make_project, fill_raw, data, urls):
+    """Two hosts of one site count once, folders not at all, and a photo that many sites show stays."""
+    project = make_project()
+    fill_raw(project, 2)
+    id = put_raw(project, "cat", data)
+    note_sources(project, id, urls)
+    assert verify_images(project).set_aside == 0 and id in project.pictures()
+
+
+def test_a_jpeg_cut_and_closed_is_set_aside_and_a_coarse_one_warned_of(make_project, fill_raw):
+    """The one lacks its lower part, the other only details."""
+    project = make_project()
+    fill_raw(project, 2)
+    whole = picture_bytes(draw_picture(6, size=(640, 480)), quality=95)
+    cut = put_raw(project, "cat", whole[: len(whole) // 2] + b"\xff\xd9")
+    whole = picture_bytes(draw_picture(7, size=(640, 480)), quality=95, progressive=True)
+    coarse = put_raw(project, "cat", whole[: len(whole) // 3] + b"\xff\xd9")
+    report = verify_images(project)
+    assert re.fullmatch(r"truncated: [4-6]\d% of its rows are missing at the bottom", reasons(project)[cut])
+    assert report.dubious["unfinished"] == [project.images / "cat" / f"{coarse}.jpg"]
+
+
+def test_near_copies_are_not_set_aside(make_project, fill_raw):
+    """Encoded anew, made smaller and cropped a little: 03 keeps them together by their hashes."""
+    project = make_project()
+    fill_raw(project, 2)
+    image = draw_picture(90, size=(640, 480))
+    near = [image, image.resize((320, 240)), image.crop((8, 6, 632, 474))]
+    ids = [put_raw(project, "cat", picture_bytes(one, quality=70)) for one in near]
+    assert verify_images(project).set_aside == 0
+    rows = {row["id"]: int(row["hash"], 16) for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+    assert max((rows[ids[0]] ^ rows[id]).bit_count() for id in ids) <= 6
+
+
+# --- Taking back ------------------------------------------------------------------------------------------------------
+
+FRAMES = picture_bytes(draw_picture(2), "GIF", save_all=True, append_images=[draw_picture(3)])
+ASIDE = {
+    "animated": FRAMES,
+    "small": picture_bytes(draw_picture(1, size=(50, 60))),
+    "narrow": picture_bytes(draw_picture(1, size=(700, 100))),
+    "flat": picture_bytes(Image.new("RGB", (200, 200), "teal")),
+    "cut": picture_bytes(draw_picture(6, size=(640, 480)), quality=95)[:20_000] + b"\xff\xd9",
+    "placeholder": notice(),
+}
+
+
+@pytest.fixture
+def with_aside(make_project, fill_raw):
+    """Return a project after 02 that has a picture of every kind of `ASIDE` set aside, and their ids by kind."""
+    project = make_project()
+    fill_raw(project, 2)
+    ids = {kind: put_raw(project, "cat", data) for kind, data in ASIDE.items()}
+    note_sources(project, ids["placeholder"], THREE)
+    assert verify_images(project).set_aside == len(ASIDE)
+    return project, ids
+
+
+@pytest.mark.parametrize("kind", ASIDE)
+def test_what_was_set_aside_can_be_taken_back(with_aside, kind):
+    """It has its copy and row, counts as set aside no more, and stays when 02 is run again."""
+    project, ids = with_aside
+    report = take_back(project, ids[kind])
+    assert (report.added, list(report.counts["set aside"])) == (1, [len(ASIDE) - 1, 0])
+    assert ids[kind] not in set(report.rejected.id)
+    with Image.open(project.pictures()[ids[kind]]) as copy:
+        assert (copy.format, copy.mode) == ("JPEG", "RGB")
+    state = tree(project.data)
+    assert verify_images(project).added == 0 and take_back(project, [ids[kind]]).added == 0
+    assert tree(project.data) == state
+
+
+def test_of_an_animation_the_first_frame_is_taken_back(with_aside):
+    """Asked for, it is a picture like any other."""
+    project, ids = with_aside
+    take_back(project, [ids["animated"]])
+    copy = np.asarray(open_picture(project.pictures()[ids["animated"]])).astype(int)
+    assert np.abs(copy - np.asarray(draw_picture(2))).mean() < 20 < np.abs(copy - np.asarray(draw_picture(3))).mean()
+
+
+def test_one_that_cannot_be_decoded_is_refused_and_nothing_is_half_done(with_aside):
+    """The sentence names id and reason, and the others were not taken back either."""
+    project, ids = with_aside
+    broken = put_raw(project, "dog", picture_bytes(draw_picture(9))[:900])
+    verify_images(project)
+    state = tree(project.data)
+    with pytest.raises(FieldguideError, match=rf"{broken} cannot be taken back: truncated"):
+        take_back(project, [ids["flat"], broken, ids["small"]])
+    with pytest.raises(FieldguideError, match=r"No picture '0123456789abcdef' was set aside"):
+        take_back(project, [ids["flat"], "0123456789abcdef"])
+    assert tree(project.data) == state
+
+
+def test_a_picture_of_two_labels_needs_its_label_said(make_project, fill_raw):
+    """Then it stands there, and is set aside under neither."""
+    project = make_project()
+    fill_raw(project, 2)
+    data = picture_bytes(draw_picture(77))
+    id = put_raw(project, "cat", data)
+    put_raw(project, "dog", data)
+    verify_images(project)
+    with pytest.raises(FieldguideError, match=r"came under 'cat' and 'dog'. Say which"):
+        take_back(project, [id])
+    with pytest.raises(FieldguideError, match="'cow' is no label"):
+        take_back(project, [id], label="cow")
+    report = take_back(project, [id], label="dog")
+    assert project.pictures()[id].parent.name == "dog" and len(report.rejected) == 0
+    state = tree(project.data)
+    verify_images(project)
+    assert tree(project.data) == state
+
+
+def test_a_newcomer_can_be_taken_back_once_the_known_one_is_gone(make_project, fill_raw):
+    """Accepted as cat, found again as dog, deleted by hand as cat: as dog it comes when asked."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    verify_images(project)
+    put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
+    assert len(verify_images(project).rejected) == 1
+    assert take_back(project, [id]).added == 0 and project.pictures()[id].parent.name == "cat"
+    project.pictures()[id].unlink()
+    report = take_back(project, [id])
+    assert project.pictures()[id].parent.name == "dog" and (report.added, len(report.rejected)) == (1, 0)
+    state = tree(project.data)
+    verify_images(project)
+    assert tree(project.data) == state
+
+
+@pytest.mark.parametrize("at", ["settle", "append_rows"])
+@pytest.mark.parametrize("next_run", ["verify", "take_back"])
+def test_taking_back_can_be_killed(with_aside, monkeypatch, at, next_run):
+    """Stopped before the copies or before their rows, either call completes it or leaves it undone, whole."""
+    project, ids = with_aside
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify if at == "append_rows" else verify.Shelf, at, stop)
+        with pytest.raises(KeyboardInterrupt):
+            take_back(project, ids.values())
+    report = verify_images(project) if next_run == "verify" else take_back(project, ids.values())
+    done = len(ids) if (at, next_run) != ("settle", "verify") else 0
+    assert report.added == done and len(report.rejected) == len(ids) - done
+    assert len(project.pictures()) == 4 + done and len(recorded(project)) == 4 + done
+    assert len(list(project.raw.rglob("*.*"))) == 4 + len(ids) and list(project.data.rglob("*.part*")) == []
+
+
+def test_a_placeholder_put_back_by_hand_stays(with_aside):
+    """Who copies it from raw/ to the label folder asks for it as well."""
+    project, ids = with_aside
+    (project.images / "dog" / f"{ids['small']}.jpg").write_bytes(ASIDE["small"])
+    report = verify_images(project)
+    assert report.added == 1 and ids["small"] not in set(report.rejected.id)
+
+
+# --- What the report says ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_set_aside_can_be_looked_at_by_its_reason(with_aside):
+    """Every reason has its files in raw/, each can be shown, and what was taken back is not among them."""
+    project, ids = with_aside
+    take_back(project, ids["flat"])
+    shown = rejected_paths(project)
+    expected = ["a placeholder", "animated or many pages", "extreme aspect", "too small", "truncated"]
+    assert sorted(shown) == expected
+    assert [path.stem for path in shown["too small"]] == [ids["small"]]
+    for paths in shown.values():
+        assert contact_sheet(paths, [path.stem for path in paths], side=32).size[0] > 32
+
+
+def test_warnings_are_told_by_kind_and_where_the_picture_lies_now(make_project, fill_raw):
+    """After a move by hand too, the paths lead to the pictures; all of one kind together, sorted."""
+    project = make_project()
+    fill_raw(project, 2)
+    dark = put_raw(project, "cat", picture_bytes(draw_picture(3).point(lambda value: value // 12)))
+    strip = put_raw(project, "cat", picture_bytes(draw_picture(5, size=(700, 200))))
+    blurred = draw_picture(4, size=(500, 400)).filter(ImageFilter.GaussianBlur(12))
+    blurred = put_raw(project, "dog", picture_bytes(blurred))
+    verify_images(project)
+    (project.images / "cat" / f"{strip}.jpg").rename(project.images / "dog" / f"{strip}.jpg")
+    report = verify_images(project)
+    assert report.dubious["narrow"] == [project.images / "dog" / f"{strip}.jpg"]
+    assert report.dubious["dark"] == [project.images / "cat" / f"{dark}.jpg"]
+    assert project.images / "dog" / f"{blurred}.jpg" in report.dubious["blurry"]
+    assert [row.label for row in report.warned.itertuples() if row.id == strip] == ["dog"]
+
+
+def test_files_that_01_did_not_put_into_raw_are_named_and_left_alone(make_project, fill_raw, tmp_path):
+    """A pipe is not waited for, a link not followed, a folder not opened, and an odd name is no id."""
+    project = make_project()
+    fill_raw(project, 2)
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(picture_bytes(draw_picture(60)))
+    os.mkfifo(project.raw / "cat" / "0123456789abcdef.jpg")
+    (project.raw / "cat" / "1123456789abcdef.jpg").symlink_to(secret)
+    (project.raw / "cat" / "2123456789abcdef.jpg").mkdir()
+    (project.raw / "cat" / "holiday.jpg").write_bytes(picture_bytes(draw_picture(61)))
+    report = verify_images(project)
+    assert (report.added, report.set_aside) == (4, 0)
+    (remark,) = [remark for remark in report.remarks if "did not come from 01" in remark]
+    assert remark.startswith("4 of what lies in") and str(Path("cat") / "0123456789abcdef.jpg") in remark
+
+
+# --- Where the system fails -------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_may_not_be_read_is_named_and_tried_again(make_project, fill_raw, monkeypatch):
+    """Without permission nothing is known of the picture: it is not set aside, and the next run takes it."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    real = verify.open_with_facts
+
+    def withheld(path, **options):
+        if path.stem == id:
+            raise UnreadableError("this account may not read the file")
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verify, "open_with_facts", withheld)
+        report = verify_images(project)
+    assert (report.added, report.set_aside) == (3, 0)
+    assert [remark for remark in report.remarks if f"cat/{id} (this account may not read" in remark]
+    assert verify_images(project).added == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_in_the_middle_loses_nothing(make_project, fill_raw, monkeypatch, number):
+    """The sentence says what to do; what was judged until then is kept, and the next run does the rest."""
+    full, whole = make_project(name="full"), make_project(name="whole")
+    for project in (full, whole):
+        fill_raw(project, 8)
+    synced, left = os.fsync, [14]
+
+    def failing(handle):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(number, os.strerror(number))
+        return synced(handle)
+
+    monkeypatch.setattr(verify, "BATCH", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(FieldguideError, match=r"the disk is full|read-only"):
+            verify_images(full)
+    assert 0 < len(recorded(full)) < 16 and len(recorded(full)) == len(full.pictures())
+    verify_images(full)
+    verify_images(whole)
+    assert tree(full.data) == tree(whole.data)
+
+
+def test_a_folder_where_a_copy_belongs_is_named(make_project, fill_raw):
+    """Nothing is noted that has no copy."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    (project.images / "cat" / f"{id}.jpg").mkdir(parents=True)
+    with pytest.raises(FieldguideError, match=rf"Cannot write .*{id}\.jpg"):
+        verify_images(project)
+    assert id not in recorded(project)
+
+
+def test_few_pictures_are_judged_ahead_of_the_writing(make_project, fill_raw, monkeypatch):
+    """However slow the disk, what waits in memory does not grow with the number of pictures."""
+    project = make_project()
+    fill_raw(project, 30)
+    judged, real = [], verify.judge
+    monkeypatch.setattr(verify, "judge", lambda path, **options: judged.append(path) or real(path, **options))
+    paths = verify.raw_files(project)
+    results = verify._judged(paths)
+    first = next(results)
+    assert first.id == paths[0].stem and len(judged) <= verify.UNDER_WAY + 1
+    assert [first.id, *(each.id for each in results)] == [path.stem for path in paths]
+
+
+def test_the_same_bytes_under_two_extensions_are_one_picture(make_project, fill_raw):
+    """One copy and one row."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    (project.raw / "cat" / f"{id}.jpeg").write_bytes((project.raw / "cat" / f"{id}.jpg").read_bytes())
+    verify_images(project)
+    assert recorded(project).count(id) == 1

@@ -7,9 +7,14 @@ which moves probabilities by up to 0.98 between training and use. Needs Pillow a
 that it can be copied into another program together with `inference` and `vetting`.
 """
 
+import codecs
+import errno
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +28,50 @@ JPEG_QUALITY = 92  # of a training copy
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 WHITE = (255, 255, 255)
+# A JPEG's segments: any marker but the stuffed zero, restarts and fill bytes, which stand inside the picture's data.
+SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+PROGRESSIVE, SCAN, END = b"\xff\xc2", b"\xff\xda", b"\xff\xd9"
+UNDECODED = 128  # the grey that libjpeg paints where a file that ends too early left it nothing to decode
+ORIENTATION = 0x0112  # EXIF
+OF_THE_SYSTEM = {errno.EIO, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN}
+# What arrives under a picture's name, by how its first kilobyte begins or what it holds.
+FOREIGN = (
+    (rb"<!doctype html|<html|<head|<body|<script", "but a web page (HTML)"),
+    (rb"<svg", "but a drawing of shapes (SVG)"),
+    (rb"\A%pdf-", "but a document (PDF)"),
+    (rb"\A....ftyp(hei|hev|mif1|msf1)", "in a format known here (HEIC); save it as JPEG"),
+    (rb"\A....ftyp|\A\x1a\x45\xdf\xa3", "but a video"),
+    (rb"\Apk\x03\x04|\A\x1f\x8b|\Arar!|\A7z\xbc\xaf", "but an archive (ZIP or the like)"),
+)
 
 
 class PictureError(ValueError):
     """A picture that cannot be read as one; the message is the reason, such as "truncated"."""
 
 
-def open_picture(picture, *, longest_side: int | None = None) -> Image.Image:
+class UnreadableError(PictureError):
+    """A file that the system did not hand over, such as one without permission: it says nothing of the picture."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """
+    A picture, and what its file says of it.
+
+    image : upright 8-bit RGB in sRGB
+    width, height : pixels as stored, before turning and reducing
+    missing : fraction of its rows, at the bottom, that the file ended before, [0, 1]
+    coarse : whether it ends before its last details, as a progressive JPEG cut short does
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    missing: float = 0.0
+    coarse: bool = False
+
+
+def open_picture(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Image.Image:
     """
     Open a picture as an upright 8-bit RGB image in sRGB.
 
@@ -38,6 +80,8 @@ def open_picture(picture, *, longest_side: int | None = None) -> Image.Image:
     picture : path, bytes, PIL image, or uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
     longest_side : int, optional
         Pixels. Larger pictures are reduced to it; smaller ones stay as they are.
+    first_frame : bool
+        Whether to take the first frame of an animation, or the first page of many, instead of refusing it.
 
     Raises
     ------
@@ -46,46 +90,83 @@ def open_picture(picture, *, longest_side: int | None = None) -> Image.Image:
     FileNotFoundError
         If the path leads nowhere.
     """
-    return open_with_size(picture, longest_side=longest_side)[0]
+    return open_with_facts(picture, longest_side=longest_side, first_frame=first_frame).image
 
 
-def open_with_size(picture, *, longest_side: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
-    """Open as `open_picture` does; return also width and height in pixels as stored, before turning and reducing."""
+def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Opened:
+    """Open as `open_picture` does, and return what else is known of the file."""
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
     if isinstance(picture, Image.Image):
         with _decoding("truncated or broken inside"):
-            return _bounded(to_rgb(picture), longest_side), picture.size
+            return Opened(_of_its_own(_bounded(to_rgb(picture), longest_side), picture), *picture.size)
     source = _source(picture)
-    with _decoding("not a picture in a format known here"):
+    with _decoding("not a picture in a format known here", source):
         image = Image.open(source, formats=FORMATS)
     with image, _decoding("truncated or broken inside"):
-        size = image.size
-        _refuse_unless_one_photo(image)
+        width, height = image.size
+        _refuse_unless_one_photo(image, first_frame=first_frame)
         if longest_side and image.format == "JPEG":
             # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
             image.draft(None, (2 * longest_side, 2 * longest_side))
         image.load()
-        return _bounded(to_rgb(image), longest_side), size
+        missing = _undecoded(image) if image.format in ("JPEG", "MPO") else 0.0
+        coarse = bool(image.info.get("progressive")) and _lacks_scans(_all_bytes(source))
+        return Opened(_of_its_own(_bounded(to_rgb(image), longest_side), image), width, height, missing, coarse)
+
+
+def _of_its_own(result: Image.Image, image: Image.Image) -> Image.Image:
+    """Return `result`, as a copy if it is still `image` itself: the caller's, or one bound to a file."""
+    return image.copy() if result is image else result
 
 
 @contextmanager
-def _decoding(reason: str) -> Iterator[None]:
+def _decoding(reason: str, source: io.BytesIO | Path | None = None) -> Iterator[None]:
     """Turn whatever Pillow raises on odd bytes into a `PictureError`: its parsers raise nearly every kind."""
     try:
         yield
     except PictureError:
         raise
     except UnidentifiedImageError as error:
-        raise PictureError(reason) from error
-    except Image.DecompressionBombError as error:
-        raise PictureError("more pixels than any photo") from error
+        raise PictureError(_foreign(_all_bytes(source, 1024)) or reason) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        pixels = re.search(r"\d+", str(error))
+        raise PictureError(_too_many(f"{int(pixels[0]) // 1_000_000} million" if pixels else "far more")) from error
     except MemoryError as error:  # also what a lying header asks for; one file must not stop thousands
         raise PictureError("needs more memory than there is") from error
     except PermissionError as error:
-        raise PictureError("this account may not read the file") from error
+        raise UnreadableError("this account may not read the file") from error
+    except OSError as error:
+        if error.errno in OF_THE_SYSTEM:
+            raise UnreadableError(f"the file cannot be read ({error.strerror})") from error
+        raise PictureError(f"{reason} ({error})") from error  # Pillow's own, or a seek to where a lying header led
     except Exception as error:
         raise PictureError(f"{reason} ({error})") from error
+
+
+def _too_many(pixels: str) -> str:
+    """Return the reason for a picture over the cap."""
+    return f"too many pixels: {pixels}, more than {MAX_PIXELS // 1_000_000} million"
+
+
+def _foreign(head: bytes) -> str:
+    """Return what a file plainly is that is no picture, from its first bytes; "" where it could be anything."""
+    for pattern, kind in FOREIGN:
+        if re.search(pattern, head, re.IGNORECASE | re.DOTALL):
+            return f"not a picture {kind}"
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # a letter may be cut at the end
+    except UnicodeDecodeError:
+        return ""
+    return "not a picture but text" if text and "".join(text.split()).isprintable() else ""
+
+
+def _all_bytes(source: io.BytesIO | Path | None, size: int = -1) -> bytes:
+    """Return the first `size` bytes of a source, all by default."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return file.read(size)
+    return source.getvalue()[: size if size >= 0 else None] if source else b""
 
 
 def _source(picture) -> io.BytesIO | Path:
@@ -96,22 +177,67 @@ def _source(picture) -> io.BytesIO | Path:
         source = Path(picture)
         if not source.exists():
             raise FileNotFoundError(f"There is no picture {source}.")
-        if not source.is_file():
+        if source.is_dir():
             raise PictureError(f"{source} is a folder, not a picture")
+        if not source.is_file():  # opening a named pipe would wait for ever
+            raise PictureError(f"{source} is no regular file")
         size = source.stat().st_size
     if size == 0:
         raise PictureError("empty file")
     return source
 
 
-def _refuse_unless_one_photo(image: Image.Image) -> None:
-    """Refuse, before decoding, what is too large or more than one picture."""
+def _refuse_unless_one_photo(image: Image.Image, *, first_frame: bool) -> None:
+    """Refuse, before decoding, what is too large or (unless its first frame is asked for) more than one picture."""
     width, height = image.size
     if width * height > MAX_PIXELS:
-        raise PictureError(f"{width}×{height} pixels, more than {MAX_PIXELS // 1_000_000} million")
+        raise PictureError(_too_many(f"{width}×{height}"))
     # A camera's MPO holds a preview as a second frame: its first frame is the photo, not an animation's start.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    if not first_frame and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise PictureError(f"animated or many pages ({image.n_frames} frames)")
+
+
+def _undecoded(image: Image.Image) -> float:
+    """
+    Return the fraction of a decoded JPEG's rows that its file ended before.
+
+    Where a file was cut in the middle and closed with an end marker, libjpeg leaves the rest at exactly mid-grey and
+    Pillow says nothing. A last row of that one grey, while the first is another colour, gives it away; of 742 whole
+    photos from the web none has it.
+    """
+    width, height = image.size
+    if image.mode not in ("L", "RGB") or image.crop((0, height - 1, width, height)).getextrema() not in (
+        (UNDECODED, UNDECODED),
+        ((UNDECODED, UNDECODED),) * 3,
+    ):
+        return 0.0
+    decoded = (np.asarray(image) != UNDECODED).reshape(height, -1).any(axis=1)
+    if not decoded.any() or not decoded[0]:  # a picture in a grey frame, or of one grey
+        return 0.0
+    return float(np.argmax(decoded[::-1])) / height
+
+
+def _lacks_scans(data: bytes) -> bool:
+    """
+    Return whether a progressive JPEG ends before every coefficient came at its full precision.
+
+    Such a file, cut and closed with an end marker, decodes to a picture that is coarse in parts. A complete one has
+    sent all 64 coefficients of each component down to the last bit.
+    """
+    wanted: set[tuple[int, int]] = set()
+    sent: set[tuple[int, int]] = set()
+    at = 2
+    while (marker := SEGMENT.search(data, at)) and marker[0] != END:
+        start, length = marker.end(), int.from_bytes(data[marker.end() : marker.end() + 2])
+        body = data[start + 2 : start + length]
+        if marker[0] == PROGRESSIVE:
+            wanted = {(body[n], k) for n in range(6, len(body), 3) for k in range(64)}
+        elif marker[0] == SCAN and len(body) >= 4:
+            components, (first, last, bits) = body[1 : 1 + 2 * body[0] : 2], body[-3:]
+            if bits & 15 == 0:  # the lowest bit comes with this scan
+                sent |= {(component, k) for component in components for k in range(first, last + 1)}
+        at = start + length
+    return not wanted <= sent
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -132,10 +258,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _scaled_to_8_bit(image).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", rgba.size, WHITE)
         image.paste(rgba, mask=rgba.getchannel("A"))
-    if profile and image.mode in ("RGB", "CMYK", "L"):
+    elif image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")  # a palette's colours are what its profile describes
+    if profile:
         image = _to_srgb(image, profile)
     return image if image.mode == "RGB" else image.convert("RGB")
 
@@ -143,14 +271,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     """Turn an image as its EXIF orientation says; leave it where that record is broken."""
     try:
-        return ImageOps.exif_transpose(image)
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, ZeroDivisionError, OverflowError):
         return image  # viewers show such a picture as it is stored, and so do we
 
 
 def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit, 32-bit or floating grey to 8 bits; Pillow's convert would clip at 255 (all white)."""
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all():
         raise PictureError("pixels that are no numbers")
     top = 65535.0 if image.mode.startswith("I") and values.max() > 255 else 255.0 if values.max() > 1 else 1.0
@@ -159,20 +287,36 @@ def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     """Convert to sRGB from the picture's own colour profile; a broken profile counts as none, as browsers do."""
+    transform = _transform(profile, image.mode)
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return transform.apply(image) if transform else image
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return image
 
 
+@lru_cache(maxsize=8)  # most photos carry one of a few profiles, and preparing one costs as much as decoding
+def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Return the way from a colour profile to sRGB, None where the profile is broken or of another kind of colours."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
+
+
 def _bounded(image: Image.Image, longest_side: int | None) -> Image.Image:
-    """Reduce an image so that its longest side is at most `longest_side` pixels; never enlarge."""
+    """
+    Reduce an image so that its longest side is at most `longest_side` pixels; never enlarge.
+
+    First by a whole number, averaging squares of pixels, then the rest by Lanczos: a tenth of the time at half the
+    size. Measured on 25 sharp photos at ratios of 1.5 to 5, the result is 37 to 78 dB from that of Lanczos alone, and
+    bilinear's 36 to 37.
+    """
     if longest_side is None or max(image.size) <= longest_side:
         return image
     scale = longest_side / max(image.size)
     size = tuple(max(1, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)
 
 
 def extension(data: bytes) -> str:
@@ -192,7 +336,7 @@ def extension(data: bytes) -> str:
 def jpeg_bytes(image: Image.Image, *, quality: int = JPEG_QUALITY) -> bytes:
     """Return an RGB image as the bytes of a JPEG file."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality, comment=b"")  # Pillow would pass a comment of the original on
     return buffer.getvalue()
 
 
@@ -206,7 +350,7 @@ def is_training_copy(data: bytes) -> bool:
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             image.load()
-            upright = image.getexif().get(0x0112, 1) == 1
+            upright = image.getexif().get(ORIENTATION, 1) == 1
             return upright and image.mode == "RGB" and max(image.size) <= LONGEST_SIDE
     except Exception:  # Pillow's parsers raise what they like; any of it means no
         return False
@@ -224,9 +368,9 @@ def squish_and_crop(image: Image.Image, size: int, *, extra: int) -> Image.Image
 
 
 def thumbnail(picture, side: int = 128) -> Image.Image:
-    """Return a small copy of a picture, or a grey card with the reason where it cannot be read."""
+    """Return a small copy of a picture (its first frame), or a grey card with the reason where it cannot be read."""
     try:
-        return open_picture(picture, longest_side=side)
+        return open_picture(picture, longest_side=side, first_frame=True)
     except (PictureError, OSError) as error:
         card = Image.new("RGB", (side, side), (200, 200, 200))
         ImageDraw.Draw(card).multiline_text((6, 6), _wrapped(str(error), side // 7), fill=(60, 60, 60))
