@@ -1,68 +1,61 @@
-"""05: figures against scikit-learn and hand counts; rounds that stand."""
+"""05: rounds that stand, a test side that is counted, and figures that say so when they cannot be had."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss
+import torch
+from conftest import tree
+from sklearn.metrics import confusion_matrix
 
-from utils import evaluate
-from utils.evaluate import evaluate_round, label_scores, read_predictions, scorecard, wilson, worst_predictions
+from utils import evaluate, shortcuts
+from utils.evaluate import (
+    confused_pairs,
+    evaluate_round,
+    judged,
+    label_table,
+    predict_side,
+    read_evaluation,
+    read_predictions,
+    score_table,
+    worst_predictions,
+)
 from utils.files import FieldguideError, append_rows
 from utils.project import SPLIT_COLUMNS
+from utils.rounds import save_round
+from utils.scores import scorecard
+from utils.verify import verify_images
+
+FIGURES = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "calibration_error"}
 
 
-def some_predictions(n=60, k=3, seed=0):
-    """Return labels (N,) and probabilities (N, K) that are right more often than not."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, k, n)
-    logits = rng.normal(size=(n, k)) + 1.5 * np.eye(k)[labels]
-    probs = np.exp(logits)
-    return labels, probs / probs.sum(1, keepdims=True)
+def some_predictions(project, side):
+    """Return a stand-in's predictions of one side: drawn from the id, right more often than not."""
+    sides, vocab = project.sides(), list(project.labels)
+    paths = {id: path for id, path in project.pictures().items() if sides.get(id) == side}
+    rows = []
+    for id, path in paths.items():
+        rng = np.random.default_rng(int(id[:8], 16))
+        probs = np.exp(rng.normal(size=len(vocab)) + (np.array(vocab) == path.parent.name))
+        probs /= probs.sum()
+        said = vocab[int(probs.argmax())]
+        row = {"id": id, "side": side, "label": path.parent.name, "predicted": said}
+        rows.append(row | dict(zip(vocab, probs.tolist(), strict=True)))
+    return pd.DataFrame(rows, columns=["id", "side", "label", "predicted", *vocab])
 
 
-def test_the_figures_are_scikit_learns():
-    """Accuracy, balanced accuracy, macro-F1 and log loss agree with scikit-learn."""
-    labels, probs = some_predictions()
-    card = scorecard(labels, probs)
-    predicted = probs.argmax(1)
-    assert card["accuracy"]["value"] == pytest.approx((predicted == labels).mean(), abs=1e-6)
-    assert card["balanced_accuracy"]["value"] == pytest.approx(balanced_accuracy_score(labels, predicted), abs=1e-6)
-    assert card["macro_f1"]["value"] == pytest.approx(f1_score(labels, predicted, average="macro"), abs=1e-6)
-    assert card["log_loss"]["value"] == pytest.approx(log_loss(labels, probs), abs=1e-6)
-    assert all(figure["low"] <= figure["value"] <= figure["high"] and figure["n"] == 60 for figure in card.values())
+class Learner:
+    """Stands for a learner of the project as it is now."""
 
-
-def test_wilson_is_the_textbooks():
-    """8 of 10: 0.490 to 0.943 (Wilson 1927, as in Brown, Cai and DasGupta 2001); none of none is open."""
-    figure = wilson(8, 10)
-    assert (round(figure["low"], 3), round(figure["high"], 3)) == (0.490, 0.943)
-    assert wilson(0, 0) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}
-
-
-def test_near_copies_widen_the_interval():
-    """Ten copies of each picture are no tenfold evidence: the bootstrap draws them together."""
-    labels, probs = some_predictions(40)
-    alone = scorecard(np.repeat(labels, 10), np.repeat(probs, 10, axis=0))["log_loss"]
-    grouped = scorecard(np.repeat(labels, 10), np.repeat(probs, 10, axis=0), groups=np.repeat(np.arange(40), 10))
-    assert grouped["log_loss"]["high"] - grouped["log_loss"]["low"] > 2 * (alone["high"] - alone["low"])
-
-
-def test_precision_and_recall_are_the_hand_counted_ones():
-    """Two cats called cat, one dog called cat, one dog called dog; no owl at all."""
-    scores = label_scores(["cat", "cat", "dog", "dog"], ["cat", "cat", "cat", "dog"], ["cat", "dog", "owl"])
-    assert scores["cat"]["precision"]["value"] == pytest.approx(2 / 3, abs=1e-6)
-    assert (scores["cat"]["recall"]["value"], scores["cat"]["n"]) == (1.0, 2)
-    assert (scores["dog"]["precision"]["value"], scores["dog"]["recall"]["value"]) == (1.0, 0.5)
-    assert (scores["owl"]["precision"]["value"], scores["owl"]["n"]) == (None, 0)
+    def __init__(self, project):
+        self.dls = SimpleNamespace(vocab=list(project.labels), fingerprint=project.fingerprint())
 
 
 @pytest.fixture
-def judged(make_project, fill_raw, monkeypatch):
-    """Return a project with sides, and a stand-in for the learner's predictions of one side."""
-    from utils.verify import verify_images
-
+def ready(make_project, fill_raw, monkeypatch):
+    """Return a project with sides, eight pictures a label, and the list of the sides that a stand-in predicted."""
     project = make_project()
     ids = fill_raw(project, 8)
     verify_images(project)
@@ -76,81 +69,258 @@ def judged(make_project, fill_raw, monkeypatch):
 
     def predict_side(project, learn, side):
         asked.append(side)
-        paths = {id: project.pictures()[id] for id, its in project.sides().items() if its == side}
-        table = pd.DataFrame({"cat": [0.75] * len(paths), "dog": [0.25] * len(paths)})
-        for name, values in (
-            ("predicted", "cat"),
-            ("label", [path.parent.name for path in paths.values()]),
-            ("side", side),
-            ("id", list(paths)),
-        ):
-            table.insert(0, name, values)
-        return table
+        return some_predictions(project, side)
 
     monkeypatch.setattr(evaluate, "predict_side", predict_side)
-    learner = type("Learner", (), {"dls": type("Loaders", (), {"vocab": ["cat", "dog"]})})
-    return project, learner, asked
+    monkeypatch.setattr(shortcuts, "PERMUTATIONS", 3)
+    return project, asked
 
 
-def test_a_judged_round_stands_and_a_changed_one_is_the_next(judged):
-    """The same fingerprint is not judged again; after a change there is a second round."""
-    project, learner, asked = judged
-    first = evaluate_round(project, learner)
-    assert first["valid"]["accuracy"]["value"] == 0.5 and first["valid"]["accuracy"]["n"] == 8
-    assert evaluate_round(project, learner) == first
+def strict(project):
+    """Return evaluation.json, refusing what JSON does not know (NaN, Infinity)."""
+    text = (project.models / "evaluation.json").read_text(encoding="utf-8")
+    return json.loads(text, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_evaluation_holds_every_figure(ready):
+    """Each figure has value, low, high and n; counts, bins, temperature and shortcuts are there, in strict JSON."""
+    project, _ = ready
+    evaluation = evaluate_round(project, Learner(project))
+    assert strict(project) == evaluation
+    assert set(evaluation) == {
+        *("form", "valid", "test", "labels", "test_labels", "confusion", "temperature", "reliability", "shortcuts"),
+        *("test_opened", "fingerprint", "model"),
+    }
+    assert set(evaluation["valid"]) == FIGURES | {"calibration_error_scaled"}
+    entries = [*evaluation["valid"].values(), evaluation["temperature"], evaluation["shortcuts"]["accuracy"]]
+    entries += [of[name] for of in evaluation["labels"].values() for name in ("precision", "recall", "f1")]
+    assert [entry for entry in entries if not {"value", "low", "high", "n"} <= set(entry)] == []
+    table = read_predictions(project)
+    expected = confusion_matrix(table.label, table.predicted, labels=["cat", "dog"])
+    assert [list(row.values()) for row in evaluation["confusion"].values()] == expected.tolist()
+    assert (evaluation["test"], evaluation["test_labels"], evaluation["test_opened"]) == ({}, {}, 0)
+
+
+def test_a_judged_round_stands_and_a_changed_one_is_the_next(ready):
+    """The same fingerprint is not judged again and no file is touched; after a change there is a second round."""
+    project, asked = ready
+    first = evaluate_round(project, Learner(project))
+    assert first["valid"]["accuracy"]["n"] == 8
+    before = {path: path.stat().st_mtime_ns for path in project.models.rglob("*")}
+    assert evaluate_round(project, Learner(project)) == first
+    assert {path: path.stat().st_mtime_ns for path in project.models.rglob("*")} == before
     assert asked == ["valid"]
     path = next(path for id, path in project.pictures().items() if project.sides()[id] == "valid")
     path.rename(project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
-    evaluate_round(project, learner)
+    evaluate_round(project, Learner(project))
     assert sorted(p.parent.name for p in project.models.glob("rounds/*/predictions.csv")) == ["001", "002"]
 
 
-def test_the_test_side_is_opened_only_when_asked_and_counted(judged):
-    """Asked once, it is judged once; a second look at the same round costs nothing."""
-    project, learner, asked = judged
-    evaluate_round(project, learner)
-    assert json.loads((project.models / "evaluation.json").read_text())["test_opened"] == 0
-    opened = evaluate_round(project, learner, open_test=True)
+def test_the_same_round_gives_the_same_bytes(ready):
+    """Judged again from nothing, every file is the same to the last byte."""
+    project, _ = ready
+    evaluate_round(project, Learner(project), open_test=True)
+    first = tree(project.models)
+    for name in first:
+        (project.models / name).unlink()
+    evaluate_round(project, Learner(project), open_test=True)
+    assert tree(project.models) == first
+
+
+def test_the_test_side_is_opened_only_when_asked_and_counted(ready):
+    """Asked once, it is judged once; a second look at the same round costs nothing, the next round's look counts."""
+    project, asked = ready
+    evaluate_round(project, Learner(project))
+    assert strict(project)["test_opened"] == 0
+    opened = evaluate_round(project, Learner(project), open_test=True)
     assert (opened["test_opened"], opened["test"]["accuracy"]["n"]) == (1, 4)
-    assert evaluate_round(project, learner, open_test=True)["test_opened"] == 1
+    assert set(opened["test"]) == FIGURES | {"calibration_error_scaled"}
+    assert {label: of["n"] for label, of in opened["test_labels"].items()} == {"cat": 2, "dog": 2}
+    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 1
     assert asked.count("test") == 1
     assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
     assert (len(read_predictions(project)), len(read_predictions(project, side="test"))) == (8, 4)
+    next(path for id, path in project.pictures().items() if project.sides()[id] == "train").unlink()
+    assert evaluate_round(project, Learner(project))["test_opened"] == 1
+    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 2
 
 
-def test_a_model_trained_again_is_judged_again(judged):
+def test_a_model_trained_again_is_judged_again(ready):
     """Another learner.pth under the same labels and settings is another round's model."""
-    project, learner, asked = judged
+    project, asked = ready
     project.models.mkdir(parents=True)
     (project.models / "learner.pth").write_bytes(b"first")
-    first = evaluate_round(project, learner)
+    first = evaluate_round(project, Learner(project))
     (project.models / "learner.pth").write_bytes(b"second")
-    assert evaluate_round(project, learner)["model"] != first["model"]
+    assert evaluate_round(project, Learner(project))["model"] != first["model"]
     assert asked == ["valid", "valid"]
 
 
-def test_predictions_come_back_with_ids_as_text(judged):
-    """An id of digits alone stays text, and the worst picture is a dog called cat."""
-    project, learner, _ = judged
-    evaluate_round(project, learner)
-    table = read_predictions(project)
-    assert all(len(id) == 16 for id in table.id)
-    worst = worst_predictions(table, count=1).iloc[0]
-    assert (worst.label, worst.predicted) == ("dog", "cat")
-    assert worst.loss == pytest.approx(-np.log(0.25), abs=1e-3)
+def test_a_round_judged_in_an_older_form_is_judged_again(ready):
+    """Its figures are made anew, the open test side among them; round and counter stay."""
+    project, asked = ready
+    new = evaluate_round(project, Learner(project), open_test=True)
+    old = {key: new[key] for key in ("valid", "test", "labels", "test_opened", "fingerprint", "model")}
+    old["labels"] = {label: of | {"f1": 0.5} for label, of in old["labels"].items()}
+    (project.models / "evaluation.json").write_text(json.dumps(old))
+    assert read_evaluation(project) == old
+    assert evaluate_round(project, Learner(project)) == new
+    (project.models / "evaluation.json").write_text(json.dumps(old))
+    assert evaluate_round(project, Learner(project), open_test=True) == new
+    assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
+    assert asked == ["valid", "test"] * 3
 
 
-def test_predictions_that_are_not_there_say_which_notebook_to_run(make_project):
-    """Before 05 the sentence names it."""
-    with pytest.raises(FieldguideError, match="Run 05 first"):
-        read_predictions(make_project())
+def test_a_picture_deleted_since_training_asks_for_04(ready):
+    """The learner's pictures are no longer the project's: nothing is written under the wrong fingerprint."""
+    project, _ = ready
+    learn = Learner(project)
+    next(iter(project.pictures().values())).unlink()
+    with pytest.raises(FieldguideError, match=r"changed since this model was trained\. Run 03 and 04 again"):
+        evaluate_round(project, learn)
+    assert not project.models.exists()
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "is broken"), ("[]", "is none that 05 wrote")])
+def test_unknown_and_doubled_ids_in_the_split_do_no_harm(ready):
+    """An id without a picture is passed over, the first row of a doubled one counts."""
+    project, _ = ready
+    first = evaluate_round(project, Learner(project))
+    id = next(id for id, side in project.sides().items() if side == "valid")
+    rows = [{"id": "f" * 16, "group": "f" * 16, "side": "valid"}, {"id": id, "group": "x", "side": "test"}]
+    append_rows(project.table("split"), SPLIT_COLUMNS, rows)
+    (project.models / "evaluation.json").unlink()
+    assert evaluate_round(project, Learner(project)) == first
+
+
+def test_a_label_that_valid_lacks_has_no_figures_and_says_so(make_project):
+    """Nothing fails and no NaN comes about: its recall is None with the reason, the others are as usual."""
+    project = make_project(labels={name: [name] for name in ("cat", "dog", "owl")})
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet((1, 1, 1), size=20)
+    valid = pd.DataFrame(probs, columns=["cat", "dog", "owl"])
+    valid.insert(0, "predicted", [valid.columns[k] for k in probs.argmax(1)])
+    valid.insert(0, "label", ["cat", "dog"] * 10)
+    valid.insert(0, "side", "valid")
+    valid.insert(0, "id", [f"{n:016}" for n in range(20)])
+    figures = judged(project, valid, valid[:0])
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    owl = figures["labels"]["owl"]
+    assert (owl["n"], owl["recall"]["value"], owl["f1"]["value"]) == (0, None, None)
+    assert owl["recall"]["why"] == "no picture of 'owl' stands on this side"
+    assert label_table(figures["labels"]).loc["owl", "f1"] == "– (no picture of 'owl' stands on this side)"
+    labels = [("cat", "dog", "owl").index(label) for label in valid.label]
+    assert figures["valid"]["auc"] == scorecard(labels, probs)["auc"]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_side_of_one_or_two_pictures_is_judged(make_project, count):
+    """Values where there are any, None and the reason where there are not; the tables show both."""
+    project = make_project()
+    valid = pd.DataFrame({"id": ["a", "b"], "side": "valid", "label": "cat", "predicted": ["cat", "dog"]})
+    valid["cat"], valid["dog"] = [0.9, 0.2], [0.1, 0.8]
+    figures = judged(project, valid[:count], valid[:count].assign(side="test"))
+    json.dumps(figures, allow_nan=False)
+    assert figures["valid"]["accuracy"]["value"] == 1 / count
+    table = score_table(figures["valid"])
+    assert table.loc["auc", "why"] == "all pictures are of one label" and np.isnan(table.loc["auc", "value"])
+    assert figures["test"]["calibration_error_scaled"]["n"] == count
+
+
+def test_predictions_come_back_and_the_worst_is_the_surest_error(ready):
+    """Sorted by loss, −ln of the probability of the picture's own label; file and probability are shown."""
+    project, _ = ready
+    table = some_predictions(project, "valid")
+    save_round(project, table, again=False)
+    worst = worst_predictions(read_predictions(project), count=3)
+    losses = [-np.log(row[row.label]) for _, row in table.iterrows()]
+    assert worst.loss.tolist() == pytest.approx(sorted(losses, reverse=True)[:3], abs=1e-3)
+    place = int(np.argmax(losses))
+    assert worst.file[0] == f"{table.label[place]}/{table.id[place]}.jpg"
+    assert worst.probability[0] == pytest.approx(table.loc[place, ["cat", "dog"]].max(), abs=1e-3)
+
+
+def test_the_most_confused_pairs_come_first():
+    """Counted by hand: 3 of 5 dogs are called cats, 1 of 4 cats a dog; what is right is no confusion."""
+    confusion = {"cat": {"cat": 3, "dog": 1, "owl": 0}, "dog": {"cat": 3, "dog": 2, "owl": 0}, "owl": {"cat": 0}}
+    table = confused_pairs(confusion)
+    assert table[["label", "predicted", "pictures", "of"]].values.tolist() == [
+        ["dog", "cat", 3, 5],
+        ["cat", "dog", 1, 4],
+    ]
+    assert table.share[0] == "0.60 (0.23 to 0.88)"
+    assert len(confused_pairs(confusion, count=1)) == 1 and confused_pairs({"cat": {"cat": 2}}).empty
+
+
+def test_the_score_table_of_a_shut_side_is_empty():
+    """No figures, no rows, the same columns."""
+    assert list(score_table({}).columns) == ["value", "95 % from", "to", "n"] and score_table({}).empty
+
+
+class Answering(Learner):
+    """Stands for a learner whose get_preds answers, or fails, as told."""
+
+    def __init__(self, project, answer):
+        super().__init__(project)
+        self.answer = answer
+        self.dls.test_dl = lambda paths: paths
+
+    def get_preds(self, dl):
+        """Return the answer for each picture."""
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return (torch.tensor([self.answer] * len(dl)), None)
+
+
+def test_predictions_are_sorted_by_id_and_sum_to_one(ready, monkeypatch):
+    """One row a picture of the side, in the order of ids; a last digit lost in single precision is put right."""
+    project, _ = ready
+    table = predict_side(project, Answering(project, [0.25, 0.7500001]), "valid")
+    assert table.id.tolist() == sorted(id for id, side in project.sides().items() if side == "valid")
+    assert table.predicted.unique().tolist() == ["dog"]
+    assert (table.cat + table.dog).tolist() == pytest.approx([1] * 8, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (FileNotFoundError("no such file: a.jpg"), r"moved or deleted while it was judged \(no such file: a\.jpg\)"),
+        (OSError("image file is truncated"), r"cannot be read \(image file is truncated\)\. Remove it"),
+        ([float("nan"), 0.5], "no number: its training failed"),
+    ],
+)
+def test_predictions_that_cannot_be_made_say_why(ready, answer, says):
+    """A picture gone or broken, a network of NaN: one sentence, and what to do."""
+    project, _ = ready
+    with pytest.raises(FieldguideError, match=says):
+        predict_side(project, Answering(project, answer), "valid")
+
+
+@pytest.mark.parametrize(("side", "says"), [("valid", "Run 03 first"), ("test", "open_test=False")])
+def test_an_empty_side_says_what_to_do(make_project, fill_raw, side, says):
+    """Without a split, or without a test side, the sentence names the way on."""
+    project = make_project()
+    fill_raw(project, 1)
+    verify_images(project)
+    with pytest.raises(FieldguideError, match=rf"No picture stands on the {side} side of 'pets'\. .*{says}"):
+        predict_side(project, Answering(project, [1.0, 0.0]), side)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is broken"),
+        ("\xff", "is broken"),
+        ("[" * 100_000, "is broken"),
+        ("[]", "is none that 05 wrote"),
+        ("{}", "is none that 05 wrote"),
+        ('{"valid": 1, "test": {}, "labels": {}, "fingerprint": "", "test_opened": 0}', "is none that 05 wrote"),
+        ('{"valid": {}, "test": {}, "labels": {}, "fingerprint": "", "test_opened": 0}', "is none that 05 wrote"),
+    ],
+)
 def test_a_broken_evaluation_is_named(make_project, text, says):
     """A file edited by hand says which one to delete."""
     project = make_project()
     project.models.mkdir(parents=True)
-    (project.models / "evaluation.json").write_text(text)
+    (project.models / "evaluation.json").write_text(text, encoding="latin-1")
     with pytest.raises(FieldguideError, match=rf"evaluation\.json {says}"):
-        evaluate.read_evaluation(project)
+        read_evaluation(project)

@@ -230,6 +230,29 @@ def test_a_folder_that_takes_no_files_is_told(project, _learner, monkeypatch):
         export_classifier(project, _learner)
 
 
+def test_what_only_training_draws_stays_out(project, _learner):
+    """Steps of ours and of fastai that no picture to be judged goes through are not named; the learner keeps them."""
+    from fastai.vision.augment import Dihedral
+
+    from utils.augment import Dehaze, Greyscale
+
+    before = [loader.after_batch.fs for loader in _learner.dls.loaders]
+    _learner.dls.add_tfms([Greyscale(0.5), Dehaze(0.1), Dihedral(p=1.0)], "after_batch")
+    try:
+        done = export_classifier(project, _learner)
+        vet(done.model)
+        with zipfile.ZipFile(done.model) as file:
+            data = file.read("archive/data.pkl")
+        names = {arg.partition(" ")[2] for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
+        assert names & {"Greyscale", "Dehaze", "Dihedral", "Flip", "Brightness"} == set()
+        assert "Normalize" in names
+        kept = [type(step).__name__ for step in _learner.dls.train.after_batch.fs]
+        assert {"Greyscale", "Dehaze", "Dihedral", "Flip", "Brightness", "Normalize"} <= set(kept)
+    finally:
+        for loader, steps in zip(_learner.dls.loaders, before, strict=True):
+            loader.after_batch.fs = steps
+
+
 def test_another_process_of_fastai_alone_reads_it(project, _learner, tmp_path):
     """fastai alone, in a folder without this repository, loads the file and predicts."""
     from test_inference import run

@@ -53,6 +53,11 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ],
         ('name = "pets"\n[labels]\nKeep = ["cat"]\ndog = ["dog"]', ["'Keep'", "cleaner"]),
         (f'name = "pets"\n[labels]\ncat = ["{"x" * 600}"]\ndog = ["dog"]', ["600 characters", "499"]),
+        (
+            'name = "pets"\n[labels]\ncat = ["a  Pet"]\ndog = ["dog", "a pet"]',
+            ["'cat'", "'dog'", "same search 'a pet'"],
+        ),
+        ('name = "pets"\nsource = ["sample", "duckduckgo"]' + LABELS, ["sample", "do not mix"]),
         ('name = "pets"\nbroken' + LABELS, ["TOML", "line 2"]),
         ('name = "pets"\nsource = "nowhere"', ["nowhere", "no folder"]),
         ('name = "pets"\nhonour_noai = "no"' + LABELS, ["honour_noai", "'no'", "true or false"]),
@@ -63,6 +68,12 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ('name = "pets"\n[filters]\nlicence = "Public"' + LABELS, ["filters.licence", "did you mean license?"]),
         ('name = "pets"\n[filters]\nlicense = "free"' + LABELS, ["filters.license", "'free'", "'ModifyCommercially'"]),
         ('name = "pets"\n[filters]\nregion = "Peru"' + LABELS, ["filters.region", "'Peru'", "uk-en"]),
+        ('name = "pets"\nschedule = "cosine"' + LABELS, ["schedule", "'cosine'", "'cyclic'"]),
+        ('name = "pets"\naugment = "weak"' + LABELS, ["augment = 'weak'", "section of its own: [augment]"]),
+        ('name = "pets"\n[augment]\nmax_rot = 20' + LABELS, ["augment.max_rot", "did you mean max_rotate?"]),
+        ('name = "pets"\n[augment]\ngreyscale = 20' + LABELS, ["augment.greyscale = 20", "less than or equal to 1"]),
+        ('name = "pets"\nmax_rotate = 20' + LABELS, ["did you mean max_rotate in the section [augment]?"]),
+        ('name = "pets"\npatience = -1' + LABELS, ["patience = -1"]),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(tmp_path, text, says):
@@ -93,6 +104,17 @@ def test_what_a_collection_may_ask_and_reach(tmp_path):
     assert (plain.allowed_hosts, plain.honour_noai, plain.filters) == ([], True, {})
 
 
+def test_how_a_training_goes(tmp_path):
+    """Schedule, augmentation by word or table, class weights and patience are read, and change the fingerprint."""
+    plain = load(tmp_path, 'name = "pets"' + LABELS)
+    assert (plain.schedule, plain.augment, plain.class_weights, plain.patience) == ("one-cycle", "standard", False, 0)
+    table = load(tmp_path, 'name = "pets"\n[augment]\nmax_rotate = 20\nflip_vert = true' + LABELS)
+    assert table.augment == {"max_rotate": 20.0, "flip_vert": True}
+    texts = ['schedule = "smooth"', 'augment = "strong"', "class_weights = true", "patience = 3"]
+    others = [load(tmp_path, f'name = "pets"\n{text}' + LABELS) for text in texts]
+    assert len({project.fingerprint() for project in [plain, table, *others]}) == 6
+
+
 @pytest.mark.parametrize("method", ["read_text", "is_file", "iterdir"])
 def test_what_may_not_be_read_is_a_sentence(tmp_path, monkeypatch, method):
     """A project file or source folder that this account may not read is named, with what to do."""
@@ -105,6 +127,11 @@ def test_what_may_not_be_read_is_a_sentence(tmp_path, monkeypatch, method):
     monkeypatch.setattr(f"pathlib.Path.{method}", denied)
     with pytest.raises(ProjectError, match=r"project\.toml.*Permission denied.*read"):
         Project.load(tmp_path / "project.toml")
+
+
+def test_the_words_of_source_are_known_however_they_are_written(tmp_path):
+    """ "DuckDuckGo" is the search, and no folder of that name."""
+    assert load(tmp_path, 'name = "pets"\nsource = "DuckDuckGo"' + LABELS).source == "duckduckgo"
 
 
 def test_a_missing_file_says_where_to_copy_one_from(tmp_path):

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.learner import CastToTensor, Learner, load_learner
+from fastai.vision.augment import RandTransform
+from fasttransform import Pipeline
 
 from utils.files import FieldguideError, file_hash, make_folder, write_whole, writing
 from utils.inference import Prediction, load_classifier
@@ -178,6 +180,9 @@ def save_learner(learn, path: Path) -> None:
     loaders.path = Path()
     for loader in loaders.loaders:
         loader.rng = random.Random(0)  # its state would differ at each export, and says nothing
+        # Only training draws these; some are ours, and other programs know no such names. One with a size resizes.
+        lasting = [t for t in loader.after_batch.fs if not isinstance(t, RandTransform) or getattr(t, "size", None)]
+        loader.after_batch = Pipeline(lasting, split_idx=loader.after_batch.split_idx)
     needed = [TrainEvalCallback(), CastToTensor()]
     light = Learner(
         loaders,

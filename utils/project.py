@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from utils.files import FieldguideError, read_rows
@@ -88,6 +88,29 @@ class Filters(TypedDict, total=False):
     region: Annotated[str, Field(pattern=r"^[a-z]{2}-[a-z]{2,3}$")]
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Augment(TypedDict, total=False):
+    """Parameters of fastai's ``aug_transforms``, and three steps of ours: the keys of the section [augment]."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+
+    mult: Annotated[float, Field(gt=0, le=5)]
+    do_flip: bool
+    flip_vert: bool
+    max_rotate: Annotated[float, Field(ge=0, le=180)]
+    min_zoom: Annotated[float, Field(gt=0, le=10)]
+    max_zoom: Annotated[float, Field(gt=0, le=10)]
+    max_lighting: Annotated[float, Field(ge=0, lt=1)]
+    max_warp: Annotated[float, Field(ge=0, lt=1)]
+    p_affine: Share
+    p_lighting: Share
+    greyscale: Share  # of the training pictures that lose their colour
+    denoise: Share  # … that are smoothed by a Gaussian of 3×3 pixels
+    dehaze: Share  # … that are freed from haze or murky water
+
+
 class Project(BaseModel):
     """
     What a person wants told apart, and how: project.toml, validated. Its properties name every path.
@@ -112,6 +135,13 @@ class Project(BaseModel):
     size: Annotated[int, Field(ge=32, le=1024)] = 224
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
+    schedule: Literal["one-cycle", "cyclic", "smooth"] = "one-cycle"
+    augment: Annotated[
+        Annotated[Literal["standard", "strong"], Tag("a word")] | Annotated[Augment, Tag("a table")],
+        Discriminator(lambda value: "a table" if isinstance(value, dict) else "a word"),
+    ] = "standard"
+    class_weights: bool = False
+    patience: Annotated[int, Field(ge=0, le=1000)] = 0
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
     allowed_hosts: list[str] = []
@@ -162,6 +192,15 @@ class Project(BaseModel):
                         f"a search of {label!r} has {len(search)} characters; DuckDuckGo takes at most "
                         f"{LONGEST_SEARCH}. Shorten {search[:40]!r}…"
                     )
+        asked: dict[str, str] = {}
+        for label, searches in safe.items():
+            for search in searches:
+                twin = asked.setdefault(" ".join(search.split()).casefold(), label)
+                if twin != label:
+                    raise ValueError(
+                        f"{twin!r} and {label!r} have the same search {search[:60]!r}: every picture would come under "
+                        "both, and be kept under neither. Change one of them"
+                    )
         return dict(sorted(safe.items()))
 
     @model_validator(mode="after")
@@ -184,6 +223,10 @@ class Project(BaseModel):
             raise ValueError(
                 "[labels] is missing or empty. Write a line a label under [labels], such as: "
                 'tilapia = ["tilapia alive in water"]'
+            )
+        if SAMPLE in self.sources and len(self.sources) > 1:
+            raise ValueError(
+                f'source names "{SAMPLE}" and others: drawn and real pictures do not mix. Keep one or the other'
             )
         if SEARCH in self.sources:
             for label, searches in self.labels.items():
@@ -248,6 +291,11 @@ class Project(BaseModel):
         return tuple(Path(source) for source in self.sources if source not in (SEARCH, SAMPLE))
 
     @property
+    def searches(self) -> dict[str, list[str]]:
+        """Label → what to search for; empty where no search is among the sources."""
+        return self.labels if SEARCH in self.sources else {}
+
+    @property
     def data(self) -> Path:
         """The folder of everything gathered: data/<name>."""
         return Path(self.data_dir) / self.name
@@ -290,7 +338,7 @@ class Project(BaseModel):
         found: dict[str, Path] = {}
         for label in self.labels:
             for path in sorted((self.images / label).glob("*.jpg")):
-                if path.name.startswith("."):
+                if path.name.startswith(".") or not path.is_file():
                     continue
                 if path.stem in found:
                     raise FieldguideError(
@@ -324,8 +372,13 @@ class Project(BaseModel):
         A trained round is current as long as its fingerprint is this one.
         """
         sides = self.sides()
+        later = {"schedule": self.schedule, "augment": self.augment, "class_weights": self.class_weights}
+        later |= {"patience": self.patience}
+        settings = [self.arch, self.weights, self.size, self.epochs, self.batch_size, self.seed]
+        # Left out as long as it is the default, so that rounds trained before there was such a key still stand.
+        settings += [(key, value) for key, value in later.items() if value != type(self).model_fields[key].default]
         facts = {
-            "settings": [self.arch, self.weights, self.size, self.epochs, self.batch_size, self.seed],
+            "settings": settings,
             "labels": list(self.labels),
             "pictures": [(id, path.parent.name, sides.get(id)) for id, path in self.pictures().items()],
         }
@@ -350,7 +403,9 @@ def _settled(settings: dict, folder: Path) -> dict:
     sources = [source] if isinstance(source, str) else source
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         return settled  # pydantic says what is wrong with it
-    sources = [s if s in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources]
+    sources = [
+        s.lower() if s.lower() in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources
+    ]
     settled["source"] = sources[0] if isinstance(source, str) else sources
     if settled.get("labels", {}) == {}:
         settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _subfolders(Path(s))}
@@ -380,6 +435,7 @@ HINTS = {
 }
 HINTS_OF_KEYS = {
     "arch": "write the name of a torchvision model, such as resnet18",
+    "augment": 'write "standard" or "strong", or a section of its own: [augment]',
     "filters": "write it as a section of its own: [filters]",
     "filters.region": 'write country-language, such as "uk-en"; "wt-wt" is the whole world',
     "allowed_hosts": 'write a list, such as ["photos.local"]',
@@ -395,7 +451,7 @@ def _refusal(path: Path, error: ValidationError) -> str:
                 "type": "source",
                 "input": problem["input"],
             }
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(str(part) for part in problem["loc"] if part not in ("a word", "a table"))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "this key is unknown" + _meant(key)
@@ -411,7 +467,9 @@ def _refusal(path: Path, error: ValidationError) -> str:
 def _meant(key: str) -> str:
     """Return a guess at what an unknown key was meant to be."""
     section, _, name = key.rpartition(".")
-    if not section and name in Filters.__annotations__:
-        return f"; did you mean {name} in the section [filters]?"
-    near = get_close_matches(name, Filters.__annotations__ if section == "filters" else Project.model_fields, n=1)
+    sections = {"filters": Filters.__annotations__, "augment": Augment.__annotations__}
+    for other, names in sections.items():
+        if section != other and name in names:
+            return f"; did you mean {name} in the section [{other}]?"
+    near = get_close_matches(name, sections.get(section, Project.model_fields), n=1)
     return f"; did you mean {near[0]}?" if near else ""

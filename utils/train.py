@@ -1,21 +1,23 @@
 """
 Stage 04: fine-tune a pretrained network on the train side, keeping the best epoch by the valid side.
 
-Reads images/ and split.csv; writes learner.pth, history.csv and training.png under models/<name>. fastai does
-the work; this module adds what it lacks: the split that split.csv decided, one best epoch over both phases of
-``fine_tune`` (fastai forgets the frozen phase's), a curve that lives while it trains, and a seed that holds.
+Reads images/ and split.csv; writes the round, through `checkpoint`. fastai does the work; this module adds what it
+lacks: the split that split.csv decided, one best epoch over both phases of ``fine_tune`` (fastai forgets the frozen
+phase's), a training that can be stopped and goes on, a seed that holds, and sentences where it ends in a traceback.
 """
 
-import io
-import os
+import errno
 import random
-import sys
-import time
-from collections.abc import Callable, Mapping
+import re
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import torchvision
@@ -23,45 +25,51 @@ from fastai.vision.all import (  # the course's import: it also gives Learner it
     Callback,
     CancelValidException,
     CategoryBlock,
+    CrossEntropyLossFlat,
     DataBlock,
     DataLoaders,
     ImageBlock,
     Learner,
     Normalize,
     RandomResizedCrop,
+    TerminateOnNaNCallback,
     accuracy,
-    aug_transforms,
     create_body,
     imagenet_stats,
     no_random,
     parent_label,
     vision_learner,
 )
-from fastai.vision.learner import model_meta
+from fastai.vision.learner import create_vision_model, model_meta
 from IPython.display import Image as InlineImage
 from IPython.display import display
-from matplotlib.figure import Figure
 
-from utils.files import (
-    FieldguideError,
-    make_folder,
-    read_rows,
-    remove_leftovers,
-    require_writable,
-    write_table,
-    write_whole,
+from utils.augment import augmentation
+from utils.checkpoint import (
+    BrokenState,
+    TrainingRecord,
+    broken_state,
+    goes_on,
+    is_current,
+    load_weights,
+    read_checkpoint,
+    read_state,
+    remove_state,
+    save_state,
+    save_training,
 )
+from utils.curves import training_curve
+from utils.device import speed_callbacks, worker_count
+from utils.files import FieldguideError, make_folder, read_rows, remove_leftovers, require_writable
 from utils.project import REJECTED_COLUMNS, Project
+from utils.schedule import fit_phases, learning_rates
 
-HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
-LEARNING_RATE = {"imagenet": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
-LAYER_RATIO = {"imagenet": 100, "none": 10}  # how much slower the first layers learn than the head; 100 is fastai's
-
-
-def learning_rates(project: Project) -> dict[str, float]:
-    """Return `fine_tune`'s base_lr and lr_mult: gentle on pretrained layers, bolder from scratch."""
-    return {"base_lr": LEARNING_RATE[project.weights], "lr_mult": LAYER_RATIO[project.weights]}
+LEAST_TO_LEARN = 2  # pictures of a label: from one alone a network learns that picture
+NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|can(no|')t allocate memory|killed by signal: (Killed|Bus error)|shared memory",
+    re.IGNORECASE,
+)
 
 
 def image_block(project: Project) -> DataBlock:
@@ -70,7 +78,7 @@ def image_block(project: Project) -> DataBlock:
         blocks=(ImageBlock, CategoryBlock(vocab=list(project.labels))),
         get_y=parent_label,
         item_tfms=RandomResizedCrop(project.size, min_scale=MIN_SCALE),
-        batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)],
+        batch_tfms=[*augmentation(project), Normalize.from_stats(*imagenet_stats)],
     )
 
 
@@ -91,11 +99,12 @@ def image_dataloaders(
     Raises
     ------
     FieldguideError
-        If 03 has not run, a side is empty, or a picture has no side yet.
+        If 03 has not run, a side is empty, a picture has no side yet, or a label has nothing to learn from.
     """
     fingerprint = project.fingerprint()
     pictures = project.pictures()
-    if sides is None:
+    decided = sides is None
+    if decided:
         sides = project.sides()
         bridges = {
             row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "split"
@@ -106,6 +115,8 @@ def image_dataloaders(
     for side, paths in items.items():
         if not paths:
             raise FieldguideError(f"No picture stands on the {side} side of {project.name!r}. Run 02 and 03 first.")
+    if decided:
+        _require_every_label(project, items["train"])
     block = block or image_block(project)
     # In place: a copied DataBlock goes on loading through the original, whose splitter is random.
     block.splitter = _Sides(len(items["train"]))
@@ -120,6 +131,17 @@ def image_dataloaders(
     return dls
 
 
+def _require_every_label(project: Project, paths: Sequence[Path]) -> None:
+    """Refuse to train where a label has too few training pictures to be learned."""
+    counts = Counter(path.parent.name for path in paths)
+    if few := [label for label in project.labels if counts[label] < LEAST_TO_LEARN]:
+        raise FieldguideError(
+            f"Nothing can be learned of {', '.join(few)}: there are {', '.join(str(counts[label]) for label in few)} "
+            f"pictures on the train side, and {LEAST_TO_LEARN} are the least. Gather more (01 to 03), put back what "
+            "was taken out (06), or take the label out of the project file."
+        )
+
+
 class _Sides:
     """Split items of which the first `count` train and the rest are valid."""
 
@@ -130,21 +152,41 @@ class _Sides:
         return list(range(self.count)), list(range(self.count, len(items)))
 
 
-def worker_count() -> int:
-    """Return how many processes may load pictures: one a core, none where notebooks can't start any."""
-    if sys.platform != "linux":
-        return 0  # macOS and Windows start workers anew, which costs more than it gives on sets of this size
-    return min(8, len(os.sched_getaffinity(0)))
-
-
 def architecture(project: Project) -> Callable:
-    """Return the torchvision function of the project's `arch`, such as ``resnet18``."""
+    """
+    Return the torchvision function of the project's `arch`, such as ``resnet18``.
+
+    Raises
+    ------
+    FieldguideError
+        If torchvision has no such network, or fastai can't cut it into body and head, or pictures of `size` are too
+        small for it. Found out on a network without weights, in under a second.
+    """
     if project.arch not in torchvision.models.list_models(module=torchvision.models):
         raise FieldguideError(
             f"arch = {project.arch!r} is no model of torchvision {torchvision.__version__}. Write one such as "
             "resnet18, resnet34 or resnet50."
         )
-    return getattr(torchvision.models, project.arch)
+    arch = getattr(torchvision.models, project.arch)
+    try:
+        with no_random(project.seed), torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fastai asks torchvision in an old way
+            network = create_vision_model(arch, len(project.labels), pretrained=False)
+            network(torch.zeros(2, 3, project.size, project.size))
+    except Exception as error:  # each network fails in its own way
+        if "meta tensor" not in str(error):  # regnet's, which cannot be made without numbers
+            raise FieldguideError(
+                f"arch = {project.arch!r} cannot be fine-tuned by fastai with size = {project.size} "
+                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Write another one, such as resnet18, "
+                "resnet34 or resnet50, or a larger size."
+            ) from error
+    return arch
+
+
+def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
+    """Return the ImageNet weights that ``vision_learner`` takes for a network: not always torchvision's best."""
+    known = torchvision.models.get_model_weights(arch)
+    return known[model_meta.get(arch, {}).get("weights", "IMAGENET1K_V1")]
 
 
 def download_weights(project: Project) -> bool:
@@ -158,8 +200,7 @@ def download_weights(project: Project) -> bool:
     """
     if project.weights == "none":
         return False
-    architecture(project)  # refuses a name that torchvision does not know
-    url = torchvision.models.get_model_weights(project.arch).DEFAULT.url  # the weights that fastai takes, too
+    url = imagenet_weights(architecture(project)).url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if not cached.exists():
         make_folder(cached.parent)
@@ -184,13 +225,76 @@ def pretrained_body(project: Project) -> torch.nn.Module | None:
     if not download_weights(project):
         return None
     arch = architecture(project)
-    return create_body(arch(weights="DEFAULT"), cut=model_meta.get(arch, {}).get("cut"))
+    return create_body(arch(weights=imagenet_weights(arch)), cut=model_meta.get(arch, {}).get("cut"))
 
 
-def make_learner(project: Project, dls: DataLoaders, *, pretrained: bool) -> Learner:
+def training_loss(project: Project, dls: DataLoaders) -> CrossEntropyLossFlat:
+    """
+    Return fastai's cross-entropy; with ``class_weights`` a picture of a rare label counts for more.
+
+    A label of n of the N training pictures has the weight N / (K · n). Validation losses, by which the best epoch is
+    chosen, are weighted alike: the epoch that is kept is good for the rare labels, too.
+    """
+    if not project.class_weights:
+        return CrossEntropyLossFlat()
+    counts = Counter(path.parent.name for path in dls.train_ds.items)
+    share = len(dls.train_ds) / len(project.labels)
+    return CrossEntropyLossFlat(weight=torch.tensor([share / max(1, counts[label]) for label in project.labels]))
+
+
+def make_learner(
+    project: Project, dls: DataLoaders, *, pretrained: bool, cbs: Sequence[Callback] = (), loss_func: object = None
+) -> Learner:
     """Return 04's vision_learner with the project's seed behind every weight that is drawn."""
+    options = {"loss_func": loss_func, "cbs": list(cbs), "metrics": accuracy}
     with no_random(project.seed):
-        return vision_learner(dls, architecture(project), pretrained=pretrained, metrics=accuracy)
+        return vision_learner(dls, architecture(project), pretrained=pretrained, **options)
+
+
+@contextmanager
+def undisturbed(learn: Learner, *, seed: int = 42) -> Iterator[None]:
+    """
+    Let fastai's ``lr_find`` train for a moment, and leave everything that the training depends on as it was.
+
+    fastai puts the weights back. Beside them, it leaves gradients of zero behind, with which weight decay shrinks
+    layers that should be frozen; it uses up random numbers; it needs a folder; and it may fail after ``fine_tune``.
+    """
+    weights = {name: value.detach().clone() for name, value in learn.model.state_dict().items()}
+    loader = learn.dls.train
+    before = learn.opt, learn.path, learn.model_dir, loader.rng
+    with tempfile.TemporaryDirectory() as folder, no_random(seed), explained(learn.dls):
+        learn.opt, learn.path, learn.model_dir = None, Path(folder), "."
+        loader.rng = random.Random(seed)
+        try:
+            yield
+        finally:
+            learn.opt, learn.path, learn.model_dir, loader.rng = before
+            learn.model.load_state_dict(weights)
+            for parameter in learn.model.parameters():
+                parameter.grad = None
+
+
+@contextmanager
+def explained(dls: DataLoaders) -> Iterator[None]:
+    """Turn what goes wrong while fastai trains, and a person can put right, into a sentence."""
+    try:
+        yield
+    except FieldguideError as error:  # from a callback, where fastai sets words of its own before it
+        raise FieldguideError(str(error).rpartition("\n\t")[2]) from error
+    except FileNotFoundError as error:
+        raise FieldguideError(
+            f"A picture was moved or deleted while 04 was training ({str(error).splitlines()[-1]}). Run 04 again."
+        ) from error
+    except Exception as error:
+        full = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+        if not full and not NO_MEMORY.search(str(error)):
+            raise
+        size = dls.train.bs
+        advice = f"Set batch_size = {size // 2}" if size >= 4 else "Set a smaller size"
+        raise FieldguideError(
+            f"Memory ran out with batch_size = {size}. {advice} in the project file, restart the kernel and run 04 "
+            "again."
+        ) from error
 
 
 def fine_tune(
@@ -199,6 +303,8 @@ def fine_tune(
     *,
     base_lr: float = 2e-3,
     lr_mult: float = 100,
+    schedule: str = "one-cycle",
+    patience: int = 0,
     seed: int = 42,
     project: Project | None = None,
 ) -> pd.DataFrame:
@@ -206,7 +312,7 @@ def fine_tune(
     Run fastai's ``learn.fine_tune`` and end with the best epoch of both its phases.
 
     One frozen epoch trains the head, then `epochs` train all layers. The epoch with the lowest validation loss,
-    frozen one included, is what `learn` holds afterwards.
+    frozen one included, is what `learn` holds afterwards. On few validation pictures that choice is noisy.
 
     Parameters
     ----------
@@ -215,11 +321,15 @@ def fine_tune(
         Epochs after the frozen one.
     base_lr, lr_mult : float
         As in fastai: the head's learning rate, and how many times slower the first layers learn.
+    schedule : str
+        "one-cycle" is ``learn.fine_tune`` itself; see `schedule.whole_phase` for "cyclic" and "smooth".
+    patience : int
+        Stop after so many epochs without a lower validation loss; 0 never does.
     seed : int
         The same seed on the same machine gives the same batches, augmentations and figures.
     project : Project, optional
         Where to save learner.pth, history.csv and training.png. If the round saved there is current, it is
-        loaded and nothing is trained.
+        loaded and nothing is trained; if this training was stopped there, it goes on after its last epoch.
 
     Returns
     -------
@@ -229,28 +339,33 @@ def fine_tune(
     Raises
     ------
     FieldguideError
-        If no epoch has a validation loss that is a number.
+        If a loss is no number, memory runs out, a picture disappears, or a file of an earlier run is broken.
     """
-    recipe = training_recipe(learn, epochs=epochs, base_lr=base_lr, lr_mult=lr_mult, seed=seed)
+    recipe = training_recipe(
+        learn, epochs=epochs, base_lr=base_lr, lr_mult=lr_mult, seed=seed, schedule=schedule, patience=patience
+    )
+    kept = save = None
     if project is not None:
         checkpoint = read_checkpoint(project)
         if is_current(project, checkpoint) and checkpoint["recipe"] == recipe:
             return loaded_round(project, learn, checkpoint)
         require_writable(project.models)  # better said now than after an hour of training
         remove_leftovers(project.models)
-    record = TrainingRecord()
-    with no_random(seed):
+        kept = read_state(project, learn, recipe)
+        save = partial(save_state, project, learn, recipe=recipe)
+    title = f"The training was stopped and {goes_on(kept, epochs)}" if kept else ""
+    record = TrainingRecord(kept=kept, save=save, patience=patience, title=title)
+    cbs = [TerminateOnNaNCallback(), record]
+    with no_random(seed), explained(learn.dls):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
         try:
-            learn.fine_tune(epochs, base_lr=base_lr, lr_mult=lr_mult, freeze_epochs=1, cbs=record)
-        except FileNotFoundError as error:
-            raise FieldguideError(
-                f"A picture was moved or deleted while 04 was training ({str(error).splitlines()[-1]}). Run 04 again."
-            ) from error
-    if record.best is None:
+            fit_phases(learn, epochs, schedule=schedule, base_lr=base_lr, lr_mult=lr_mult, cbs=cbs)
+        except BrokenState as error:
+            raise broken_state(project) from error
+    if len(record.rows) <= epochs and not record.has_waited():
         raise FieldguideError(
-            f"No epoch ended with a validation loss that is a number (learning rate {base_lr}). Try a base_lr ten "
-            "times smaller."
+            f"The loss of epoch {len(record.rows)} is no number (learning rate {base_lr}). Try a base_lr ten times "
+            "smaller."
         )
     learn.model.load_state_dict(record.best)
     if project is not None:
@@ -259,59 +374,26 @@ def fine_tune(
 
 
 def training_recipe(learn: Learner, **options) -> dict[str, str]:
-    """Return as text what a training depends on beside the project: the options of `fine_tune` and the transforms."""
+    """Return as text what a training depends on beside the project: options of `fine_tune`, transforms, weights."""
     loader = learn.dls.train
     steps = [*loader.after_item.fs, *loader.after_batch.fs]
-    return {name: str(value) for name, value in options.items()} | {"transforms": "; ".join(map(str, steps))}
+    recipe = {name: str(value) for name, value in options.items() if LATER_OPTIONS.get(name) != value}
+    recipe |= {"transforms": "; ".join(map(str, steps))}
+    weight = getattr(getattr(learn.loss_func, "func", learn.loss_func), "weight", None)
+    return recipe if weight is None else recipe | {"weight": str(weight.tolist())}
+
+
+# Left out of a recipe as long as they are the default, so that rounds trained before there were such still stand.
+LATER_OPTIONS = {"schedule": "one-cycle", "patience": 0}
 
 
 def loaded_round(project: Project, learn: Learner, checkpoint: dict) -> pd.DataFrame:
     """Load a round that stands into the learner, show its curve, and return its history."""
     load_weights(project, learn, checkpoint)
-    display(InlineImage(training_curve(checkpoint["history"])))
+    remove_state(project)
+    rates = checkpoint.get("rates")  # rounds trained before there was a third curve have none
+    display(InlineImage(training_curve(checkpoint["history"], None if rates is None else rates.numpy())))
     return pd.DataFrame(checkpoint["history"])
-
-
-class TrainingRecord(Callback):
-    """Keep a row an epoch and the best weights over every fit it is given to, and draw both as they come."""
-
-    order = 70  # after fastai's Recorder has the epoch's figures
-
-    def __init__(self):
-        self.rows: list[dict] = []
-        self.best: dict | None = None
-        self.lowest = float("inf")
-        self.shown = None
-
-    def before_epoch(self):
-        """Start the epoch's clock."""
-        self.started = time.perf_counter()
-
-    def after_epoch(self):
-        """Note the epoch's figures, keep its weights if they are the best, and redraw the curve."""
-        train_loss, valid_loss, share = (float(value) for value in self.recorder.values[-1][:3])
-        row = {
-            "epoch": len(self.rows),
-            "phase": "frozen" if self.learn.opt.frozen_idx > 0 else "unfrozen",
-            "train_loss": round(train_loss, 6),
-            "valid_loss": round(valid_loss, 6),
-            "accuracy": round(share, 6),
-            "lr": float(f"{self.learn.opt.hypers[-1]['lr']:.4g}"),
-            "seconds": round(time.perf_counter() - self.started, 1),
-        }
-        self.rows.append(row)
-        if valid_loss < self.lowest:
-            self.lowest = valid_loss
-            self.best = {name: value.detach().cpu().clone() for name, value in self.learn.model.state_dict().items()}
-        self.draw()
-
-    def draw(self):
-        """Show the curve, in place of the one before."""
-        picture = InlineImage(training_curve(self.rows))
-        if self.shown is None:
-            self.shown = display(picture, display_id=True)
-        else:
-            self.shown.update(picture)
 
 
 class NoValidation(Callback):
@@ -322,104 +404,6 @@ class NoValidation(Callback):
     def before_validate(self):
         """Leave before the first batch."""
         raise CancelValidException
-
-
-def training_curve(rows: list[dict]) -> bytes:
-    """Return losses and accuracy against epochs as a PNG; the best epoch is marked."""
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    losses, share = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in rows]
-    losses.plot(epochs, [row["train_loss"] for row in rows], "o-", label="train", color="#0072b2")
-    losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="valid", color="#d55e00")
-    share.plot(epochs, [row["accuracy"] for row in rows], "s--", color="#d55e00", label="valid")
-    valid_losses = np.array([row["valid_loss"] for row in rows])
-    for axes, title in ((losses, "loss (lower is better)"), (share, "accuracy on the valid side")):
-        if np.isfinite(valid_losses).any():
-            best = int(np.nanargmin(valid_losses))
-            axes.axvline(best, color="#999999", linewidth=1, linestyle=":", label="best epoch")
-        axes.set(title=title, xlabel="epoch (0 is the frozen one)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    share.set_ylim(0, 1.02)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
-
-
-def save_training(project: Project, learn: Learner, record: TrainingRecord, recipe: Mapping[str, str]) -> None:
-    """Write learner.pth, which makes the round complete, then the table and the picture of its history."""
-    checkpoint = {
-        "fingerprint": learn.dls.fingerprint,  # of the pictures it was trained on, not of what came in meanwhile
-        "recipe": dict(recipe),
-        "arch": project.arch,
-        "labels": list(project.labels),
-        "history": record.rows,
-        "model": learn.model.state_dict(),
-    }
-    buffer = io.BytesIO()  # torch.save on a full disk would raise a RuntimeError of its own
-    torch.save(checkpoint, buffer)
-    write_whole(project.models / "learner.pth", buffer.getvalue())
-    write_table(project.models / "history.csv", HISTORY_COLUMNS, record.rows)
-    write_whole(project.models / "training.png", training_curve(record.rows))
-
-
-def read_checkpoint(project: Project) -> dict | None:
-    """Return learner.pth, or None where there is none; nothing in it can run code."""
-    path = project.models / "learner.pth"
-    if not path.exists():
-        return None
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = {"fingerprint", "recipe", "arch", "labels", "history", "model"} - set(checkpoint)
-    except Exception as error:  # torch.load raises many kinds on a broken file, and advises to trust it
-        raise FieldguideError(f"{path} is broken. Delete it and run 04 again.") from error
-    if missing:
-        raise FieldguideError(f"{path} is none that 04 wrote: it lacks {min(missing)!r}. Delete it and run 04 again.")
-    return checkpoint
-
-
-def is_trained(project: Project) -> bool:
-    """Return whether learner.pth was trained on today's labels, split and settings."""
-    return is_current(project, read_checkpoint(project))
-
-
-def is_current(project: Project, checkpoint: dict | None) -> bool:
-    """Return whether a checkpoint, where there is one, belongs to today's labels, split and settings."""
-    return checkpoint is not None and checkpoint["fingerprint"] == project.fingerprint()
-
-
-def training_status(project: Project) -> str:
-    """Return one sentence: is there a model, and is it the one that today's labels and settings would give?"""
-    checkpoint = read_checkpoint(project)
-    if checkpoint is None:
-        return "No model yet: it is trained now."
-    if is_current(project, checkpoint):
-        return (
-            "The model stands: labels, split and settings are those it was trained with. It is trained anew only if "
-            "you change the cells below."
-        )
-    return "Labels, split or settings changed since the last training: a new round is trained now."
-
-
-def load_weights(project: Project, learn: Learner, checkpoint: dict | None) -> Learner:
-    """
-    Load the weights of a checkpoint (see `read_checkpoint`) into a learner.
-
-    Raises
-    ------
-    FieldguideError
-        If there is none, or it belongs to another network or other labels.
-    """
-    if checkpoint is None:
-        raise FieldguideError(f"There is no trained model in {project.models}. Run 04 first.")
-    if (checkpoint["arch"], checkpoint["labels"]) != (project.arch, list(project.labels)):
-        raise FieldguideError(
-            f"{project.models / 'learner.pth'} is a {checkpoint['arch']} for {', '.join(checkpoint['labels'])}; the "
-            f"project file asks for a {project.arch} for {', '.join(project.labels)}. Run 04 again."
-        )
-    learn.model.load_state_dict(checkpoint["model"])
-    return learn
 
 
 def load_trained(project: Project) -> Learner:
@@ -442,8 +426,10 @@ def load_trained(project: Project) -> Learner:
 def train_fold(project: Project, sides: Mapping[str, str]) -> Learner:
     """Return a learner of the same recipe as 04's, trained on other sides; shows and saves nothing."""
     dls = image_dataloaders(project, sides=sides)
-    learn = make_learner(project, dls, pretrained=download_weights(project))
-    with learn.no_bar(), learn.no_logging(), no_random(project.seed):
+    how = {"cbs": speed_callbacks(dls), "loss_func": training_loss(project, dls)}
+    learn = make_learner(project, dls, pretrained=download_weights(project), **how)
+    with learn.no_bar(), learn.no_logging(), no_random(project.seed), explained(dls):
         dls.train.rng = random.Random(project.seed)
-        learn.fine_tune(project.epochs, **learning_rates(project), freeze_epochs=1, cbs=NoValidation())
+        rates = learning_rates(project)
+        fit_phases(learn, project.epochs, schedule=project.schedule, **rates, cbs=[NoValidation()])
     return learn

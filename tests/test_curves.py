@@ -1,0 +1,75 @@
+"""04, what a person sees: overfitting is named, with its epoch, in plain words."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from utils.curves import best_epoch, history_table, overfitting_sentence, remarks, schedule_picture, training_curve
+
+
+def history(*losses):
+    """Return rows of history.csv with these pairs of train and validation loss."""
+    rest = {"accuracy": 0.5, "lr": 1e-3, "seconds": 1.0}
+    return pd.DataFrame(
+        [
+            {"epoch": n, "phase": "unfrozen" if n else "frozen", "train_loss": a, "valid_loss": b} | rest
+            for n, (a, b) in enumerate(losses)
+        ]
+    )
+
+
+HEART = history((1.0, 0.9), (0.8, 0.7), (0.6, 0.6), (0.4, 0.7), (0.2, 0.9))
+
+
+def test_overfitting_is_said_with_its_epoch():
+    """The sentence names the first epoch after the best one, and both losses."""
+    sentence = overfitting_sentence(HEART)
+    assert sentence.startswith("Overfitting from epoch 3 on: the training loss went from 0.60 to 0.20")
+    assert "the validation loss from 0.60 to 0.90. Epoch 2 is kept" in sentence
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        (((1.0, 0.9), (0.8, 0.7)), "The last epoch, 1, is the best: no overfitting yet"),
+        (((1.0, 0.9), (0.8, 0.7), (0.7, 0.71)), "no clear overfitting"),
+        (((1.0, 0.9), (0.8, 0.7), (0.9, 1.2)), "no clear overfitting"),
+        (((1.0, float("nan")),), "No epoch has a validation loss that is a number"),
+    ],
+)
+def test_where_there_is_none_it_is_not_claimed(losses, says):
+    """A last epoch that is best, a rise within chance, and a training that worsened too are no overfitting."""
+    assert says in overfitting_sentence(history(*losses))
+
+
+def test_every_epoch_has_its_remark():
+    """Beside the kept epoch, those are marked where training is better than in it and validation clearly worse."""
+    worse = "overfitting: training improved since epoch 2, validation worsened"
+    assert remarks(HEART.to_dict("records")) == ["", "", "the best: its weights are kept", worse, worse]
+    early = history((1.0, 0.7), (0.8, 0.9), (0.6, 0.6), (0.5, 0.61))  # worse before the best, and hardly worse after
+    assert remarks(early.to_dict("records")) == ["", "", "the best: its weights are kept", ""]
+
+
+def test_the_table_shows_the_remarks():
+    """The page that a person reads holds each sentence; the history itself stays as it was."""
+    page = history_table(HEART).to_html()
+    assert page.count("overfitting") == 2 and "its weights are kept" in page
+    assert "remark" not in HEART.columns
+
+
+def test_the_first_of_equal_epochs_is_the_best():
+    """As the weights that are kept."""
+    assert best_epoch(history((1, 0.5), (1, 0.5)).to_dict("records")) == 0
+    assert best_epoch(history((1, float("nan")), (1, 0.5)).to_dict("records")) == 1
+
+
+def test_the_curves_are_a_picture_of_three():
+    """Wide enough for losses, accuracy and learning rate; also for a round that kept no rates."""
+    rates = np.array([[np.nan, 1e-3]] * 4 + [[1e-4, 1e-3]] * 4)
+    for known in (rates, None):
+        picture = Image.open(io.BytesIO(training_curve(HEART.to_dict("records"), known, title="goes on")))
+        assert picture.format == "PNG" and picture.width > 3 * picture.height
+    assert schedule_picture("smooth", rates).width > 300

@@ -1,0 +1,144 @@
+"""04, the learning rate: what is drawn is what trains; lr_find is listened to only where its curve says something."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from fastai.vision.all import Callback, DataLoaders, Learner
+from torch.utils.data import TensorDataset
+
+from utils.files import FieldguideError
+from utils.schedule import (
+    finder_steps,
+    fit_phases,
+    longest_fall,
+    planned_rates,
+    rate_sentence,
+    whole_phase,
+)
+
+RATES = np.geomspace(1e-7, 10, 22)
+
+
+class Rates(Callback):
+    """Note the rates of first layers and head at each step."""
+
+    run_valid, order = False, 65  # after the scheduler, before the next batch
+
+    def __init__(self):
+        self.seen = []
+
+    def after_batch(self):
+        hypers = self.learn.opt.hypers
+        self.seen.append((math.nan if self.opt.frozen_idx else hypers[0]["lr"], hypers[-1]["lr"]))
+
+
+@pytest.fixture
+def learn():
+    """Return a learner of three groups of layers and five batches an epoch."""
+    torch.manual_seed(0)
+    data = TensorDataset(torch.rand(20, 4), torch.rand(20, 1))
+    dls = DataLoaders.from_dsets(data, data, bs=4, num_workers=0, device="cpu")
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4), torch.nn.Linear(4, 1))
+    learn = Learner(dls, model, loss_func=torch.nn.MSELoss(), splitter=lambda m: [list(p.parameters()) for p in m])
+    learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
+    learn.logger = lambda *_: None
+    return learn
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cyclic", "smooth"])
+@pytest.mark.parametrize("epochs", [1, 4, 7])
+def test_what_is_drawn_is_what_trains(learn, schedule, epochs):
+    """The planned rates of head and first layers are those of every batch, fine_tune's own among them."""
+    record = Rates()
+    rates = {"base_lr": 1e-2, "lr_mult": 10}
+    fit_phases(learn, epochs, schedule=schedule, **rates, cbs=[record])
+    plan = planned_rates(schedule, epochs, steps=5, **rates)
+    assert plan.shape == (5 * (epochs + 1), 2)
+    np.testing.assert_allclose(np.array(record.seen), plan, rtol=1e-5)
+
+
+def test_one_cycle_is_fastais_fine_tune(learn):
+    """The default schedule is one call of learn.fine_tune, with fastai's own shape."""
+    asked = {}
+    learn.fine_tune = lambda epochs, **options: asked.update(options, epochs=epochs)
+    fit_phases(learn, 3, schedule="one-cycle", base_lr=1e-3, lr_mult=5, cbs=[])
+    assert asked == {"epochs": 3, "base_lr": 1e-3, "lr_mult": 5, "freeze_epochs": 1, "cbs": []}
+
+
+def test_cyclic_halves_its_peak_from_cycle_to_cycle():
+    """Twelve epochs are four cycles, with peaks of 1, 1/2, 1/4 and 1/8, each followed by a fall to almost nothing."""
+    rate = whole_phase("cyclic", 12, 1.0)
+    curve = np.array([rate(step / 1200) for step in range(1200)])
+    assert curve.reshape(4, 300).max(1).tolist() == pytest.approx([1, 0.5, 0.25, 0.125], rel=1e-4)
+    assert curve.reshape(4, 300)[:, -1].max() < 1e-3
+
+
+def test_smooth_only_falls():
+    """From its peak at the first step down to the last."""
+    rate = whole_phase("smooth", 3, 1.0)
+    curve = [rate(step / 100) for step in range(101)]
+    assert curve[0] == 1 and curve == sorted(curve, reverse=True) and curve[-1] == pytest.approx(1e-5)
+
+
+def test_an_unknown_schedule_is_named():
+    """The sentence lists the known ones."""
+    with pytest.raises(FieldguideError, match=r"'zigzag' is unknown\. Write one of one-cycle, cyclic, smooth"):
+        whole_phase("zigzag", 3, 1.0)
+
+
+@pytest.mark.parametrize(("batches", "steps"), [(1, 30), (16, 32), (20, 40), (500, 100)])
+def test_the_finder_takes_fewer_steps_for_small_sets(batches, steps):
+    """Two epochs' worth, at least 30, at most fastai's 100."""
+    assert finder_steps(SimpleNamespace(dls=SimpleNamespace(train=range(batches)))) == steps
+
+
+def falling_then_rising():
+    """Return a useful curve: flat, then a fall around 1e-3, then a rise."""
+    position = np.log10(RATES)
+    return 1.0 - 0.5 / (1 + np.exp(-3 * (position + 3))) + np.clip(position + 1, 0, None) ** 2
+
+
+def test_a_useful_curve_gives_fastais_suggestion():
+    """The suggestion is valley's, and the point lies on the curve."""
+    from fastai.callback.schedule import valley
+
+    losses = falling_then_rising()
+    rate, point = longest_fall(torch.tensor(RATES), torch.tensor(losses), 30)
+    assert rate == valley(list(RATES), list(losses), 30)[0]
+    assert point == (rate, losses[list(RATES).index(rate)])
+
+
+CURVES = {
+    "only rose": np.linspace(1, 4, 22),
+    "flat": 1 + 0.01 * np.sin(np.arange(22)),
+    "still fell": np.linspace(4, 1, 22),
+    "soon no number": falling_then_rising()[:6],
+    "outside": np.array([2.0, 1.7, 1.4, 1.1] + [3.0] * 18),
+}
+
+
+@pytest.mark.parametrize("why", CURVES)
+def test_a_curve_that_is_no_use_is_ignored_and_said_to_be(why):
+    """The suggestion is no number, and the sentence says why, and which rate is used instead."""
+    losses = CURVES[why]
+    rate, _ = longest_fall(torch.tensor(RATES[: len(losses)]), torch.tensor(losses), 30)
+    assert math.isnan(rate)
+    padded = SimpleNamespace(
+        recorder=SimpleNamespace(
+            lrs=[0.0] * 3 + list(RATES[: len(losses)]) + [0.0] * 5, losses=[9.0] * 3 + list(losses) + [9.0] * 5
+        ),
+        dls=SimpleNamespace(train=range(1)),
+    )
+    sentence = rate_sentence(padded, used=2e-3)
+    assert "ignored" in sentence and why in sentence and "2.0e-03" in sentence
+
+
+def test_a_suggestion_stands_beside_the_rate_that_is_used():
+    """Both figures, and how to take the suggestion."""
+    losses = [9.0] * 3 + list(falling_then_rising()) + [9.0] * 5
+    recorder = SimpleNamespace(lrs=[0.0] * 3 + list(RATES) + [0.0] * 5, losses=losses)
+    sentence = rate_sentence(SimpleNamespace(recorder=recorder, dls=SimpleNamespace(train=range(1))), used=2e-3)
+    assert "uses 2.0e-03" in sentence and "base_lr=found.longest_fall" in sentence

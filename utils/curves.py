@@ -1,0 +1,141 @@
+"""
+Stage 04, what a person sees: the curves while it trains, the schedule before it does, and the table afterwards.
+
+Reads nothing and writes nothing: functions take the rows of history.csv and return pictures, tables and sentences.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+TRAIN, VALID, GREY = "#0072b2", "#d55e00", "#999999"
+CLEAR_RISE = 1.05  # a validation loss this many times its lowest is no chance of few pictures
+
+
+def training_curve(rows: Sequence[Mapping], rates: np.ndarray | None = None, *, title: str = "") -> bytes:
+    """
+    Return losses, accuracy and learning rate against epochs as a PNG; the best epoch is marked.
+
+    Parameters
+    ----------
+    rows : sequence of mappings
+        The rows of history.csv so far.
+    rates : float array (N, 2), optional
+        The rate of the first layers and of the head in each of N batches; not a number where layers are frozen.
+    title : str
+        A sentence above the three.
+    """
+    figure = Figure(figsize=(13, 3.4))  # margins by hand: matplotlib's layouts take longer than the drawing
+    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.15, top=0.83, wspace=0.16)
+    losses, share, rate = figure.subplots(1, 3)
+    epochs = [row["epoch"] for row in rows]
+    losses.plot(epochs, [row["train_loss"] for row in rows], "o-", label="train", color=TRAIN)
+    losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="valid", color=VALID)
+    share.plot(epochs, [row["accuracy"] for row in rows], "s--", color=VALID, label="valid")
+    share.set_ylim(0, 1.02)
+    best = best_epoch(rows)
+    for axes, name in ((losses, "loss (lower is better)"), (share, "accuracy on the valid side")):
+        if best is not None:
+            axes.axvline(best, color=GREY, linewidth=1, linestyle=":", label="best epoch")
+        axes.set(title=name, xlabel="epoch (0 is the frozen one)")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    if rates is not None and len(rates):
+        _draw_rates(rate, rates, np.arange(len(rates)) / len(rates) * len(rows))
+    rate.set(title="learning rate", xlabel="epochs done")
+    for axes in (losses, share, rate):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    return _png(figure)
+
+
+def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
+    """Return the planned rates (see `schedule.planned_rates`) of head and first layers against steps."""
+    figure = Figure(figsize=(6.5, 2.8), layout="constrained")
+    axes = figure.subplots()
+    _draw_rates(axes, rates, np.arange(len(rates)))
+    axes.set(title=f"schedule {schedule!r}, as it will run", xlabel="step (a batch each)", ylabel="learning rate")
+    axes.grid(alpha=0.3)
+    return Image.open(io.BytesIO(_png(figure)))
+
+
+def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
+    """Draw the rates (N, 2) of the first layers and the head on a scale of powers of ten."""
+    axes.plot(positions, rates[:, 1], color=VALID, label="head")
+    axes.plot(positions, rates[:, 0], color=TRAIN, linestyle="--", label="first layers")
+    axes.set_yscale("log")
+    axes.legend()
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a figure as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def best_epoch(rows: Sequence[Mapping]) -> int | None:
+    """Return the epoch with the lowest validation loss, the first of equals; None where no loss is a number."""
+    losses = np.array([row["valid_loss"] for row in rows], dtype=float)
+    return int(rows[int(np.nanargmin(losses))]["epoch"]) if np.isfinite(losses).any() else None
+
+
+def remarks(rows: Sequence[Mapping]) -> list[str]:
+    """
+    Say of each epoch in plain words how it compares with the best one.
+
+    >>> losses = [(0.9, 0.8), (0.6, 0.7), (0.4, 0.9)]
+    >>> remarks([{"epoch": n, "train_loss": a, "valid_loss": b} for n, (a, b) in enumerate(losses)])
+    ['', 'the best: its weights are kept', 'overfitting: training improved since epoch 1, validation worsened']
+    """
+    kept = next((row for row in rows if row["epoch"] == best_epoch(rows)), None)
+    words = []
+    for row in rows:
+        if kept is not None and row["epoch"] > kept["epoch"] and _overfits(row, kept):
+            words.append(f"overfitting: training improved since epoch {kept['epoch']}, validation worsened")
+        else:
+            words.append("the best: its weights are kept" if row is kept else "")
+    return words
+
+
+def _overfits(row: Mapping, kept: Mapping) -> bool:
+    """Return whether a later epoch does better in training than the best one, and clearly worse in validation."""
+    return row["train_loss"] < kept["train_loss"] and row["valid_loss"] >= CLEAR_RISE * kept["valid_loss"]
+
+
+def overfitting_sentence(history: pd.DataFrame) -> str:
+    """
+    Say whether the network began to learn by heart, and at which epoch.
+
+    Notes
+    -----
+    It did if after the best epoch the training loss fell further while the validation loss ended at least 5 % higher.
+    On few validation pictures either can happen by chance.
+    """
+    rows = history.to_dict("records")
+    best = best_epoch(rows)
+    if best is None:
+        return "No epoch has a validation loss that is a number."
+    kept, last = next(row for row in rows if row["epoch"] == best), rows[-1]
+    if best == last["epoch"]:
+        return f"The last epoch, {best}, is the best: no overfitting yet, and more epochs may help."
+    falls = f"the training loss went from {kept['train_loss']:.2f} to {last['train_loss']:.2f}"
+    rises = f"the validation loss from {kept['valid_loss']:.2f} to {last['valid_loss']:.2f}"
+    if _overfits(last, kept):
+        return (
+            f"Overfitting from epoch {best + 1} on: {falls}, {rises}. Epoch {best} is kept. More pictures, or "
+            'augment = "strong", hold it off.'
+        )
+    return f"Epoch {best} is kept. Since then {falls}, {rises}: no clear overfitting."
+
+
+def history_table(history: pd.DataFrame):
+    """Return history.csv as a table to show, with a remark an epoch and the kept one marked."""
+    table = history.assign(remark=remarks(history.to_dict("records")))
+    style = table.style.hide(axis="index").highlight_min("valid_loss", color="#ffe08a")
+    return style.format({"lr": "{:.1e}", "seconds": "{:.0f}"}, precision=3)
