@@ -226,7 +226,10 @@ def _page(clients: list["_Client"], search: str, number: int, options: dict, pau
                 return client.name, rows
         if attempt < ATTEMPTS:
             told = min(max(trouble.wait for trouble in troubles), LONGEST_WAIT)
-            time.sleep(max(told, pause * 2**attempt * random.Random().uniform(1, 1.5)))
+            seconds = max(told, pause * 2**attempt * random.Random().uniform(1, 1.5))
+            words = f"DuckDuckGo: {troubles[-1]}; asked again in {seconds:.0f} s"
+            with tqdm(bar_format="{desc}", desc=words, leave=False, disable=seconds < 1):
+                time.sleep(seconds)
     why = "; ".join(dict.fromkeys(map(str, troubles)))
     # One who was refused did reach the service: the network is there.
     raise _Trouble(why, refused=any(trouble.refused for trouble in troubles))
