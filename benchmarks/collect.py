@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,11 +90,11 @@ def measured(side: str, url: str, count: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, __file__, side, url, str(count), scratch]
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        peak = 0
-        while process.poll() is None:
+        peak, output = 0, None
+        while output is None:
             peak = max(peak, tree_memory(process.pid))
-            time.sleep(0.1)
-        output, errors = process.communicate()
+            with suppress(subprocess.TimeoutExpired):
+                output, errors = process.communicate(timeout=0.1)
     if process.returncode:
         sys.exit(f"{errors}\n{side} stopped with status {process.returncode}; nothing was measured.")
     return json.loads(output.splitlines()[-1]) | {"memory": peak}

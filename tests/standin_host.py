@@ -226,9 +226,10 @@ def drawn(name: str) -> bytes:
 
 class Host(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    used = False  # this connection, before
 
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.note(self.path)
         self.connection.settimeout(10)
         self.within = urlsplit(self.path)._replace(scheme="", netloc="").geturl()  # also where asked as a proxy
         kind = self.within.split("?")[0].split("/")[1].split("%")[0].split("+")[0]
@@ -239,7 +240,7 @@ class Host(BaseHTTPRequestHandler):
                 getattr(self, kind, self.gone)()
 
     def do_CONNECT(self):  # a tunnel, at whose other end is this host again
-        self.server.asked.append(f"CONNECT {self.path}")
+        self.note(f"CONNECT {self.path}")
         self.send_response(200)
         self.end_headers()
         self.connection = self.server.tls.wrap_socket(self.connection, server_side=True)
@@ -247,6 +248,11 @@ class Host(BaseHTTPRequestHandler):
 
     def log_message(self, *args):
         pass
+
+    def note(self, asked: str):
+        """Remember a request and its headers."""
+        self.server.asked.append(asked)
+        self.server.heads.append(dict(self.headers))
 
     def give(self, data=b"", *, status=200, kind="image/jpeg", told=None, **headers):
         """Answer in full; `told` is the length to tell where it is not the true one, "" for none."""
@@ -295,6 +301,13 @@ class Host(BaseHTTPRequestHandler):
 
     def no_length(self):
         self.give(picture(22), told="")
+
+    def hangs_up(self):  # on the second who asks over one connection
+        if self.used:
+            self.close_connection = True
+        else:
+            self.give(picture(59))
+        self.used = True
 
     def old(self):
         self.write(b"HTTP/1.0 200 OK\r\n\r\n", picture(23))
@@ -362,7 +375,12 @@ class Host(BaseHTTPRequestHandler):
         self.give(picture(4)[:500], told=5000)
 
     def told_short(self):
-        self.give(picture(29), told=len(picture(29)) - 100)
+        self.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(picture(29)) - 100) + picture(29))
+
+    def told_short_later(self):
+        self.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(picture(39)) - 100))
+        self.server.closing.wait(0.1)
+        self.wfile.write(picture(39))
 
     def told_negative(self):
         self.give(picture(30), told=-5)
@@ -373,6 +391,9 @@ class Host(BaseHTTPRequestHandler):
     def told_twice(self):
         self.give(picture(32), told=len(picture(32)), Content_length="7")
 
+    def told_nothing(self):
+        self.give(picture(56), told=" ")
+
     def told_huge(self):
         self.give(picture(33), told=10**15)
 
@@ -380,15 +401,23 @@ class Host(BaseHTTPRequestHandler):
         self.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + picture(34)[:1000])
 
     def odd_chunk(self):
-        self.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"many\r\n" + picture(35))
+        self.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\n" + picture(35))
+
+    def odd_chunk_later(self):
+        self.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.server.closing.wait(0.1)
+        self.wfile.write(b"many\r\n" + picture(35))
 
     def large(self):
         self.give(b"\xff" * 60_000)
 
     def endless(self):
         self.write(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            self.wfile.write(b"\xff" * 60_000)
+        try:
+            while not self.server.closing.is_set():
+                self.wfile.write(b"\xff" * 60_000)
+        finally:
+            self.server.left.set()
 
     def endless_chunks(self):
         self.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -463,6 +492,12 @@ class Host(BaseHTTPRequestHandler):
     def odd_encoding(self):  # a picture all the same
         self.give(picture(48), Content_Encoding="utf-8")
 
+    def odd_type(self):
+        self.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/\xff\r\n\r\n", b"text")
+
+    def no_type(self):
+        self.give(picture(57), kind="")
+
     # -- what the site wishes
 
     def noai(self):
@@ -470,6 +505,9 @@ class Host(BaseHTTPRequestHandler):
 
     def noimageai(self):
         self.give(picture(51), X_Robots_Tag=["noindex", "nofollow, NoImageAI"])
+
+    def cookie(self):  # and a redirect
+        self.give(status=302, Location="/photo/60", Set_Cookie="who=me; Path=/")
 
     def noai_elsewhere(self):
         self.give(picture(52), X_Robots_Tag="otherbot: noindex, noai")
@@ -481,6 +519,12 @@ class Host(BaseHTTPRequestHandler):
 
     def redirect(self):  # /redirect?<where to>
         self.give(status=302, Location=self.within.split("?", 1)[1])
+
+    def redirect_bytes(self):  # written in Latin-1, to be asked for as just these bytes
+        self.write(b"HTTP/1.1 302 Found\r\nLocation: /latin/sch\xf6n.jpg\r\n\r\n")
+
+    def latin(self):
+        self.give(picture(58)) if self.within == "/latin/sch%F6n.jpg" else self.gone()
 
     def moved(self):  # /moved/308: to /photo/61
         self.give(status=int(self.within.split("/")[2]), Location=f"/photo/61?{self.within}")
@@ -504,6 +548,8 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Host)
         self.tls = tls
         self.asked: list[str] = []
+        self.heads: list[dict[str, str]] = []
+        self.left = threading.Event()  # set when somebody has hung up on an endless body
         self.closing = threading.Event()
         self.lock, self.four = threading.Lock(), threading.Barrier(4)
         self.inside = self.crowd = 0  # requests that are answered together: now, and at most
@@ -522,13 +568,15 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[SimpleNamespace]:
     """
     Serve as planned, at the far end of tunnels with `tls`.
 
-    url = "http://localhost:port", proxy = "http://127.0.0.1:port", asked = what was asked for, server = the rest.
+    url = "http://localhost:port", proxy = "http://127.0.0.1:port", asked = what was asked for, heads = with which
+    headers, server = the rest.
     """
     server = _Server(tls)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     port = server.server_address[1]
     url, proxy = f"http://localhost:{port}", f"http://127.0.0.1:{port}"
-    yield SimpleNamespace(url=url, proxy=proxy, port=port, asked=server.asked, server=server)
+    told = {"asked": server.asked, "heads": server.heads}
+    yield SimpleNamespace(url=url, proxy=proxy, port=port, server=server, **told)
     server.closing.set()
     server.shutdown()
     server.server_close()

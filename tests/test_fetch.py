@@ -1,17 +1,18 @@
 """Fetching: a picture or the reason why not, in bounded time, from nowhere it should not be from."""
 
 import asyncio
+import socket
 import ssl
-import sys
 import threading
 import tracemalloc
+from base64 import b64encode
 
 import pytest
 import trustme
-from hypothesis import given, strategies
+from hypothesis import example, given, strategies
 from standin_host import bomb, picture, serving, without_proxy
 
-from utils.fetch import Outcome, Rules, fetching, forbids_training, is_private, seconds_asked
+from utils.fetch import HEADERS, Outcome, Rules, fetching, forbids_training, is_private, seconds_asked
 from utils.files import FieldguideError
 
 
@@ -39,11 +40,25 @@ def fetch(*addresses, hosts=("localhost",), **rules) -> list[Outcome]:
     return [outcome for _, outcome in found]
 
 
-def names_lead(monkeypatch, answer):
-    """Have every host name resolved by `answer`, a coroutine function without arguments."""
+def kept(data: bytes, *rest) -> Outcome:
+    """What becomes of one of `picture`."""
+    return Outcome(data, *rest, extension="jpg", width=72, height=64)
 
-    async def resolve(self, *args, **options):
-        return await answer()
+
+def certified(tmp_path, monkeypatch, name) -> ssl.SSLContext:
+    """What a host of this name shows to prove it, by an authority that is then the only one trusted."""
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return tls
+
+
+def names_lead(monkeypatch, answer):
+    """Have every host name lead where `answer` says, a coroutine function without arguments."""
+
+    async def resolve(self, host, port, **options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (await answer(), port))]
 
     monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", resolve)
 
@@ -55,7 +70,43 @@ def names_lead(monkeypatch, answer):
 
 def test_query_string_belongs_to_the_address(host):
     """Two addresses that differ in their query are two pictures."""
-    assert fetch(*(f"{host.url}/query?item={n}" for n in (1, 2))) == [Outcome(picture(1)), Outcome(picture(2))]
+    assert fetch(*(f"{host.url}/query?item={n}" for n in (1, 2))) == [kept(picture(1)), kept(picture(2))]
+
+
+@pytest.mark.parametrize(
+    "given, sent",
+    [
+        ("a%2Fb+c%7E~d%20e%c3%b6,(f);g=h&i[j]@k:l'm!$*", "a%2Fb+c%7E~d%20e%c3%b6,(f);g=h&i[j]@k:l'm!$*"),
+        ("a?b=c/d?e%2B+%20&f;g#h", "a?b=c/d?e%2B+%20&f;g"),
+        ('ä b"<>|', "%C3%A4%20b%22%3C%3E%7C"),
+        ("100%?50%zz", "100%25?50%25zz"),
+        ("./a/../b//c/", "./a/../b//c/"),
+        ("x" * 3000, "x" * 3000),
+    ],
+)
+def test_an_address_is_asked_for_as_it_was_found(host, monkeypatch, given, sent):
+    """What is legal goes out byte for byte, all else percent-encoded; through a proxy as directly."""
+    fetch(f"{host.url}/photo/1/{given}")
+    monkeypatch.setenv("http_proxy", host.proxy)
+    fetch(f"http://pictures.example/photo/1/{given}")
+    assert host.asked == [f"/photo/1/{sent}", f"http://pictures.example/photo/1/{sent}"]
+
+
+def test_nobody_is_told_who_asks(host, monkeypatch, tmp_path):
+    """No password of the address or of ~/.netrc, no cookie and no referrer is sent, before a redirect or after."""
+    (tmp_path / "netrc").write_text("default login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert fetch(f"{host.url.replace('//', '//me:secret@')}/cookie", f"{host.url}/photo/60") == [kept(picture(60))] * 2
+    assert host.asked.count("/photo/60") == 2
+    assert host.heads == [HEADERS | {"Accept-Encoding": "identity", "Host": f"localhost:{host.port}"}] * 3
+
+
+def test_a_kept_connection_may_be_closed(host, monkeypatch):
+    """Asking where the host has hung up meanwhile counts for no try: the same is asked over a new connection."""
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    urls = [f"{host.url}/hangs_up?{n}" for n in range(3)]
+    assert fetch(*urls, workers=1) == [kept(picture(59))] * 3
+    assert [host.asked.count(f"/hangs_up?{n}") for n in range(3)] == [1, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +149,7 @@ def test_only_web_addresses(url):
 def test_a_private_host_must_be_allowed_by_name(host):
     """The same picture is refused where its host is not named."""
     assert fetch(f"{host.url}/photo/1", hosts=[]) == [Outcome(b"", "refused", "private address localhost")]
-    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert fetch(f"{host.url}/photo/2") == [kept(picture(2))]
     assert (host.server.connections, host.asked) == (1, ["/photo/2"])
 
 
@@ -106,42 +157,45 @@ def test_a_name_that_leads_to_a_private_address(host, monkeypatch):
     """A public-looking name is judged by what it resolves to, and not even connected to."""
 
     async def home():
-        return [(2, 1, 6, "", ("127.0.0.1", 0))]
+        return "127.0.0.1"
 
     with monkeypatch.context() as names:
         names_lead(names, home)
         (outcome,) = fetch(f"http://pictures.example.org:{host.port}/photo/1")
     assert outcome.reason == "private address 127.0.0.1 behind pictures.example.org"
-    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert fetch(f"{host.url}/photo/2") == [kept(picture(2))]
     assert (host.server.connections, host.asked) == (1, ["/photo/2"])
 
 
 def test_a_name_that_leads_elsewhere_the_second_time(host, monkeypatch):
-    """A name that was public when judged and is private when connected to is refused before a byte is sent."""
-    answers = iter(["93.184.216.34"])
+    """What is connected to is what was judged: a name that is public at first and private then is asked for once."""
+    answers = iter(["127.0.0.1"])
 
     async def turning():
-        return [(2, 1, 6, "", (next(answers, "127.0.0.1"), 0))]
+        return next(answers, "127.0.0.2")
 
     names_lead(monkeypatch, turning)
-    (outcome,) = fetch(f"http://pictures.example.org:{host.port}/photo/1")
-    assert (outcome.status, outcome.reason) == ("refused", "private address 127.0.0.1 behind pictures.example.org")
-    assert host.asked == []
+    monkeypatch.setattr("utils.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    url = f"http://pictures.example.org:{host.port}/photo/1"
+    assert fetch(url) == [kept(picture(1))]
+    (later,) = fetch(url)
+    assert (later.status, later.reason) == ("refused", "private address 127.0.0.2 behind pictures.example.org")
 
 
 def test_a_public_host_needs_no_permission(host, monkeypatch):
     """What is public by its name, its address and its connection is fetched."""
 
     async def home():
-        return [(2, 1, 6, "", ("127.0.0.1", 0))]
+        return "127.0.0.1"
 
     names_lead(monkeypatch, home)
     monkeypatch.setattr("utils.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address))
     url = f"http://pictures.example.org:{host.port}"
-    assert fetch(*(f"{url}/photo/{n}" for n in (1, 2)), hosts=[]) == [Outcome(picture(1)), Outcome(picture(2))]
+    assert fetch(*(f"{url}/photo/{n}" for n in (1, 2)), hosts=[]) == [kept(picture(1)), kept(picture(2))]
 
 
 @given(strategies.text())
+@example("5\x1f")
 def test_no_header_is_too_odd(text):
     """Whatever a host writes into a header is read as something or nothing."""
     assert seconds_asked(text) >= 0
@@ -167,9 +221,21 @@ def test_no_more_is_held_than_is_allowed(host, path):
     assert peak < 10_000_000
 
 
+@pytest.mark.parametrize("secure", [False, True])
+def test_an_endless_body_is_hung_up_on(tmp_path, monkeypatch, secure):
+    """As soon as it is too large, and not only at the end of the run."""
+    with serving(certified(tmp_path, monkeypatch, "pictures.example")) as host:
+        monkeypatch.setenv("https_proxy", host.proxy)
+        url = "https://pictures.example" if secure else host.url
+        rules = Rules(frozenset(["localhost"]), largest=1_000_000)
+        with fetching([(0, f"{url}/endless", "")], rules) as outcomes:
+            assert [outcome.reason for _, outcome in outcomes] == ["larger than 1 MB"]
+            assert host.server.left.wait(5)
+
+
 def test_follows_a_redirect(host):
     """A redirect to an allowed host is followed."""
-    assert fetch(f"{host.url}/redirect?/photo/1") == [Outcome(picture(1))]
+    assert fetch(f"{host.url}/redirect?/photo/1") == [kept(picture(1))]
 
 
 def test_asks_a_busy_host_again(host):
@@ -181,13 +247,13 @@ def test_asks_a_busy_host_again(host):
 
 def test_a_broken_off_body_is_no_picture(host):
     """A body shorter than was told is asked for again and, short again, not kept."""
-    assert fetch(f"{host.url}/cut") == [Outcome(b"", "failed", "broken off (RemoteProtocolError)")]
+    assert fetch(f"{host.url}/cut") == [Outcome(b"", "failed", "broken off")]
     assert len(host.asked) == 3
 
 
 def test_repairs_an_address_after_a_404(host):
     """Where a search client wrote + for %20, the second form is tried."""
-    assert fetch(f"{host.url}/spaced+name.jpg") == [Outcome(picture(2))]
+    assert fetch(f"{host.url}/spaced+name.jpg") == [kept(picture(2))]
 
 
 def test_a_thumbnail_takes_the_place_of_a_failed_picture(host):
@@ -198,7 +264,7 @@ def test_a_thumbnail_takes_the_place_of_a_failed_picture(host):
         (f"{host.url}/page", f"{host.url}/nothing"),
     )
     assert outcomes == [
-        Outcome(picture(1), "thumbnail", "HTTP 404"),
+        kept(picture(1), "thumbnail", "HTTP 404"),
         Outcome(b"", "refused", "private address 10.0.0.1"),
         Outcome(b"", "failed", "not a picture: text/html"),
     ]
@@ -212,11 +278,11 @@ def test_a_thumbnail_takes_the_place_of_a_failed_picture(host):
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])
 def test_a_proxy_is_asked(host, monkeypatch, name):
-    """A proxy resolves names, so none is looked up here; private addresses are refused all the same."""
-    monkeypatch.setenv(name, host.proxy if name == "HTTP_PROXY" else f"127.0.0.1:{host.port}")
+    """A proxy, at home too, resolves names, so none is looked up here; private addresses are refused all the same."""
+    monkeypatch.setenv(name, host.url if name == "HTTP_PROXY" else f"127.0.0.1:{host.port}")
     outcomes = fetch("http://pictures.invalid/photo/1", "http://10.0.0.1/photo/1", "http://printer.local/photo/1")
     assert outcomes == [
-        Outcome(picture(1)),
+        kept(picture(1)),
         Outcome(b"", "refused", "private address 10.0.0.1"),
         Outcome(b"", "refused", "private address printer.local"),
     ]
@@ -227,39 +293,55 @@ def test_a_proxy_is_asked(host, monkeypatch, name):
 def test_no_proxy_leads_past_it(host, monkeypatch, name):
     """A host that NO_PROXY names, with or without its port, is asked directly."""
     monkeypatch.setenv("http_proxy", host.proxy)
-    assert fetch(f"{host.url}/photo/1") == [Outcome(picture(1))]
+    assert fetch(f"{host.url}/photo/1") == [kept(picture(1))]
     monkeypatch.setenv("NO_PROXY", name.format(port=host.port))
-    assert fetch(f"{host.url}/photo/2") == [Outcome(picture(2))]
+    assert fetch(f"{host.url}/photo/2") == [kept(picture(2))]
     assert host.asked == [f"{host.url}/photo/1", "/photo/2"]
 
 
+def test_a_proxy_alone_hears_its_password(tmp_path, monkeypatch):
+    """The name and password in its address open the proxy, and go no further."""
+    with serving(certified(tmp_path, monkeypatch, "pictures.example")) as host:
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, host.proxy.replace("//", "//me:se%40cret@"))
+        fetch("http://pictures.example/photo/1", "https://pictures.example/photo/2", workers=1)
+        heard = [(asked, head.get("Proxy-Authorization")) for asked, head in zip(host.asked, host.heads, strict=True)]
+    password = f"Basic {b64encode(b'me:se@cret').decode()}"
+    assert heard == [
+        ("http://pictures.example/photo/1", password),
+        ("CONNECT pictures.example:443", password),
+        ("/photo/2", None),
+    ]
+
+
 def test_certificates_are_those_the_machine_trusts(tmp_path, monkeypatch):
-    """Through a tunnel as directly, https is trusted by the authorities that SSL_CERT_FILE names, and no others."""
-    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("pictures.example").configure_cert(tls)
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
-    with serving(tls) as host:
+    """Https is trusted by the authorities that SSL_CERT_FILE names, and no others; for the very host that was meant."""
+    with serving(certified(tmp_path, monkeypatch, "pictures.example")) as host:
         monkeypatch.setenv("https_proxy", host.proxy)
+        known, other = fetch("https://pictures.example/photo/1", "https://other.example/photo/1", workers=1)
+        monkeypatch.delenv("SSL_CERT_FILE")
         (stranger,) = fetch("https://pictures.example/photo/1")
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        assert fetch("https://pictures.example/photo/1") == [Outcome(picture(1))]
-        assert host.asked == ["CONNECT pictures.example:443"] * 2 + ["/photo/1"]
-    assert stranger.status == "failed" and "CERTIFICATE_VERIFY_FAILED" in stranger.reason
+        assert host.asked == [
+            "CONNECT pictures.example:443",
+            "/photo/1",
+            "CONNECT other.example:443",
+            "CONNECT pictures.example:443",
+        ]
+    assert known == kept(picture(1))
+    assert all("CERTIFICATE_VERIFY_FAILED" in outcome.reason for outcome in (other, stranger))
 
 
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("ALL_PROXY", "socks5://me:secret@proxy.example:1080", r"'proxy.example' is a SOCKS proxy.*httpx\[socks\]"),
-        ("HTTPS_PROXY", "gopher://me:secret@proxy.example", "cannot be used.*gopher.*Correct HTTP_PROXY"),
-        ("HTTP_PROXY", "http://proxy.example:port", "cannot be used.*port.*Correct HTTP_PROXY"),
+        ("ALL_PROXY", "socks5://me:secret@proxy.example:1080", "'proxy.example' is a SOCKS proxy.*begins with http://"),
+        ("HTTPS_PROXY", "gopher://me:secret@proxy.example", "cannot be used for https.*Correct HTTP_PROXY"),
+        ("HTTP_PROXY", "http://me:secret@proxy.example:port", "cannot be used for http:.*Correct HTTP_PROXY"),
         ("SSL_CERT_FILE", "/no/such/file.pem", "SSL_CERT_FILE"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_told(monkeypatch, name, value, message):
     """A proxy or certificate that will not do is an error to put right, without the password and without a trace."""
-    monkeypatch.setitem(sys.modules, "socksio", None)  # also where it is installed
     monkeypatch.setenv(name, value)
     with pytest.raises(FieldguideError, match=message) as raised:
         fetch("http://pictures.example/photo/1")
@@ -314,7 +396,7 @@ def test_a_search_that_fails_half_way_loses_nothing(host, monkeypatch):
 def test_a_host_is_asked_for_four_at_a_time(host):
     """Four at once, as eight fetches that are answered by fours show, and never a fifth."""
     outcomes = fetch(*(f"{host.url}/together?{n}" for n in range(8)))
-    assert outcomes == [Outcome(picture(71))] * 8
+    assert outcomes == [kept(picture(71))] * 8
     assert host.server.crowd == 4
 
 
@@ -322,7 +404,7 @@ def test_leaving_early_drops_what_is_under_way(host):
     """A hanging fetch does not hold up the end, and no thread is left behind."""
     asked = [(n, f"{host.url}/{path}", "") for n, path in enumerate(("photo/1", "hang", "hang?2"))]
     with fetching(asked, Rules(frozenset(["localhost"]), deadline=300), window=2) as outcomes:
-        assert next(outcomes) == (0, Outcome(picture(1)))
+        assert next(outcomes) == (0, kept(picture(1)))
     assert not [thread for thread in threading.enumerate() if thread.name == "fetch"]
 
 

@@ -1,5 +1,6 @@
 """Sharpness, placeholders and the size of labels: measured alike for pictures of any size and contrast."""
 
+import imagehash
 import numpy as np
 import pytest
 from conftest import draw_picture, picture_bytes
@@ -11,6 +12,7 @@ from utils.quality import (
     grey_reduction,
     is_drawn,
     label_remarks,
+    perceptual_hash,
     quality_warnings,
     served_by_many,
     sharpness,
@@ -81,6 +83,21 @@ def test_an_even_ramp_is_blurry_and_a_picture_without_contrast_not_judged():
     assert sharpness(np.arange(256, dtype=np.uint8)[None].repeat(192, 0)) < BLURRY
     assert sharpness(np.full((192, 256), 90, np.uint8)) == 1
     assert sharpness(np.zeros((1, 1), np.uint8)) == 1
+
+
+def test_steps_down_count_as_steps_up():
+    """A picture and its negative are as sharp as each other: no difference wraps around."""
+    grey = np.asarray(grey_reduction(scene()))
+    assert sharpness(255 - grey) == sharpness(grey)
+
+
+@pytest.mark.parametrize("size", [(512, 384), (384, 512), (512, 90), (300, 201), (64, 64)])
+def test_the_perceptual_hash_is_that_of_imagehash(size):
+    """Hashes of any shape and size stay comparable with those that the package gave earlier: at most 2 bits differ."""
+    for picture in (scene(size), draw_picture(3, size=size)):
+        grey = grey_reduction(picture)
+        ours = perceptual_hash(grey)
+        assert len(ours) == 16 and imagehash.hex_to_hash(ours) - imagehash.phash(grey) <= 2
 
 
 @pytest.mark.parametrize(

@@ -614,6 +614,14 @@ def test_a_folder_where_a_copy_belongs_is_named(make_project, fill_raw):
     assert id not in recorded(project)
 
 
+def test_gathered_files_are_listed_by_label_and_name(make_project, fill_raw):
+    """Whatever order the file system has, rows come in the same one on each machine."""
+    project = make_project()
+    fill_raw(project, 20)
+    folders = [sorted((project.raw / label).iterdir()) for label in project.labels]
+    assert verify.raw_files(project) == [path for folder in folders for path in folder]
+
+
 def test_few_pictures_are_judged_ahead_of_the_writing(make_project, fill_raw, monkeypatch):
     """However slow the disk, what waits in memory does not grow with the number of pictures."""
     project = make_project()

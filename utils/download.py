@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from utils.fetch import LARGEST, Rules, fetching
+from utils.fetch import LARGEST, WORKERS, Rules, fetching
 from utils.files import (
     LINE_BREAKS,
     FieldguideError,
@@ -152,16 +152,24 @@ class _Collection:
             self._files[folder] = _ids(folder)
         return self._files[folder]
 
-    def add(self, folder: Path, picture: Gathered, *, status: str = "kept", reason: str = "") -> bool:
+    def add(
+        self,
+        folder: Path,
+        picture: Gathered,
+        *,
+        status: str = "kept",
+        reason: str = "",
+        header: tuple[str, int, int] | None = None,
+    ) -> bool:
         """
         Write a picture and note its row, or the row that says why there is none.
 
-        Return whether there is one distinct picture more.
+        `header` is what `_header` returns, where it is known. Return whether there is one distinct picture more.
         """
         facts, gained = {}, False
         if status in TAKEN:
             id, files = content_id(picture.data), self._lying(folder)
-            suffix, width, height = _header(picture.data)
+            suffix, width, height = header or _header(picture.data)
             facts = {"id": id, "bytes": len(picture.data), "width": width, "height": height}
             # A file without a row is what a killed run left, or what lost its row: it is its own original.
             if id in files and _key(picture.label, id) in self._kept:
@@ -306,7 +314,7 @@ def download_images(
     sources: str | Path | None = None,
     allowed_hosts: Iterable[str] = (),
     deadline: float = 30.0,
-    workers: int = 8,
+    workers: int = WORKERS,
     per_host: int = 4,
     largest: int = LARGEST,
     honour_noai: bool = True,
@@ -357,20 +365,30 @@ def download_images(
         sources = (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
     hosts = frozenset(host.lower() for host in allowed_hosts)
     rules = Rules(hosts, deadline, workers, per_host, largest, honour_noai)
-    with _collecting(Path(sources)) as collection, tqdm(total=wanted, desc=label[:40], unit="picture") as bar:
+    with _collecting(Path(sources)) as collection, _bar(wanted, label) as bar:
         bar.update(collection.pictures(dest, label))
         missing = WINDOW * workers if wanted is None else wanted - bar.n
         if missing <= 0:
             return DownloadReport(collection.tally)
         require_writable(dest)  # rather than after the first pictures were fetched
         addresses = _unknown((_gathered(result, label) for result in results), collection)
+        asked = 0
         with fetching(addresses, rules, window=max(workers, min(WINDOW * workers, missing))) as outcomes:
             for picture, outcome in outcomes:
-                picture = replace(picture, data=outcome.data)
-                bar.update(collection.add(dest, picture, status=outcome.status, reason=outcome.reason))
+                found = {"status": outcome.status, "reason": outcome.reason}
+                header = (outcome.extension, outcome.width, outcome.height)
+                gained = collection.add(dest, replace(picture, data=outcome.data), **found, header=header)
+                asked += 1
+                bar.set_postfix_str(f"{asked} addresses asked", refresh=False)
+                bar.update(gained)
                 if wanted is not None and bar.n >= wanted:
                     break
     return DownloadReport(collection.tally)
+
+
+def _bar(wanted: int | None, label: str) -> tqdm:
+    """Return a bar that moves on with every address, also one that gave nothing."""
+    return tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0)
 
 
 def _gathered(result, label: str) -> tuple[Gathered, str]:

@@ -7,36 +7,47 @@ that drips; what became of each comes back in the order it was asked for. Nothin
 
 import asyncio
 import io
-import ipaddress
+import os
 import random
 import re
 import socket
+import ssl
 import threading
 import time
 import warnings
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
+from types import SimpleNamespace
 from typing import TypeVar
+from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import httpx
+import aiohttp
+import certifi
 from PIL import Image
+from yarl import URL
 
+from utils.addresses import Refused, is_local_name, is_private, parsed, spellings
 from utils.files import FieldguideError
-from utils.pictures import FORMATS, MAX_PIXELS
+from utils.pictures import EXTENSIONS, FORMATS, MAX_PIXELS
 
 LARGEST = 20_000_000  # bytes of one picture
+WORKERS = 24  # fetches at a time; most of them wait for a host far away
+HELD = 100_000_000  # bytes of pictures that wait for their turn, because one before them is slow
 TRIES = 3  # of one address
 PAUSE = 0.5  # seconds before the second try, at least; twice that before the third
-TIMEOUTS = {"connect": 10, "read": 10, "write": 10, "pool": None}  # seconds in which something must happen
+TIMEOUTS = aiohttp.ClientTimeout(connect=10, sock_read=10)  # seconds in which something must happen
+IDLE = 2  # seconds that a connection is kept for the next picture; most hosts have but one
+LONGEST_HEADER = 32_768  # bytes
 FEW, MANY = 3, 8  # hosts in a row that can't be reached: at the end, and at any time, a reason to doubt the network
 HOPS = 5  # redirects
+MOVED = (301, 302, 303, 307, 308)
 PROBE = "https://duckduckgo.com/"  # asked when many hosts in a row can't be reached: is it them, or the network?
 BUSY = (408, 425, 429)  # with 5xx, the answers worth asking again for
 HEADERS = {
@@ -44,12 +55,8 @@ HEADERS = {
     "Accept": "image/jpeg,image/png,image/*;q=0.9,*/*;q=0.5",
     "Accept-Encoding": "identity",  # pictures are compressed already; what inflates on arrival is a trap
 }
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
-PUBLIC_6 = ipaddress.ip_network("2000::/3")  # no other IPv6 address is anybody's in public
-LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home", ".corp", ".intranet", ".home.arpa")
 NO_TRAINING = {"noai", "noimageai"}
 VALUED = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")  # rules with a colon
-METADATA = (ipaddress.ip_address("168.63.129.16"),)  # a public address, but answered inside Azure; others are local
 
 T = TypeVar("T")
 
@@ -60,7 +67,7 @@ class Rules:
 
     allowed_hosts: frozenset[str] = frozenset()  # in lower case; the only ones that may be private
     deadline: float = 30.0  # seconds for one address, its redirects and tries together
-    workers: int = 8  # fetches at a time
+    workers: int = WORKERS  # fetches at a time
     per_host: int = 4  # of them to one host
     largest: int = LARGEST  # bytes
     honour_noai: bool = True  # leave out what a site does not want to be trained on
@@ -74,6 +81,9 @@ class Outcome:
     status: str = "kept"  # or "thumbnail" (in place of the picture), "failed", "refused" (by our own rules)
     reason: str = ""  # why it is not the picture
     unreached: str = ""  # its host, where nothing answered: it may be the network and not this host
+    extension: str = ""  # without a dot; by what the picture is, not by how it was named
+    width: int = 0  # pixels, as for `height`
+    height: int = 0
 
 
 @contextmanager
@@ -106,62 +116,6 @@ def fetching(
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# Addresses
-# ---------------------------------------------------------------------------------------------------------------
-
-
-def is_private(address: str) -> bool:
-    """
-    Return whether an IP address is no public one: private, loopback, link-local, metadata, reserved, multicast.
-
-    >>> is_private("169.254.169.254"), is_private("::ffff:10.0.0.1"), is_private("93.184.216.34")
-    (True, True, False)
-    >>> is_private("64:ff9b::7f00:1"), is_private("64:ff9b::5db8:d822")  # a net of IPv6 alone speaks to IPv4 like this
-    (True, False)
-    """
-    ip = ipaddress.ip_address(address.split("%")[0])
-    if ip.version == 6:
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if ip in NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if not inner and ip not in PUBLIC_6:
-            return True
-        ip = inner or ip
-    return not ip.is_global or ip.is_multicast or ip in METADATA
-
-
-def is_local_name(host: str) -> bool:
-    """
-    Return whether a host is private by its name alone, as it must be judged where a proxy resolves names.
-
-    >>> [is_local_name(host) for host in ("localhost", "printer", "nas.local", "127.1", "[::1]", "example.org")]
-    [True, True, True, True, True, False]
-    """
-    host = host.strip("[]").rstrip(".").lower()
-    try:
-        return is_private(host)
-    except ValueError:
-        pass
-    try:
-        return is_private(socket.inet_ntoa(socket.inet_aton(host)))  # 127.1, 0x7f000001 and 2130706433 are one host
-    except OSError:
-        return "." not in host or host.endswith(LOCAL_NAMES)
-
-
-def spellings(url: str) -> list[str]:
-    """
-    Return an address as it may have been before a search client unquoted it.
-
-    >>> spellings("https://example.org/a+b.jpg?q=c+d"), spellings("https://example.org/a.jpg")
-    (['https://example.org/a%20b.jpg?q=c%20d'], [])
-    >>> spellings("https://example.org/a%20b.jpg")
-    ['https://example.org/a+b.jpg']
-    """
-    others = (url.replace("+", "%20").replace("#", "%23"), url.replace("%20", "+"))
-    return [other for other in dict.fromkeys(others) if other != url]
-
-
-# ---------------------------------------------------------------------------------------------------------------
 # Headers and bodies
 # ---------------------------------------------------------------------------------------------------------------
 
@@ -173,8 +127,8 @@ def seconds_asked(retry_after: str) -> float:
     >>> seconds_asked("120"), seconds_asked("Thu, 01 Jan 1970 00:00:00 GMT"), seconds_asked("soon"), seconds_asked("-5")
     (120.0, 0.0, 0.0, 0.0)
     """
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
+    if (seconds := retry_after.strip()).isdecimal():
+        return float(seconds)
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except Exception:  # the parser raises what it likes on hostile text
@@ -222,17 +176,18 @@ def _too_large(largest: int) -> "_Failed":
     return _Failed(f"larger than {largest / 1_000_000:g} MB")
 
 
-def _refuse_unless_picture(data: bytes, kind: str) -> None:
-    """Fail unless `data` begins like a picture, of no more pixels than may be opened; nothing is decoded."""
+def _picture_in(data: bytes, kind: str) -> Outcome:
+    """Return the picture that `data` is by its header, of no more pixels than may be opened; nothing is decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
+            extension, (width, height) = EXTENSIONS.get(image.format, image.format.lower()), image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _Failed(f"too many pixels: far more than {MAX_PIXELS // 1_000_000} million") from error
     except Exception as error:  # Pillow's parsers raise what they like on hostile bytes
         raise _Failed(f"not a picture: {kind if data else 'empty'}") from error
     if width * height > MAX_PIXELS:
         raise _Failed(f"too many pixels: {width}×{height}, more than {MAX_PIXELS // 1_000_000} million")
+    return Outcome(data, extension=extension, width=width, height=height)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -252,6 +207,17 @@ class _Failed(Exception):
         self.wait = wait  # seconds the host asked for
 
 
+class _PublicNames(aiohttp.ThreadedResolver):
+    """Resolves names to what is then connected to; refuses those that lead to a private address."""
+
+    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list:
+        found = await super().resolve(host, port, family)
+        for address in found:
+            if is_private(address["host"]):
+                raise Refused(f"private address {address['host']} behind {host}")
+        return found
+
+
 class _Fetcher:
     """Fetches pictures on one event loop, within `Rules`."""
 
@@ -260,31 +226,33 @@ class _Fetcher:
         self.jitter = random.Random()
         self.workers = asyncio.Semaphore(rules.workers)
         self.hosts = defaultdict(lambda: asyncio.Semaphore(rules.per_host))
-        self.public: set[str] = set()  # hosts that were resolved and judged
-        # Which way an address goes must be known here, not inside httpx: behind a proxy, the proxy resolves names.
-        proxies = getproxies()
-        self.proxied = {scheme: proxies.get(scheme) or proxies.get("all") for scheme in ("http", "https")}
-        # Bare transports, not a client: that keeps cookies, sends passwords and reads redirects on its own.
-        self.ways = _ways({None, *self.proxied.values()} - {""}, httpx.Limits(max_keepalive_connections=20))
+        # Which way an address goes must be known here, not inside aiohttp: behind a proxy, the proxy resolves names.
+        self.proxies, self.certificates = _proxies(), _certificates()
+
+    async def open(self) -> None:
+        """Make ready, on the loop."""
+        # Each keeps its own names and connections, so that nothing unjudged comes to a host nobody vouches for.
+        self.to_strangers = _session(self.certificates, _PublicNames())
+        self.as_told = _session(self.certificates, aiohttp.ThreadedResolver())  # to proxies, and hosts that are allowed
 
     async def close(self) -> None:
-        for transport in self.ways.values():
-            await transport.aclose()
+        await self.to_strangers.close()
+        await self.as_told.close()
 
     async def outcome(self, url: str, thumbnail: str) -> Outcome:
         """Fetch a picture, or its thumbnail where that fails; never raises for what a host does."""
         async with self.workers:
             try:
-                return Outcome(await self._picture(url))
+                return await self._picture(url)
             except _Failed as failed:
                 first, offline = failed, failed.offline
             if first.status != "refused" and thumbnail not in ("", url):
                 try:
-                    return Outcome(await self._picture(thumbnail), "thumbnail", str(first))
+                    return replace(await self._picture(thumbnail), status="thumbnail", reason=str(first))
                 except _Failed as second:
                     offline = offline and second.offline
         # A host that the user named, such as one at home, tells nothing about the network.
-        unreached = httpx.URL(url).host.lower() if offline else ""
+        unreached = urlsplit(url).hostname if offline else ""
         return Outcome(b"", first.status, str(first), "" if unreached in self.rules.allowed_hosts else unreached)
 
     async def online(self) -> bool:
@@ -295,7 +263,7 @@ class _Fetcher:
             return not failed.offline
         return True
 
-    async def _picture(self, url: str) -> bytes:
+    async def _picture(self, url: str) -> Outcome:
         """Return the picture at `url`, with tries and redirects, within the deadline."""
         try:
             async with asyncio.timeout(self.rules.deadline) as clock:
@@ -304,7 +272,7 @@ class _Fetcher:
             # A dead network hangs more often than it says so, in asking for a name as in connecting.
             raise _Failed(f"not whole after {self.rules.deadline:g} s", offline=True) from None
 
-    async def _tries(self, url: str, clock: asyncio.Timeout) -> bytes:
+    async def _tries(self, url: str, clock: asyncio.Timeout) -> Outcome:
         urls = [url, *spellings(url)]
         tried = 0
         while True:
@@ -320,62 +288,51 @@ class _Fetcher:
                     raise
             await asyncio.sleep(wait)
 
-    async def _follow(self, url: str, clock: asyncio.Timeout) -> bytes:
-        """Return the picture at `url`; every redirect is judged like a first address."""
+    async def _follow(self, address: str, clock: asyncio.Timeout) -> Outcome:
+        """Return the picture at `address`; every redirect is judged like a first address."""
+        proxy = None
         try:
-            target = httpx.URL(url)
+            url = parsed(address)
             for _ in range(HOPS + 1):
-                proxy = await self._way(target)
-                async with self._slot(target.host, clock):
-                    answer = await self._get(target, proxy)
-                if isinstance(answer, bytes):
+                session, proxy = self._way(url)
+                async with self._slot(url.raw_host, clock):
+                    answer = await self._get(url, session, proxy)
+                if isinstance(answer, Outcome):
                     return answer
-                target = _joined(target, answer)
+                url = _joined(url, answer)
         except _Failed:
             raise
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
+        except Refused as error:
+            raise _Failed(str(error), status="refused") from error
+        except aiohttp.ServerTimeoutError as error:
+            offline = isinstance(error, aiohttp.ConnectionTimeoutError)
+            raise _Failed("no answer in time", offline=offline) from error
+        except aiohttp.ClientConnectorError as error:
+            if isinstance(error, aiohttp.ClientConnectorDNSError) and not proxy:
+                raise _Failed("no such host", again=error.os_error.errno == socket.EAI_AGAIN, offline=True) from error
+            reached = isinstance(error, aiohttp.ClientSSLError)  # such as with a certificate nobody vouches for
+            raise _Failed(f"no connection ({error.__cause__})", again=not reached, offline=not reached) from error
+        except aiohttp.ClientHttpProxyError as error:
+            raise _Failed(f"no connection ({error.status} {error.message})", again=True, offline=True) from error
+        except ValueError as error:  # also aiohttp's
             raise _Failed(f"not a valid address ({error})") from error
-        except httpx.TimeoutException as error:
-            raise _Failed("no answer in time", again=True, offline=isinstance(error, httpx.ConnectTimeout)) from error
-        except (httpx.ConnectError, httpx.ProxyError) as error:
-            reached = "[SSL" in str(error)  # something answered, such as with a certificate nobody vouches for
-            raise _Failed(f"no connection ({error})", again=not reached, offline=not reached) from error
-        except httpx.HTTPError as error:
-            raise _Failed(f"broken off ({type(error).__name__})", again=True) from error
+        except aiohttp.ClientError as error:  # which one depends on how the bytes were cut on their way
+            raise _Failed("broken off", again=True) from error
         except Exception as error:  # one strange address or answer must not cost all the other pictures
             raise _Failed(f"{type(error).__name__}: {error}") from error
         raise _Failed(f"more than {HOPS} redirects")
 
-    def _strange(self, url: httpx.URL) -> bool:
-        """Return whether a host was not named by the user."""
-        return url.host.rstrip(".").lower() not in self.rules.allowed_hosts
-
-    async def _way(self, url: httpx.URL) -> str | None:
-        """Return the proxy for an address, None for the direct way; refuse what leads where it should not."""
-        if url.scheme not in ("http", "https"):
-            raise _Failed(f"{url.scheme or 'no'}: address, not http or https", status="refused")
-        host = url.raw_host.decode("ascii")  # as it is asked for: never judge another spelling than is used
-        port = 80 if url.port is None else url.port  # which of the usual ones does not matter here
-        if not host or "%" in host or not 0 < port < 65536:
-            raise _Failed("an address without a valid host and port", status="refused")
-        proxy = self.proxied[url.scheme]
-        if proxy and any(proxy_bypass(name) for name in (host, url.netloc.decode("ascii"))):
+    def _way(self, url: URL) -> tuple[aiohttp.ClientSession, URL | None]:
+        """Return what carries an address there, and by which proxy; refuse what leads where it should not."""
+        host = url.raw_host  # as it is asked for: never judge another spelling than is used
+        proxy = self.proxies.get(url.scheme)
+        if proxy and any(proxy_bypass(name) for name in (host, url.raw_authority)):
             proxy = None
-        if not self._strange(url):
-            return proxy
+        if url.host.rstrip(".") in self.rules.allowed_hosts:
+            return self.as_told, proxy
         if is_local_name(host):
-            raise _Failed(f"private address {host}", status="refused")
-        if not proxy and host not in self.public:
-            loop = asyncio.get_running_loop()
-            try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                again = getattr(error, "errno", None) == socket.EAI_AGAIN
-                raise _Failed("no such host", again=again, offline=True) from error
-            for *_, address in found:
-                _refuse_private(address[0], host)
-            self.public.add(host)
-        return proxy
+            raise Refused(f"private address {host}")
+        return self.as_told if proxy else self.to_strangers, proxy
 
     @asynccontextmanager
     async def _slot(self, host: str, clock: asyncio.Timeout):
@@ -387,98 +344,126 @@ class _Fetcher:
             clock.reschedule(loop.time() + left)
             yield
 
-    async def _get(self, url: httpx.URL, proxy: str | None) -> bytes | str:
+    async def _get(self, url: URL, session: aiohttp.ClientSession, proxy: URL | None) -> Outcome | str:
         """Return the picture that an address holds, or where it redirects to."""
-        extensions = {"timeout": TIMEOUTS}
-        if not proxy and self._strange(url):
-            extensions["trace"] = partial(_refuse_private_peer, url.host)
-        request = httpx.Request("GET", url, headers=HEADERS, extensions=extensions)
-        response = await self.ways[proxy].handle_async_request(request)
-        try:
-            if response.has_redirect_location:
-                return response.headers["location"]
-            if response.status_code != 200:
+        kept: list[bool] = []  # not empty where the connection was used before
+        options = {"proxy": proxy, "trace_request_ctx": kept, "middlewares": [partial(_asked, kept)]}
+        async with session.get(url, allow_redirects=False, **options) as response:
+            headers = response.headers
+            if response.status in MOVED and "Location" in headers:
+                return headers["Location"]
+            if response.status != 200:
                 raise _Failed(
-                    f"HTTP {response.status_code}",
-                    again=response.status_code in BUSY or response.status_code >= 500,
-                    missing=response.status_code == 404,
-                    wait=seconds_asked(response.headers.get("retry-after", "")),
+                    f"HTTP {response.status}",
+                    again=response.status in BUSY or response.status >= 500,
+                    missing=response.status == 404,
+                    wait=seconds_asked(headers.get("Retry-After", "")),
                 )
-            if self.rules.honour_noai and forbids_training(response.headers.get_list("x-robots-tag")):
+            if self.rules.honour_noai and forbids_training(headers.getall("X-Robots-Tag", [])):
                 raise _Failed("the site asks not to be used for training (noai)", status="refused")
             data = await self._body(response)
-        finally:
-            await response.aclose()
-        encoding = response.headers.get("content-encoding", "").strip().lower()
+        encoding = headers.get("Content-Encoding", "").strip().lower()
         if encoding in ("gzip", "x-gzip", "deflate"):
             data = _inflated(data, self.rules.largest)
-        kind = response.headers.get("content-type", "").split(";")[0].strip()[:60] or "no type given"
-        _refuse_unless_picture(data, kind if encoding in ("", "identity") else f"{kind}, compressed as {encoding[:20]}")
-        return data
+        kind = headers.get("Content-Type", "").split(";")[0].strip()[:60] or "no type given"
+        return _picture_in(data, kind if encoding in ("", "identity") else f"{kind}, compressed as {encoding[:20]}")
 
-    async def _body(self, response: httpx.Response) -> bytes:
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         """Return a body as it comes, and stop at the first byte too many."""
-        data = bytearray()
-        told = response.headers.get("content-length", "")
-        if not (told.isdecimal() and int(told) > self.rules.largest):
-            async for chunk in response.stream:
-                data += chunk
-                if len(data) > self.rules.largest:
-                    break
-            else:
-                return bytes(data)
-        raise _too_large(self.rules.largest)
+        parts, room = [], self.rules.largest
+        if (response.content_length or 0) > room:
+            raise _too_large(self.rules.largest)
+        if response.connection:  # there is more to come
+            response.connection.protocol.closed.add_done_callback(partial(_end, response.content))
+        async for part in response.content.iter_any():
+            parts.append(part)
+            room -= len(part)
+            if room < 0:
+                raise _too_large(self.rules.largest)
+        return b"".join(parts)
 
 
-def _ways(proxies: Iterable[str | None], limits: httpx.Limits) -> dict[str | None, httpx.AsyncHTTPTransport]:
-    """Return what carries requests to each proxy and, for None, directly."""
+def _end(body: aiohttp.StreamReader, connection: asyncio.Future) -> None:
+    """End a body with its connection; where a chunk is out of form, aiohttp leaves the reader waiting for ever."""
+    if not connection.cancelled() and connection.exception() is None and not body.is_eof():
+        body.set_exception(aiohttp.ClientPayloadError())
+
+
+async def _asked(
+    kept: list[bool], request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Return the answer to a request; where a kept connection was closed meanwhile, ask anew: that is no failure."""
+    while True:
+        kept.clear()
+        try:
+            return await send(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            if not kept:  # aiohttp alone would ask once more here too, uncounted
+                raise _Failed("broken off", again=True) from error
+
+
+async def _note_kept(session: aiohttp.ClientSession, context: SimpleNamespace, _: object) -> None:
+    """Note that a request goes over a kept connection."""
+    context.trace_request_ctx.append(True)
+
+
+def _session(certificates: ssl.SSLContext, resolver: aiohttp.abc.AbstractResolver) -> aiohttp.ClientSession:
+    """Return what sends our headers and nothing else, and hands over what comes as it came."""
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_kept)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=certificates, resolver=resolver, limit=0, keepalive_timeout=IDLE),
+        headers=HEADERS,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,  # no password out of ~/.netrc; proxies are ours to choose
+        auto_decompress=False,
+        timeout=TIMEOUTS,
+        max_field_size=LONGEST_HEADER,
+        trace_configs=[trace],
+    )
+
+
+def _certificates() -> ssl.SSLContext:
+    """Return whom to trust: the authorities that the machine is set to, else those that browsers trust."""
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
-        context = httpx.create_ssl_context()  # honours SSL_CERT_FILE
+        return ssl.create_default_context(cafile=file or (None if folder else certifi.where()), capath=folder)
     except OSError as error:  # also what is wrong inside the file
         raise FieldguideError(
             f"The certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read: {error}. Correct or unset it."
         ) from error
-    ways = {}
-    for proxy in proxies:
-        try:
-            through = proxy and httpx.Proxy(proxy if "://" in proxy else f"http://{proxy}")
-            if through and through.url.scheme == "https":
-                through.ssl_context = context
-            ways[proxy] = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=through)
-        except ImportError as error:
-            raise FieldguideError(
-                f"The proxy at {through.url.host!r} is a SOCKS proxy, which needs one more package. Run "
-                "`pip install httpx[socks]`, or set HTTP_PROXY and HTTPS_PROXY to one that begins with http://."
-            ) from error
-        except (ValueError, httpx.InvalidURL) as error:
-            raise FieldguideError(
-                f"The proxy set for this machine cannot be used: {error}. Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."
-            ) from error
-    return ways
 
 
-def _joined(url: httpx.URL, location: str) -> httpx.URL:
+def _proxies() -> dict[str, URL]:
+    """Return the proxies that the machine is set to, for http and https."""
+    proxies, settings = {}, getproxies()
+    for scheme in ("http", "https"):
+        if setting := settings.get(scheme) or settings.get("all"):
+            try:
+                proxies[scheme] = proxy = URL(setting if "://" in setting else f"http://{setting}")
+            except ValueError:  # whose words might hold the password
+                proxy = URL()
+            if proxy.scheme.startswith("socks"):
+                raise FieldguideError(
+                    f"The proxy at {proxy.host!r} is a SOCKS proxy, which cannot be used here. "
+                    "Set HTTP_PROXY and HTTPS_PROXY to one that begins with http://."
+                )
+            if proxy.scheme not in ("http", "https") or not proxy.host:
+                raise FieldguideError(
+                    f"The proxy set for this machine cannot be used for {scheme}: it is none of the form "
+                    "http://host:port. Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."
+                )
+    return proxies
+
+
+def _joined(url: URL, location: str) -> URL:
     """Return where a redirect leads."""
     try:
-        return url.join(location)
-    except (httpx.InvalidURL, ValueError) as error:
+        return parsed(urljoin(str(url), location))
+    except ValueError as error:
         raise _Failed("redirects to no valid address") from error
-
-
-def _refuse_private(address: str, host: str) -> None:
-    if is_private(address):
-        raise _Failed(f"private address {address} behind {host}", status="refused")
-
-
-async def _refuse_private_peer(host: str, event: str, info: dict) -> None:
-    """Judge whom a new connection reached, before a byte is sent: the name may lead elsewhere than when resolved."""
-    if event == "connection.connect_tcp.complete":
-        stream = info["return_value"]
-        try:
-            _refuse_private(stream.get_extra_info("server_addr")[0], host)
-        except BaseException:
-            await stream.aclose()
-            raise
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -499,6 +484,7 @@ def _running(rules: Rules) -> Iterator[tuple[_Fetcher, Callable]]:
     thread = threading.Thread(target=loop.run_forever, name="fetch", daemon=True)
     thread.start()
     try:
+        asyncio.run_coroutine_threadsafe(fetcher.open(), loop).result()
         yield fetcher, lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop)
     finally:
         asyncio.run_coroutine_threadsafe(_wound_up(fetcher), loop).result()
@@ -536,11 +522,16 @@ def _outcomes(addresses: Iterable[tuple[T, str, str]], start: Callable, *, windo
     under_way: deque = deque()
     for item, url, thumbnail in addresses:
         under_way.append((item, start(url, thumbnail)))
-        if len(under_way) >= window:
+        while len(under_way) >= window or _held(future for _, future in under_way) > HELD:
             item, future = under_way.popleft()
             yield item, future.result()
     for item, future in under_way:
         yield item, future.result()
+
+
+def _held(fetches: Iterable[Future]) -> int:
+    """Return how many bytes of pictures the fetches hold that are done."""
+    return sum(len(fetch.result().data) for fetch in fetches if fetch.done())
 
 
 def _believed(outcomes: Iterable[tuple[T, Outcome]], is_online: Callable[[], bool]) -> Iterator[tuple[T, Outcome]]:

@@ -20,6 +20,7 @@ FLAT = 4  # grey levels of 0–255: a picture whose colours all lie within it is
 DARK, BRIGHT = 30, 225  # mean grey level of 0–255
 NARROW = 3  # longer : shorter side; squeezed to a square, such a picture shows little
 TILE = 32  # pixels of the reduction
+HASHED = 32  # pixels a side of what the perceptual hash sees
 CONTRAST = 40  # grey levels that a tile must span, if the picture has them, to tell an edge from noise
 # Of a tile's contrast, what its steepest step covers. Of 562 web photos none is below it; blurred by 3 pixels of a
 # training copy 87 to 94 in 100 are, by 5 pixels 97 to 100. Of 240 seedlings, enlarged to 150 pixels, the 7 softest are.
@@ -28,6 +29,8 @@ TEXTURED = 0.28  # small steps in what stands on an even ground: 90 photos cut o
 UNSAVED = 0.02  # of a picture's rows, lost where a file ends too early: a line of grey at the edge is no matter
 FEW = 30  # pictures a label; below it the figures of 05 say little
 UNEVEN = 3  # largest : smallest label
+# The eight lowest frequencies of a discrete cosine transform over as many pixels; their scale matters to no bit.
+COSINES = np.cos(np.outer(np.arange(8), np.arange(1, 2 * HASHED, 2)) * np.pi / (2 * HASHED))
 SECOND_LEVEL = {"co", "com", "ac", "org", "net", "gov", "edu"}  # of country domains: example.co.uk
 MANY_SITES = 3  # unrelated sites that serve the very same bytes
 
@@ -105,25 +108,46 @@ def sharpness(grey: np.ndarray) -> float:
     ----------
     grey : uint8 array (H, W)
     """
-    levels = grey.astype(np.int16)
-    spread = int(levels.max()) - int(levels.min())
-    rows, columns = (max(1, side // TILE) for side in levels.shape)
-    height, width = (side // n for side, n in zip(levels.shape, (rows, columns), strict=True))
+    spread = int(grey.max()) - int(grey.min())
+    rows, columns = (max(1, side // TILE) for side in grey.shape)
+    height, width = (side // n for side, n in zip(grey.shape, (rows, columns), strict=True))
     if spread <= 2 * FLAT or min(height, width) < 4:
         return 1.0
 
-    def tiled(values: np.ndarray) -> np.ndarray:
-        return values[: rows * height, : columns * width].reshape(rows, height, columns, width)
+    def of_tiles(extreme: np.ufunc, values: np.ndarray) -> np.ndarray:
+        whole = values[: rows * height, : columns * width].reshape(rows, height, columns * width)
+        return extreme.reduce(extreme.reduce(whole, axis=1).reshape(rows, columns, width), axis=2).ravel()
 
-    steps = np.zeros_like(levels)
-    steps[:, :-1] = np.abs(np.diff(levels, axis=1))
-    steps[:-1] = np.maximum(steps[:-1], np.abs(np.diff(levels, axis=0)))
-    contrast = (tiled(levels).max((1, 3)) - tiled(levels).min((1, 3))).ravel()
-    steepest = tiled(steps).max((1, 3)).ravel()
+    steps = np.zeros_like(grey)
+    steps[:, :-1] = _apart(grey[:, 1:], grey[:, :-1])
+    steps[:-1] = np.maximum(steps[:-1], _apart(grey[1:], grey[:-1]))
+    contrast = of_tiles(np.maximum, grey) - of_tiles(np.minimum, grey)
+    steepest = of_tiles(np.maximum, steps)
     telling = contrast >= min(CONTRAST, spread / 2)
     if not telling.any():  # an even change from one side to the other
         return 0.0
     return float(np.percentile(np.minimum(steepest[telling] / contrast[telling], 1), 90))
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return how far apart two uint8 arrays are; their plain difference would wrap around below 0."""
+    return np.maximum(one, other) - np.minimum(one, other)
+
+
+def perceptual_hash(grey: Image.Image) -> str:
+    """
+    Return 64 bits that stay nearly the same when a picture is scaled, encoded anew or lightly edited, as 16 hex digits.
+
+    Each tells whether one of the 8×8 lowest frequencies is above their median. As the package `imagehash` has it, of
+    which reducing in two steps changes at most 2 bits in each of 802 photos, at half the time.
+
+    Parameters
+    ----------
+    grey : a picture's `grey_reduction`
+    """
+    small = grey.resize((HASHED, HASHED), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    low = COSINES @ np.asarray(small) @ COSINES.T
+    return np.packbits(low > np.median(low)).tobytes().hex()
 
 
 def is_drawn(image: Image.Image) -> bool:

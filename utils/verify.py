@@ -6,16 +6,18 @@ rejected.csv. A picture that was accepted once is never brought back: what a per
 the person left it. What a person puts into a label folder, or takes back, outranks what the tables say of it.
 """
 
+import os
 import re
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -42,13 +44,13 @@ from utils.pictures import (
     open_with_facts,
 )
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, Project
-from utils.quality import grey_reduction, label_remarks, quality_warnings, served_by_many, useless
+from utils.quality import grey_reduction, label_remarks, perceptual_hash, quality_warnings, served_by_many, useless
 
 ID = re.compile(r"[0-9a-f]{16}")
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 BATCH = 32  # pictures between two writes of the tables
 WORKERS = 2  # Pillow decodes outside Python's lock; each may hold a picture of 80 million pixels
-UNDER_WAY = 4 * WORKERS  # pictures judged ahead of the writing; their copies wait in memory
+UNDER_WAY = BATCH  # pictures judged ahead, while a batch is written; their copies wait in memory
 KNOWN = "the same picture "  # how the reasons of copies begin
 
 
@@ -167,13 +169,19 @@ class _Tables:
 
 def raw_files(project: Project) -> list[Path]:
     """Return the gathered files of the project's labels, sorted by label and name; no links, no odd names."""
-    return [path for path in _in_raw(project) if ID.fullmatch(path.stem) and path.is_file() and not path.is_symlink()]
+    return [path for path, ours in _in_raw(project).items() if ours]
 
 
-def _in_raw(project: Project) -> list[Path]:
-    """Return whatever lies in raw/<label>/ but is not hidden."""
-    folders = [folder for label in project.labels if (folder := project.raw / label).is_dir()]
-    return [path for folder in folders for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+def _in_raw(project: Project) -> dict[Path, bool]:
+    """Return whatever lies in raw/<label>/ but is not hidden → whether it is a gathered file, by its name and kind."""
+    found = {}
+    for folder in (project.raw / label for label in project.labels):
+        with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
+            for entry in sorted(entries, key=attrgetter("name")):
+                if not entry.name.startswith("."):
+                    path = folder / entry.name
+                    found[path] = bool(ID.fullmatch(path.stem)) and entry.is_file(follow_symlinks=False)
+    return found
 
 
 def lying(project: Project) -> dict[str, list[Path]]:
@@ -404,10 +412,10 @@ def _keep(project: Project, tables: _Tables, batch: list[Judged], there: dict[st
     Copies first: one without a row is found again, a row without one is not. A copy that lies there already is what
     a killed run left, and a person may have moved it since.
     """
-    shelf = Shelf()
+    shelf, images = Shelf(), project.images
     good = {judged.id: judged for judged in batch if not judged.reason}
     for judged in good.values():
-        target = project.images / judged.label / f"{judged.id}.jpg"
+        target = images / judged.label / f"{judged.id}.jpg"
         if judged.id not in there and not target.is_file():
             shelf.add(target, judged.copy)
     shelf.settle()
@@ -483,7 +491,7 @@ def judge(path: Path, *, served: dict[str, int] | None = None, asked: bool = Fal
         id,
         label,
         copy=jpeg_bytes(image),
-        hash=str(imagehash.phash(grey, hash_size=8)),
+        hash=perceptual_hash(grey),
         width=width,
         height=height,
         warnings=" ".join([*found, *["unfinished"] * (opened.coarse or opened.missing > 0)]),
@@ -528,7 +536,7 @@ def _file_remarks(project: Project, unread: list[Judged]) -> list[str]:
             f"{len(unread)} file{'s' * (len(unread) > 1)} in {project.raw} could not be read, such as "
             f"{first.label}/{first.id} ({first.reason}). Put that right and run 02 again."
         )
-    if odd := sorted(set(_in_raw(project)) - set(raw_files(project))):
+    if odd := sorted(path for path, ours in _in_raw(project).items() if not ours):
         remarks.append(
             f"{len(odd)} of what lies in {project.raw} did not come from 01, such as "
             f"{odd[0].relative_to(project.raw)}, and was left alone. Put own photos into "
