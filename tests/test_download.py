@@ -554,3 +554,28 @@ def test_another_sample_adds_its_pictures(project):
     there = {(Path(name).parent.name, data) for name, data in files(project.raw).items()}
     assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
     assert set(sample.read_truth(project).url) == {row["url"] for row in rows(project)}
+
+
+@pytest.mark.parametrize("told", [{"title": "x" * 200_000}, {"page_url": "https://example.org/" + "p" * 200_000}])
+def test_what_the_web_tells_at_length_is_cut(tmp_path, host, told):
+    """A title or page address of any length leaves a table that can be read again, and the next run asks nothing."""
+    found = [SimpleNamespace(url=f"{host.url}/photo/1", **told)]
+    for added in (1, 0):
+        report = download_images(found, tmp_path / "pictures", allowed_hosts=["localhost"])
+        assert report.added == added
+
+
+def test_an_address_of_any_length_has_its_row(tmp_path, host):
+    """One too long to be asked for is refused, told from its like, and not looked at again."""
+    found = [f"{host.url}/{'a' * 150_000}{end}" for end in "xy"]
+    for added in (2, 0):
+        assert download_images(found, tmp_path / "pictures", allowed_hosts=["localhost"]).added == added
+    rows = read_rows(tmp_path / "pictures" / "sources.csv", SOURCES_COLUMNS)
+    assert [(row["status"], row["reason"]) for row in rows] == [("refused", rows[0]["reason"])] * 2
+    assert "characters" in rows[0]["reason"] and host.asked == []
+
+
+def test_one_address_is_no_list_of_letters(tmp_path, host):
+    """A single address may be given as it is."""
+    download_images(f"{host.url}/photo/1", tmp_path / "pictures", allowed_hosts=["localhost"])
+    assert host.asked == ["/photo/1"]

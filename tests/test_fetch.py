@@ -377,6 +377,7 @@ def test_addresses_are_pulled_as_they_are_needed(host):
 def test_a_search_that_fails_half_way_loses_nothing(host, monkeypatch):
     """What came before the failure is fetched and told, dead hosts too; then the failure is raised."""
     monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.fetch.PROBE", f"{host.url}/page")
 
     def addresses():
         for n, url in enumerate([f"{host.url}/photo/1", "http://a.invalid/x.jpg", "http://b.invalid/x.jpg"]):
@@ -422,3 +423,23 @@ def test_a_network_that_hangs_is_no_network(host, monkeypatch):
     names_lead(monkeypatch, asyncio.Event().wait)
     with pytest.raises(FieldguideError, match=r"no network.*3 addresses.*not whole after 0.2 s"):
         fetch(*(f"http://{name}.example.org/x.jpg" for name in "abc"), deadline=0.2)
+
+
+@pytest.mark.parametrize("count", [2, 30])
+def test_one_dead_host_is_told_from_no_network(host, monkeypatch, count):
+    """Where nobody answers, not even the probe, no address of however few hosts counts as asked for."""
+    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    good = [f"{host.url}/photo/1"]
+    dead = [f"http://gone.invalid/{n}.jpg" for n in range(count)]
+    with pytest.raises(FieldguideError, match="no network"):
+        fetch(*good, *dead)
+
+
+def test_a_slow_host_takes_nobodys_turn(host):
+    """While more addresses wait for one host than there are turns, another host is asked all the same."""
+    slow = [f"{host.url}/hang?{n}" for n in range(12)]
+    other = f"http://127.0.0.1:{host.port}/photo/1"
+    outcomes = fetch(*slow, other, hosts=("localhost", "127.0.0.1"), workers=6, per_host=2, deadline=0.7)
+    assert outcomes[-1].status == "kept"
+    assert host.asked.index("/photo/1") < 4

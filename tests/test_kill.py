@@ -111,7 +111,7 @@ def found_of(port):
 
 def project_in(folder):
     """The project that is collected in a folder."""
-    labels = {label: ["a search"] for label in LABELS}
+    labels = {label: [f"a search for {label}"] for label in LABELS}
     return Project.model_validate({"name": "t", "labels": labels, "data_dir": str(folder / "data")})
 
 

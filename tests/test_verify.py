@@ -163,7 +163,7 @@ def test_no_content_of_a_file_stops_the_others(make_project, fill_raw, monkeypat
     def missing(image):
         raise TypeError("Missing dimensions")
 
-    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "n_frames", property(missing))
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", missing)
     assert verify_images(project).added == 4
     assert "Missing dimensions" in reasons(project)[id]
 
@@ -472,7 +472,8 @@ def test_a_newcomer_can_be_taken_back_once_the_known_one_is_gone(make_project, f
     verify_images(project)
     put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
     assert len(verify_images(project).rejected) == 1
-    assert take_back(project, [id]).added == 0 and project.pictures()[id].parent.name == "cat"
+    with pytest.raises(FieldguideError, match="lies under 'cat' already"):
+        take_back(project, [id])
     project.pictures()[id].unlink()
     report = take_back(project, [id])
     assert project.pictures()[id].parent.name == "dog" and (report.added, len(report.rejected)) == (1, 0)
@@ -642,3 +643,37 @@ def test_the_same_bytes_under_two_extensions_are_one_picture(make_project, fill_
     (project.raw / "cat" / f"{id}.jpeg").write_bytes((project.raw / "cat" / f"{id}.jpg").read_bytes())
     verify_images(project)
     assert recorded(project).count(id) == 1
+
+
+def test_what_lies_elsewhere_is_not_taken_back_in_silence(make_project, fill_raw):
+    """Taken back as one of two labels, a picture is moved to the other by hand, and that is said."""
+    project = make_project()
+    fill_raw(project, 3)
+    both = picture_bytes(draw_picture(77))
+    id = put_raw(project, "cat", both)
+    put_raw(project, "dog", both)
+    verify_images(project)
+    assert take_back(project, id, label="dog").added == 1
+    with pytest.raises(FieldguideError, match="lies under 'dog' already: move its file"):
+        take_back(project, id, label="cat")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_a_person_deleted_stays_deleted(make_project, fill_raw, lost):
+    """A picture in the trash comes back neither by itself, also where pictures.csv was lost, nor by take_back."""
+    project = make_project()
+    fill_raw(project, 3)
+    id = put_raw(project, "cat", picture_bytes(draw_picture(78, size=(100, 50))))
+    verify_images(project)
+    take_back(project, id)
+    (project.trash / "cat").mkdir(parents=True)
+    (project.images / "cat" / f"{id}.jpg").rename(project.trash / "cat" / f"{id}.jpg")
+    if lost:
+        project.table("pictures").unlink()
+        project.table("rejected").rename(project.data / "elsewhere.csv")
+    verify_images(project)
+    assert id not in project.pictures()
+    if lost:
+        (project.data / "elsewhere.csv").replace(project.table("rejected"))
+    with pytest.raises(FieldguideError, match="was deleted in 06"):
+        take_back(project, id)

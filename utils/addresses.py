@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from yarl import URL
 
+LONGEST = 8_000  # characters of an address; hosts take no longer ones
 LEGAL = "%/:?@!$&'()*+,;=[]~"  # with letters and digits, what may stand in an address as it is
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 PUBLIC_6 = ipaddress.ip_network("2000::/3")  # no other IPv6 address is anybody's in public
@@ -87,6 +88,8 @@ def parsed(address: str) -> URL:
     ValueError
         If it is no address.
     """
+    if len(address) > LONGEST:
+        raise Refused(f"an address of {len(address):,} characters")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
         raise Refused(f"{parts.scheme or 'no'}: address, not http or https")

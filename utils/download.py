@@ -21,6 +21,7 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
+from utils.addresses import LONGEST
 from utils.fetch import LARGEST, WORKERS, Rules, fetching
 from utils.files import (
     LINE_BREAKS,
@@ -40,6 +41,7 @@ from utils.project import SOURCES_COLUMNS, Project, safe_name
 
 BATCH = 16  # pictures and rows put on disk at once; a kill costs at most two such, and they are done again
 WINDOW = 4  # pictures under way for each worker; their bytes wait in memory for their turn
+LONGEST_TEXT = 500  # characters of a title and the like; the web sends longer ones, and tables must stay readable
 TAKEN = ("kept", "thumbnail")  # the statuses of rows that stand for a file
 # What makes a reason one of its kind: an original's id, a host's address, a library's words, a size.
 DETAILS = re.compile(r" (\(|of [0-9a-f]{16}\b|behind ).*|(?<=private address ).*|^\d+×\d+ (?=pixels)")
@@ -365,6 +367,7 @@ def download_images(
         sources = (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
     hosts = frozenset(host.lower() for host in allowed_hosts)
     rules = Rules(hosts, deadline, workers, per_host, largest, honour_noai)
+    results = [results] if isinstance(results, str) else results
     with _collecting(Path(sources)) as collection, _bar(wanted, label) as bar:
         bar.update(collection.pictures(dest, label))
         missing = WINDOW * workers if wanted is None else wanted - bar.n
@@ -391,23 +394,31 @@ def _bar(wanted: int | None, label: str) -> tqdm:
     return tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0)
 
 
-def _gathered(result, label: str) -> tuple[Gathered, str]:
-    """Return a result, still without bytes, and the address of its thumbnail."""
+def _gathered(result, label: str) -> tuple[Gathered, str, str]:
+    """Return a result, still without bytes, its address and that of its thumbnail."""
     if isinstance(result, str):
-        return Gathered(label, _plain(result), b"", engine="address"), ""
-    told = {name: _plain(getattr(result, name, "") or "") for name in ("query", "engine", "page_url", "title")}
-    url, thumbnail = (_plain(getattr(result, name, "") or "") for name in ("url", "thumbnail"))
-    license = _plain(getattr(result, "license", "") or "unknown")
-    return Gathered(label, url, b"", license=license, **told), thumbnail
+        return Gathered(label, _noted(_plain(result)), b"", engine="address"), _plain(result), ""
+    told = {name: _plain(getattr(result, name, "") or "")[:LONGEST_TEXT] for name in ("query", "engine", "title")}
+    url, thumbnail, page_url = (_plain(getattr(result, name, "") or "") for name in ("url", "thumbnail", "page_url"))
+    told["page_url"] = page_url if len(page_url) <= LONGEST else ""
+    license = _plain(getattr(result, "license", "") or "unknown")[:LONGEST_TEXT]
+    return Gathered(label, _noted(url), b"", license=license, **told), url, thumbnail
 
 
-def _unknown(pictures: Iterable[tuple[Gathered, str]], collection: _Collection) -> Iterator[tuple[Gathered, str, str]]:
+def _noted(url: str) -> str:
+    """Return an address as it stands in the table: one too long to be asked for by its beginning and a hash."""
+    return url if len(url) <= LONGEST else f"{url[:LONGEST_TEXT]}…{content_id(url.encode())}"
+
+
+def _unknown(
+    pictures: Iterable[tuple[Gathered, str, str]], collection: _Collection
+) -> Iterator[tuple[Gathered, str, str]]:
     """Yield the pictures that have no row yet, each address once, with their addresses."""
     seen: set[str] = set()
-    for picture, thumbnail in pictures:
+    for picture, address, thumbnail in pictures:
         if picture.url not in seen and not collection.has(picture.label, picture.url):
             seen.add(picture.url)
-            yield picture, picture.url, thumbnail
+            yield picture, address, thumbnail
 
 
 def sources_table(project: Project) -> pd.DataFrame:

@@ -45,7 +45,8 @@ PAUSE = 0.5  # seconds before the second try, at least; twice that before the th
 TIMEOUTS = aiohttp.ClientTimeout(connect=10, sock_read=10)  # seconds in which something must happen
 IDLE = 2  # seconds that a connection is kept for the next picture; most hosts have but one
 LONGEST_HEADER = 32_768  # bytes
-FEW, MANY = 3, 8  # hosts in a row that can't be reached: at the end, and at any time, a reason to doubt the network
+MANY = 8  # hosts in a row that can't be reached are a reason to doubt the network
+LONG = 24  # addresses in a row, of however few hosts, are one too
 HOPS = 5  # redirects
 MOVED = (301, 302, 303, 307, 308)
 PROBE = "https://duckduckgo.com/"  # asked when many hosts in a row can't be reached: is it them, or the network?
@@ -241,16 +242,15 @@ class _Fetcher:
 
     async def outcome(self, url: str, thumbnail: str) -> Outcome:
         """Fetch a picture, or its thumbnail where that fails; never raises for what a host does."""
-        async with self.workers:
+        try:
+            return await self._picture(url)
+        except _Failed as failed:
+            first, offline = failed, failed.offline
+        if first.status != "refused" and thumbnail not in ("", url):
             try:
-                return await self._picture(url)
-            except _Failed as failed:
-                first, offline = failed, failed.offline
-            if first.status != "refused" and thumbnail not in ("", url):
-                try:
-                    return replace(await self._picture(thumbnail), status="thumbnail", reason=str(first))
-                except _Failed as second:
-                    offline = offline and second.offline
+                return replace(await self._picture(thumbnail), status="thumbnail", reason=str(first))
+            except _Failed as second:
+                offline = offline and second.offline
         # A host that the user named, such as one at home, tells nothing about the network.
         unreached = urlsplit(url).hostname if offline else ""
         return Outcome(b"", first.status, str(first), "" if unreached in self.rules.allowed_hosts else unreached)
@@ -336,11 +336,11 @@ class _Fetcher:
 
     @asynccontextmanager
     async def _slot(self, host: str, clock: asyncio.Timeout):
-        """Hold one of a host's few connections; the deadline stands still while waiting for it."""
+        """Hold one of a host's few connections, and then of all; the deadline stands still while waiting for them."""
         loop = asyncio.get_running_loop()
         left = clock.when() - loop.time()
         clock.reschedule(None)
-        async with self.hosts[host]:
+        async with self.hosts[host], self.workers:  # in this order: a slow host's queue takes nobody's turn
             clock.reschedule(loop.time() + left)
             yield
 
@@ -542,13 +542,13 @@ def _believed(outcomes: Iterable[tuple[T, Outcome]], is_online: Callable[[], boo
         held.append((item, outcome))
         if outcome.unreached:
             hosts.add(outcome.unreached)
-            if len(hosts) < MANY:
+            if len(hosts) < MANY and len(held) < LONG:
                 continue
             if not is_online():
                 break
         yield from held
         held, hosts = [], set()
-    if len(hosts) >= FEW and not is_online():
+    if held and not is_online():
         raise FieldguideError(
             f"There seems to be no network: the last {len(held)} addresses could not be reached "
             f"({held[-1][1].reason}), nor could {PROBE}. Check the connection and run this cell again; "

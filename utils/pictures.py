@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2  # bytes; photo editors' notes (XMP) may be larger than Pillow's 1 MB
 MAX_PIXELS = 80_000_000  # refused before decoding: larger ones are decompression bombs more often than photos
 LONGEST_SIDE = 512  # pixels, of a training copy
 JPEG_QUALITY = 92  # of a training copy
@@ -30,6 +31,7 @@ EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 WHITE = (255, 255, 255)
 # A JPEG's segments: any marker but the stuffed zero, restarts and fill bytes, which stand inside the picture's data.
 SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+MORE = bytes(range(1, 255)) * 16  # no 0xFF in it, and so no marker
 PROGRESSIVE, SCAN, END = b"\xff\xc2", b"\xff\xda", b"\xff\xd9"
 UNDECODED = 128  # the grey that libjpeg paints where a file that ends too early left it nothing to decode
 ORIENTATION = 0x0112  # EXIF
@@ -111,6 +113,8 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
             image.draft(None, (2 * longest_side, 2 * longest_side))
         image.load()
         missing = _undecoded(image) if image.format in ("JPEG", "MPO") else 0.0
+        if missing and not _wants_more(_all_bytes(source), image):
+            missing = 0.0  # a grey footer of its own
         coarse = bool(image.info.get("progressive")) and _lacks_scans(_all_bytes(source))
         return Opened(_of_its_own(_bounded(to_rgb(image), longest_side), image), width, height, missing, coarse)
 
@@ -193,8 +197,9 @@ def _refuse_unless_one_photo(image: Image.Image, *, first_frame: bool) -> None:
     if width * height > MAX_PIXELS:
         raise PictureError(_too_many(f"{width}×{height}"))
     # A camera's MPO holds a preview as a second frame: its first frame is the photo, not an animation's start.
-    if not first_frame and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise PictureError(f"animated or many pages ({image.n_frames} frames)")
+    # Frames are not counted: with the pages of a hostile TIFF that takes minutes.
+    if not first_frame and image.format != "MPO" and getattr(image, "is_animated", False):
+        raise PictureError("animated or many pages")
 
 
 def _undecoded(image: Image.Image) -> float:
@@ -215,6 +220,15 @@ def _undecoded(image: Image.Image) -> float:
     if not decoded.any() or not decoded[0]:  # a picture in a grey frame, or of one grey
         return 0.0
     return float(np.argmax(decoded[::-1])) / height
+
+
+def _wants_more(data: bytes, decoded: Image.Image) -> bool:
+    """Return whether a JPEG's decoder takes what is put before the end marker as more of the picture."""
+    end = data.rfind(END)
+    with Image.open(io.BytesIO(data[:end] + MORE + data[end:]), formats=("JPEG", "MPO")) as image:
+        image.draft(None, decoded.size)
+        image.load()
+        return image.tobytes() != decoded.tobytes()
 
 
 def _lacks_scans(data: bytes) -> bool:

@@ -113,10 +113,11 @@ def verify_images(project: Project) -> VerifyReport:
     report = report_of(project, added=added, set_aside=set_aside, unread=unread)
     empty = [label for label in project.labels if not report.counts.loc[label, "pictures"]]
     if empty:
-        reasons = report.rejected[report.rejected.label == empty[0]].reason.value_counts().head(3)
+        reasons = report.rejected[report.rejected.label == empty[0]].reason.map(_kind).value_counts().head(3)
         why = "; ".join(f"{n} × {reason}" for reason, n in reasons.items()) or "nothing was gathered for it"
         raise FieldguideError(
-            f"Label {empty[0]!r} has no picture to learn from ({why}). Gather some with 01, put photos into "
+            f"Label {empty[0]!r} has no picture to learn from ({why}). Change or add a search, raise images_per_label "
+            f"(01 counts what it fetched, also what is set aside here) and run 01 again; or put photos into "
             f"{project.images / empty[0]}, or remove the label from the project file."
         )
     return report
@@ -325,6 +326,7 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
         remove_leftovers(project.data)
         tables, there = _Tables(project), lying(project)
         originals = _asked_for(project, ids, label, tables)
+        _refuse_known_elsewhere(project, originals, label, there)
         for judged in _judged(list(originals.values()), asked=True):
             if judged.reason:
                 raise FieldguideError(
@@ -337,6 +339,30 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
             moved = [judged for judged in moved if judged.id not in there or judged.id not in tables.label_of]
             added += _keep(project, tables, moved, there)
     return report_of(project, added=added)
+
+
+def _refuse_known_elsewhere(
+    project: Project, originals: dict[str, Path], label: str | None, there: dict[str, list[Path]]
+) -> None:
+    """Say where a picture is that a person takes back, if it is somewhere already: moving it is theirs to do."""
+    deleted = _deleted(project)
+    for id, original in originals.items():
+        wanted = label or original.parent.name
+        if others := [path.parent.name for path in there.get(id, ()) if path.parent.name != wanted]:
+            raise FieldguideError(
+                f"The picture {id} lies under {others[0]!r} already: move its file from {project.images / others[0]} "
+                f"to {project.images / wanted}."
+            )
+        if id in deleted:
+            raise FieldguideError(
+                f"The picture {id} was deleted in 06 and lies in {project.trash}: restore it there, with "
+                f'Ledger(project).restore(["{id}"]).'
+            )
+
+
+def _deleted(project: Project) -> set[str]:
+    """Return the ids that a person took out and that lie in the trash."""
+    return {path.stem for path in project.trash.glob("*/*.jpg")}
 
 
 def _asked_for(project: Project, ids: list[str], label: str | None, tables: _Tables) -> dict[str, Path]:
@@ -384,10 +410,10 @@ def judge_new(project: Project) -> tuple[tuple[int, int], list[Judged]]:
     for path in files:
         labels_of.setdefault(path.stem, []).append(path.parent.name)
 
-    fresh, known = [], {}
+    fresh, known, deleted = [], {}, _deleted(project) - tables.label_of.keys()  # whatever became of the table
     for path in files:
         id, label = path.stem, path.parent.name
-        if (id, label) in tables.settled or (id, label) in tables.accepted:
+        if (id, label) in tables.settled or (id, label) in tables.accepted or id in deleted:
             continue
         fresh.append(path)
         if id in tables.label_of:
@@ -507,7 +533,8 @@ def report_of(project: Project, *, added: int = 0, set_aside: int = 0, unread: I
     """Return the state of the training set as a report, without opening a picture."""
     pictures, tables = project.pictures(), _Tables(project)
     labels = pd.Series([path.parent.name for path in pictures.values()], dtype=object)
-    rejected = pd.DataFrame(tables.aside(), columns=list(REJECTED_COLUMNS))
+    rejected = [row for row in tables.aside() if row["stage"] == "verify"]  # 03 tells of its own
+    rejected = pd.DataFrame(rejected, columns=list(REJECTED_COLUMNS))
     index = pd.Index(list(project.labels), name="label")
     counts = pd.DataFrame(
         {
@@ -548,7 +575,7 @@ def _file_remarks(project: Project, unread: list[Judged]) -> list[str]:
 def rejected_paths(project: Project) -> dict[str, list[Path]]:
     """Return what is set aside now, reason → sorted paths in raw/, the most frequent reason first."""
     files = {(path.stem, path.parent.name): path for path in raw_files(project)}
-    rows = [row for row in _Tables(project).aside() if (row["id"], row["label"]) in files]
+    rows = [row for row in _Tables(project).aside() if (row["id"], row["label"]) in files and row["stage"] == "verify"]
     sizes = Counter(_kind(row["reason"]) for row in rows)
     groups: dict[str, list[Path]] = {kind: [] for kind in sorted(sizes, key=lambda kind: (-sizes[kind], kind))}
     for row in rows:
