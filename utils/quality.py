@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import imagehash
 import numpy as np
 from PIL import Image
 
@@ -29,8 +30,6 @@ TEXTURED = 0.28  # small steps in what stands on an even ground: 90 photos cut o
 UNSAVED = 0.02  # of a picture's rows, lost where a file ends too early: a line of grey at the edge is no matter
 FEW = 30  # pictures a label; below it the figures of 05 say little
 UNEVEN = 3  # largest : smallest label
-# The eight lowest frequencies of a discrete cosine transform over as many pixels; their scale matters to no bit.
-COSINES = np.cos(np.outer(np.arange(8), np.arange(1, 2 * HASHED, 2)) * np.pi / (2 * HASHED))
 SECOND_LEVEL = {"co", "com", "ac", "org", "net", "gov", "edu"}  # of country domains: example.co.uk
 MANY_SITES = 3  # unrelated sites that serve the very same bytes
 
@@ -138,16 +137,15 @@ def perceptual_hash(grey: Image.Image) -> str:
     """
     Return 64 bits that stay nearly the same when a picture is scaled, encoded anew or lightly edited, as 16 hex digits.
 
-    Each tells whether one of the 8×8 lowest frequencies is above their median. As the package `imagehash` has it, of
-    which reducing in two steps changes at most 2 bits in each of 802 photos, at half the time.
+    Each tells whether one of the 8×8 lowest frequencies is above their median (`imagehash.phash`). Reducing to its 32
+    pixels a side in two steps changes at most 2 bits in each of 802 photos, and is quicker.
 
     Parameters
     ----------
     grey : a picture's `grey_reduction`
     """
     small = grey.resize((HASHED, HASHED), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    low = COSINES @ np.asarray(small) @ COSINES.T
-    return np.packbits(low > np.median(low)).tobytes().hex()
+    return str(imagehash.phash(small, hash_size=8))
 
 
 def is_drawn(image: Image.Image) -> bool:
