@@ -448,6 +448,9 @@ class Host(BaseHTTPRequestHandler):
         while True:
             self.wfile.write(b"x" * 60_000)
 
+    def long_header(self):  # and a picture, for who takes it
+        self.give(picture(72), X_Long="x" * 100_000)
+
     def no_status(self):
         self.write(picture(36))
 

@@ -579,3 +579,43 @@ def test_one_address_is_no_list_of_letters(tmp_path, host):
     """A single address may be given as it is."""
     download_images(f"{host.url}/photo/1", tmp_path / "pictures", allowed_hosts=["localhost"])
     assert host.asked == ["/photo/1"]
+
+
+@pytest.mark.parametrize("name", ["url", "image"])
+def test_a_mapping_is_a_record(project, host, name):
+    """What a search client returns is taken as it is, in a list or alone; all that it tells is noted."""
+    result = {name: f"{host.url}/photo/1", "title": "A cat", "thumbnail": f"{host.url}/photo/2"}
+    (row,) = fetched(project, [result])
+    assert (row["status"], row["url"], row["title"]) == ("kept", f"{host.url}/photo/1", "A cat")
+    assert fetched(project, result) == []
+
+
+@pytest.mark.parametrize(
+    "odd", [None, 3, b"http://a.example/1.jpg", {}, {"title": "x"}, {"url": 7}, SimpleNamespace(url=None)], ids=repr
+)
+def test_what_names_no_address_is_told(project, host, odd):
+    """It is an error that shows it, not a row without an address; what came before is kept."""
+    with pytest.raises(FieldguideError, match=r"result number 2 .*no address") as raised:
+        fetch(project, [f"{host.url}/photo/1", odd])
+    assert repr(odd) in str(raised.value)
+    assert [row["url"] for row in rows(project)] == [f"{host.url}/photo/1"]
+
+
+def test_no_results_at_all_are_told(project):
+    """Something that is no list of results, such as a forgotten return, is an error that shows it."""
+    with pytest.raises(FieldguideError, match="None"):
+        fetch(project, None)
+
+
+@pytest.mark.parametrize("name", ["..", "CON", "a:b", " cat", "cat/.."])
+def test_a_project_takes_no_odd_folder(project, host, name):
+    """A folder of raw/ that is no label's name is refused before anything is asked or written."""
+    with pytest.raises(FieldguideError, match="cannot be a folder name"):
+        download_images([f"{host.url}/photo/1"], project.raw / name, allowed_hosts=["localhost"])
+    assert host.asked == [] and not project.data.exists()
+
+
+def test_reasons_of_addresses_too_long_are_one_kind(project, host):
+    """However long each is."""
+    report = fetch(project, [f"{host.url}/{'a' * n}" for n in (9_000, 10_000)])
+    assert report.reasons().values.tolist() == [["an address too long to ask for", 2]]

@@ -12,7 +12,8 @@ import trustme
 from hypothesis import example, given, strategies
 from standin_host import bomb, picture, serving, without_proxy
 
-from utils.fetch import HEADERS, Outcome, Rules, fetching, forbids_training, is_private, seconds_asked
+from utils.addresses import is_private
+from utils.fetch import HEADERS, Outcome, Rules, _believed, fetching, forbids_training, seconds_asked
 from utils.files import FieldguideError
 
 
@@ -443,3 +444,29 @@ def test_a_slow_host_takes_nobodys_turn(host):
     outcomes = fetch(*slow, other, hosts=("localhost", "127.0.0.1"), workers=6, per_host=2, deadline=0.7)
     assert outcomes[-1].status == "kept"
     assert host.asked.index("/photo/1") < 4
+
+
+def test_what_was_refused_tells_nothing_of_the_network(host, monkeypatch):
+    """Addresses refused unasked, between dead ones, are no sign of a network; one host that answers is."""
+    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    dead = [url for n in range(30) for url in (f"http://gone.invalid/{n}.jpg", "file:///etc/passwd")]
+    with pytest.raises(FieldguideError, match="no network"):
+        fetch(*dead)
+    outcomes = fetch("http://gone.invalid/x.jpg", "file:///etc/passwd", f"{host.url}/photo/1")
+    assert [outcome.status for outcome in outcomes] == ["failed", "refused", "kept"]
+
+
+def test_no_network_is_believed_at_once(monkeypatch):
+    """When the probe fails in the middle, nothing after it is passed over in silence: it is the end, with an error."""
+    answers = iter([False, True])  # a network that is back a moment later
+    dead = [(n, Outcome(b"", "failed", "no such host", "gone.invalid")) for n in range(60)]
+    with pytest.raises(FieldguideError, match="no network"):
+        list(_believed(dead, lambda: next(answers)))
+
+
+def test_dead_hosts_among_living_ones_are_not_probed_for():
+    """As long as some host answers now and then, nobody asks whether there is a network."""
+    dead, alive = Outcome(b"", "failed", "no such host", "gone.invalid"), Outcome(b"x")
+    outcomes = [(n, alive if n % 10 == 9 else dead) for n in range(100)]
+    assert list(_believed(outcomes, lambda: pytest.fail("the network was probed"))) == outcomes

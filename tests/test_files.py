@@ -1,5 +1,6 @@
 """Files whole or not at all; logs that survive a kill and a hand."""
 
+import csv
 import errno
 import warnings
 
@@ -237,3 +238,15 @@ def test_a_quote_does_not_reach_into_the_next_row(tmp_path):
     path.write_text('id,text\n1,a\n2,"b\n3,c"\n')
     with pytest.raises(FieldguideError, match=r"log\.csv, line 3: .*Repair or delete that line"):
         read_rows(path, COLUMNS)
+
+
+def test_a_field_of_any_length_is_read(tmp_path):
+    """A table holds what it holds: csv's own limit of a field stops no reading, and stays as it was for others."""
+    path, limit = tmp_path / "log.csv", csv.field_size_limit()
+    long = {"id": "1", "text": "x" * (2 * limit)}
+    append_rows(path, COLUMNS, [long, {"id": "2", "text": "b"}])
+    assert read_rows(path, COLUMNS) == [long, {"id": "2", "text": "b"}]
+    path.write_bytes(path.read_bytes().removesuffix(b"\n") + long["text"].encode())
+    with pytest.warns(UserWarning, match="line 3: the last line has no line break"):
+        assert read_rows(path, COLUMNS) == [long]
+    assert csv.field_size_limit() == limit

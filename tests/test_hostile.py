@@ -40,6 +40,7 @@ class Kind:
     then: str = "kept"  # by stage 02, or how the reason begins for which it is set aside; "" where no file was kept
     thumbnail: str = ""
     label: str = "cat"
+    title: str = ""
 
 
 def aside(url, then, **rest):
@@ -147,6 +148,7 @@ TABLE = {
     "port too large": failed("http://pictures.example:65536/photo/1", "not a valid address (Port out of range"),
     "port 0": refused("http://pictures.example:0/photo/1", "an address without a valid host and port"),
     "port of letters": failed("http://pictures.example:http/photo/1", "not a valid address"),
+    "an address without an end": refused(f"http://pictures.example/{'x' * 200_000}", "an address too long to ask for"),
     "no host": refused("http:///photo/1", "an address without a valid host and port"),
     "a space in the host": failed("http://pictures example/photo/1", "not a valid address"),
     "no address": refused("no address", f"no: address, {NOT_WEB}"),
@@ -206,6 +208,7 @@ TABLE = {
     "busy for ever": failed("/busy_for_ever", "HTTP 429"),
     # Headers
     "a file name that leads out": Kind("/png"),
+    "a title without an end": Kind("/photo/101", title="x" * 200_000),
     "a picture told to be a page": Kind("/told_as_page"),
     "a JPEG named .png": Kind("/photo/93/x.png"),
     "noai": refused("/noai", NO_TRAINING),
@@ -215,6 +218,7 @@ TABLE = {
     "no status line": failed("/no_status", OFF),
     "odd status line": failed("/odd_status", OFF),
     "endless header": failed("/endless_header", OFF),
+    "header of 100 kB": failed("/long_header", OFF),
     "a type of no letters": failed("/odd_type", "not a picture: text/?"),
     "a type left empty": Kind("/no_type"),
     "a length left empty": failed("/told_nothing", OFF),
@@ -294,7 +298,7 @@ ASKED = {  # how often
     **dict.fromkeys(["JPEG", "page", "304", "401", "403", "404", "410", "451", "busy for an hour"], 1),
     **dict.fromkeys(["busy until a date in an hour", "busy for ever", "noai", "bad thumbnail", "gzip, cut"], 1),
     **dict.fromkeys(["busy for no seconds", "busy until a date that is past", "busy for nobody knows how long"], 2),
-    **dict.fromkeys(["408", "425", "429", "500", "503", "busy, then well", "shorter than told", "reset at once"], 3),
+    **dict.fromkeys(["408", "425", "429", "500", "503", "busy, then well", "shorter than told"], 3),
     **dict.fromkeys(["private thumbnail", "thumbnail not needed", "gzip bomb", "tracker of one pixel"], 1),
 }
 LOOKS = {  # the four corners of the training copy
@@ -331,7 +335,11 @@ def run(tmp_path_factory):
         for label in labels:
             asked = [kind for kind in TABLE.values() if kind.label == label]
             results = [
-                SimpleNamespace(url=whole(kind.url, host), thumbnail=kind.thumbnail and whole(kind.thumbnail, host))
+                SimpleNamespace(
+                    url=whole(kind.url, host),
+                    thumbnail=kind.thumbnail and whole(kind.thumbnail, host),
+                    title=kind.title,
+                )
                 for kind in asked
             ]
             rules = {"allowed_hosts": ["localhost"], "deadline": 2.0, "largest": 1_000_000, "per_host": 8}
@@ -340,10 +348,11 @@ def run(tmp_path_factory):
     verify_images(project)
 
     sources = read_rows(project.table("sources"), SOURCES_COLUMNS)
-    names = {(kind.label, whole(kind.url, host)): name for name, kind in TABLE.items()}
+    names = {(kind.label, whole(kind.url, host)[:500]): name for name, kind in TABLE.items()}
     in_order = sorted(names, key=lambda asked: asked[0])
-    assert [(row["label"], row["url"]) for row in sources] == in_order, "a row for each address, as it was given"
-    rows = {names[row["label"], row["url"]]: row for row in sources}
+    found = [(row["label"], row["url"][:500]) for row in sources]
+    assert found == in_order, "a row for each address, as it was given; of one without an end, its beginning"
+    rows = {names[asked]: row for asked, row in zip(found, sources, strict=True)}
     verdicts = {(row["id"], row["label"]): "kept" for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
     rejected = read_rows(project.table("rejected"), REJECTED_COLUMNS)
     verdicts |= {(row["id"], row["label"]): row["reason"] for row in rejected}
@@ -372,9 +381,9 @@ def test_every_picture_is_judged_as_the_table_says(run):
 
 def test_only_what_may_change_is_asked_again(run):
     """Busy and broken answers are asked for thrice, no answer twice where it is final or where the wait is too long."""
-    found = {name: run.asked.count(TABLE[name].url) for name in ASKED}
-    # Over a kept connection it looks like one that had ended, and is asked once more, uncounted.
-    found["reset at once"] = min(found["reset at once"], 3)
+    found = {name: run.asked.count(TABLE[name].url) for name in (*ASKED, "reset at once")}
+    # Each of the tries over a kept connection looks as if that had ended, and is made once more, uncounted.
+    assert found.pop("reset at once") in range(3, 7)
     assert found == ASKED
 
 

@@ -9,6 +9,7 @@ import pytest
 from conftest import draw_picture, picture_bytes
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
+from utils import pictures
 from utils.pictures import (
     MAX_PIXELS,
     PictureError,
@@ -33,6 +34,29 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path):
     opened = np.asarray(open_picture(path))
     assert opened.shape == (80, 256, 3)
     assert np.abs(opened[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 1), (-300, 1000), (-300, -100), (0, 1)])
+def test_floating_grey_keeps_its_shape(low, high):
+    """Values below 0 are not clipped to black: the ramp runs from the lowest to the highest."""
+    ramp = np.linspace(low, high, 256, dtype=np.float32)[None].repeat(80, 0)
+    opened = np.asarray(open_picture(picture_bytes(Image.fromarray(ramp), "TIFF")))
+    assert np.abs(opened[0, :, 0].astype(int) - np.arange(256)).max() <= 1
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0])
+def test_floating_grey_of_one_value_is_black(value):
+    """Nothing is divided by zero."""
+    even = Image.fromarray(np.full((70, 80), value, np.float32))
+    assert open_picture(picture_bytes(even, "TIFF")).getextrema() == ((0, 0),) * 3
+
+
+def test_scaling_goes_strip_by_strip(monkeypatch):
+    """The result is the same in one strip as in many; a picture of 80 million pixels is never in memory as floats."""
+    ramp = Image.fromarray(np.linspace(0, 65535, 9000).astype(np.uint16).reshape(90, 100))
+    whole = np.asarray(open_picture(ramp))
+    monkeypatch.setattr(pictures, "STRIP", 700)
+    assert np.array_equal(np.asarray(open_picture(ramp)), whole)
 
 
 def png16(values):
@@ -425,6 +449,20 @@ def test_a_grey_footer_is_no_missing_end():
     whole = picture_bytes(image, quality=95)
     assert open_with_facts(whole).missing == 0.0
     assert open_with_facts(whole[: len(whole) // 2] + b"\xff\xd9").missing > 0.2
+
+
+@pytest.mark.parametrize("behind", [b"", b"junk \xff\xd9 junk"])
+@pytest.mark.parametrize("longest_side", [None, 100])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_a_grey_footer_is_told_from_a_missing_end_in_any_jpeg(options, longest_side, behind):
+    """Of an odd size, decoded smaller, with junk behind its end: the footer is whole, the file cut short is not."""
+    image = draw_picture(5, size=(641, 483))
+    cut = picture_bytes(image, quality=95, **options)
+    image.paste((128, 128, 128), (0, 440, 641, 483))
+    whole = picture_bytes(image, quality=95, **options)
+    assert open_with_facts(whole + behind, longest_side=longest_side).missing == 0
+    part = 0.7 if "progressive" not in options else 0.05  # the first scan of it shows all rows
+    assert open_with_facts(cut[: int(part * len(cut))] + END + behind, longest_side=longest_side).missing > 0.1
 
 
 def test_large_notes_inside_a_png_are_no_harm():

@@ -195,12 +195,12 @@ def test_colours_of_one_grey_are_not_flat():
     assert high - low <= 3 and useless(opened, grey_reduction(opened.image)) == ""
 
 
-def test_labels_that_are_small_or_uneven_are_named_with_what_to_do(tmp_path):
-    """With their numbers; even and large ones give no sentence."""
-    assert label_remarks({"cat": 40, "dog": 120}, sides=3, folder=tmp_path) == []
+def test_labels_that_are_small_or_uneven_are_named_with_what_to_do():
+    """With their numbers; even and large ones, or none at all, give no sentence."""
+    assert label_remarks({"cat": 40, "dog": 120}, sides=3, more="Do this.") == []
+    assert label_remarks({}, sides=3, more="Do this.") == []
     counts = {"cat": 2, "cow": 29, "dog": 121, "hen": 3}
-    none, few, uneven = label_remarks(counts, sides=3, folder=tmp_path)
-    assert none.startswith("Label 'cat' has 2 pictures, and 03 needs 3") and str(tmp_path) in none
-    assert few.startswith("'cow' has 29, 'hen' has 3 pictures; below 30") and "Gather more" in few
+    none, few, uneven = label_remarks(counts, sides=3, more="Do this.")
+    assert none.startswith("Label 'cat' has 2 pictures, and 03 needs 3") and none.endswith(" Do this.")
+    assert few.startswith("'cow' has 29, 'hen' has 3 pictures; below 30") and few.endswith(" Do this.")
     assert uneven.startswith("Label 'dog' has 60.5 times as many pictures as 'cat' (121 to 2)")
-    assert label_remarks({"cat": 0, "dog": 40}, sides=2, folder=tmp_path)[0].startswith("Label 'cat' has 0 pictures,")

@@ -11,7 +11,7 @@ from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.files import read_rows
+from utils.files import FieldguideError, read_rows
 from utils.project import REJECTED_COLUMNS
 from utils.split import (
     NEAR,
@@ -213,6 +213,35 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
     assert run() == 1
     assert project.table("split").read_bytes().startswith(before)
     assert split_counts(project).loc["all", "all"] == 25
+
+
+@pytest.mark.parametrize("value", ["xyz", "", "f" * 20, "-000000000000001"])
+def test_a_spoilt_hash_is_named_and_made_anew(make_project, fill_raw, value):
+    """The sentence names table, picture and value; without that line, 02 writes the same row again."""
+    project = make_project()
+    fill_raw(project, 3)
+    verify_images(project)
+    table = project.table("pictures")
+    whole = table.read_text()
+    header, first, *others = whole.splitlines(keepends=True)
+    id, _, hash, *_ = first.split(",")
+    table.write_text("".join([header, first.replace(hash, value), *others]))
+    with pytest.raises(FieldguideError, match=rf"pictures\.csv says '{value}' in the column hash of picture {id}"):
+        near_copy_groups(project)
+    table.write_text("".join([header, *others]))
+    assert verify_images(project).added == 1
+    assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
+
+
+def test_a_label_without_pictures_is_named(make_project, fill_raw):
+    """03 draws no split that lacks a label, and says what to do."""
+    project = make_project()
+    fill_raw(project, 3)
+    verify_images(project)
+    for path in (project.images / "dog").iterdir():
+        path.unlink()
+    with pytest.raises(FieldguideError, match=r"Label 'dog' has no pictures in .*dog.*Run 02 again.*remove the label"):
+        near_copy_groups(project)
 
 
 def near_copies(seed):

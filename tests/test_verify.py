@@ -10,8 +10,8 @@ import pytest
 from conftest import draw_picture, picture_bytes, put_raw, tree
 from PIL import Image, ImageDraw, ImageFilter, TiffImagePlugin
 
-from utils import verify
-from utils.files import FieldguideError, append_rows, read_rows
+from utils import verdicts, verify
+from utils.files import FieldguideError, append_rows, content_id, read_rows
 from utils.pictures import UnreadableError, contact_sheet, open_picture
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS
 from utils.verify import rejected_paths, take_back, verify_images
@@ -107,22 +107,71 @@ def test_a_photo_dropped_into_a_label_folder_is_taken_in(make_project, fill_raw)
     assert all(open_picture(path).width <= 512 for path in project.pictures().values())
 
 
+def test_the_name_of_a_dropped_photo_is_kept(make_project, fill_raw):
+    """In sources.csv, once, with its size: "IMG 2041 pond 3.png" may be all that is known of where it is from."""
+    project = make_project()
+    fill_raw(project, 2)
+    data = picture_bytes(draw_picture(500, size=(900, 600)), "PNG")
+    for _ in range(2):
+        (project.images / "dog").mkdir(parents=True, exist_ok=True)
+        (project.images / "dog" / "IMG 2041 pond 3.png").write_bytes(data)
+        (project.images / "dog" / "broken.jpg").write_bytes(b"junk")
+        verify_images(project)
+    broken, good = sorted(
+        read_rows(project.table("sources"), SOURCES_COLUMNS), key=lambda row: row["title"], reverse=True
+    )
+    assert (good["id"], good["label"], good["title"]) == (content_id(data), "dog", "IMG 2041 pond 3.png")
+    assert (good["engine"], good["status"], good["license"], good["url"]) == ("hand", "kept", "unknown", "")
+    assert (good["bytes"], good["width"], good["height"]) == (str(len(data)), "900", "600")
+    assert good["fetched_at"].endswith("+00:00")
+    assert (broken["title"], broken["width"], broken["bytes"]) == ("broken.jpg", "", "4")
+
+
+def test_what_is_plainly_no_picture_is_left_where_it_lies(make_project, fill_raw):
+    """Notes beside the photos are nobody's junk: they stay, unnoted, and a remark names one."""
+    project = make_project()
+    fill_raw(project, 2)
+    verify_images(project)
+    before = tree(project.data)
+    (project.images / "dog" / "notes.txt").write_text("pond 3")
+    report = verify_images(project)
+    assert (report.added, report.set_aside) == (0, 0)
+    (remark,) = [remark for remark in report.remarks if "no picture format" in remark]
+    assert str(Path("dog") / "notes.txt") in remark
+    assert tree(project.data) == before | {str(Path("images") / "dog" / "notes.txt"): b"pond 3"}
+
+
+def test_no_file_is_judged_twice(make_project, fill_raw, monkeypatch):
+    """Gathered, dropped, rescued or taken back: one decoding each."""
+    project = make_project()
+    fill_raw(project, 2)
+    small = put_raw(project, "cat", ASIDE["small"])
+    narrow = put_raw(project, "cat", ASIDE["narrow"])
+    judged, real = [], verify.judge
+    monkeypatch.setattr(verify, "judge", lambda path, **options: judged.append(path) or real(path, **options))
+    verify_images(project)
+    assert len(judged) == 6
+    (project.images / "cat" / f"{small}.jpg").write_bytes(ASIDE["small"])
+    (project.images / "cat" / "new.png").write_bytes(picture_bytes(draw_picture(88), "PNG"))
+    assert verify_images(project).added == 2 and len(judged) == 8
+    assert take_back(project, narrow).added == 1 and len(judged) == 9
+
+
 def test_a_run_killed_in_the_middle_ends_like_one_that_was_not(make_project, fill_raw, monkeypatch, tmp_path):
     """Stopped between the copies and their rows, the next run completes the same tables and files."""
     killed, whole = make_project(name="killed"), make_project(name="whole")
     for project in (killed, whole):
         fill_raw(project, 6)
         put_raw(project, "cat", b"junk", "bin")
-    real = verify.append_rows
 
     def stop(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verify, "BATCH", 3)
-    monkeypatch.setattr(verify, "append_rows", stop)
-    with pytest.raises(KeyboardInterrupt):
-        verify_images(killed)
-    monkeypatch.setattr(verify, "append_rows", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(verdicts, "append_rows", stop)
+        with pytest.raises(KeyboardInterrupt):
+            verify_images(killed)
     verify_images(killed)
     verify_images(whole)
     assert tree(killed.data) == tree(whole.data)
@@ -134,8 +183,11 @@ def test_a_label_without_a_readable_picture_is_named(make_project, fill_raw):
     fill_raw(project, 2)
     for path in (project.raw / "dog").iterdir():
         path.write_bytes(b"<html>")
-    with pytest.raises(FieldguideError, match=r"'dog' has no picture to learn from \(2 × not a picture.*01"):
-        verify_images(project)
+    remark = verify_images(project).remarks[0]
+    assert re.match(
+        r"Label 'dog' has no picture to learn from \(2 × not a picture but a web page\).*images_per_label", remark
+    )
+    assert remark.count("01") == 1 and str(project.images / "dog") in remark
 
 
 def test_an_empty_project_says_to_gather_first(make_project):
@@ -210,7 +262,20 @@ def test_a_photo_dropped_that_is_there_already_is_reported(make_project, fill_ra
     assert not (project.images / "dog" / "again.jpg").exists()
 
 
-@pytest.mark.parametrize("at", ["write_whole", "append_rows", "unlink"])
+def test_a_photo_dropped_once_more_under_its_label_changes_nothing(make_project, fill_raw):
+    """It is there already: the dropped file goes, its name is noted, and nothing counts as set aside."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    verify_images(project)
+    before = tree(project.data)
+    (project.images / "cat" / "again.jpg").write_bytes((project.raw / "cat" / f"{id}.jpg").read_bytes())
+    report = verify_images(project)
+    assert (report.added, report.set_aside, len(report.rejected)) == (0, 0, 0)
+    sources = {name: data for name, data in tree(project.data).items() if name == "sources.csv"}
+    assert tree(project.data) == before | sources and names(project) == [("cat", "again.jpg", "kept", "hand", "")]
+
+
+@pytest.mark.parametrize("at", ["write_whole", "names", "append_rows", "unlink"])
 def test_taking_in_a_dropped_photo_can_be_killed(make_project, fill_raw, monkeypatch, at):
     """Stopped before the copy, the row or the removal of the dropped file, the next run ends the same."""
     killed, whole = make_project(name="killed"), make_project(name="whole")
@@ -226,7 +291,8 @@ def test_taking_in_a_dropped_photo_can_be_killed(make_project, fill_raw, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify if at != "unlink" else Path, at, stop)
+        places = {"names": (verify, "append_rows"), "append_rows": (verdicts, at), "unlink": (Path, at)}
+        patch.setattr(*places.get(at, (verify, at)), stop)
         with pytest.raises(KeyboardInterrupt):
             verify_images(killed)
     verify_images(killed)
@@ -234,6 +300,13 @@ def test_taking_in_a_dropped_photo_can_be_killed(make_project, fill_raw, monkeyp
     assert tree(killed.images) == tree(whole.images) and len(tree(whole.images)) == 5
     assert sorted(recorded(killed)) == sorted(recorded(whole))
     assert reasons(killed) == reasons(whole)
+    assert names(killed) == names(whole) and len(names(whole)) == 3
+
+
+def names(project):
+    """Return what sources.csv notes of dropped photos, sorted: label, name, status and where from."""
+    rows = read_rows(project.table("sources"), SOURCES_COLUMNS)
+    return sorted((row["label"], row["title"], row["status"], row["engine"], row["url"]) for row in rows)
 
 
 @pytest.mark.parametrize("size", [(160, 120), (900, 700)])
@@ -264,7 +337,7 @@ def test_a_copy_moved_between_a_kill_and_its_row_stays_where_it_is(make_project,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify, "append_rows", stop)
+        patch.setattr(verdicts, "append_rows", stop)
         with pytest.raises(KeyboardInterrupt):
             verify_images(project)
     (project.images / "cat" / f"{id}.jpg").rename(project.images / "dog" / f"{id}.jpg")
@@ -472,7 +545,7 @@ def test_a_newcomer_can_be_taken_back_once_the_known_one_is_gone(make_project, f
     verify_images(project)
     put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
     assert len(verify_images(project).rejected) == 1
-    with pytest.raises(FieldguideError, match="lies under 'cat' already"):
+    with pytest.raises(FieldguideError, match=rf"{id} lies under 'cat' already: move that file, .*, to .*dog"):
         take_back(project, [id])
     project.pictures()[id].unlink()
     report = take_back(project, [id])
@@ -492,7 +565,7 @@ def test_taking_back_can_be_killed(with_aside, monkeypatch, at, next_run):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(verify if at == "append_rows" else verify.Shelf, at, stop)
+        patch.setattr(verdicts if at == "append_rows" else verify.Shelf, at, stop)
         with pytest.raises(KeyboardInterrupt):
             take_back(project, ids.values())
     report = verify_images(project) if next_run == "verify" else take_back(project, ids.values())
@@ -500,6 +573,26 @@ def test_taking_back_can_be_killed(with_aside, monkeypatch, at, next_run):
     assert report.added == done and len(report.rejected) == len(ids) - done
     assert len(project.pictures()) == 4 + done and len(recorded(project)) == 4 + done
     assert len(list(project.raw.rglob("*.*"))) == 4 + len(ids) and list(project.data.rglob("*.part*")) == []
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_was_deleted_in_06_does_not_come_back(make_project, fill_raw, lost):
+    """Even when pictures.csv is gone: the row is made anew, the copy stays in the trash until it is restored there."""
+    project = make_project()
+    id, *_ = fill_raw(project, 3)["cat"]
+    verify_images(project)
+    (project.trash / "cat").mkdir(parents=True)
+    project.pictures()[id].rename(project.trash / "cat" / f"{id}.jpg")
+    if lost:
+        project.table("pictures").unlink()
+    report = verify_images(project)
+    assert report.added == 5 * lost and id not in project.pictures() and recorded(project).count(id) == 1
+    put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
+    verify_images(project)
+    state = tree(project.data)
+    with pytest.raises(FieldguideError, match=rf"{id} was deleted in 06 and lies in .*trash.*restore it there"):
+        take_back(project, [id])
+    assert tree(project.data) == state
 
 
 def test_a_placeholder_put_back_by_hand_stays(with_aside):
@@ -523,6 +616,80 @@ def test_what_is_set_aside_can_be_looked_at_by_its_reason(with_aside):
     assert [path.stem for path in shown["too small"]] == [ids["small"]]
     for paths in shown.values():
         assert contact_sheet(paths, [path.stem for path in paths], side=32).size[0] > 32
+
+
+def test_what_03_set_aside_is_no_matter_of_02(with_aside):
+    """A bridge between two sides is in the training set: neither shown, nor counted, nor to be taken back."""
+    project, ids = with_aside
+    id = next(iter(project.pictures()))
+    bridge = {"id": id, "label": "cat", "stage": "split", "reason": "near-copy of pictures on two sides"}
+    append_rows(project.table("rejected"), REJECTED_COLUMNS, [bridge])
+    report = verify_images(project)
+    assert set(report.rejected.id) == set(ids.values()) and list(report.counts["set aside"]) == [len(ASIDE), 0]
+    assert {path.stem for paths in rejected_paths(project).values() for path in paths} == set(ids.values())
+    with pytest.raises(FieldguideError, match=f"No picture '{id}' was set aside by 02"):
+        take_back(project, id)
+
+
+def test_a_label_whose_pictures_were_removed_says_so(make_project, fill_raw):
+    """Accepted and deleted since, they are not "nothing gathered"."""
+    project = make_project()
+    fill_raw(project, 2)
+    verify_images(project)
+    for path in (project.images / "dog").iterdir():
+        path.unlink()
+    put_raw(project, "dog", picture_bytes(draw_picture(1, size=(63, 200))))
+    put_raw(project, "dog", picture_bytes(draw_picture(1, size=(200, 62))))
+    remark = verify_images(project).remarks[0]
+    assert "Label 'dog' has no picture" in remark
+    assert "(2 were accepted and have been removed or moved since; 2 × too small)" in remark
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("duckduckgo", "raise images_per_label"),
+        ("/my/photos", "add photos to /my/photos"),
+        ("sample", "these: put photos"),
+    ],
+)
+def test_what_brings_more_pictures_depends_on_the_source(make_project, fill_raw, source, says):
+    """Nobody is told to change a search where none is made."""
+    project = make_project(source=source)
+    fill_raw(project, 2)
+    for path in (project.raw / "dog").iterdir():
+        path.write_bytes(b"<html>")
+    remark = verify_images(project).remarks[0]
+    assert says in remark and ("search" in remark) == (source == "duckduckgo")
+
+
+def test_a_label_that_was_renamed_is_told_to_rename_its_folder(make_project, fill_raw):
+    """One sentence with the count; done so, everything is there under the new name."""
+    old = make_project(labels={"tilapa": ["t"], "dog": ["d"]})
+    fill_raw(old, 3)
+    verify_images(old)
+    project = make_project(labels={"tilapia": ["t"], "dog": ["d"]})
+    for path in (project.raw / "tilapa").iterdir():
+        put_raw(project, "tilapia", path.read_bytes())
+    (remark,) = [each for each in verify_images(project).remarks if "'tilapa' is no label any more" in each]
+    assert "3 of the pictures gathered for 'tilapia' lie in its folder" in remark
+    assert f"rename {project.images / 'tilapa'} to {project.images / 'tilapia'}" in remark
+    (project.images / "tilapa").rename(project.images / "tilapia")
+    report = verify_images(project)
+    assert report.counts["pictures"].to_dict() == {"tilapia": 3, "dog": 3}
+    assert len(report.rejected) == 0 and not [each for each in report.remarks if "tilapa" in each]
+
+
+def test_searches_that_find_the_same_pictures_are_named(make_project, fill_raw):
+    """Once most of a label came under another one too."""
+    project = make_project()
+    fill_raw(project, 2)
+    assert not [remark for remark in verify_images(project).remarks if "find the same pictures" in remark]
+    for k in range(3):
+        for label in project.labels:
+            put_raw(project, label, picture_bytes(draw_picture(5000 + k)))
+    (remark,) = [remark for remark in verify_images(project).remarks if "find the same pictures" in remark]
+    assert "(3 of 5 for 'cat', 3 of 5 for 'dog')" in remark and "searches of 'cat' and 'dog'" in remark
 
 
 def test_warnings_are_told_by_kind_and_where_the_picture_lies_now(make_project, fill_raw):
@@ -654,7 +821,7 @@ def test_what_lies_elsewhere_is_not_taken_back_in_silence(make_project, fill_raw
     put_raw(project, "dog", both)
     verify_images(project)
     assert take_back(project, id, label="dog").added == 1
-    with pytest.raises(FieldguideError, match="lies under 'dog' already: move its file"):
+    with pytest.raises(FieldguideError, match="lies under 'dog' already: move that file"):
         take_back(project, id, label="cat")
 
 

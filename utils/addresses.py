@@ -61,6 +61,24 @@ def is_local_name(host: str) -> bool:
         return "." not in host or host.endswith(LOCAL_NAMES)
 
 
+def host_name(host: str) -> str:
+    """
+    Return a host as it is compared: in lower case, in ASCII, an IPv6 address in its short form.
+
+    >>> host_name("[FD00:0:0::1]"), host_name("Bücher.example.")
+    ('fd00::1', 'xn--bcher-kva.example')
+    """
+    host = host.strip("[]").rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return URL.build(scheme="http", host=host).raw_host
+    except ValueError:  # no host that could be asked
+        return host
+
+
 def spellings(url: str) -> list[str]:
     """
     Return an address as it may have been before a search client unquoted it.
@@ -89,7 +107,7 @@ def parsed(address: str) -> URL:
         If it is no address.
     """
     if len(address) > LONGEST:
-        raise Refused(f"an address of {len(address):,} characters")
+        raise Refused(f"an address too long to ask for ({len(address):,} characters)")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
         raise Refused(f"{parts.scheme or 'no'}: address, not http or https")

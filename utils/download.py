@@ -6,7 +6,6 @@ first and its row after it, so that a run killed at any moment is completed by t
 asked for again, what has none is.
 """
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,15 +13,15 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 from tqdm.auto import tqdm
 
 from utils.addresses import LONGEST
-from utils.fetch import LARGEST, WORKERS, Rules, fetching
+from utils.fetch import LARGEST, WORKERS, Rules, fetching, header
 from utils.files import (
     LINE_BREAKS,
     FieldguideError,
@@ -36,7 +35,6 @@ from utils.files import (
     require_writable,
     visible_files,
 )
-from utils.pictures import EXTENSIONS, FORMATS
 from utils.project import SOURCES_COLUMNS, Project, safe_name
 
 BATCH = 16  # pictures and rows put on disk at once; a kill costs at most two such, and they are done again
@@ -161,18 +159,18 @@ class _Collection:
         *,
         status: str = "kept",
         reason: str = "",
-        header: tuple[str, int, int] | None = None,
+        facts: tuple[str, int, int] | None = None,
     ) -> bool:
         """
         Write a picture and note its row, or the row that says why there is none.
 
-        `header` is what `_header` returns, where it is known. Return whether there is one distinct picture more.
+        `facts` is what `_facts` returns, where it is known. Return whether there is one distinct picture more.
         """
-        facts, gained = {}, False
+        more, gained = {}, False
         if status in TAKEN:
             id, files = content_id(picture.data), self._lying(folder)
-            suffix, width, height = header or _header(picture.data)
-            facts = {"id": id, "bytes": len(picture.data), "width": width, "height": height}
+            suffix, width, height = facts or _facts(picture.data)
+            more = {"id": id, "bytes": len(picture.data), "width": width, "height": height}
             # A file without a row is what a killed run left, or what lost its row: it is its own original.
             if id in files and _key(picture.label, id) in self._kept:
                 status, reason = "copy", f"exact copy of {id}"
@@ -181,7 +179,7 @@ class _Collection:
                     self._shelf.add(folder / f"{id}.{suffix}", picture.data)
                     files[id] = suffix != "bin"
                 gained = files[id]
-        row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | facts
+        row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | more
         row |= {"status": status, "reason": reason, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
         row = {name: _plain(value) for name, value in row.items()}
         self._know(row)
@@ -235,11 +233,10 @@ def _plain(value) -> str:
     return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
 
 
-def _header(data: bytes) -> tuple[str, int | str, int | str]:
+def _facts(data: bytes) -> tuple[str, int | str, int | str]:
     """Return extension, width and height in pixels from a picture's header, ("bin", "", "") where it is none."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return EXTENSIONS.get(image.format, image.format.lower()), *image.size
+        return header(data)
     except Exception:  # Pillow's parsers raise what they like on hostile bytes
         return "bin", "", ""
 
@@ -334,6 +331,7 @@ def download_images(
     Parameters
     ----------
     results : iterable of addresses, or of records with `url` and any of thumbnail, page_url, title, query, …
+        A record may be a mapping, also one of a search client's with "image" for `url` and "url" for `page_url`.
         Taken from as fetching goes on. What it raises, such as a search that is refused midway, is raised here
         after all that it gave before is on disk.
     dest : str or Path
@@ -358,29 +356,27 @@ def download_images(
     Raises
     ------
     FieldguideError
-        If there is no network (addresses not reached then have no row, so they are asked for again), something
-        can't be written, or another notebook is at work there.
+        If there is no network (addresses not reached then have no row, so they are asked for again), a result names
+        no address, `dest` is no folder for a label, something can't be written, or another notebook is at work there.
     """
-    dest = Path(dest).absolute()
+    results, dest = _listed(results), _label_folder(dest)
     label = dest.name if label is None else label
     if sources is None:
         sources = (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
-    hosts = frozenset(host.lower() for host in allowed_hosts)
-    rules = Rules(hosts, deadline, workers, per_host, largest, honour_noai)
-    results = [results] if isinstance(results, str) else results
+    rules = Rules(frozenset(allowed_hosts), deadline, workers, per_host, largest, honour_noai)
     with _collecting(Path(sources)) as collection, _bar(wanted, label) as bar:
         bar.update(collection.pictures(dest, label))
         missing = WINDOW * workers if wanted is None else wanted - bar.n
         if missing <= 0:
             return DownloadReport(collection.tally)
         require_writable(dest)  # rather than after the first pictures were fetched
-        addresses = _unknown((_gathered(result, label) for result in results), collection)
+        addresses = _unknown((_gathered(result, label, n) for n, result in enumerate(results, start=1)), collection)
         asked = 0
         with fetching(addresses, rules, window=max(workers, min(WINDOW * workers, missing))) as outcomes:
             for picture, outcome in outcomes:
                 found = {"status": outcome.status, "reason": outcome.reason}
-                header = (outcome.extension, outcome.width, outcome.height)
-                gained = collection.add(dest, replace(picture, data=outcome.data), **found, header=header)
+                facts = (outcome.extension, outcome.width, outcome.height)
+                gained = collection.add(dest, replace(picture, data=outcome.data), **found, facts=facts)
                 asked += 1
                 bar.set_postfix_str(f"{asked} addresses asked", refresh=False)
                 bar.update(gained)
@@ -394,15 +390,43 @@ def _bar(wanted: int | None, label: str) -> tqdm:
     return tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0)
 
 
-def _gathered(result, label: str) -> tuple[Gathered, str, str]:
+def _listed(results) -> Iterable:
+    """Return results as a list where one alone was given; refuse what is none."""
+    if isinstance(results, str | Mapping):
+        return [results]
+    if isinstance(results, bytes) or not isinstance(results, Iterable):
+        raise FieldguideError(f"{repr(results)[:200]} is no list of addresses or of search results.")
+    return results
+
+
+def _label_folder(dest: str | Path) -> Path:
+    """Return where pictures shall lie; below raw/, by a label's name alone."""
+    dest = Path(dest).absolute()
+    if dest.parent.name != "raw" and dest.name != "..":
+        return dest
+    try:
+        return dest.with_name(safe_name(dest.name))
+    except ValueError as error:
+        raise FieldguideError(f"{error}.") from error
+
+
+def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
     """Return a result, still without bytes, its address and that of its thumbnail."""
     if isinstance(result, str):
         return Gathered(label, _noted(_plain(result)), b"", engine="address"), _plain(result), ""
-    told = {name: _plain(getattr(result, name, "") or "")[:LONGEST_TEXT] for name in ("query", "engine", "title")}
-    url, thumbnail, page_url = (_plain(getattr(result, name, "") or "") for name in ("url", "thumbnail", "page_url"))
-    told["page_url"] = page_url if len(page_url) <= LONGEST else ""
-    license = _plain(getattr(result, "license", "") or "unknown")[:LONGEST_TEXT]
-    return Gathered(label, _noted(url), b"", license=license, **told), url, thumbnail
+    tell = result.get if isinstance(result, Mapping) else partial(getattr, result)
+    url, page_url = tell("url", None), tell("page_url", None)
+    if isinstance(result, Mapping) and "image" in result:  # as a search client names them
+        url, page_url = result["image"], page_url or url
+    if not url or not isinstance(url, str):
+        raise FieldguideError(
+            f"The result number {number} has no address of a picture: {repr(result)[:200]}. "
+            "Give addresses, or records with `url` (or mappings with 'url' or 'image')."
+        )
+    url, thumbnail, page_url = (_plain(told or "") for told in (url, tell("thumbnail", None), page_url))
+    told = {name: _plain(tell(name, None) or "")[:LONGEST_TEXT] for name in ("query", "engine", "title", "license")}
+    told["page_url"] = page_url if len(page_url) <= LONGEST else ""  # cut, it would lead elsewhere
+    return Gathered(label, _noted(url), b"", **told | {"license": told["license"] or "unknown"}), url, thumbnail
 
 
 def _noted(url: str) -> str:

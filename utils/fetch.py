@@ -18,7 +18,7 @@ import warnings
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
@@ -33,7 +33,7 @@ import certifi
 from PIL import Image
 from yarl import URL
 
-from utils.addresses import Refused, is_local_name, is_private, parsed, spellings
+from utils.addresses import Refused, host_name, is_local_name, is_private, parsed, spellings
 from utils.files import FieldguideError
 from utils.pictures import EXTENSIONS, FORMATS, MAX_PIXELS
 
@@ -66,7 +66,7 @@ T = TypeVar("T")
 class Rules:
     """What a fetch may do."""
 
-    allowed_hosts: frozenset[str] = frozenset()  # in lower case; the only ones that may be private
+    allowed_hosts: frozenset[str] = frozenset()  # the only ones that may be private
     deadline: float = 30.0  # seconds for one address, its redirects and tries together
     workers: int = WORKERS  # fetches at a time
     per_host: int = 4  # of them to one host
@@ -177,11 +177,16 @@ def _too_large(largest: int) -> "_Failed":
     return _Failed(f"larger than {largest / 1_000_000:g} MB")
 
 
+def header(data: bytes) -> tuple[str, int, int]:
+    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
+
+
 def _picture_in(data: bytes, kind: str) -> Outcome:
     """Return the picture that `data` is by its header, of no more pixels than may be opened; nothing is decoded."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            extension, (width, height) = EXTENSIONS.get(image.format, image.format.lower()), image.size
+        extension, width, height = header(data)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _Failed(f"too many pixels: far more than {MAX_PIXELS // 1_000_000} million") from error
     except Exception as error:  # Pillow's parsers raise what they like on hostile bytes
@@ -224,6 +229,7 @@ class _Fetcher:
 
     def __init__(self, rules: Rules):
         self.rules = rules
+        self.allowed = frozenset(map(host_name, rules.allowed_hosts))
         self.jitter = random.Random()
         self.workers = asyncio.Semaphore(rules.workers)
         self.hosts = defaultdict(lambda: asyncio.Semaphore(rules.per_host))
@@ -235,10 +241,6 @@ class _Fetcher:
         # Each keeps its own names and connections, so that nothing unjudged comes to a host nobody vouches for.
         self.to_strangers = _session(self.certificates, _PublicNames())
         self.as_told = _session(self.certificates, aiohttp.ThreadedResolver())  # to proxies, and hosts that are allowed
-
-    async def close(self) -> None:
-        await self.to_strangers.close()
-        await self.as_told.close()
 
     async def outcome(self, url: str, thumbnail: str) -> Outcome:
         """Fetch a picture, or its thumbnail where that fails; never raises for what a host does."""
@@ -252,8 +254,8 @@ class _Fetcher:
             except _Failed as second:
                 offline = offline and second.offline
         # A host that the user named, such as one at home, tells nothing about the network.
-        unreached = urlsplit(url).hostname if offline else ""
-        return Outcome(b"", first.status, str(first), "" if unreached in self.rules.allowed_hosts else unreached)
+        unreached = host_name(urlsplit(url).hostname) if offline else ""
+        return Outcome(b"", first.status, str(first), "" if unreached in self.allowed else unreached)
 
     async def online(self) -> bool:
         """Return whether the network is there at all."""
@@ -328,7 +330,7 @@ class _Fetcher:
         proxy = self.proxies.get(url.scheme)
         if proxy and any(proxy_bypass(name) for name in (host, url.raw_authority)):
             proxy = None
-        if url.host.rstrip(".") in self.rules.allowed_hosts:
+        if host_name(host) in self.allowed:
             return self.as_told, proxy
         if is_local_name(host):
             raise Refused(f"private address {host}")
@@ -499,7 +501,8 @@ async def _wound_up(fetcher: _Fetcher) -> None:
     for task in rest:
         task.cancel()
     await asyncio.gather(*rest, return_exceptions=True)
-    await fetcher.close()
+    for session in (fetcher.to_strangers, fetcher.as_told):
+        await session.close()
 
 
 def _until_trouble(addresses: Iterable[T], trouble: list[Exception]) -> Iterator[T]:
@@ -522,16 +525,11 @@ def _outcomes(addresses: Iterable[tuple[T, str, str]], start: Callable, *, windo
     under_way: deque = deque()
     for item, url, thumbnail in addresses:
         under_way.append((item, start(url, thumbnail)))
-        while len(under_way) >= window or _held(future for _, future in under_way) > HELD:
+        while len(under_way) >= window or sum(len(f.result().data) for _, f in under_way if f.done()) > HELD:
             item, future = under_way.popleft()
             yield item, future.result()
     for item, future in under_way:
         yield item, future.result()
-
-
-def _held(fetches: Iterable[Future]) -> int:
-    """Return how many bytes of pictures the fetches hold that are done."""
-    return sum(len(fetch.result().data) for fetch in fetches if fetch.done())
 
 
 def _believed(outcomes: Iterable[tuple[T, Outcome]], is_online: Callable[[], bool]) -> Iterator[tuple[T, Outcome]]:
@@ -540,18 +538,23 @@ def _believed(outcomes: Iterable[tuple[T, Outcome]], is_online: Callable[[], boo
     hosts: set[str] = set()
     for item, outcome in outcomes:
         held.append((item, outcome))
-        if outcome.unreached:
-            hosts.add(outcome.unreached)
+        hosts |= {outcome.unreached} - {""}
+        if hosts and (outcome.unreached or outcome.status == "refused"):  # what our rules refuse tells nothing
             if len(hosts) < MANY and len(held) < LONG:
                 continue
-            if not is_online():
-                break
+            _require_network(held, is_online)
         yield from held
         held, hosts = [], set()
+    _require_network(held, is_online)
+    yield from held
+
+
+def _require_network(held: list[tuple[T, Outcome]], is_online: Callable[[], bool]) -> None:
+    """Raise a `FieldguideError` if something is held back and there is no network."""
     if held and not is_online():
+        dead = [outcome.reason for _, outcome in held if outcome.unreached]
         raise FieldguideError(
-            f"There seems to be no network: the last {len(held)} addresses could not be reached "
-            f"({held[-1][1].reason}), nor could {PROBE}. Check the connection and run this cell again; "
+            f"There seems to be no network: the last {len(dead)} addresses could not be reached "
+            f"({dead[-1]}), nor could {PROBE}. Check the connection and run this cell again; "
             "everything fetched so far is kept."
         )
-    yield from held

@@ -12,6 +12,7 @@ import io
 import os
 import re
 import secrets
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from filelock import FileLock, Timeout
 TEMPORARY = ".part"  # in the name of files that are still being written
 TOGETHER = 8  # files that the disk is asked for at the same time
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+LIMIT = threading.Lock()  # held while csv's limit of a field is another
 
 ADVICE = {
     errno.ENOSPC: "the disk is full. Free some space",
@@ -331,9 +333,19 @@ def _unended(path: Path) -> str:
 def _fields(line: str) -> list[str]:
     """Return the fields of one line; none if it is blank, or ends within quotes as only a torn one does."""
     try:
-        return next(csv.reader([line], strict=True), [])
+        return _split(line)
     except csv.Error:
         return []
+
+
+def _split(line: str) -> list[str]:
+    """Return the fields of one line, of any length; csv's limit, which is one for the whole process, stays as it is."""
+    with LIMIT:
+        limit = csv.field_size_limit(max(csv.field_size_limit(), len(line)))
+        try:
+            return next(csv.reader([line], strict=True), [])
+        finally:
+            csv.field_size_limit(limit)
 
 
 def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
@@ -395,7 +407,7 @@ def each_row(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
 def _row_fields(path: Path, number: int, line: str) -> list[str]:
     """Return the fields of one whole line: a row is a line (see `csv_text`), and no quote reaches into the next."""
     try:
-        return next(csv.reader([line.rstrip("\r\n")], strict=True), [])
+        return _split(line.rstrip("\r\n"))
     except csv.Error as error:
         raise FieldguideError(f"{path}, line {number}: {error} ({line[:80]!r}). Repair or delete that line.") from error
 

@@ -28,10 +28,11 @@ JPEG_QUALITY = 92  # of a training copy
 # (EPS) or are rarely well-formed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
+STRIP = 4_000_000  # pixels scaled at a time
 WHITE = (255, 255, 255)
 # A JPEG's segments: any marker but the stuffed zero, restarts and fill bytes, which stand inside the picture's data.
 SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-MORE = bytes(range(1, 255)) * 16  # no 0xFF in it, and so no marker
+MORE = bytes(range(1, 255)) * 16  # something to decode, without 0xFF and so without a marker
 PROGRESSIVE, SCAN, END = b"\xff\xc2", b"\xff\xda", b"\xff\xd9"
 UNDECODED = 128  # the grey that libjpeg paints where a file that ends too early left it nothing to decode
 ORIENTATION = 0x0112  # EXIF
@@ -108,12 +109,12 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
     with image, _decoding("truncated or broken inside"):
         width, height = image.size
         _refuse_unless_one_photo(image, first_frame=first_frame)
-        if longest_side and image.format == "JPEG":
-            # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
-            image.draft(None, (2 * longest_side, 2 * longest_side))
+        # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
+        size = (2 * longest_side, 2 * longest_side) if longest_side and image.format == "JPEG" else image.size
+        image.draft(None, size)
         image.load()
         missing = _undecoded(image) if image.format in ("JPEG", "MPO") else 0.0
-        if missing and not _wants_more(_all_bytes(source), image):
+        if missing and not _wants_more(_all_bytes(source), image, size):
             missing = 0.0  # a grey footer of its own
         coarse = bool(image.info.get("progressive")) and _lacks_scans(_all_bytes(source))
         return Opened(_of_its_own(_bounded(to_rgb(image), longest_side), image), width, height, missing, coarse)
@@ -222,13 +223,25 @@ def _undecoded(image: Image.Image) -> float:
     return float(np.argmax(decoded[::-1])) / height
 
 
-def _wants_more(data: bytes, decoded: Image.Image) -> bool:
-    """Return whether a JPEG's decoder takes what is put before the end marker as more of the picture."""
-    end = data.rfind(END)
-    with Image.open(io.BytesIO(data[:end] + MORE + data[end:]), formats=("JPEG", "MPO")) as image:
-        image.draft(None, decoded.size)
+def _wants_more(data: bytes, decoded: Image.Image, size: tuple[int, int]) -> bool:
+    """Return whether the decoder, as it was asked for `size`, takes what is put before a JPEG's end for its picture."""
+    *_, (_, end, _) = _segments(data)
+    with Image.open(io.BytesIO(data[:end] + MORE + END), formats=("JPEG", "MPO")) as image:
+        image.draft(None, size)
         image.load()
         return image.tobytes() != decoded.tobytes()
+
+
+def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    """Yield each segment of a JPEG, up to its end marker: the marker, where it stands, and what the segment holds."""
+    at = 2
+    while marker := SEGMENT.search(data, at):
+        start, length = marker.end(), int.from_bytes(data[marker.end() : marker.end() + 2])
+        yield marker[0], marker.start(), data[start + 2 : start + length]
+        if marker[0] == END:
+            return
+        at = start + length
+    yield END, len(data), b""  # a file without one
 
 
 def _lacks_scans(data: bytes) -> bool:
@@ -240,17 +253,13 @@ def _lacks_scans(data: bytes) -> bool:
     """
     wanted: set[tuple[int, int]] = set()
     sent: set[tuple[int, int]] = set()
-    at = 2
-    while (marker := SEGMENT.search(data, at)) and marker[0] != END:
-        start, length = marker.end(), int.from_bytes(data[marker.end() : marker.end() + 2])
-        body = data[start + 2 : start + length]
-        if marker[0] == PROGRESSIVE:
+    for marker, _, body in _segments(data):
+        if marker == PROGRESSIVE:
             wanted = {(body[n], k) for n in range(6, len(body), 3) for k in range(64)}
-        elif marker[0] == SCAN and len(body) >= 4:
+        elif marker == SCAN and len(body) >= 4:
             components, (first, last, bits) = body[1 : 1 + 2 * body[0] : 2], body[-3:]
             if bits & 15 == 0:  # the lowest bit comes with this scan
                 sent |= {(component, k) for component in components for k in range(first, last + 1)}
-        at = start + length
     return not wanted <= sent
 
 
@@ -291,12 +300,24 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit, 32-bit or floating grey to 8 bits; Pillow's convert would clip at 255 (all white)."""
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
+    """
+    Scale 16-bit, 32-bit or floating grey to 8 bits; Pillow's convert would clip at 255 (all white).
+
+    From 0 to the top of the type, or of what is there; negative values have no such range, and count from the lowest.
+    """
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
         raise PictureError("pixels that are no numbers")
-    top = 65535.0 if image.mode.startswith("I") and values.max() > 255 else 255.0 if values.max() > 1 else 1.0
-    return Image.fromarray((values / max(top, values.max()) * 255).round().clip(0, 255).astype(np.uint8))
+    top = 65535.0 if image.mode.startswith("I") and high > 255 else 255.0 if high > 1 else 1.0
+    if low < 0:  # of no known range, such as heights or differences
+        top = high
+    low, top = min(low, 0.0), max(top, high)
+    scaled = np.empty(values.shape, dtype=np.uint8)
+    for rows in np.array_split(np.arange(len(values)), values.size // STRIP + 1):  # a large one four times over is 1 GB
+        part = (values[rows].astype(np.float32) - low) / max(top - low, np.finfo(np.float32).tiny) * 255
+        scaled[rows] = part.round().clip(0, 255)
+    return Image.fromarray(scaled)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

@@ -6,7 +6,6 @@ of any size.
 """
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import imagehash
@@ -210,7 +209,7 @@ def served_by_many(rows: Iterable[dict[str, str]]) -> dict[str, int]:
     return {id: len(names) for id, names in sites.items() if len(names) >= MANY_SITES}
 
 
-def label_remarks(counts: Mapping[str, int], *, sides: int, folder: Path) -> list[str]:
+def label_remarks(counts: Mapping[str, int], *, sides: int, more: str) -> list[str]:
     """
     Return a sentence for each label too small for 03, one on all others with few pictures, one if they are uneven.
 
@@ -219,10 +218,11 @@ def label_remarks(counts: Mapping[str, int], *, sides: int, folder: Path) -> lis
     counts : mapping of K labels to numbers of pictures
     sides : int
         How many sides 03 makes.
-    folder : Path
-        images/, where photos of a label may be put.
+    more : str
+        The sentence on how to gather more.
     """
-    more = f"Gather more with 01, or put photos into {folder / '<label>'}."
+    if not counts:
+        return []
     remarks = [
         f"Label {label!r} has {count} picture{'s' * (count != 1)}, and 03 needs {sides}, one for each side. {more}"
         for label, count in counts.items()

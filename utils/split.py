@@ -8,6 +8,7 @@ newcomer moves nobody.
 
 import hashlib
 import json
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SIDES, SPLIT_COLUM
 # Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 % are within 10 of
 # themselves cropped by 4 % (71 to 87 % within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
 NEAR = 10
+HASH = re.compile(r"[0-9a-fA-F]{16}")
 CANDIDATES = 2_000_000  # pairs looked at together: 100 MB or so
 
 
@@ -148,17 +150,24 @@ def near_copy_groups(project: Project) -> dict[str, str]:
     Raises
     ------
     FieldguideError
-        If 02 has not seen a picture yet.
+        If 02 has not seen a picture yet, a label has none, or a hash in pictures.csv is spoilt.
     """
     hashes = _hashes(project)
-    ids = list(project.pictures())
+    pictures = project.pictures()
+    ids = list(pictures)
     if unseen := [id for id in ids if id not in hashes]:
         raise FieldguideError(f"{len(unseen)} pictures are new to 02, {unseen[0]} among them. Run 02 first.")
     if not ids:
         raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
+    filled = {path.parent.name for path in pictures.values()}
+    if empty := [label for label in project.labels if label not in filled]:
+        raise FieldguideError(
+            f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so nothing can be learnt of it. Run "
+            "02 again: its first remark says why, and what to do. Or remove the label from the project file."
+        )
     earlier = {id: group for id, (group, _) in project.split().items()}
     ids = sorted({*ids, *(id for id in earlier if id in hashes)})
-    return name_groups(ids, linked(_codes(ids, hashes)), earlier)
+    return name_groups(ids, linked(_codes(project, ids, hashes)), earlier)
 
 
 def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
@@ -289,7 +298,7 @@ def leak_warning(project: Project) -> str:
     """Return a sentence if near-copies of the training set stand on different sides, else an empty text."""
     sides, hashes = project.sides(), _hashes(project)
     ids = sorted(id for id in sides if id in hashes)
-    originals = [ids[root] for root in linked(_codes(ids, hashes))]
+    originals = [ids[root] for root in linked(_codes(project, ids, hashes))]
     apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sides[first] != sides[id]]
     if not apart:
         return ""
@@ -306,8 +315,13 @@ def _hashes(project: Project) -> dict[str, str]:
     return {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
 
 
-def _codes(ids: Sequence[str], hashes: Mapping[str, str]) -> np.ndarray:
-    """Return the hashes of N ids as a uint64 array (N,)."""
+def _codes(project: Project, ids: Sequence[str], hashes: Mapping[str, str]) -> np.ndarray:
+    """Return the hashes of N ids as a uint64 array (N,), or say which is none: a table edited by hand."""
+    if spoilt := [id for id in ids if not HASH.fullmatch(hashes[id])]:
+        raise FieldguideError(
+            f"{project.table('pictures')} says {hashes[spoilt[0]][:40]!r} in the column hash of picture {spoilt[0]}, "
+            "expected 16 hex digits. Delete that line and run 02 again: it makes it anew."
+        )
     return np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)
 
 

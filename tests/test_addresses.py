@@ -1,0 +1,73 @@
+"""Addresses: asked for as they were written, hosts compared in one form, none of them private unless allowed."""
+
+import socket
+
+import pytest
+from standin_host import picture, serving, without_proxy
+
+from utils.addresses import LONGEST, Refused, host_name, is_private, parsed
+from utils.fetch import Rules, fetching
+
+
+@pytest.mark.parametrize(
+    "first, second",
+    [
+        ("fd00:0:0::1", "[FD00::1]"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("BÜCHER.example", "xn--BCHER-kva.example"),
+        ("photos.local.", "Photos.Local"),
+        ("::ffff:10.0.0.1", "::ffff:a00:1"),
+        ("my_nas.local", "MY_NAS.local"),
+    ],
+)
+def test_spellings_of_one_host_are_one(first, second):
+    """However a host is written, in a setting or in an address, it is the same."""
+    assert host_name(first) == host_name(second)
+
+
+@pytest.mark.parametrize("first, second", [("localhost", "127.0.0.1"), ("a.example", "b.example"), ("127.1", "::1")])
+def test_other_hosts_are_others(first, second):
+    """Nothing is allowed by what it leads to: a name is not its address."""
+    assert host_name(first) != host_name(second)
+
+
+@pytest.mark.parametrize(
+    "allowed, asked",
+    [("0:0:0:0:0:0:0:1", "[::1]"), ("xn--bcher-kva.example", "BÜCHER.example"), ("A.example", "a.example.")],
+)
+def test_an_allowed_host_is_asked_however_it_is_written(monkeypatch, allowed, asked):
+    """A private host that is allowed in one spelling is fetched from in the other."""
+    without_proxy(monkeypatch)
+
+    async def home(self, host, port, **options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", home)
+    with serving() as host:
+        monkeypatch.setenv("http_proxy", host.proxy)
+        with fetching([(1, f"http://{asked}/photo/1", "")], Rules(frozenset([allowed]))) as outcomes:
+            ((_, outcome),) = outcomes
+    assert (outcome.status, outcome.reason, outcome.data) == ("kept", "", picture(1))
+
+
+def test_an_address_may_be_long_but_not_endless():
+    """One character more than hosts take is refused, by a reason that begins alike for all."""
+    site = "http://pictures.example/"
+    assert len(str(parsed(site + "x" * (LONGEST - len(site))))) == LONGEST
+    with pytest.raises(Refused, match=r"^an address too long to ask for \(8,001 characters\)$"):
+        parsed(site + "x" * (LONGEST + 1 - len(site)))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.1", "100.64.0.1", "127.0.0.1", "168.63.129.16", "fe80::1%eth0", "fd00::1", "2002:7f00:1::", "::"],
+)
+def test_private_addresses(address):
+    """Of nets at home, of providers, of this machine and of clouds; also within IPv6."""
+    assert is_private(address)
+
+
+@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])
+def test_public_addresses(address):
+    """What everybody can reach."""
+    assert not is_private(address)
