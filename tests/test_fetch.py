@@ -458,11 +458,12 @@ def test_what_was_refused_tells_nothing_of_the_network(host, monkeypatch):
 
 
 def test_no_network_is_believed_at_once(monkeypatch):
-    """When the probe fails in the middle, nothing after it is passed over in silence: it is the end, with an error."""
+    """When 24 addresses of one host are dead and the probe too, it is the end, with an error; nothing is passed over."""
     answers = iter([False, True])  # a network that is back a moment later
-    dead = [(n, Outcome(b"", "failed", "no such host", "gone.invalid")) for n in range(60)]
-    with pytest.raises(FieldguideError, match="no network"):
+    dead = iter([(n, Outcome(b"", "failed", "no such host", "gone.invalid")) for n in range(60)])
+    with pytest.raises(FieldguideError, match="no network: the last 24 addresses"):
         list(_believed(dead, lambda: next(answers)))
+    assert next(dead)[0] == 24
 
 
 def test_dead_hosts_among_living_ones_are_not_probed_for():

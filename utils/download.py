@@ -130,7 +130,7 @@ class _Collection:
         self._asked.add(_key(row["label"], row["url"]))
         if row["engine"] == "folder":
             self._states.add(_key(row["label"], row["url"], row["id"] or row["reason"]))
-        if row["status"] in TAKEN:
+        if row["status"] in TAKEN and row["engine"] != "hand":
             self._kept.add(_key(row["label"], row["id"]))
 
     def has(self, label: str, url: str) -> bool:
@@ -250,7 +250,10 @@ def kept_count(project: Project, label: str) -> int:
     """Return how many distinct pictures of a label lie in raw/<label> and have a row that says where from."""
     good = {id for id, known in _ids(project.raw / label).items() if known}
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return len(good & {row["id"] for row in rows if row["label"] == label and row["status"] in TAKEN})
+    return len(
+        good
+        & {row["id"] for row in rows if row["label"] == label and row["status"] in TAKEN and row["engine"] != "hand"}
+    )
 
 
 def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> DownloadReport:
