@@ -457,8 +457,8 @@ def test_what_was_refused_tells_nothing_of_the_network(host, monkeypatch):
     assert [outcome.status for outcome in outcomes] == ["failed", "refused", "kept"]
 
 
-def test_no_network_is_believed_at_once(monkeypatch):
-    """When 24 addresses of one host are dead and the probe too, it is the end, with an error; nothing is passed over."""
+def test_no_network_is_believed_at_once():
+    """When 24 addresses of one host are dead and the probe too, that is the end: an error, and nothing passed over."""
     answers = iter([False, True])  # a network that is back a moment later
     dead = iter([(n, Outcome(b"", "failed", "no such host", "gone.invalid")) for n in range(60)])
     with pytest.raises(FieldguideError, match="no network: the last 24 addresses"):
