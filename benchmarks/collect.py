@@ -21,11 +21,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-import psutil
+from _process import measured
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,10 +42,10 @@ def main(folder: Path | None) -> None:
         runs = {"fastai": [], "ours": []}
         for _ in range(REPEATS):
             for side, found in runs.items():
-                found.append(measured(side, url, COUNT))
+                found.append(outcome(side, url, COUNT))
     print("\n".join(comparison(*({key: middle(found, key) for key in found[0]} for found in runs.values()))), "\n")
     with tempfile.TemporaryDirectory() as scratch, Host(drawn(Path(scratch) / "photos", SMALL)) as url:
-        print("\n".join(growth([(count, measured("ours", url, count)) for count in (COUNT, MANY)])))
+        print("\n".join(growth([(count, outcome("ours", url, count)) for count in (COUNT, MANY)])))
 
 
 def middle(found: list[dict[str, float]], key: str) -> float:
@@ -84,29 +83,12 @@ def growth(found: list[tuple[int, dict[str, float]]]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def measured(side: str, url: str, count: int) -> dict[str, float]:
+def outcome(side: str, url: str, count: int) -> dict[str, float]:
     """Run one side in a fresh process and folder; return its seconds and the peak memory of it and its children."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, __file__, side, url, str(count), scratch]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        peak, output = 0, None
-        while output is None:
-            peak = max(peak, tree_memory(process.pid))
-            with suppress(subprocess.TimeoutExpired):
-                output, errors = process.communicate(timeout=0.1)
-    if process.returncode:
-        sys.exit(f"{errors}\n{side} stopped with status {process.returncode}; nothing was measured.")
-    return json.loads(output.splitlines()[-1]) | {"memory": peak}
-
-
-def tree_memory(pid: int) -> int:
-    """Return the proportional set size of a process and its children, in bytes: pages they share count once."""
-    try:
-        root = psutil.Process(pid)
-        return sum(memory.pss for memory in (p.memory_full_info() for p in (root, *root.children(recursive=True))))
-    except psutil.NoSuchProcess:  # one ended while it was looked at; the next look is near
-        return 0
+        run = measured([sys.executable, __file__, side, url, str(count), scratch], environment)
+    return json.loads(run.output.splitlines()[-1]) | {"memory": run.memory}
 
 
 def run(side: str, url: str, count: int, folder: Path) -> None:

@@ -9,14 +9,11 @@ notebook and in all, peak memory of the run and all it starts, faults caught, su
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
-import psutil
+from _process import Run, measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUNNER = str(REPOSITORY / "notebooks" / "run.py")
@@ -41,52 +38,15 @@ def main(source: Path) -> None:
         else:
             text = source.read_text()
         path.write_text(roots + text, encoding="utf-8")
-        seconds, peak, output = measured([sys.executable, RUNNER, "--reports", f"{folder}/reports"], path)
-        print(output)
-        print("\n".join(figures(Project.load(path), seconds, peak)))
+        command = [sys.executable, RUNNER, "--reports", f"{folder}/reports"]
+        run = measured(command, os.environ | {"PROJECT": str(path)})
+        print(run.output)
+        print("\n".join(figures(Project.load(path), run)))
 
 
-def measured(command: list[str], project: Path) -> tuple[float, float, str]:
-    """Run a command; return seconds, the peak memory of its process tree (GB, shared pages once), output."""
-    started = time.perf_counter()
-    process = subprocess.Popen(command, env=os.environ | {"PROJECT": str(project)}, stdout=subprocess.PIPE, text=True)
-    peak = 0.0
-
-    def watch() -> None:
-        nonlocal peak
-        while process.poll() is None:
-            peak = max(peak, tree_memory(process.pid))
-            time.sleep(0.5)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    output = process.communicate()[0]
-    watcher.join()
-    if process.returncode:
-        sys.exit(f"{output}\nThe run stopped with status {process.returncode}; nothing was measured.")
-    return time.perf_counter() - started, peak, output
-
-
-def tree_memory(pid: int) -> float:
-    """Return the proportional set size of a process and its children in GB; workers share most of their pages."""
-    try:
-        root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0.0
-    total = 0
-    for process in processes:
-        try:
-            memory = process.memory_full_info()
-            total += getattr(memory, "pss", memory.uss)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total / 1e9
-
-
-def figures(project: Project, seconds: float, peak: float) -> list[str]:
+def figures(project: Project, run: Run) -> list[str]:
     """Return the rows of the table."""
-    rows = [("01–08, from nothing", f"{seconds:.0f} s"), ("peak memory", f"{peak:.1f} GB")]
+    rows = [("01–08, from nothing", f"{run.seconds:.0f} s"), ("peak memory", f"{run.memory / 1e9:.1f} GB")]
     report = report_of(project)
     rows.append(("pictures kept / set aside", f"{report.counts.pictures.sum()} / {report.counts['set aside'].sum()}"))
     caught = faults_caught(project)

@@ -1,0 +1,341 @@
+"""
+How quick training is and what it teaches: the plain course notebook against stage 04, in one run.
+
+    python benchmarks/train.py [FOLDER] [--drawn 60] [--epochs 4] [--seeds 3] [--weights none]
+
+FOLDER holds <label>/<photos>; without it, `--drawn` pictures a label are drawn. Theirs is the course's notebook:
+RandomSplitter, Resize from the originals, aug_transforms, fine_tune. Ours is what 04 does, on 02's training copies.
+Two tasks: the photos as they are at 224 pixels, and enlarged to 1500×1200 for a network that sees 128. Both sides have
+the same network, epochs, seeds and number of training pictures, and are judged on the same pictures, which neither
+saw: ours on its test side, taken out of theirs. Processes take turns, each fresh. The limit is the bare network:
+forward and backward in PyTorch on one ready batch of the same size. lr_find, which 04 shows, is in neither side.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from _process import measured
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from utils.download import save_pictures  # noqa: E402
+from utils.folders import folder_pictures  # noqa: E402
+from utils.project import Project  # noqa: E402
+from utils.sample import LABELS, sample_pictures  # noqa: E402
+from utils.scores import bootstrap, interval  # noqa: E402
+from utils.split import assign_sides, near_copy_groups  # noqa: E402
+from utils.verify import verify_images  # noqa: E402
+
+VALID, TEST = 0.2, 0.2  # fractions of the pictures; theirs draws its valid side from all but the test pictures
+BARE_SECONDS = 10
+LARGE = (1500, 1200)  # pixels
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: who trains, on which data, how."""
+
+    side: str
+    data: str  # the folder with the data of the project, and the originals
+    labels: list[str]
+    size: int
+    seed: int
+    epochs: int
+    weights: str
+    batch_size: int
+
+    def project(self) -> Project:
+        """Return the task as settings of a project."""
+        settings = {"size": self.size, "seed": self.seed, "epochs": self.epochs, "weights": self.weights}
+        roots = {"data_dir": self.data, "models_dir": f"{self.data}/models {self.seed}"}
+        labels = {label: [] for label in self.labels}
+        fixed = {"name": "train", "source": f"{self.data}/photos", "valid": VALID, "test": TEST}
+        return Project.model_validate(fixed | settings | roots | {"labels": labels, "batch_size": self.batch_size})
+
+    def sides(self) -> dict[str, str]:
+        """Return the side of each picture."""
+        project = self.project()
+        labels = {id: path.parent.name for id, path in project.pictures().items()}
+        return assign_sides(near_copy_groups(project), labels, valid=VALID, test=TEST, seed=self.seed)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure both tasks and print their tables."""
+    with tempfile.TemporaryDirectory() as scratch:
+        photos = options.folder or drawn(Path(scratch) / "drawn", options.drawn)
+        for size, large in ((224, False), (128, True)):
+            labels = sorted(path.name for path in photos.iterdir() if path.is_dir())
+            common = {"data": f"{scratch}/data {size}", "labels": labels, "size": size, "epochs": options.epochs}
+            common |= {"weights": options.weights, "batch_size": options.batch_size}
+            words = prepared(photos, Task(side="ours", seed=0, **common), large=large)
+            runs = {"theirs": [], "ours": [], "bare": []}
+            for seed in range(options.seeds):
+                for side, found in runs.items():
+                    found.append(outcome(Task(side=side, seed=seed, **common)))
+                    print(f"{size} px, seed {seed}, {side}: {found[-1]['rate']:.1f} images/s", file=sys.stderr)
+            print(f"{words}\n\n" + "\n".join(table(size, options, **runs)) + "\n", flush=True)
+
+
+def outcome(task: Task) -> dict:
+    """Run one task in a fresh process; return what it printed, and its peak memory."""
+    run = measured([sys.executable, __file__, "--task", json.dumps(asdict(task))])
+    found = json.loads(run.output.splitlines()[-1])
+    if not found["rate"]:
+        sys.exit(f"There are fewer training pictures than batch_size = {task.batch_size}: nothing was measured.")
+    return found | {"memory": run.memory}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The pictures
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def drawn(folder: Path, per_label: int) -> Path:
+    """Draw the sample's pictures, those without a fault, into a folder a label."""
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(drawn_label, folder, per_label), LABELS))
+    return folder
+
+
+def drawn_label(folder: Path, per_label: int, label: str) -> None:
+    """Draw the pictures of one label."""
+    (folder / label).mkdir(parents=True)
+    for picture in sample_pictures([label], per_label=per_label):
+        if not picture.fault:
+            (folder / picture.name).write_bytes(picture.data)
+
+
+def prepared(photos: Path, task: Task, *, large: bool) -> str:
+    """Take in and verify the photos as 01 and 02 do, lay out the same pictures' originals, and say what there is."""
+    data, project = Path(task.data), task.project()
+    for label in task.labels:
+        (data / "photos" / label).mkdir(parents=True)
+        for path in sorted((photos / label).iterdir()):
+            copied(path, data / "photos" / label / path.name, large=large)
+    save_pictures(project, folder_pictures(data / "photos", task.labels))
+    began = time.perf_counter()
+    verify_images(project)
+    seconds = time.perf_counter() - began
+    originals = {path.stem: path for path in sorted(project.raw.rglob("*.*"))}
+    kept = project.pictures()
+    for id, copy in kept.items():
+        link = data / "originals" / copy.parent.name / originals[id].name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(originals[id])
+    kilobytes = np.mean([originals[id].stat().st_size for id in kept]) / 1000
+    return (
+        f"{len(kept)} photos of {len(task.labels)} labels, {kilobytes:.0f} kB in the mean; 02 made their training "
+        f"copies once, in {seconds:.1f} s, which are not counted below."
+    )
+
+
+def copied(path: Path, target: Path, *, large: bool) -> None:
+    """Copy a photo, or enlarge it; what cannot be opened is left to 02."""
+    if not large:
+        shutil.copyfile(path, target)
+        return
+    try:
+        with Image.open(path) as image:
+            image.convert("RGB").resize(LARGE, Image.Resampling.LANCZOS).save(target.with_suffix(".jpg"), quality=90)
+    except OSError:
+        return
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The sides, each in a process of its own
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def run(task: Task) -> dict:
+    """Do one task; return its rate (images/s), and for a training the seconds an epoch and what it answered."""
+    from fastai.vision.all import Callback
+
+    class Watch(Callback):
+        """Time the passes that train all layers: loading, augmentation, network and optimizer."""
+
+        def before_fit(self):
+            self.images, self.seconds = getattr(self, "images", 0), getattr(self, "seconds", 0.0)
+
+        def before_train(self):
+            self.began = time.perf_counter()
+
+        def after_batch(self):
+            self.images += len(self.yb[0]) if self.counts() else 0
+
+        def after_train(self):
+            finished()
+            self.seconds += time.perf_counter() - self.began if self.opt.frozen_idx == 0 else 0
+
+        def counts(self):
+            return self.training and self.opt.frozen_idx == 0
+
+    if task.side == "bare":
+        return {"rate": bare_rate(task)}
+    tested = {id for id, side in task.sides().items() if side == "test"}
+    learn, fit, judges = {"theirs": theirs, "ours": ours}[task.side](task, tested)
+    learn.add_cb(watch := Watch())
+    began = time.perf_counter()
+    with learn.no_bar(), learn.no_logging():
+        fit()
+    finished()
+    seconds = time.perf_counter() - began
+    probs = learn.get_preds(dl=learn.dls.test_dl(judges))[0]
+    said = [learn.dls.vocab[n] for n in probs.argmax(1).tolist()]
+    right = {path.stem: int(word == path.parent.name) for path, word in zip(judges, said, strict=True)}
+    trained = len(learn.dls.train_ds)
+    rate = watch.images / watch.seconds
+    return {"rate": rate, "epoch": seconds / (task.epochs + 1), "trained": trained, "right": right}
+
+
+def finished() -> None:
+    """Wait until a GPU has done what it was asked to."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def theirs(task: Task, tested: set[str]) -> tuple:
+    """Return the course's learner, its training, and the originals that judge it."""
+    from fastai.vision.all import (
+        CategoryBlock,
+        DataBlock,
+        ImageBlock,
+        RandomSplitter,
+        Resize,
+        aug_transforms,
+        error_rate,
+        get_image_files,
+        parent_label,
+        resnet18,
+        set_seed,
+        vision_learner,
+    )
+
+    set_seed(task.seed)
+    paths = sorted(get_image_files(Path(task.data) / "originals"))
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock),
+        splitter=RandomSplitter(valid_pct=VALID / (1 - TEST), seed=task.seed),
+        get_y=parent_label,
+        item_tfms=Resize(task.size),
+        batch_tfms=aug_transforms(),
+    )
+    dls = block.dataloaders([path for path in paths if path.stem not in tested], bs=task.batch_size)
+    learn = vision_learner(dls, resnet18, metrics=error_rate, pretrained=task.weights == "imagenet")
+    return learn, lambda: learn.fine_tune(task.epochs), [path for path in paths if path.stem in tested]
+
+
+def ours(task: Task, tested: set[str]) -> tuple:
+    """Return 04's learner, its training, and the training copies that judge it."""
+    from utils.device import speed_callbacks
+    from utils.schedule import learning_rates
+    from utils.train import download_weights, fine_tune, image_dataloaders, make_learner, training_loss
+
+    project = task.project()
+    dls = image_dataloaders(project, sides=task.sides())
+    how = {"pretrained": download_weights(project), "loss_func": training_loss(project, dls)}
+    learn = make_learner(project, dls, cbs=speed_callbacks(dls), **how)
+    fit = partial(fine_tune, learn, task.epochs, **learning_rates(project), seed=task.seed, project=project)
+    return learn, fit, [path for id, path in project.pictures().items() if id in tested]
+
+
+def bare_rate(task: Task) -> float:
+    """Return how many images a second go forward and backward through the network alone, from a ready batch."""
+    import torch
+    from fastai.vision.learner import create_vision_model
+    from torchvision.models import resnet18
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(task.seed)
+    network = create_vision_model(resnet18, len(task.labels), pretrained=False).train().to(device)
+    images = torch.rand(task.batch_size, 3, task.size, task.size, device=device)
+    labels = torch.tensor([random.Random(task.seed).randrange(len(task.labels))] * task.batch_size, device=device)
+
+    def step() -> None:
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        network.zero_grad()
+
+    for _ in range(2):  # the first steps prepare
+        step()
+    finished()
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < BARE_SECONDS:
+        step()
+        finished()
+        steps += 1
+    return steps * task.batch_size / (time.perf_counter() - began)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def table(size: int, options: argparse.Namespace, *, theirs: list[dict], ours: list[dict], bare: list[dict]):
+    """Return the lines of the table of one task; rates are medians over the seeds."""
+    both = (theirs, ours)
+    rates = [middle(found, "rate") for found in both]
+    epochs = [middle(found, "epoch") for found in both]
+    memory = [middle(found, "memory") / 1e9 for found in both]
+    shares, difference = accuracies(theirs, ours)
+    trained = " and ".join(str(round(middle(found, "trained"))) for found in both)
+    limit = middle(bare, "rate")
+    head = f"| {size} px, {options.epochs} epochs, batch {options.batch_size}, {options.seeds} seeds"
+    return [
+        f"{head}, {trained} training pictures | course | ours | |",
+        "|---|---|---|---|",
+        f"| images/s while all layers train | {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f}× |",
+        f"| … as a share of the bare network's {limit:.1f} | {rates[0] / limit:.2f} | {rates[1] / limit:.2f} | |",
+        f"| seconds an epoch, with validation | {epochs[0]:.1f} | {epochs[1]:.1f} | {epochs[1] / epochs[0]:.2f}× |",
+        f"| peak memory, GB | {memory[0]:.1f} | {memory[1]:.1f} | {memory[1] / memory[0]:.2f}× |",
+        f"| accuracy on pictures that neither saw | {shares[0]} | {shares[1]} | {difference} |",
+    ]
+
+
+def middle(found: list[dict], key: str) -> float:
+    """Return the median of one figure over the seeds."""
+    return median(run[key] for run in found)
+
+
+def accuracies(theirs: list[dict], ours: list[dict]) -> tuple[list[str], str]:
+    """Return both accuracies and their difference with 95 % intervals: bootstrap by picture, which seeds share."""
+    answers = [(one["right"], other["right"]) for one, other in zip(theirs, ours, strict=True)]
+    pairs = [(id, one[id], other[id]) for one, other in answers for id in sorted(one)]
+    ids = [id for id, *_ in pairs]
+    right = np.array([values for _, *values in pairs], dtype=float)  # (N, 2)
+    columns = np.column_stack([right, right[:, 1] - right[:, 0]])
+    values, draws = bootstrap({"": lambda w: w @ columns / w.sum(1, keepdims=True)}, ids, seed=0)[""]
+    found = [interval(values[n], draws[:, n], n=len(ids), groups=ids, top=None if n == 2 else 1) for n in range(3)]
+    shares = [f"{one['value']:.1%} ({one['low']:.1%} to {one['high']:.1%})" for one in found[:2]]
+    points = [100 * found[2][key] for key in ("value", "low", "high")]
+    return shares, "{:+.1f} points ({:+.1f} to {:+.1f}), n = {}".format(*points, len(ids))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--drawn", type=int, default=60, help="pictures a label, without a folder")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
+    parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.task:
+        print(json.dumps(run(Task(**chosen.task))))
+    else:
+        main(chosen)
