@@ -1,7 +1,7 @@
 """
 Addresses of the web: how they are asked for, and whether they lead where a stranger's picture should not be from.
 
-Used by `fetch`. Reads and writes nothing.
+Foundation of all that looks at an address. Reads and writes nothing.
 """
 
 import ipaddress
@@ -21,6 +21,20 @@ METADATA = (ipaddress.ip_address("168.63.129.16"),)  # a public address, but ans
 
 class Refused(Exception):
     """An address that is not to be asked; the message is the reason."""
+
+
+def web_host(url: str) -> str:
+    """
+    Return the host that an http or https address names, "" for one that is not of the web.
+
+    >>> web_host("https://Static.example.com:8080/a.png"), web_host("https://[broken"), web_host("file://disk/a.png")
+    ('static.example.com', '', '')
+    """
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname or "") if parts.scheme in ("http", "https") else ""
+    except ValueError:  # such as http://[::1
+        return ""
 
 
 def is_private(address: str) -> bool:

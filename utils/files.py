@@ -89,7 +89,7 @@ def require_writable(folder: Path) -> None:
     """Raise a `WriteError` now if nothing can be written to `folder`, rather than after long work."""
     make_folder(folder)
     with explained(folder):
-        probe = folder / f".{secrets.token_hex(8)}{TEMPORARY}"
+        probe = _temporary(folder / "probe")
         probe.touch()
         probe.unlink()
 
@@ -101,10 +101,20 @@ def visible_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, sorted by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new hidden name beside `path`, as `remove_leftovers` knows it."""
+    return path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
 
 
 @contextmanager
@@ -116,7 +126,7 @@ def writing(path: Path) -> Iterator[Path]:
     """
     make_folder(path.parent)
     with explained(path):
-        temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+        temporary = _temporary(path)
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -155,7 +165,7 @@ class Shelf:
         """Write `data` to a temporary file beside `path`."""
         if path.parent not in self._folders:
             self._folders.add(make_folder(path.parent))
-        temporary = path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+        temporary = _temporary(path)
         with explained(path):
             file = temporary.open("xb")
             self._aside[temporary] = path, file
@@ -221,15 +231,25 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> int:
     return len(leftovers)
 
 
+def one_line(value) -> str:
+    """
+    Return a value as it is read back from a table: one line of valid UTF-8; web answers hold lone surrogates.
+
+    >>> one_line("two\\nlines"), one_line("\\ud83d"), one_line(7)
+    ('two lines', '?', '7')
+    """
+    return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -> str:
-    """Return `rows` as CSV, one physical line a row: line breaks inside a value become spaces."""
+    """Return `rows` as CSV, one physical line a row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if header:
         writer.writerow(columns)
     for row in rows:
-        writer.writerow([LINE_BREAKS.sub(" ", str(row.get(column, ""))) for column in columns])
-    return buffer.getvalue().encode("utf-8", "replace").decode("utf-8")  # web answers hold lone surrogates
+        writer.writerow([one_line(row.get(column, "")) for column in columns])
+    return buffer.getvalue()
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:

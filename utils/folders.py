@@ -13,8 +13,8 @@ import pandas as pd
 
 from utils.download import Gathered
 from utils.fetch import LARGEST
-from utils.files import FieldguideError, content_id, each_row, visible_files
-from utils.project import SOURCES_COLUMNS, Project
+from utils.files import FieldguideError, content_id, each_row, subfolders, visible_files
+from utils.project import FOLDER, SOURCES_COLUMNS, Project
 
 
 def folder_pictures(
@@ -46,7 +46,7 @@ def folder_pictures(
     files = {label: _label_files(folder, label, complete=complete) for label in labels}
     if files and not any(files.values()):
         raise FieldguideError(
-            f"There are no photos of any label in {folder}; there is {_names(_subfolders(folder))}. "
+            f"There are no photos of any label in {folder}; there is {_names(subfolders(folder))}. "
             "Rename its folders, or correct [labels] or source in the project file."
         )
     for label, paths in files.items():
@@ -57,29 +57,24 @@ def folder_pictures(
             data, problem = _file_bytes(path, folder)
             if not problem:
                 contents.add(content_id(data))
-            yield Gathered(label, path.as_uri(), data, engine="folder", title=path.name, problem=problem)
+            yield Gathered(label, path.as_uri(), data, engine=FOLDER, title=path.name, problem=problem)
 
 
 def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
     """Return the files of one label in a source folder; where there must be some, say what is missing."""
     if not folder.is_dir():
         raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
-    own = [path for path in _subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
+    own = [path for path in subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
     own = [path for path in own if path.resolve().is_relative_to(folder.resolve())]
     files = [path for subfolder in own for path in visible_files(subfolder)]
     if complete and not own:
         raise FieldguideError(
-            f"There is no folder for the label {label!r} in {folder}; there is {_names(_subfolders(folder))}. "
+            f"There is no folder for the label {label!r} in {folder}; there is {_names(subfolders(folder))}. "
             "Rename that folder, or correct [labels] in the project file."
         )
     if complete and not files:
         raise FieldguideError(f"The folder {own[0]} holds no files. Put photos of {label!r} straight into it.")
     return files
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    """Return the folders in `folder`, sorted by name, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _names(paths: list[Path]) -> str:
@@ -90,7 +85,7 @@ def _names(paths: list[Path]) -> str:
 def folders_table(project: Project) -> pd.DataFrame:
     """Return how many files the source folders hold of each label (row), and how many of them were taken."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == "folder" and row["id"]}
+    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == FOLDER and row["id"]}
     counts = {}
     for label in project.labels if project.folders else ():
         urls = [p.as_uri() for folder in project.folders for p in _label_files(folder, label, complete=False)]

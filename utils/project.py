@@ -19,11 +19,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
-from utils.files import FieldguideError, read_rows
+from utils.files import FieldguideError, read_rows, subfolders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SEARCH = "duckduckgo"
-SAMPLE = "sample"
+SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
+FOLDER, HAND = "folder", "hand"  # engines, in sources.csv, of what a folder held and of what a person put in place
+TAKEN = ("kept", "thumbnail")  # the statuses, in sources.csv, of rows that stand for a file
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
     *("bytes", "width", "height", "fetched_at"),
@@ -33,6 +34,7 @@ REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
+REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
 LONGEST_NAME = 100  # bytes of UTF-8: file systems allow 255, and ids and suffixes are added
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a reader can't see or a file system can't hold
@@ -85,7 +87,7 @@ class Filters(TypedDict, total=False):
     size: Literal["Small", "Medium", "Large", "Wallpaper"]
     type: Literal["photo", "clipart", "gif", "transparent", "line"]
     safesearch: Literal["on", "moderate", "off"]
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}-[a-z]{2,3}$")]
+    region: Annotated[str, Field(pattern=REGION)]
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -408,18 +410,18 @@ def _settled(settings: dict, folder: Path) -> dict:
     ]
     settled["source"] = sources[0] if isinstance(source, str) else sources
     if settled.get("labels", {}) == {}:
-        settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _subfolders(Path(s))}
+        settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _labels_in(Path(s))}
     return settled
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in `folder`, which a source without [labels] takes as labels."""
+def _labels_in(folder: Path) -> list[str]:
+    """Return the labels that a source without [labels] has: the names of the folders in `folder`."""
     if not folder.is_dir():
         raise MissingSource(
             f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "
             f'"{SEARCH}" or "{SAMPLE}".'
         )
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path.name for path in subfolders(folder)]
 
 
 HINTS = {

@@ -6,12 +6,12 @@ of any size.
 """
 
 from collections.abc import Iterable, Mapping
-from urllib.parse import urlsplit
 
 import imagehash
 import numpy as np
 from PIL import Image
 
+from utils.addresses import web_host
 from utils.pictures import LONGEST_SIDE, Opened
 
 SMALLEST_SIDE = 64  # pixels; below it there is no animal to see
@@ -182,11 +182,7 @@ def site(url: str) -> str:
     >>> site("https://static.example.co.uk/a.png"), site("http://img.example.com:80/b"), site("file:///c")
     ('example.co.uk', 'example.com', '')
     """
-    try:
-        parts = urlsplit(url)
-        host = (parts.hostname or "").rstrip(".") if parts.scheme in ("http", "https") else ""
-    except ValueError:
-        return ""
+    host = web_host(url).rstrip(".")
     labels = host.split(".")
     if ":" in host or labels[-1].isdigit():  # the number of a machine, not a name
         return host

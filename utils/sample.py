@@ -15,9 +15,9 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 
 from utils.drawing import draw_photo
-from utils.files import FieldguideError, append_rows, content_id, locked, read_rows
+from utils.files import FieldguideError, append_rows, content_id, each_row, locked, read_rows
 from utils.pictures import jpeg_bytes
-from utils.project import Project
+from utils.project import REJECTED_COLUMNS, SOURCES_COLUMNS, Project
 
 LABELS = ("penaeus monodon", "sea cucumber", "tilapia")
 BROKEN = ("empty", "truncated", "html", "not a picture", "tiny", "flat")
@@ -223,10 +223,10 @@ def faults_caught(project: Project) -> pd.DataFrame:
     """Return, for each planted fault that 02 should catch, how many were planted and how many caught."""
     truth = read_truth(project)
     truth = truth[truth.fault.isin(SET_ASIDE)]
-    rejected = pd.read_csv(project.table("rejected"), dtype=str) if project.table("rejected").exists() else truth[:0]
-    aside = set(zip(rejected.id, rejected.label, strict=True))
-    sources = pd.read_csv(project.table("sources"), dtype=str) if project.table("sources").exists() else truth[:0]
-    copies = set(sources.url[sources.status == "copy"]) if len(sources) else set()
+    rejected = each_row(project.table("rejected"), REJECTED_COLUMNS)
+    aside = {(row["id"], row["label"]) for row in rejected}
+    sources = each_row(project.table("sources"), SOURCES_COLUMNS)
+    copies = {row["url"] for row in sources if row["status"] == "copy"}
     caught = [(row.id, row.label) in aside or row.url in copies for row in truth.itertuples()]
     table = pd.DataFrame({"fault": truth.fault, "planted": 1, "caught": caught}).groupby("fault", sort=True).sum()
     if len(table):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
-from urllib.parse import urlsplit
+from typing import get_args
 
 import ddgs
 import duckduckgo_search
@@ -29,20 +29,16 @@ from ddgs.exceptions import DDGSException
 from duckduckgo_search.exceptions import DuckDuckGoSearchException
 from tqdm.auto import tqdm
 
+from utils.addresses import web_host
 from utils.files import FieldguideError
+from utils.project import LONGEST_SEARCH, REGION, Filters
 
-LONGEST_QUERY = 499  # characters; the service refuses longer ones
 PAGE = 100  # rows, at most; ddgs counts on it
 LAST_PAGE = 30  # of a search; the service itself ends far earlier
 ATTEMPTS = 3  # rounds through both clients before giving up on a page
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is the person's to wait for, not the notebook's
 TIMEOUT = 20  # seconds for each of the two requests of a page
-CHOICES = {
-    "safesearch": ("on", "moderate", "off"),
-    "license": ("any", "Public", "Share", "ShareCommercially", "Modify", "ModifyCommercially"),
-    "size": ("Small", "Medium", "Large", "Wallpaper"),
-    "type": ("photo", "clipart", "gif", "transparent", "line"),
-}
+CHOICES = {name: get_args(choices) for name, choices in Filters.__annotations__.items() if name != "region"}
 MISREAD = (TypeError, LookupError, ValueError, AttributeError)  # of both clients, at an answer of unexpected shape
 FAILURES = (DDGSException, DuckDuckGoSearchException, primp.PrimpError, *MISREAD)  # primp's are not always wrapped
 
@@ -164,16 +160,16 @@ def _check(searches: list[str], max_results: int | None, pause: float, region: s
     if not searches or any(not isinstance(search, str) or not search.strip() for search in searches):
         raise FieldguideError("An empty search finds nothing. Write what to look for, such as 'tilapia in water'.")
     for search in searches:
-        if len(search) > LONGEST_QUERY:
+        if len(search) > LONGEST_SEARCH:
             raise FieldguideError(
-                f"The search {search[:40]!r}… has {len(search)} characters; DuckDuckGo takes at most {LONGEST_QUERY}. "
+                f"The search {search[:40]!r}… has {len(search)} characters; DuckDuckGo takes at most {LONGEST_SEARCH}. "
                 "Shorten it."
             )
     if max_results is not None and max_results < 1:
         raise FieldguideError(f"max_results is {max_results}. Ask for at least 1 picture.")
     if not pause >= 0:
         raise FieldguideError(f"pause is {pause}. Give the seconds between two pages, 0 or more.")
-    if not re.fullmatch("[a-z]{2}-[a-z]{2,3}", str(region)):
+    if not re.fullmatch(REGION, str(region)):
         raise FieldguideError(
             f"region = {region!r} does not exist. Write a country and a language, such as 'uk-en', or 'wt-wt' for all."
         )
@@ -450,11 +446,7 @@ def web_address(value) -> str:
     ('https://example.org/a.jpg', '', '')
     """
     text = _text(value)
-    try:
-        parts = urlsplit(text)
-        return text if parts.scheme in ("http", "https") and parts.hostname else ""
-    except ValueError:  # such as http://[::1
-        return ""
+    return text if web_host(text) else ""
 
 
 def _text(value) -> str:
