@@ -24,16 +24,15 @@ from utils.download import (
     save_pictures,
     sources_table,
 )
-from utils.files import FieldguideError, WriteError, content_id, read_rows
-from utils.project import REPOSITORY, Project
+from utils.files import FieldguideError, WriteError, append_rows, content_id, read_rows, write_whole
+from utils.project import HAND, REPOSITORY
 from utils.search import SearchRefused
 
 
 @pytest.fixture
-def project(tmp_path):
-    labels = {"cat": ["cat"], "dog": ["dog"]}
-    folders = {"data_dir": str(tmp_path / "data"), "models_dir": str(tmp_path / "models")}
-    return Project.model_validate({"name": "t", "labels": labels, **folders})
+def project(make_project):
+    """A project of two labels, in which nothing was gathered yet."""
+    return make_project()
 
 
 def rows(project):
@@ -41,22 +40,23 @@ def rows(project):
     return [row | {"fetched_at": ""} for row in read_rows(project.table("sources"), SOURCES_COLUMNS)]
 
 
-def fetched(project, results, **options):
-    """Fetch as `fetch` does; return the rows that this added."""
+def added_by(gather, project, items, **options):
+    """Gather as told; return the rows that this added, as many as the report says."""
     before = len(rows(project))
-    report = fetch(project, results, **options)
+    report = gather(project, items, **options)
     found = rows(project)[before:]
     assert report.added == len(found)
     return found
+
+
+def fetched(project, results, **options):
+    """Fetch as `fetch` does; return the rows that this added."""
+    return added_by(fetch, project, results, **options)
 
 
 def saved(project, pictures, **options):
     """Save as `save_pictures` does; return the rows that this added."""
-    before = len(rows(project))
-    report = save_pictures(project, pictures, **options)
-    found = rows(project)[before:]
-    assert report.added == len(found)
-    return found
+    return added_by(save_pictures, project, pictures, **options)
 
 
 def files(folder):
@@ -107,6 +107,23 @@ def test_name_and_extension_come_from_the_content(project, host):
     """Neither Content-Disposition nor Content-Type nor the address has a say in the file's name."""
     fetch(project, [f"{host.url}/png/..%2f..%2fx.gif"])
     assert list(files(project.raw)) == [f"cat/{content_id(picture(1, 'PNG'))}.png"]
+
+
+def test_one_allowed_host_needs_no_list(project, host):
+    """A name given as it is stands for that host, not for its letters."""
+    (row,) = fetched(project, [f"{host.url}/photo/1"], allowed_hosts="localhost")
+    assert (row["status"], row["reason"]) == ("kept", "")
+
+
+def test_what_a_person_put_there_does_not_count_as_fetched(project, host):
+    """02 moves a dropped photo to raw/ and notes it; the pictures wanted are fetched besides."""
+    id = content_id(picture(9))
+    write_whole(project.raw / "cat" / f"{id}.jpg", picture(9))
+    noted = {"id": id, "label": "cat", "engine": HAND, "status": "kept"}
+    append_rows(project.table("sources"), SOURCES_COLUMNS, [noted])
+    assert kept_count(project, "cat") == 0
+    (row,) = fetched(project, [f"{host.url}/photo/1"], wanted=1)
+    assert row["status"] == "kept" and kept_count(project, "cat") == 1
 
 
 @pytest.mark.parametrize("path", ["/redirect?/photo/1", "/spaced+name.jpg"])

@@ -21,9 +21,8 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from utils.addresses import LONGEST
-from utils.fetch import LARGEST, WORKERS, Rules, fetching, header
+from utils.fetch import LARGEST, WORKERS, Rules, fetching
 from utils.files import (
-    LINE_BREAKS,
     FieldguideError,
     Shelf,
     append_rows,
@@ -31,16 +30,17 @@ from utils.files import (
     each_row,
     locked,
     mend_log,
+    one_line,
     remove_leftovers,
     require_writable,
     visible_files,
 )
-from utils.project import SOURCES_COLUMNS, Project, safe_name
+from utils.pictures import header
+from utils.project import FOLDER, HAND, SAMPLE, SOURCES_COLUMNS, TAKEN, Project, safe_name
 
 BATCH = 16  # pictures and rows put on disk at once; a kill costs at most two such, and they are done again
 WINDOW = 4  # pictures under way for each worker; their bytes wait in memory for their turn
 LONGEST_TEXT = 500  # characters of a title and the like; the web sends longer ones, and tables must stay readable
-TAKEN = ("kept", "thumbnail")  # the statuses of rows that stand for a file
 # What makes a reason one of its kind: an original's id, a host's address, a library's words, a size.
 DETAILS = re.compile(r" (\(|of [0-9a-f]{16}\b|behind ).*|(?<=private address ).*|^\d+×\d+ (?=pixels)")
 
@@ -128,18 +128,20 @@ class _Collection:
     def _know(self, row: Mapping[str, str]) -> None:
         """Remember what a row says."""
         self._asked.add(_key(row["label"], row["url"]))
-        if row["engine"] == "folder":
+        if row["engine"] == FOLDER:
             self._states.add(_key(row["label"], row["url"], row["id"] or row["reason"]))
-        if row["status"] in TAKEN and row["engine"] != "hand":
+        if _was_taken(row):
             self._kept.add(_key(row["label"], row["id"]))
 
     def has(self, label: str, url: str) -> bool:
         """Return whether this address was asked for under this label before."""
         return _key(label, url) in self._asked
 
-    def has_as_it_is(self, picture: Gathered) -> bool:
-        """Return whether there is a row of this file with this very content, or with this problem."""
-        return _key(picture.label, picture.url, picture.problem or content_id(picture.data)) in self._states
+    def has_picture(self, picture: Gathered) -> bool:
+        """Return whether a picture in hand has a row; a file of a folder may change, and needs one as it is now."""
+        if picture.engine == FOLDER:
+            return _key(picture.label, picture.url, picture.problem or content_id(picture.data)) in self._states
+        return self.has(picture.label, picture.url)
 
     def pictures(self, folder: Path, label: str) -> int:
         """Return how many distinct pictures with a row lie in `folder`."""
@@ -181,7 +183,7 @@ class _Collection:
                 gained = files[id]
         row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | more
         row |= {"status": status, "reason": reason, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        row = {name: _plain(value) for name, value in row.items()}
+        row = {name: one_line(value) for name, value in row.items()}
         self._know(row)
         self._rows.append(row)
         if len(self._rows) >= BATCH:
@@ -211,7 +213,7 @@ class _Collection:
 
 def _key(*parts: str) -> bytes:
     """Return 12 bytes that stand for some texts: thousands of addresses need not lie in memory to be known again."""
-    return blake2b("\n".join(map(_plain, parts)).encode(), digest_size=12).digest()
+    return blake2b("\n".join(map(one_line, parts)).encode(), digest_size=12).digest()
 
 
 @contextmanager
@@ -228,11 +230,6 @@ def _collecting(table: Path) -> Iterator[_Collection]:
                 collection.wait()
 
 
-def _plain(value) -> str:
-    """Return a value as it is read back from a table: one line of valid UTF-8."""
-    return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
-
-
 def _facts(data: bytes) -> tuple[str, int | str, int | str]:
     """Return extension, width and height in pixels from a picture's header, ("bin", "", "") where it is none."""
     try:
@@ -246,14 +243,16 @@ def _ids(folder: Path) -> dict[str, bool]:
     return {path.stem: path.suffix not in (".bin", ".csv") for path in visible_files(folder)}
 
 
+def _was_taken(row: Mapping[str, str]) -> bool:
+    """Return whether a row stands for a file that 01 took, not for one that a person put there."""
+    return row["status"] in TAKEN and row["engine"] != HAND
+
+
 def kept_count(project: Project, label: str) -> int:
     """Return how many distinct pictures of a label lie in raw/<label> and have a row that says where from."""
     good = {id for id, known in _ids(project.raw / label).items() if known}
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return len(
-        good
-        & {row["id"] for row in rows if row["label"] == label and row["status"] in TAKEN and row["engine"] != "hand"}
-    )
+    return len(good & {row["id"] for row in rows if row["label"] == label and _was_taken(row)})
 
 
 def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> DownloadReport:
@@ -277,16 +276,18 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
     """
     with _collecting(project.table("sources")) as collection:
         for picture in tqdm(pictures, total=total, desc="pictures", unit="picture"):
-            # A file may have been put right since; what is at an address of the web is not asked for twice.
-            known = collection.has(picture.label, picture.url)
-            if not (collection.has_as_it_is(picture) if picture.engine == "folder" else known):
-                try:
-                    folder = project.raw / safe_name(picture.label)
-                except ValueError as error:
-                    raise FieldguideError(f"{error}.") from error
-                status = "failed" if picture.problem else "kept"
+            if not collection.has_picture(picture):
+                folder, status = _folder_of(project.raw, picture.label), "failed" if picture.problem else "kept"
                 collection.add(folder, picture, status=status, reason=picture.problem)
     return DownloadReport(collection.tally)
+
+
+def _folder_of(raw: Path, label: str) -> Path:
+    """Return raw/<label>, or refuse a label that is no folder name."""
+    try:
+        return raw / safe_name(label)
+    except ValueError as error:
+        raise FieldguideError(f"{error}.") from error
 
 
 def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
@@ -296,7 +297,7 @@ def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
             label=picture.label,
             url=picture.url,
             data=picture.data,
-            engine="sample",
+            engine=SAMPLE,
             title=picture.name,
             license="CC0-1.0 (drawn)",
         )
@@ -314,7 +315,7 @@ def download_images(
     wanted: int | None = None,
     label: str | None = None,
     sources: str | Path | None = None,
-    allowed_hosts: Iterable[str] = (),
+    allowed_hosts: str | Iterable[str] = (),
     deadline: float = 30.0,
     workers: int = WORKERS,
     per_host: int = 4,
@@ -345,7 +346,7 @@ def download_images(
         For the rows; by default the name of `dest`.
     sources : str or Path, optional
         The table of rows. By default the sources.csv of the project, if `dest` is its raw/<label>; else one in `dest`.
-    allowed_hosts : iterable of host names
+    allowed_hosts : a host name, or an iterable of them
         Hosts that may be private ones, such as "localhost".
     deadline : float
         Seconds for one address, tries and redirects included; a thumbnail has its own.
@@ -366,8 +367,13 @@ def download_images(
     label = dest.name if label is None else label
     if sources is None:
         sources = (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
-    rules = Rules(frozenset(allowed_hosts), deadline, workers, per_host, largest, honour_noai)
-    with _collecting(Path(sources)) as collection, _bar(wanted, label) as bar:
+    hosts = [allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts
+    rules = Rules(frozenset(hosts), deadline, workers, per_host, largest, honour_noai)
+    with (
+        _collecting(Path(sources)) as collection,
+        # It moves on with every address, also one that gave nothing.
+        tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0) as bar,
+    ):
         bar.update(collection.pictures(dest, label))
         missing = WINDOW * workers if wanted is None else wanted - bar.n
         if missing <= 0:
@@ -388,11 +394,6 @@ def download_images(
     return DownloadReport(collection.tally)
 
 
-def _bar(wanted: int | None, label: str) -> tqdm:
-    """Return a bar that moves on with every address, also one that gave nothing."""
-    return tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0)
-
-
 def _listed(results) -> Iterable:
     """Return results as a list where one alone was given; refuse what is none."""
     if isinstance(results, str | Mapping):
@@ -405,18 +406,13 @@ def _listed(results) -> Iterable:
 def _label_folder(dest: str | Path) -> Path:
     """Return where pictures shall lie; below raw/, by a label's name alone."""
     dest = Path(dest).absolute()
-    if dest.parent.name != "raw" and dest.name != "..":
-        return dest
-    try:
-        return dest.with_name(safe_name(dest.name))
-    except ValueError as error:
-        raise FieldguideError(f"{error}.") from error
+    return _folder_of(dest.parent, dest.name) if dest.parent.name == "raw" or dest.name == ".." else dest
 
 
 def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
     """Return a result, still without bytes, its address and that of its thumbnail."""
     if isinstance(result, str):
-        return Gathered(label, _noted(_plain(result)), b"", engine="address"), _plain(result), ""
+        return Gathered(label, _noted(one_line(result)), b"", engine="address"), one_line(result), ""
     tell = result.get if isinstance(result, Mapping) else partial(getattr, result)
     url, page_url = tell("url", None), tell("page_url", None)
     if isinstance(result, Mapping) and "image" in result:  # as a search client names them
@@ -426,8 +422,8 @@ def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
             f"The result number {number} has no address of a picture: {repr(result)[:200]}. "
             "Give addresses, or records with `url` (or mappings with 'url' or 'image')."
         )
-    url, thumbnail, page_url = (_plain(told or "") for told in (url, tell("thumbnail", None), page_url))
-    told = {name: _plain(tell(name, None) or "")[:LONGEST_TEXT] for name in ("query", "engine", "title", "license")}
+    url, thumbnail, page_url = (one_line(told or "") for told in (url, tell("thumbnail", None), page_url))
+    told = {name: one_line(tell(name, None) or "")[:LONGEST_TEXT] for name in ("query", "engine", "title", "license")}
     told["page_url"] = page_url if len(page_url) <= LONGEST else ""  # cut, it would lead elsewhere
     return Gathered(label, _noted(url), b"", **told | {"license": told["license"] or "unknown"}), url, thumbnail
 

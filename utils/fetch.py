@@ -6,7 +6,6 @@ that drips; what became of each comes back in the order it was asked for. Nothin
 """
 
 import asyncio
-import io
 import os
 import random
 import re
@@ -35,7 +34,7 @@ from yarl import URL
 
 from utils.addresses import Refused, host_name, is_local_name, is_private, parsed, spellings
 from utils.files import FieldguideError
-from utils.pictures import EXTENSIONS, FORMATS, MAX_PIXELS
+from utils.pictures import MAX_PIXELS, header
 
 LARGEST = 20_000_000  # bytes of one picture
 WORKERS = 24  # fetches at a time; most of them wait for a host far away
@@ -147,9 +146,9 @@ def forbids_training(robots: Iterable[str]) -> bool:
     >>> forbids_training(["otherbot: noai, *: noimageai"]), forbids_training(["nofollow", "Fieldguide: noai"])
     (True, True)
     """
-    for header in robots:
+    for rules in robots:
         bot = "*"
-        for rule in header.lower().split(","):
+        for rule in rules.lower().split(","):
             name, colon, rest = (part.strip() for part in rule.partition(":"))
             if colon and name not in VALUED and re.fullmatch(r"\*|[a-z][\w.+-]*", name):
                 bot, rule = name, rest
@@ -175,12 +174,6 @@ def _inflated(data: bytes, largest: int) -> bytes:
 
 def _too_large(largest: int) -> "_Failed":
     return _Failed(f"larger than {largest / 1_000_000:g} MB")
-
-
-def header(data: bytes) -> tuple[str, int, int]:
-    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
 
 
 def _picture_in(data: bytes, kind: str) -> Outcome:

@@ -354,6 +354,12 @@ def _bounded(image: Image.Image, longest_side: int | None) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)
 
 
+def header(data: bytes) -> tuple[str, int, int]:
+    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
+
+
 def extension(data: bytes) -> str:
     """
     Return the file extension that belongs to the real format of `data`, "bin" where it is no known picture.
@@ -362,8 +368,7 @@ def extension(data: bytes) -> str:
     'bin'
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return EXTENSIONS.get(image.format, image.format.lower())
+        return header(data)[0]
     except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
         return "bin"
 
