@@ -8,7 +8,7 @@ opens the pictures; here none is opened, so that the report costs nothing.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.files import append_rows, read_rows
+from utils.files import append_rows, each_row, one_line
 from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SEARCH, Project
 from utils.quality import label_remarks
 
@@ -75,24 +75,32 @@ class Tables:
 
     def __init__(self, project: Project):
         self.project = project
-        rows = read_rows(project.table("pictures"), PICTURES_COLUMNS)
-        self.label_of = {row["id"]: row["label"] for row in rows}
-        self.accepted = {(row["id"], row["label"]) for row in rows}
-        rejected = read_rows(project.table("rejected"), REJECTED_COLUMNS)
+        self.label_of: dict[str, str] = {}
+        self.accepted: set[tuple[str, str]] = set()  # (id, label)
+        self.warnings: dict[str, str] = {}  # id → what may be wrong with it, "" for nothing
+        for row in each_row(project.table("pictures"), PICTURES_COLUMNS):
+            self._know(row)
+        rejected = each_row(project.table("rejected"), REJECTED_COLUMNS)
         self.rejected = [row for row in rejected if row["stage"] == "verify"]
         self.settled = {(row["id"], row["label"]) for row in self.rejected}
+
+    def _know(self, row: Mapping[str, str]) -> None:
+        """Remember what a row of pictures.csv says; of several for one picture, the last counts."""
+        self.label_of[row["id"]] = row["label"]
+        self.accepted.add((row["id"], row["label"]))
+        self.warnings[row["id"]] = row["warnings"]
 
     def add(self, batch: list[Judged]) -> None:
         """Append a row for each picture that has none yet."""
         good = {judged.id: vars(judged) for judged in batch if not judged.reason and judged.id not in self.label_of}
         append_rows(self.project.table("pictures"), PICTURES_COLUMNS, good.values())
-        self.label_of |= {id: row["label"] for id, row in good.items()}
-        self.accepted |= {(id, row["label"]) for id, row in good.items()}
-        rejected = [judged for judged in batch if judged.reason and (judged.id, judged.label) not in self.settled]
-        rows = [vars(judged) | {"stage": "verify"} for judged in rejected]
+        for row in good.values():
+            self._know(row)
+        new = [judged for judged in batch if judged.reason and (judged.id, judged.label) not in self.settled]
+        rows = [{"id": one.id, "label": one.label, "stage": "verify", "reason": one_line(one.reason)} for one in new]
         append_rows(self.project.table("rejected"), REJECTED_COLUMNS, rows)
         self.rejected += rows
-        self.settled |= {(judged.id, judged.label) for judged in rejected}
+        self.settled |= {(row["id"], row["label"]) for row in rows}
 
     def aside(self) -> list[dict[str, str]]:
         """
@@ -128,19 +136,22 @@ def _in_raw(project: Project) -> dict[Path, bool]:
     return found
 
 
-def lying(project: Project) -> dict[str, list[Path]]:
-    """Return id → where it lies in images/, in whatever folder, also one that is no label any more."""
+def by_id(paths: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return id → the files of that name, in the order given."""
     found: dict[str, list[Path]] = {}
-    for folder in sorted(project.images.iterdir()) if project.images.is_dir() else ():
-        for path in sorted(folder.glob("*.jpg")) if folder.is_dir() else ():
-            if path.is_file():
-                found.setdefault(path.stem, []).append(path)
+    for path in paths:
+        found.setdefault(path.stem, []).append(path)
     return found
 
 
-def trashed(project: Project) -> dict[str, Path]:
-    """Return id → where it lies in trash/: what a person took out, and the next run must not bring back."""
-    return {path.stem: path for path in sorted(project.trash.glob("*/*.jpg"))}
+def lying(project: Project) -> dict[str, list[Path]]:
+    """Return id → where it lies in images/, in whatever folder, also one that is no label any more."""
+    return by_id(path for path in sorted(project.images.glob("*/*.jpg")) if path.is_file())
+
+
+def trashed(project: Project, there: Container[str]) -> dict[str, Path]:
+    """Return id → where it lies in trash/ alone: a person took it out, and the next run must not bring it back."""
+    return {path.stem: path for path in sorted(project.trash.glob("*/*.jpg")) if path.stem not in there}
 
 
 def already_under(label: str) -> str:
@@ -166,6 +177,7 @@ def kind(reason: str) -> str:
 
 def report_of(
     project: Project,
+    tables: Tables | None = None,
     *,
     added: int = 0,
     set_aside: int = 0,
@@ -178,6 +190,8 @@ def report_of(
     Parameters
     ----------
     project : Project
+    tables : Tables, optional
+        Where they were read already.
     added, set_aside : int
         What this run did.
     unread : iterable of Judged
@@ -185,19 +199,11 @@ def report_of(
     left : iterable of paths
         Files in images/ that are plainly no pictures.
     """
-    pictures, tables = project.pictures(), Tables(project)
-    labels = pd.Series([path.parent.name for path in pictures.values()], dtype=object)
+    pictures, tables = project.pictures(), tables or Tables(project)
     aside = tables.aside()
     rejected = pd.DataFrame(aside, columns=list(REJECTED_COLUMNS))
-    index = pd.Index(list(project.labels), name="label")
-    counts = pd.DataFrame(
-        {
-            "pictures": labels.value_counts().reindex(index, fill_value=0),
-            "set aside": rejected.label.value_counts().reindex(index, fill_value=0),
-        },
-        index=index,
-    )
-    told = {row["id"]: row["warnings"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+    counts = _counts(project, pictures, aside)
+    told = tables.warnings
     found = [(id, path.parent.name, told[id]) for id, path in pictures.items() if told.get(id)]
     warned = pd.DataFrame(found, columns=["id", "label", "warnings"])
     kinds = sorted({kind for _, _, kinds in found for kind in kinds.split()})
@@ -205,11 +211,19 @@ def report_of(
     sides = 1 + sum(fraction > 0 for fraction in (project.valid, project.test))
     filled = {label: count for label, count in counts.pictures.items() if count}
     more = _how_to_gather(project, project.images / "<label>")
-    remarks = [_empty_remark(project, label, tables, aside) for label in index if label not in filled]
+    remarks = [_empty_remark(project, label, tables, aside) for label in counts.index if label not in filled]
     remarks += _renamed_remarks(project, aside) + _alike_remarks(counts, aside)
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
     remarks += _file_remarks(project, list(unread), list(left))
     return VerifyReport(added, set_aside, counts, rejected, warned, dubious, remarks)
+
+
+def _counts(project: Project, pictures: Mapping[str, Path], aside: list[dict[str, str]]) -> pd.DataFrame:
+    """Return how many pictures of each label (row) are in the training set, and how many are set aside."""
+    there = Counter(path.parent.name for path in pictures.values())
+    out = Counter(row["label"] for row in aside)
+    rows = [(there[label], out[label]) for label in project.labels]
+    return pd.DataFrame(rows, columns=["pictures", "set aside"], index=pd.Index(list(project.labels), name="label"))
 
 
 def _how_to_gather(project: Project, place: Path) -> str:

@@ -9,11 +9,12 @@ takes back, outranks what the tables say of it. What the tables hold, and the re
 
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,6 @@ from utils.files import (
     each_row,
     explained,
     locked,
-    read_rows,
     remove_leftovers,
     visible_files,
     write_new,
@@ -42,7 +42,7 @@ from utils.pictures import (
     jpeg_bytes,
     open_with_facts,
 )
-from utils.project import SOURCES_COLUMNS, Project
+from utils.project import HAND, SOURCES_COLUMNS, Project
 from utils.quality import grey_reduction, perceptual_hash, quality_warnings, served_by_many, useless
 from utils.verdicts import (
     ID,
@@ -51,6 +51,7 @@ from utils.verdicts import (
     Tables,
     VerifyReport,
     already_under,
+    by_id,
     kind,
     lying,
     raw_files,
@@ -63,7 +64,8 @@ SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 BATCH = 32  # pictures between two writes of the tables
 WORKERS = 2  # Pillow decodes outside Python's lock; each may hold a picture of 80 million pixels
 UNDER_WAY = BATCH  # pictures judged ahead, while a batch is written; their copies wait in memory
-HAND = "hand"  # the engine, in sources.csv, of what a person put there
+
+Dropped = dict[tuple[str, str], tuple[list[Path], Path]]  # (id, label) → the files in images/, and theirs in raw/
 
 
 def verify_images(project: Project) -> VerifyReport:
@@ -80,15 +82,16 @@ def verify_images(project: Project) -> VerifyReport:
     """
     with locked(project.data):
         remove_leftovers(project.data)
-        by_hand, left = take_in_by_hand(project)
-        new, unread = judge_new(project)
+        tables = Tables(project)
+        by_hand, left = take_in_by_hand(project, tables)
+        new, unread = judge_new(project, tables)
     if not raw_files(project) and not project.pictures():
         raise FieldguideError(
             f"There is no picture in {project.data}: nothing was gathered. Run 01, or put photos into "
             f"{project.images / '<label>'}, and run this cell again."
         )
     added, set_aside = (sum(counts) for counts in zip(by_hand, new, strict=True))
-    return report_of(project, added=added, set_aside=set_aside, unread=unread, left=left)
+    return report_of(project, tables, added=added, set_aside=set_aside, unread=unread, left=left)
 
 
 def rejected_paths(project: Project) -> dict[str, list[Path]]:
@@ -107,7 +110,7 @@ def rejected_paths(project: Project) -> dict[str, list[Path]]:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def take_in_by_hand(project: Project) -> tuple[tuple[int, int], list[Path]]:
+def take_in_by_hand(project: Project, tables: Tables) -> tuple[tuple[int, int], list[Path]]:
     """
     Give what a person put into images/<label>/ its training copy and row.
 
@@ -118,21 +121,12 @@ def take_in_by_hand(project: Project) -> tuple[tuple[int, int], list[Path]]:
 
     Return how many were added and how many set aside; and the files that are plainly no pictures, left alone.
     """
-    tables = Tables(project)
     added, dropped, left = _by_hand(project, tables)
     aside = 0
-    known, mine = {}, {path for paths, _ in dropped.values() for path in paths}
-    there = lying(project) if dropped else {}
-    for id, label in dropped:
-        places = [path for path in there.get(id, ()) if path not in mine and path.parent.name != label]
-        also = [other for same, other in dropped if same == id and other != label]
-        if places:
-            known[id, label] = already_under(places[0].parent.name)
-        elif also:
-            known[id, label] = two_labels(also)
     sources = each_row(project.table("sources"), SOURCES_COLUMNS) if dropped else ()
     noted = {(row["id"], row["label"]) for row in sources} & set(dropped)
-    for batch in _batches(_judged([original for _, original in dropped.values()], known), BATCH):
+    originals = [original for _, original in dropped.values()]
+    for batch in _batches(_judged(originals, _known_elsewhere(project, dropped)), BATCH):
         batch = [judged for judged in batch if not judged.unread]
         good = [judged for judged in batch if not judged.reason]
         for judged in good:
@@ -155,6 +149,20 @@ def take_in_by_hand(project: Project) -> tuple[tuple[int, int], list[Path]]:
     return (added, aside), left
 
 
+def _known_elsewhere(project: Project, dropped: Dropped) -> dict[tuple[str, str], str]:
+    """Return (id, label) → the reason, for what was dropped into a label and lies, or was dropped, in another too."""
+    known, mine = {}, {path for paths, _ in dropped.values() for path in paths}
+    there = lying(project) if dropped else {}
+    for id, label in dropped:
+        places = [path for path in there.get(id, ()) if path not in mine and path.parent.name != label]
+        also = [other for same, other in dropped if same == id and other != label]
+        if places:
+            known[id, label] = already_under(places[0].parent.name)
+        elif also:
+            known[id, label] = two_labels(also)
+    return known
+
+
 def _source_row(judged: Judged, paths: list[Path], original: Path) -> dict[str, str | int]:
     """Return the row of sources.csv for a photo that a person dropped: its name is all that is known of it."""
     row = dict.fromkeys(SOURCES_COLUMNS, "") | {"id": judged.id, "label": judged.label, "engine": HAND}
@@ -163,19 +171,15 @@ def _source_row(judged: Judged, paths: list[Path], original: Path) -> dict[str, 
     return row | {"fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
-def _by_hand(
-    project: Project, tables: Tables
-) -> tuple[int, dict[tuple[str, str], tuple[list[Path], Path]], list[Path]]:
+def _by_hand(project: Project, tables: Tables) -> tuple[int, Dropped, list[Path]]:
     """
     File what a person put into images/ and pictures.csv does not know.
 
-    Return how many were rescued, which is done then; by (id, label) the dropped ones, with theirs whose bytes are now
-    in raw/ too; and those that are plainly no pictures. Only a name in .jpg makes any file a broken picture: it would
-    count as one of the training set.
+    Return how many were rescued, which is done then; the dropped ones, whose bytes are now in raw/ too; and those that
+    are plainly no pictures. Only a name in .jpg makes any file a broken picture: it would count as one of the training
+    set.
     """
-    gathered: dict[str, list[Path]] = {}
-    for path in raw_files(project):
-        gathered.setdefault(path.stem, []).append(path)
+    gathered = by_id(raw_files(project))
     rejected = {id for id, _ in tables.settled}
     found = [path for label in project.labels for path in visible_files(project.images / label) if path.is_file()]
     found = [path for path in found if path.name.lower() not in SYSTEM_FILES]
@@ -248,7 +252,8 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
     with locked(project.data):
         remove_leftovers(project.data)
         tables, there = Tables(project), lying(project)
-        originals = _asked_for(project, ids, label, tables, there)
+        deleted = trashed(project, there)
+        originals = _asked_for(project, ids, label, tables, there, deleted)
         # Their copies wait in memory, 100 kB each: a person names tens.
         taken = [replace(judged, label=label or judged.label) for judged in _judged([*originals.values()], asked=True)]
         for judged in taken:
@@ -258,25 +263,24 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
                     "none of the others was taken back yet."
                 )
         taken = [judged for judged in taken if judged.id not in there or judged.id not in tables.label_of]
-        added = sum(_keep(project, tables, batch, there) for batch in _batches(taken, BATCH))
-    return report_of(project, added=added)
+        added = sum(_keep(tables, batch, there, deleted) for batch in _batches(taken, BATCH))
+    return report_of(project, tables, added=added)
 
 
 def _asked_for(
-    project: Project, ids: list[str], label: str | None, tables: Tables, there: dict[str, list[Path]]
+    project: Project,
+    ids: list[str],
+    label: str | None,
+    tables: Tables,
+    there: dict[str, list[Path]],
+    deleted: dict[str, Path],
 ) -> dict[str, Path]:
     """Return id → its file in raw/ for pictures that a person takes back, or say which cannot be."""
     if label is not None and label not in project.labels:
         raise FieldguideError(f"{label!r} is no label of this project. Name one of {', '.join(project.labels)}.")
-    files: dict[str, list[Path]] = {}
-    for path in raw_files(project):
-        files.setdefault(path.stem, []).append(path)
-    aside: dict[str, list[str]] = {}
-    for row in tables.rejected:
-        aside.setdefault(row["id"], []).append(row["label"])
-    chosen, deleted = {}, trashed(project)
+    files, chosen = by_id(raw_files(project)), {}
     for id in ids:
-        found = [path for path in files.get(id, ()) if path.parent.name in aside.get(id, ())]
+        found = [path for path in files.get(id, ()) if (id, path.parent.name) in tables.settled]
         if not found:
             raise FieldguideError(
                 f"No picture {id!r} was set aside by 02. Look up the id in {project.table('rejected')}, and call this "
@@ -294,7 +298,7 @@ def _asked_for(
                 f"The picture {id} lies under {places[0].parent.name!r} already: move that file, {places[0]}, to "
                 f"{target} to have it there."
             )
-        if not places and id in deleted:
+        if id in deleted:
             raise FieldguideError(
                 f"The picture {id} was deleted in 06 and lies in {deleted[id]}: restore it there, with "
                 f'Ledger(project).restore(["{id}"]).'
@@ -307,18 +311,14 @@ def _asked_for(
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def judge_new(project: Project) -> tuple[tuple[int, int], list[Judged]]:
+def judge_new(project: Project, tables: Tables) -> tuple[tuple[int, int], list[Judged]]:
     """
     Judge what the tables don't know yet.
 
     Return how many were added and how many set aside; and those that could not be read, to be tried again next time.
     """
-    tables, there = Tables(project), lying(project)
-    files = raw_files(project)
-    labels_of: dict[str, list[str]] = {}
-    for path in files:
-        labels_of.setdefault(path.stem, []).append(path.parent.name)
-
+    files, there = raw_files(project), lying(project)
+    same = by_id(files)
     fresh, known = [], {}
     for path in files:
         id, label = path.stem, path.parent.name
@@ -329,18 +329,19 @@ def judge_new(project: Project) -> tuple[tuple[int, int], list[Judged]]:
             now = [path.parent.name for path in there.get(id, ())]
             before = f"{KNOWN}was under {tables.label_of[id]!r} before"
             known[id, label] = already_under(now[0]) if now else before
-        elif others := [other for other in dict.fromkeys(labels_of[id]) if other != label]:
+        elif others := [other for other in dict.fromkeys(path.parent.name for path in same[id]) if other != label]:
             known[id, label] = two_labels(others)
 
-    served = served_by_many(read_rows(project.table("sources"), SOURCES_COLUMNS)) if fresh else {}
+    served = served_by_many(each_row(project.table("sources"), SOURCES_COLUMNS)) if fresh else {}
+    deleted = trashed(project, there)
     added, unread, before = 0, [], len(tables.settled)
     for batch in _batches(_judged(fresh, known, served=served), BATCH):
-        added += _keep(project, tables, [judged for judged in batch if not judged.unread], there)
+        added += _keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
         unread += [judged for judged in batch if judged.unread]
     return (added, len(tables.settled) - before), unread
 
 
-def _keep(project: Project, tables: Tables, batch: list[Judged], there: dict[str, list[Path]]) -> int:
+def _keep(tables: Tables, batch: list[Judged], there: Container[str], deleted: Mapping[str, Path]) -> int:
     """
     Write the training copies of a batch, then its rows; return how many pictures were added.
 
@@ -348,8 +349,7 @@ def _keep(project: Project, tables: Tables, batch: list[Judged], there: dict[str
     a killed run left, and a person may have moved it since. One in the trash was taken out by a person, and only its
     row is missing.
     """
-    shelf, images = Shelf(), project.images
-    deleted = trashed(project).keys() - there.keys()
+    shelf, images = Shelf(), tables.project.images
     good = {judged.id: judged for judged in batch if not judged.reason}
     for judged in good.values():
         target = images / judged.label / f"{judged.id}.jpg"
@@ -357,7 +357,7 @@ def _keep(project: Project, tables: Tables, batch: list[Judged], there: dict[str
             shelf.add(target, judged.copy)
     shelf.settle()
     tables.add(batch)
-    return len(good.keys() - deleted)
+    return len(good.keys() - deleted.keys())
 
 
 def _judged(
@@ -389,13 +389,8 @@ def _judged(
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
     """Yield the items in lists of `size`."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
+    items = iter(items)
+    while batch := list(islice(items, size)):
         yield batch
 
 
