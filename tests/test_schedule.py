@@ -1,6 +1,7 @@
 """04, the learning rate: what is drawn is what trains; lr_find is listened to only where its curve says something."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,8 +138,10 @@ def test_a_curve_that_is_no_use_is_ignored_and_said_to_be(why):
 
 
 def test_a_suggestion_stands_beside_the_rate_that_is_used():
-    """Both figures, and how to take the suggestion."""
+    """Both figures, and how to take the suggestion: as a number, which holds when lr_find is left out next time."""
     losses = [9.0] * 3 + list(falling_then_rising()) + [9.0] * 5
     recorder = SimpleNamespace(lrs=[0.0] * 3 + list(RATES) + [0.0] * 5, losses=losses)
     sentence = rate_sentence(SimpleNamespace(recorder=recorder, dls=SimpleNamespace(train=range(1))), used=2e-3)
-    assert "uses 2.0e-03" in sentence and "base_lr=found.longest_fall" in sentence
+    assert "uses 2.0e-03" in sentence
+    advised = float(re.search(r"write base_lr=(\S+) below", sentence)[1])
+    assert advised == pytest.approx(longest_fall(RATES, falling_then_rising(), 22)[0], rel=0.05)

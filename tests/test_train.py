@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from fastai.vision.all import Callback, CancelBatchException, no_random
+from fastai.vision.all import Callback, CancelBatchException, PILImage, no_random
 
 from utils import train
 from utils.checkpoint import HISTORY_COLUMNS, TrainingRecord, is_trained, save_training, training_status
@@ -177,6 +177,20 @@ def test_a_diverged_training_says_to_lower_the_rate(ready):
     assert not (ready.models / "learner.pth").exists()
 
 
+def test_the_cell_run_again_begins_where_the_learner_did(ready):
+    """After a rate that was too high, or Ctrl-C in the first epoch, the same learner trains as a new one would."""
+    expected = fine_tune(quick_learner(ready), 1)
+    learn = quick_learner(ready)
+    with pytest.raises(FieldguideError, match="is no number"):
+        fine_tune(learn, 1, base_lr=1e30, project=ready)
+    kill = Kill(2)
+    learn.add_cb(kill)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(learn, 1, project=ready)
+    learn.remove_cb(kill)
+    pd.testing.assert_frame_equal(figures(fine_tune(learn, 1, project=ready)), figures(expected))
+
+
 def test_a_current_round_stands_and_a_relabelled_one_does_not(ready):
     """Run again, nothing is trained; after a picture moved, the model is stale and is refused."""
     learn = quick_learner(ready)
@@ -217,9 +231,41 @@ def test_pictures_that_come_while_it_trains_make_it_stale(ready):
 def test_a_picture_moved_while_it_trains_is_named(ready):
     """The loaders look for it where it was: one sentence instead of a traceback from deep inside fastai."""
     learn = quick_learner(ready)
-    learn.dls.train_ds.items[0].unlink()
-    with pytest.raises(FieldguideError, match=r"moved or deleted while 04 was training.*Run 04 again"):
+    path = learn.dls.train_ds.items[0]
+    path.unlink()
+    with pytest.raises(FieldguideError, match=rf"moved or deleted while 04 was training, .*{path.name}.*Run 04 again"):
         fine_tune(learn, 1, project=ready)
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: b"<html>", lambda data: data[: len(data) // 2]])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_that_cannot_be_read_are_named_and_counted(ready, monkeypatch, spoil, workers):
+    """Empty, foreign or cut short since 02: one sentence with the file and what to do, also out of another process."""
+    monkeypatch.setattr(train, "worker_count", lambda: workers)
+    learn = quick_learner(ready)
+    for path in learn.dls.train_ds.items[3:5]:
+        path.write_bytes(spoil(path.read_bytes()))
+    name = learn.dls.train_ds.items[3].name
+    with pytest.raises(FieldguideError, match=rf"^2 pictures cannot be read, .*{name} among them.*run 04 again"):
+        fine_tune(learn, 1, project=ready)
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: b"<html>", lambda data: data[: len(data) // 2]])
+def test_what_cannot_be_read_is_said_before_a_batch_is_made(ready, spoil):
+    """04 shows a batch first: a picture cut short would end there in a traceback that does not name it."""
+    paths = [path for id, path in ready.pictures().items() if ready.sides()[id] == "valid"]
+    paths[-1].write_bytes(spoil(paths[-1].read_bytes()))
+    with pytest.raises(FieldguideError, match=rf"^1 picture cannot be read, .*{paths[-1].name}.*run 04 again"):
+        image_dataloaders(ready)
+
+
+def test_what_is_no_jpeg_or_has_more_behind_its_end_is_read(ready):
+    """A person may put a picture of their own in a picture's place: what opens, trains."""
+    first, second, *_ = image_dataloaders(ready).train_ds.items
+    first.write_bytes(first.read_bytes() + b"more")
+    draw = PILImage.create(second)
+    draw.save(second, "PNG")
+    assert len(image_dataloaders(ready).train_ds) == 16
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_training(ready, monkeypatch):
@@ -605,7 +651,7 @@ def test_a_label_with_nothing_to_learn_from_is_named(ready, left):
     ]:
         path.rename(ready.images / "dog" / path.name)
     with pytest.raises(
-        FieldguideError, match=rf"Nothing can be learned of cat: there are {left} pictures on the train"
+        FieldguideError, match=rf"^Nothing can be learned of cat \({left} on the train side\): 2 pictures are the least"
     ):
         image_dataloaders(ready)
 
@@ -659,13 +705,26 @@ def test_networks_that_fastai_can_cut_are_taken(make_project, arch):
     assert train.architecture(make_project(arch=arch)).__name__ == arch
 
 
-@pytest.mark.parametrize("arch", ["vit_b_16", "mobilenet_v2", "inception_v3", "googlenet", "maxvit_t", "alexnet"])
-def test_networks_that_would_fail_are_refused_at_once(make_project, arch):
-    """Vision transformers, those without pooling, and those for which 32 pixels are too few."""
+@pytest.mark.parametrize("arch", ["vit_b_16", "mobilenet_v2", "mnasnet0_5", "inception_v3", "googlenet", "maxvit_t"])
+def test_networks_that_fastai_cannot_cut_are_refused_at_once(make_project, arch):
+    """Vision transformers and those without pooling, whatever the size; no random number is used up."""
     state = torch.get_rng_state()
-    with pytest.raises(FieldguideError, match=f"arch = '{arch}' cannot be fine-tuned by fastai with size = 32"):
+    with pytest.raises(FieldguideError, match=rf"^arch = '{arch}' is a network that fastai's .* Write another"):
         train.architecture(make_project(arch=arch))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_network_too_deep_for_the_pictures_says_which_size_would_do(make_project):
+    """Of 32 pixels alexnet leaves nothing; 64 are enough."""
+    with pytest.raises(FieldguideError, match=r"^size = 32 is too small for arch = 'alexnet'\. Set size = 64, or"):
+        train.architecture(make_project(arch="alexnet"))
+    assert train.architecture(make_project(arch="alexnet", size=64)) is torchvision.models.alexnet
+
+
+@pytest.mark.filterwarnings("error")
+def test_networks_that_fastai_does_not_list_are_made_without_warnings(ready, make_project):
+    """It asks torchvision for them in an old way, which is nothing that a person could put right."""
+    quick_learner(make_project(arch="mobilenet_v3_small"))
 
 
 def test_the_weights_are_those_that_fastai_takes(make_project):
@@ -673,6 +732,12 @@ def test_the_weights_are_those_that_fastai_takes(make_project):
     models = torchvision.models
     assert train.imagenet_weights(models.resnet50) == models.ResNet50_Weights.IMAGENET1K_V2
     assert train.imagenet_weights(models.mobilenet_v3_large) == models.MobileNet_V3_Large_Weights.IMAGENET1K_V1
+
+
+def test_a_network_without_such_weights_is_named(make_project):
+    """torchvision has one that was trained on other pictures only."""
+    with pytest.raises(FieldguideError, match=r"no ImageNet weights .* 'regnet_y_128gf'.*weights = \"none\""):
+        download_weights(make_project(arch="regnet_y_128gf", weights="imagenet"))
 
 
 def test_a_processor_calculates_in_full_precision(ready):

@@ -152,5 +152,5 @@ def rate_sentence(learn: Learner, *, used: float) -> str:
         return f"lr_find is no help here, and ignored: {why}. The training below uses {used:.1e}."
     return (
         f"lr_find suggests {rate:.1e}; the training below uses {used:.1e}, for so few steps tell a rate only roughly. "
-        "To take the suggestion, write base_lr=found.longest_fall below."
+        f"To take the suggestion, write base_lr={rate:.1e} below."
     )

@@ -7,6 +7,7 @@ phase's), a training that can be stopped and goes on, a seed that holds, and sen
 """
 
 import errno
+import io
 import random
 import re
 import tempfile
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 import torch
@@ -29,8 +31,10 @@ from fastai.vision.all import (  # the course's import: it also gives Learner it
     DataBlock,
     DataLoaders,
     ImageBlock,
+    IndexSplitter,
     Learner,
     Normalize,
+    PILImage,
     RandomResizedCrop,
     TerminateOnNaNCallback,
     accuracy,
@@ -66,8 +70,13 @@ from utils.schedule import fit_phases, learning_rates
 
 MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
 LEAST_TO_LEARN = 2  # pictures of a label: from one alone a network learns that picture
+JPEG_BEGINS, JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
+SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
+# The weights before `fine_tune`. As an attribute of the learner they would stand in what learn.export() writes.
+STARTS: WeakKeyDictionary[Learner, dict[str, torch.Tensor]] = WeakKeyDictionary()
 NO_MEMORY = re.compile(
-    r"out of memory|not enough memory|can(no|')t allocate memory|killed by signal: (Killed|Bus error)|shared memory",
+    r"out of memory|not enough memory|can(no|')t allocate memory|killed by signal: (Killed|Bus error)|shared memory"
+    r"|STATUS_ALLOC_FAILED",  # CUDA's libraries, where torch itself had enough
     re.IGNORECASE,
 )
 
@@ -99,7 +108,8 @@ def image_dataloaders(
     Raises
     ------
     FieldguideError
-        If 03 has not run, a side is empty, a picture has no side yet, or a label has nothing to learn from.
+        If 03 has not run, a side is empty, a picture has no side yet or cannot be read, or a label has nothing to
+        learn from.
     """
     fingerprint = project.fingerprint()
     pictures = project.pictures()
@@ -118,11 +128,13 @@ def image_dataloaders(
     if decided:
         _require_every_label(project, items["train"])
     block = block or image_block(project)
+    paths = items["train"] + items["valid"]
     # In place: a copied DataBlock goes on loading through the original, whose splitter is random.
-    block.splitter = _Sides(len(items["train"]))
-    with no_random(project.seed):
+    block.splitter = IndexSplitter(range(len(items["train"]), len(paths)))
+    with no_random(project.seed), spoilt_pictures_named(paths):
+        _require_whole(paths)
         dls = block.dataloaders(
-            items["train"] + items["valid"],
+            paths,
             path=project.models,
             bs=min(project.batch_size, len(items["train"])),
             num_workers=worker_count(),
@@ -136,20 +148,10 @@ def _require_every_label(project: Project, paths: Sequence[Path]) -> None:
     counts = Counter(path.parent.name for path in paths)
     if few := [label for label in project.labels if counts[label] < LEAST_TO_LEARN]:
         raise FieldguideError(
-            f"Nothing can be learned of {', '.join(few)}: there are {', '.join(str(counts[label]) for label in few)} "
-            f"pictures on the train side, and {LEAST_TO_LEARN} are the least. Gather more (01 to 03), put back what "
-            "was taken out (06), or take the label out of the project file."
+            f"Nothing can be learned of {', '.join(f'{label} ({counts[label]} on the train side)' for label in few)}: "
+            f"{LEAST_TO_LEARN} pictures are the least. Gather more (01 to 03), put back what was taken out (06), or "
+            "take the label out of the project file."
         )
-
-
-class _Sides:
-    """Split items of which the first `count` train and the rest are valid."""
-
-    def __init__(self, count: int):
-        self.count = count
-
-    def __call__(self, items) -> tuple[list[int], list[int]]:
-        return list(range(self.count)), list(range(self.count, len(items)))
 
 
 def architecture(project: Project) -> Callable:
@@ -160,7 +162,7 @@ def architecture(project: Project) -> Callable:
     ------
     FieldguideError
         If torchvision has no such network, or fastai can't cut it into body and head, or pictures of `size` are too
-        small for it. Found out on a network without weights, in under a second.
+        small for it. Found out on a network without weights, within seconds.
     """
     if project.arch not in torchvision.models.list_models(module=torchvision.models):
         raise FieldguideError(
@@ -168,25 +170,50 @@ def architecture(project: Project) -> Callable:
             "resnet18, resnet34 or resnet50."
         )
     arch = getattr(torchvision.models, project.arch)
+    # fastai asks torchvision in an old way for the networks that it doesn't list: nothing a person could put right.
+    warnings.filterwarnings("ignore", message=".*deprecated since 0.13", module="torchvision.models._utils")
+    if (error := _failure(arch, project.size)) is None:
+        return arch
+    if project.size < SIZES[-1] and _failure(arch, SIZES[-1]) is None:
+        enough = next(size for size in SIZES if size > project.size and _failure(arch, size) is None)
+        raise FieldguideError(
+            f"size = {project.size} is too small for arch = {project.arch!r}. Set size = {enough}, or write another "
+            "arch, such as resnet18."
+        ) from error
+    raise FieldguideError(
+        f"arch = {project.arch!r} is a network that fastai's vision_learner cannot cut into body and head. Write "
+        "another one, such as resnet18, resnet34 or resnet50."
+    ) from error
+
+
+def _failure(arch: Callable, size: int) -> Exception | None:
+    """Return what fastai fails with when it makes the network and shows it pictures of `size`, or None."""
     try:
-        with no_random(project.seed), torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # fastai asks torchvision in an old way
-            network = create_vision_model(arch, len(project.labels), pretrained=False)
-            network(torch.zeros(2, 3, project.size, project.size))
+        with no_random(), torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            create_vision_model(arch, 2, pretrained=False)(torch.zeros(2, 3, size, size))
     except Exception as error:  # each network fails in its own way
-        if "meta tensor" not in str(error):  # regnet's, which cannot be made without numbers
-            raise FieldguideError(
-                f"arch = {project.arch!r} cannot be fine-tuned by fastai with size = {project.size} "
-                f"({type(error).__name__}: {str(error).partition(chr(10))[0]}). Write another one, such as resnet18, "
-                "resnet34 or resnet50, or a larger size."
-            ) from error
-    return arch
+        return None if "meta tensor" in str(error) else error  # regnet's cannot be made without numbers
+    return None
 
 
 def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
-    """Return the ImageNet weights that ``vision_learner`` takes for a network: not always torchvision's best."""
-    known = torchvision.models.get_model_weights(arch)
-    return known[model_meta.get(arch, {}).get("weights", "IMAGENET1K_V1")]
+    """
+    Return the ImageNet weights that ``vision_learner`` takes for a network: not always torchvision's best.
+
+    Raises
+    ------
+    FieldguideError
+        If torchvision has none that fastai would take.
+    """
+    known = torchvision.models.get_model_weights(arch).__members__
+    name = model_meta.get(arch, {}).get("weights", "IMAGENET1K_V1")
+    if name not in known:
+        raise FieldguideError(
+            f"torchvision has no ImageNet weights {name} for arch = {arch.__name__!r}. Write another arch, such as "
+            'resnet50, or set weights = "none" in the project file to train from scratch.'
+        )
+    return known[name]
 
 
 def download_weights(project: Project) -> bool:
@@ -256,45 +283,100 @@ def undisturbed(learn: Learner, *, seed: int = 42) -> Iterator[None]:
     """
     Let fastai's ``lr_find`` train for a moment, and leave everything that the training depends on as it was.
 
-    fastai puts the weights back. Beside them, it leaves gradients of zero behind, with which weight decay shrinks
-    layers that should be frozen; it uses up random numbers; it needs a folder; and it may fail after ``fine_tune``.
+    fastai puts the weights back, unless it fails. Beside them, it leaves gradients behind; it uses up random numbers;
+    it needs a folder; and it may fail after ``fine_tune``.
     """
-    weights = {name: value.detach().clone() for name, value in learn.model.state_dict().items()}
+    weights = _copied_weights(learn)
     loader = learn.dls.train
     before = learn.opt, learn.path, learn.model_dir, loader.rng
-    with tempfile.TemporaryDirectory() as folder, no_random(seed), explained(learn.dls):
+    with tempfile.TemporaryDirectory() as folder, no_random(seed), plain_errors(learn.dls):
         learn.opt, learn.path, learn.model_dir = None, Path(folder), "."
         loader.rng = random.Random(seed)
         try:
             yield
         finally:
             learn.opt, learn.path, learn.model_dir, loader.rng = before
-            learn.model.load_state_dict(weights)
-            for parameter in learn.model.parameters():
-                parameter.grad = None
+            _put_back(learn, weights)
+
+
+def _copied_weights(learn: Learner) -> dict[str, torch.Tensor]:
+    """Return the network's weights as they are now, whatever becomes of them."""
+    return {name: value.detach().clone() for name, value in learn.model.state_dict().items()}
+
+
+def _put_back(learn: Learner, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give the network these weights and no gradients: by those of zero, too, weight decay shrinks frozen layers."""
+    learn.model.load_state_dict(weights)
+    for parameter in learn.model.parameters():
+        parameter.grad = None
 
 
 @contextmanager
-def explained(dls: DataLoaders) -> Iterator[None]:
-    """Turn what goes wrong while fastai trains, and a person can put right, into a sentence."""
+def plain_errors(dls: DataLoaders) -> Iterator[None]:
+    """Turn what goes wrong while fastai works with pictures, and a person can put right, into a sentence."""
+    with spoilt_pictures_named([*dls.train_ds.items, *dls.valid_ds.items]):
+        try:
+            yield
+        except FieldguideError as error:  # from a callback, where fastai sets words of its own before it
+            raise FieldguideError(str(error).rpartition("\n\t")[2]) from error
+        except Exception as error:
+            full = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+            if not full and not NO_MEMORY.search(str(error)):
+                raise
+            size = dls.train.bs
+            advice = f"Set batch_size = {size // 2}" if size >= 4 else "Set a smaller size"
+            raise FieldguideError(
+                f"Memory ran out with batch_size = {size}. {advice} in the project file, restart the kernel and run "
+                "04 again."
+            ) from error
+
+
+@contextmanager
+def spoilt_pictures_named(paths: Sequence[Path]) -> Iterator[None]:
+    """Where fastai fails on a picture, which it need not name, look for all that are gone or cannot be read."""
     try:
         yield
-    except FieldguideError as error:  # from a callback, where fastai sets words of its own before it
-        raise FieldguideError(str(error).rpartition("\n\t")[2]) from error
-    except FileNotFoundError as error:
+    except FieldguideError:
+        raise
+    except (OSError, SyntaxError) as error:  # what Pillow raises
+        if gone := [path for path in paths if not path.exists()]:
+            raise FieldguideError(
+                f"A picture was moved or deleted while 04 was training, {gone[0]}. Run 04 again."
+            ) from error
+        _require_readable(paths)
+        raise
+
+
+def _require_whole(paths: Sequence[Path]) -> None:
+    """Refuse pictures that cannot be read; a JPEG with beginning and end is believed, a hundred times as quick."""
+    _require_readable([path for path in paths if not _looks_whole(path)])
+
+
+def _looks_whole(path: Path) -> bool:
+    """Return whether a file begins and ends as a JPEG does."""
+    with path.open("rb") as file:
+        begins = file.read(2) == JPEG_BEGINS
+        file.seek(max(0, file.seek(0, io.SEEK_END) - len(JPEG_ENDS)))
+        return begins and file.read() == JPEG_ENDS
+
+
+def _require_readable(paths: Sequence[Path]) -> None:
+    """Refuse pictures that fastai cannot open, with their number and one of them."""
+    if spoilt := [path for path in paths if not _opens(path)]:
+        count = f"{len(spoilt)} pictures" if len(spoilt) > 1 else "1 picture"
         raise FieldguideError(
-            f"A picture was moved or deleted while 04 was training ({str(error).splitlines()[-1]}). Run 04 again."
-        ) from error
-    except Exception as error:
-        full = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
-        if not full and not NO_MEMORY.search(str(error)):
-            raise
-        size = dls.train.bs
-        advice = f"Set batch_size = {size // 2}" if size >= 4 else "Set a smaller size"
-        raise FieldguideError(
-            f"Memory ran out with batch_size = {size}. {advice} in the project file, restart the kernel and run 04 "
-            "again."
-        ) from error
+            f"{count} cannot be read, {spoilt[0]} among them. Delete what cannot be read, or put a whole copy in its "
+            "place, and run 04 again."
+        )
+
+
+def _opens(path: Path) -> bool:
+    """Return whether fastai can open a picture."""
+    try:
+        PILImage.create(path)
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 def fine_tune(
@@ -312,7 +394,8 @@ def fine_tune(
     Run fastai's ``learn.fine_tune`` and end with the best epoch of both its phases.
 
     One frozen epoch trains the head, then `epochs` train all layers. The epoch with the lowest validation loss,
-    frozen one included, is what `learn` holds afterwards. On few validation pictures that choice is noisy.
+    frozen one included, is what `learn` holds afterwards. On few validation pictures that choice is noisy. Called
+    again, it begins with the weights that `learn` had at first: a cell that was run twice gives the same figures.
 
     Parameters
     ----------
@@ -339,7 +422,8 @@ def fine_tune(
     Raises
     ------
     FieldguideError
-        If a loss is no number, memory runs out, a picture disappears, or a file of an earlier run is broken.
+        If a loss is no number, memory runs out, a picture disappears or cannot be read, or a file of an earlier run
+        is broken.
     """
     recipe = training_recipe(
         learn, epochs=epochs, base_lr=base_lr, lr_mult=lr_mult, seed=seed, schedule=schedule, patience=patience
@@ -356,7 +440,8 @@ def fine_tune(
     title = f"The training was stopped and {goes_on(kept, epochs)}" if kept else ""
     record = TrainingRecord(kept=kept, save=save, patience=patience, title=title)
     cbs = [TerminateOnNaNCallback(), record]
-    with no_random(seed), explained(learn.dls):
+    _put_back(learn, STARTS.setdefault(learn, _copied_weights(learn)))
+    with no_random(seed), plain_errors(learn.dls):
         learn.dls.train.rng = random.Random(seed)  # its own generator was seeded when the loader was made
         try:
             fit_phases(learn, epochs, schedule=schedule, base_lr=base_lr, lr_mult=lr_mult, cbs=cbs)
@@ -428,7 +513,7 @@ def train_fold(project: Project, sides: Mapping[str, str]) -> Learner:
     dls = image_dataloaders(project, sides=sides)
     how = {"cbs": speed_callbacks(dls), "loss_func": training_loss(project, dls)}
     learn = make_learner(project, dls, pretrained=download_weights(project), **how)
-    with learn.no_bar(), learn.no_logging(), no_random(project.seed), explained(dls):
+    with learn.no_bar(), learn.no_logging(), no_random(project.seed), plain_errors(dls):
         dls.train.rng = random.Random(project.seed)
         rates = learning_rates(project)
         fit_phases(learn, project.epochs, schedule=project.schedule, **rates, cbs=[NoValidation()])
