@@ -121,6 +121,8 @@ def test_a_label_too_small_is_named_the_first_time_and_a_warning_later():
     labels |= {"b1": "b", "b2": "b"}
     with pytest.raises(LabelTooSmall, match=r"'b' has 2 pictures and none for train"):
         assign_sides(groups, labels)
+    with pytest.raises(LabelTooSmall, match=r"'b' has 1 picture and none for train and valid"):
+        assign_sides({id: group for id, group in groups.items() if id != "b2"}, labels)
     known = {"b1": "train", "b2": "valid"}
     with pytest.warns(UserWarning, match=r"'b' has 2 pictures and none for test"):
         assign_sides(groups, labels, known=known)
@@ -305,6 +307,24 @@ def test_near_copies_on_two_sides_are_said(make_project, fill_raw):
     project.table("split").write_text(text.replace(row, f"{second},{first},{other}"))
     sentence = leak_warning(project)
     assert sentence.startswith("1 group ") and first in sentence and second in sentence and f"({other})" in sentence
+
+
+def test_unknown_and_doubled_ids_move_nobody(make_project, fill_raw):
+    """A row of a picture that is not there changes nothing; of an id's rows the first counts, in 03 and after."""
+    project = make_project()
+    fill_raw(project, 12)
+    verify_images(project)
+    _, sides = split_again(project)
+    counts = split_counts(project)
+    table = project.table("split")
+    others = {"train": "valid", "valid": "test", "test": "train"}
+    doubled = "".join(f"{id},{id},{others[side]}\n" for id, side in sides.items())
+    table.write_text(table.read_text() + f"{'0' * 16},{'0' * 16},test\n" + doubled)
+    assert project.sides() == sides
+    before = table.read_bytes()
+    groups, again = split_again(project)
+    assert again == sides and "0" * 16 not in groups and table.read_bytes() == before
+    assert split_counts(project).equals(counts) and leak_warning(project) == ""
 
 
 def test_counts_hold_a_label_of_any_name(make_project, fill_raw):

@@ -92,7 +92,10 @@ def assign_sides(
         members[groups[id]].append(id)
 
     sides = dict(known)
-    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted({labels[id] for id in here})}
+    of_labels: dict[str, list[str]] = defaultdict(list)
+    for id in here:
+        of_labels[labels[id]].append(id)
+    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted(of_labels)}
     for ids in members.values():
         taken = {known[id] for id in ids if id in known}
         if len(taken) == 1:
@@ -102,7 +105,7 @@ def assign_sides(
 
     wanted = {"test": test, "valid": valid}
     for label, waiting in new_groups.items():
-        of_label = [id for id in here if labels[id] == label]
+        of_label = of_labels[label]
         goals = {side: _goal(len(of_label), fraction) for side, fraction in wanted.items()}
         have = Counter(sides[id] for id in of_label if id in sides)
         waiting.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
@@ -130,8 +133,9 @@ def _check_label(label: str, have: Counter, goals: Mapping[str, int], *, first_t
     missing = [side for side in SIDES if not have[side] and (side == "train" or goals[side])]
     if not missing:
         return
+    count = "1 picture" if sum(have.values()) == 1 else f"{sum(have.values())} pictures"
     sentence = (
-        f"Label {label!r} has {sum(have.values())} pictures and none for {' and '.join(missing)}. Gather more of it "
+        f"Label {label!r} has {count} and none for {' and '.join(missing)}. Gather more of it "
         "(near-copies count as one), or lower valid and test in the project file."
     )
     if first_time:
