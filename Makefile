@@ -18,7 +18,8 @@ run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, sa
 	@$(BIN) notebooks/run.py
 
 lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
-	@$(BIN) -m jupyterlab notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab notebooks \
+		$(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine
 	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=127.0.0.1 \
