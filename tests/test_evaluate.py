@@ -16,6 +16,7 @@ from utils.evaluate import (
     evaluate_round,
     judged,
     label_table,
+    pair_table,
     predict_side,
     read_evaluation,
     read_predictions,
@@ -24,7 +25,7 @@ from utils.evaluate import (
 )
 from utils.files import FieldguideError, append_rows
 from utils.project import SPLIT_COLUMNS
-from utils.rounds import save_round
+from utils.rounds import FORM, save_round
 from utils.scores import scorecard
 from utils.verify import verify_images
 
@@ -88,12 +89,14 @@ def test_evaluation_holds_every_figure(ready):
     evaluation = evaluate_round(project, Learner(project))
     assert strict(project) == evaluation
     assert set(evaluation) == {
-        *("form", "valid", "test", "labels", "test_labels", "confusion", "temperature", "reliability", "shortcuts"),
-        *("test_opened", "fingerprint", "model"),
+        *("form", "valid", "test", "labels", "test_labels", "confusion", "confused", "temperature", "reliability"),
+        *("shortcuts", "test_opened", "fingerprint", "model"),
     }
     assert set(evaluation["valid"]) == FIGURES | {"calibration_error_scaled"}
     entries = [*evaluation["valid"].values(), evaluation["temperature"], evaluation["shortcuts"]["accuracy"]]
     entries += [of[name] for of in evaluation["labels"].values() for name in ("precision", "recall", "f1")]
+    entries += [pair["share"] for pair in evaluation["confused"]]
+    entries += [b["right"] for bins in evaluation["reliability"].values() for b in bins]
     assert [entry for entry in entries if not {"value", "low", "high", "n"} <= set(entry)] == []
     table = read_predictions(project)
     expected = confusion_matrix(table.label, table.predicted, labels=["cat", "dog"])
@@ -143,6 +146,17 @@ def test_the_test_side_is_opened_only_when_asked_and_counted(ready):
     next(path for id, path in project.pictures().items() if project.sides()[id] == "train").unlink()
     assert evaluate_round(project, Learner(project))["test_opened"] == 1
     assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 2
+
+
+def test_what_was_opened_stays_counted(ready):
+    """With evaluation.json deleted, or a run killed before it was written, the rounds remember; none counts twice."""
+    project, _ = ready
+    evaluate_round(project, Learner(project), open_test=True)
+    for open_test in (True, False):
+        (project.models / "evaluation.json").unlink()
+        assert evaluate_round(project, Learner(project), open_test=open_test)["test_opened"] == 1
+    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 2  # shut in between
+    assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
 
 
 def test_a_model_trained_again_is_judged_again(ready):
@@ -241,14 +255,18 @@ def test_predictions_come_back_and_the_worst_is_the_surest_error(ready):
 
 def test_the_most_confused_pairs_come_first():
     """Counted by hand: 3 of 5 dogs are called cats, 1 of 4 cats a dog; what is right is no confusion."""
-    confusion = {"cat": {"cat": 3, "dog": 1, "owl": 0}, "dog": {"cat": 3, "dog": 2, "owl": 0}, "owl": {"cat": 0}}
-    table = confused_pairs(confusion)
-    assert table[["label", "predicted", "pictures", "of"]].values.tolist() == [
-        ["dog", "cat", 3, 5],
-        ["cat", "dog", 1, 4],
+    rows = [("cat", "cat")] * 3 + [("cat", "dog")] + [("dog", "cat")] * 3 + [("dog", "dog")] * 2
+    table = pd.DataFrame(rows, columns=["label", "predicted"])
+    pairs = confused_pairs(table, groups=range(9))
+    assert [(pair["label"], pair["predicted"], pair["pictures"]) for pair in pairs] == [
+        ("dog", "cat", 3),
+        ("cat", "dog", 1),
     ]
-    assert table.share[0] == "0.60 (0.23 to 0.88)"
-    assert len(confused_pairs(confusion, count=1)) == 1 and confused_pairs({"cat": {"cat": 2}}).empty
+    assert pair_table(pairs).values.tolist()[0] == ["dog", "cat", 3, 5, "0.60 (0.23 to 0.88)"]
+    assert len(pair_table(pairs, count=1)) == 1 and pair_table([]).empty
+    assert confused_pairs(table[:3], groups=range(3)) == []
+    copies = confused_pairs(table, groups=[*"abcde", "e", "e", "f", "g"])  # the three dogs are one
+    assert copies[0]["share"]["high"] > pairs[0]["share"]["high"] and copies[0]["share"]["n"] == 5
 
 
 def test_the_score_table_of_a_shut_side_is_empty():
@@ -305,6 +323,13 @@ def test_an_empty_side_says_what_to_do(make_project, fill_raw, side, says):
         predict_side(project, Answering(project, [1.0, 0.0]), side)
 
 
+def with_accuracy(valid, form=0):
+    """Return an evaluation.json of which one figure is as given; the newest form lacks what it should hold."""
+    return (
+        f'{{"form": {form}, "valid": {{{valid}}}, "test": {{}}, "labels": {{}}, "fingerprint": "", "test_opened": 0}}'
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -314,7 +339,12 @@ def test_an_empty_side_says_what_to_do(make_project, fill_raw, side, says):
         ("[]", "is none that 05 wrote"),
         ("{}", "is none that 05 wrote"),
         ('{"valid": 1, "test": {}, "labels": {}, "fingerprint": "", "test_opened": 0}', "is none that 05 wrote"),
-        ('{"valid": {}, "test": {}, "labels": {}, "fingerprint": "", "test_opened": 0}', "is none that 05 wrote"),
+        (with_accuracy(""), "is none that 05 wrote"),
+        (with_accuracy('"accuracy": 0.5'), "is none that 05 wrote"),
+        (with_accuracy('"accuracy": {"value": "0.5", "low": 0, "high": 1, "n": 2}'), "is none that 05 wrote"),
+        (with_accuracy('"accuracy": {"value": 0.5, "n": 2}'), "is none that 05 wrote"),
+        (with_accuracy('"accuracy": {"value": NaN, "low": 0, "high": 1, "n": 2}'), "is none that 05 wrote"),
+        (with_accuracy('"accuracy": {"value": 0.5, "low": 0, "high": 1, "n": 2}', form=FORM), "is none that 05 wrote"),
     ],
 )
 def test_a_broken_evaluation_is_named(make_project, text, says):

@@ -152,5 +152,5 @@ def test_the_diagram_draws_with_and_without_a_temperature(temperature):
     right = {"value": 0.5, "low": 0.1, "high": 0.9, "n": 2}
     bins = [{"from": 0.5, "to": 0.6, "sure": 0.55, "right": right}]
     stored = {"before": bins, "after": bins if temperature else []}
-    diagram = reliability_diagram({"temperature": {"value": temperature}, "reliability": stored})
-    assert diagram.size == (810, 360)
+    fitted = {"value": temperature, "low": None, "high": None}
+    assert reliability_diagram({"temperature": fitted, "reliability": stored}).size == (810, 396)

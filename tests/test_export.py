@@ -162,7 +162,7 @@ def test_a_stale_evaluation_is_refused(project, _learner):
 def test_no_or_a_broken_evaluation_is_refused(project, _learner):
     """Without a readable evaluation.json the message says what to run."""
     (project.models / "evaluation.json").write_text("{")
-    with pytest.raises(FieldguideError, match=r"not readable JSON.*Run 04 and 05"):
+    with pytest.raises(FieldguideError, match=r"evaluation\.json is broken .*run 05 again"):
         export_classifier(project, _learner)
     (project.models / "evaluation.json").unlink()
     with pytest.raises(FieldguideError, match=r"There is no .*Run 04 and 05"):

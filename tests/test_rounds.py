@@ -17,6 +17,7 @@ from utils.rounds import (
     round_numbers,
     round_path,
     round_sentence,
+    rounds_opened,
     save_round,
 )
 
@@ -51,6 +52,10 @@ def cats(count, side="valid"):
     return {f"{n:016}": ("cat", f"{n:016}", side) for n in range(count)}
 
 
+# Twenty cats, ten of which are copies of one picture.
+TEN_COPIES = {f"{n:016}": ("cat", "copies" if n < 10 else str(n), "valid") for n in range(20)}
+
+
 def answers(ids, right):
     """Return {id: predicted} in which the pictures at the positions `right` are called cats."""
     return {id: "cat" if n in right else "dog" for n, id in enumerate(ids)}
@@ -79,6 +84,25 @@ def test_the_same_predictions_are_no_new_round(make_project):
     save_round(project, table, again=False)
     write_whole(project.models / "rounds" / "001 (copy)" / "predictions.csv", "mine")
     assert round_numbers(project) == [1, 2]
+
+
+def test_a_side_that_opens_or_shuts_makes_no_new_round(make_project):
+    """The same valid predictions with those of the test side behind them are one round, which keeps the test side."""
+    project = make_project()
+    valid, test = predictions({"a": "cat"}), predictions({"b": "cat"}, side="test")
+    for tables in ([valid], [valid, test], [valid]):
+        save_round(project, pd.concat(tables), again=False)
+    assert round_numbers(project) == [1] and len(read_predictions(project, side="test")) == 1
+
+
+def test_rounds_with_an_open_test_side_are_counted(make_project):
+    """By their predictions, also where hands broke a table; a label called test opens nothing."""
+    project = make_project()
+    assert rounds_opened(project) == 0
+    save_round(project, predictions({"a": "dog"}, side="test"), again=False)
+    save_round(project, predictions({"test": "cat"}).assign(label="test"), again=False)
+    write_whole(round_path(project, 3), b"id,side\nb,test,\xff\n")
+    assert rounds_opened(project) == 2
 
 
 @pytest.mark.parametrize(
@@ -187,13 +211,13 @@ def test_rounds_are_compared_under_the_labels_of_today(filled):
 
 def test_near_copies_count_once(filled):
     """Ten copies of one picture, gained together, are one picture's evidence."""
-    pictures = {f"{n:016}": ("cat", "copies" if n < 10 else str(n), "valid") for n in range(20)}
-    project = filled(pictures)
+    project = filled(TEN_COPIES)
     ids = list(project.pictures())
     save_round(project, predictions(answers(ids, range(10, 20))), again=False)
     save_round(project, predictions(answers(ids, range(20))), again=False)
     found = compare_rounds(project)
     assert (found.n, found.gained, found.lost, found.p) == (20, 1, 0, 1.0)
+    assert found.after["low"] < 0.6  # 20 of 20, but worth 400 / (100 + 10) = 3.6 pictures
     assert found.difference["value"] == 0.5 and "not enough pictures to tell" in found.sentence
     save_round(project, predictions(answers(ids, range(10, 17))), again=False)
     save_round(project, predictions(answers(ids, range(18))), again=False)
@@ -203,8 +227,7 @@ def test_near_copies_count_once(filled):
 
 def test_groups_and_pictures_that_disagree_claim_nothing(filled):
     """One large group gained and six pictures lost: more pictures are right, more groups wrong; neither is claimed."""
-    pictures = {f"{n:016}": ("cat", "copies" if n < 10 else str(n), "valid") for n in range(20)}
-    project = filled(pictures)
+    project = filled(TEN_COPIES)
     ids = list(project.pictures())
     save_round(project, predictions(answers(ids, range(10, 20))), again=False)
     save_round(project, predictions(answers(ids, [*range(10), 18, 19])), again=False)

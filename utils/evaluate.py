@@ -7,7 +7,7 @@ figure has a 95 % interval and the number of pictures behind it (`scores`); the 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,9 @@ from sklearn.metrics import confusion_matrix
 
 from utils.files import FieldguideError, file_hash, write_whole
 from utils.project import Project
+from utils.rounds import FORM, rounds_opened, save_round
+from utils.rounds import read_evaluation as read_evaluation
 from utils.rounds import read_predictions as read_predictions
-from utils.rounds import save_round
 from utils.scores import (
     LEAST,
     Figure,
@@ -30,8 +31,6 @@ from utils.scores import (
     wilson,
 )
 from utils.shortcuts import find_shortcuts
-
-FORM = 2  # of evaluation.json; a round judged in an older form is judged again
 
 
 def predict_side(project: Project, learn, side: str) -> pd.DataFrame:
@@ -98,9 +97,9 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
     -------
     dict
         ``valid``, ``test`` (empty while it is shut): figures of `scorecard`; ``labels``, ``test_labels``: those of
-        each label; ``confusion``: label → predicted → count, of valid; ``temperature``: fitted on valid;
-        ``reliability``: before and after scaling, a row a bin; ``shortcuts``; ``test_opened``; ``fingerprint`` and
-        ``model`` say what was judged.
+        each label; ``confusion``: label → predicted → count, of valid; ``confused``: `confused_pairs` of valid;
+        ``temperature``: fitted on valid; ``reliability``: before and after scaling, a row a bin; ``shortcuts``;
+        ``test_opened``; ``fingerprint`` and ``model`` say what was judged.
 
     Raises
     ------
@@ -123,13 +122,10 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
         return earlier
     valid = predict_side(project, learn, "valid")
     test = predict_side(project, learn, "test") if open_test or was_open else valid[:0]
-    evaluation = {
-        **judged(project, valid, test),
-        "shortcuts": find_shortcuts(project),
-        "test_opened": earlier.get("test_opened", 0) + (open_test and not was_open),
-        **now,
-    }
+    evaluation = {**judged(project, valid, test), "shortcuts": find_shortcuts(project), **now}
     save_round(project, pd.concat([valid, test]), again=stands)
+    counted = earlier.get("test_opened", 0) + (open_test and not was_open)
+    evaluation["test_opened"] = max(counted, rounds_opened(project))  # evaluation.json may have been deleted
     write_whole(
         project.models / "evaluation.json", json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
     )
@@ -163,10 +159,11 @@ def judged(project: Project, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
         if len(test)
         else {},
         "confusion": {label: dict(zip(vocab, row, strict=True)) for label, row in zip(vocab, counts, strict=True)},
+        "confused": confused_pairs(valid, groups=groups),
         "temperature": temperature,
         "reliability": {
-            "before": reliability(labels, probs),
-            "after": [] if scaled is None else reliability(labels, scaled),
+            "before": reliability(labels, probs, groups=groups),
+            "after": [] if scaled is None else reliability(labels, scaled, groups=groups),
         },
     }
 
@@ -176,25 +173,6 @@ def coded(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     vocab = list(predictions.columns[4:])  # behind id, side, label and predicted
     labels = np.array([vocab.index(label) for label in predictions.label], dtype=int)
     return labels, predictions[vocab].to_numpy(dtype=float)
-
-
-def read_evaluation(project: Project) -> dict | None:
-    """Return evaluation.json, or None where there is none; one of an older form has fewer figures."""
-    path = project.models / "evaluation.json"
-    if not path.exists():
-        return None
-    try:
-        evaluation = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FieldguideError(f"{path} is broken ({error}). Delete it and run 05 again.") from error
-    whole = isinstance(evaluation, dict) and all(isinstance(evaluation.get(key), kind) for key, kind in KINDS.items())
-    if not whole or "accuracy" not in evaluation["valid"]:
-        raise FieldguideError(f"{path} is none that 05 wrote. Delete it and run 05 again.")
-    return evaluation
-
-
-# What other stages read of it, whichever form it has.
-KINDS = {"valid": dict, "test": dict, "labels": dict, "fingerprint": str, "test_opened": int}
 
 
 def score_table(figures: Mapping[str, Mapping]) -> pd.DataFrame:
@@ -228,25 +206,29 @@ def with_interval(entry: Figure) -> str:
     return f"{entry['value']:.2f} ({entry['low']:.2f} to {entry['high']:.2f})"
 
 
-def confused_pairs(confusion: Mapping[str, Mapping[str, int]], *, count: int = 10) -> pd.DataFrame:
+def confused_pairs(predictions: pd.DataFrame, *, groups: Sequence) -> list[dict]:
     """
-    Return which labels are taken for which, most often first: the share is of the label's pictures.
+    Return which labels are taken for which, most often first: label, predicted, share of the label's pictures.
 
     Parameters
     ----------
-    confusion : mapping of label to predicted label to count
-        As evaluation.json holds it.
+    groups : sequence of N
+        Near-copies share a group, as in `scorecard`.
     """
-    rows = [
-        {"label": label, "predicted": predicted, "pictures": n, "of": sum(row.values())}
-        for label, row in confusion.items()
-        for predicted, n in row.items()
-        if n and predicted != label
-    ]
-    for row in rows:
-        row["share"] = with_interval(wilson(row["pictures"], row["of"]))
-    table = pd.DataFrame(rows, columns=["label", "predicted", "pictures", "of", "share"])
-    return table.sort_values("pictures", ascending=False, kind="stable").head(count).reset_index(drop=True)
+    groups, rows = np.asarray(groups), []
+    wrong = predictions[predictions.label != predictions.predicted]
+    pairs = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")
+    for (label, predicted), hits in pairs.items():
+        own = (predictions.label == label).to_numpy()
+        share = wilson(int(hits), int(own.sum()), groups=groups[own])
+        rows.append({"label": label, "predicted": predicted, "pictures": int(hits), "share": share})
+    return rows
+
+
+def pair_table(pairs: Sequence[Mapping], *, count: int = 10) -> pd.DataFrame:
+    """Return the first of `confused_pairs` as a table of texts."""
+    rows = [{**pair, "of": pair["share"]["n"], "share": with_interval(pair["share"])} for pair in pairs[:count]]
+    return pd.DataFrame(rows, columns=["label", "predicted", "pictures", "of", "share"])
 
 
 def worst_predictions(predictions: pd.DataFrame, *, count: int = 10) -> pd.DataFrame:

@@ -139,11 +139,12 @@ def reliability_diagram(evaluation: Mapping) -> Image.Image:
     evaluation : mapping
         As evaluation.json holds it.
     """
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    temperature = evaluation["temperature"]["value"]
+    figure = Figure(figsize=(9, 4.4), layout="constrained")
+    value, low, high = (evaluation["temperature"][key] for key in ("value", "low", "high"))
+    span = "" if low is None else f", {low:.2f} to {high:.2f}"
     titles = {
         "before": "before scaling",
-        "after": "no scaling" if temperature is None else f"after scaling (temperature {temperature:.2f})",
+        "after": "no scaling" if value is None else f"after scaling (temperature {value:.2f}{span})",
     }
     for axes, (name, title) in zip(figure.subplots(1, 2, sharey=True), titles.items(), strict=True):
         bins = evaluation["reliability"][name]
@@ -153,12 +154,14 @@ def reliability_diagram(evaluation: Mapping) -> Image.Image:
         axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="as sure as right")
         if bins:
             axes.errorbar(sure, right, yerr=np.clip(spans, 0, 1), fmt="o", color="#0072b2", capsize=3)
-        for b, x, y in zip(bins, sure, right, strict=True):
-            axes.annotate(f"n = {b['right']['n']}", (x, y), textcoords="offset points", xytext=(5, -11), fontsize=8)
-        axes.set(title=title, xlabel="how sure the model was", xlim=(0, 1.04), ylim=(-0.04, 1.04))
+        for b in bins:  # below the points, in the middle of the bin: points may stand close together
+            place = (b["from"] + b["to"]) / 2, -0.12
+            axes.annotate(f"{b['right']['n']:,}", place, ha="center", fontsize=8)
+        axes.set(title=title, xlabel="how sure the model was (just above: how many pictures)", xlim=(0, 1.04))
+        axes.set(ylim=(-0.15, 1.04), yticks=np.linspace(0, 1, 6))
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("how often it was right")
-    figure.axes[0].legend(loc="upper left")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     return Image.open(buffer)

@@ -35,6 +35,7 @@ from fasttransform import Pipeline
 from utils.files import FieldguideError, file_hash, make_folder, write_whole, writing
 from utils.inference import Prediction, load_classifier
 from utils.project import Project
+from utils.rounds import read_evaluation
 from utils.vetting import ModelError, vet
 
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
@@ -112,33 +113,26 @@ def export_classifier(project: Project, learn, *, evaluation: Mapping | None = N
     return Export(model, card_file, backup, card, len(held_out))
 
 
-def read_evaluation(project: Project) -> dict:
-    """Return what evaluation.json holds, or say which notebook writes it."""
-    return _read_json(project.models / "evaluation.json", "Run 04 and 05 first.")
-
-
 def read_card(path: str | Path) -> dict:
     """Return what a model's card.json holds; `path` is the file, or the folder or the model it lies beside."""
     path = Path(path)
     card = path / "card.json" if path.is_dir() else path.with_name("card.json")
-    return _read_json(card, "Run 07 first: it writes the card together with the model.")
-
-
-def _read_json(path: Path, advice: str) -> dict:
-    """Return the JSON object in a file."""
+    advice = "Run 07 first: it writes the card together with the model."
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = json.loads(card.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FieldguideError(f"There is no {path}. {advice}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise FieldguideError(f"{path} is not readable JSON ({error}). Remove it. {advice}") from None
+        raise FieldguideError(f"There is no {card}. {advice}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FieldguideError(f"{card} is not readable JSON ({error}). Remove it. {advice}") from None
     if not isinstance(facts, dict):
-        raise FieldguideError(f"{path} holds {type(facts).__name__}, not the facts expected. Remove it. {advice}")
+        raise FieldguideError(f"{card} holds {type(facts).__name__}, not the facts expected. Remove it. {advice}")
     return facts
 
 
-def _current(project: Project, evaluation: Mapping) -> Mapping:
+def _current(project: Project, evaluation: Mapping | None) -> Mapping:
     """Return the evaluation if it is of the labels, sides and settings of now, and of the model that is there now."""
+    if evaluation is None:
+        raise FieldguideError(f"There is no {project.models / 'evaluation.json'}. Run 04 and 05 first.")
     if evaluation.get("fingerprint") != project.fingerprint():
         raise FieldguideError(
             "Labels, sides or settings changed since the last training, so its figures are not of this model. "

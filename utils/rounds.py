@@ -1,10 +1,12 @@
 """
-Rounds: the predictions of each training that was judged, and whether one is better than another.
+Rounds: what each training that was judged said, and whether one is better than another.
 
-Reads and writes models/<name>/rounds/<NNN>/predictions.csv, for stages 05 and 07. Two rounds are compared picture by
-picture under today's labels: what cleaning put right counts for both, and pictures no longer there drop out.
+Reads and writes models/<name>/rounds/<NNN>/predictions.csv and reads evaluation.json, for stages 05 and 07. Two rounds
+are compared picture by picture under today's labels: what cleaning put right counts for both, and pictures no longer
+there drop out.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +19,56 @@ from utils.files import FieldguideError, csv_text, write_whole
 from utils.project import SIDES, Project
 from utils.scores import LEVEL, Figure, bootstrap, interval, wilson
 
+FORM = 3  # of evaluation.json; a round judged in an older form is judged again
+# What other stages read of it, whichever form it has, and what this form adds.
+KINDS = {"valid": dict, "test": dict, "labels": dict, "fingerprint": str, "test_opened": int}
+ADDED = {
+    **dict.fromkeys(("test_labels", "confusion", "temperature", "reliability", "shortcuts"), dict),
+    **{"confused": list, "model": str},
+}
 WORDS = ("id", "side", "label", "predicted")  # columns of predictions.csv before those of the labels
 POWER = 0.8  # the chance to see a difference that is there, which "about 120 would do" promises
 HARDLY = 100_000  # pictures; who needs more than these has no difference worth proving
+
+
+def read_evaluation(project: Project) -> dict | None:
+    """
+    Return evaluation.json, or None where there is none; one of an older form has fewer figures.
+
+    Raises
+    ------
+    FieldguideError
+        If the file is no longer what 05 wrote.
+    """
+    path = project.models / "evaluation.json"
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FieldguideError(f"{path} is broken ({error}). Delete it and run 05 again.") from error
+    if not _is_evaluation(evaluation):
+        raise FieldguideError(f"{path} is none that 05 wrote. Delete it and run 05 again.")
+    return evaluation
+
+
+def _is_evaluation(facts) -> bool:
+    """Return whether facts out of a file have what is read of an evaluation."""
+    if not isinstance(facts, dict):
+        return False
+    kinds = KINDS | (ADDED if facts.get("form") == FORM else {})
+    if not all(isinstance(facts.get(key), kind) for key, kind in kinds.items()):
+        return False
+    figures = [*facts["valid"].values(), *facts["test"].values()]
+    return "accuracy" in facts["valid"] and all(map(_is_figure, figures))
+
+
+def _is_figure(entry) -> bool:
+    """Return whether something is a figure as `scores.figure` makes it: numbers or None, and n."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("n"), int):
+        return False
+    ends = [entry.get(key, "missing") for key in ("value", "low", "high")]
+    return all(end is None or (isinstance(end, int | float) and math.isfinite(end)) for end in ends)
 
 
 def round_numbers(project: Project) -> list[int]:
@@ -35,13 +84,19 @@ def round_path(project: Project, number: int) -> Path:
 
 def save_round(project: Project, predictions: pd.DataFrame, *, again: bool) -> None:
     """Write rounds/<NNN>/predictions.csv: the next number, or the last one where the same round is judged again."""
-    numbers = round_numbers(project)
-    last = numbers[-1] if numbers else 0
-    text = csv_text(list(predictions.columns), predictions.to_dict("records"), header=True)
-    before = round_path(project, last)
-    if before.exists() and before.read_bytes() == text.encode("utf-8"):
-        return  # a run killed before evaluation.json was written
-    write_whole(round_path(project, last if again and last else last + 1), text)
+    last = max(round_numbers(project), default=0)
+    text = csv_text(list(predictions.columns), predictions.to_dict("records"), header=True).encode("utf-8")
+    before = round_path(project, last).read_bytes() if last else b""
+    if before.startswith(text):
+        return  # a run killed before evaluation.json was written, or that file lost since
+    same = before and (again or text.startswith(before))  # the test side was opened, and stands behind valid
+    write_whole(round_path(project, last if same else last + 1), text)
+
+
+def rounds_opened(project: Project) -> int:
+    """Return how many rounds hold predictions of the test side; a file that hands broke counts by what is left."""
+    tables = (round_path(project, number).read_bytes() for number in round_numbers(project))
+    return sum(any(line.split(b",")[1:2] == [b"test"] for line in table.splitlines()) for table in tables)
 
 
 def read_predictions(project: Project, *, side: str = "valid", number: int | None = None) -> pd.DataFrame:
@@ -178,7 +233,9 @@ def compare_rounds(project: Project, earlier: int | None = None, later: int | No
 def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed: int) -> dict:
     """Return the figures of a `Comparison` from who was right, 0 or 1, each (N,)."""
     n, change = len(before), after - before
-    figures = {"before": wilson(int(before.sum()), n), "after": wilson(int(after.sum()), n)}
+    figures = {
+        name: wilson(int(right.sum()), n, groups=groups) for name, right in (("before", before), ("after", after))
+    }
     if not n:
         return figures | {"difference": wilson(0, 0), "gained": 0, "lost": 0, "p": 1.0, "needed": None}
     _, codes = np.unique(groups, return_inverse=True)

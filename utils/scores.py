@@ -1,16 +1,17 @@
 """
 Figures of a classifier, each with its 95 % interval and the number of pictures behind it.
 
-Works on labels and probabilities alone, for stage 05. Proportions have Wilson's interval; the others are drawn again
-1,000 times by group of near-copies (Efron's bootstrap), with a few matrix products in place of 1,000 calls of
-scikit-learn, whose figures they are. A figure that cannot be had is None and says why.
+Works on labels and probabilities alone, for stage 05. Proportions have Wilson's interval, for as many pictures as their
+near-copies are worth; the others are drawn again 1,000 times by group of near-copies (Efron's bootstrap), with a few
+matrix products in place of 1,000 calls of scikit-learn, whose figures they are. A figure that cannot be had is None and
+says why.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import binomtest
+from scipy.stats import norm, skew, t
 from sklearn.metrics import confusion_matrix
 
 RESAMPLES = 1000  # of the bootstrap; the interval's ends then move by about a tenth of its width
@@ -20,6 +21,8 @@ FOLDS = 5  # of the valid side, so that no picture is scaled by a temperature th
 COOLEST, HOTTEST = 0.05, 20.0  # between them a temperature is looked for
 LEAST = 1e-15  # a probability of 0 has no logarithm
 AT_ONCE = 2_000_000  # numbers in a matrix of the bootstrap: 16 MB
+
+NO_SPREAD = "one picture, or one group of near-copies, has no spread"
 
 Figure = dict[str, float | int | str | None]
 
@@ -42,7 +45,7 @@ def scorecard(
     probs : float array (N, K)
         Probabilities; a row sums to 1.
     groups : sequence of N, optional
-        Near-copies share a group and are drawn together in the bootstrap: they are no independent evidence.
+        Near-copies share a group: they are no independent evidence, so the bootstrap draws them together.
     scaled : float array (N, K), optional
         The probabilities after temperature scaling, for ``calibration_error_scaled``.
 
@@ -73,7 +76,7 @@ def scorecard(
             f"{len(labels)} labels and probabilities of shape {probs.shape}: expected (N,) and (N, K), N > 0"
         )
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    figures = {"accuracy": wilson(int((probs.argmax(1) == labels).sum()), len(labels))}
+    figures = {"accuracy": wilson(int((probs.argmax(1) == labels).sum()), len(labels), groups=groups)}
     calibration = {"calibration_error": probs} | ({} if scaled is None else {"calibration_error_scaled": scaled})
     measures = {
         **_confusion_measures(labels, probs),
@@ -224,22 +227,35 @@ def interval(
     top : float, optional
         The best or worst it can be, as 0 is; None where it has no upper end.
     mirrored : bool
-        The basic interval (2 value − draw) in place of the percentile one, widened so that it holds the value.
+        The basic interval (2 value − draw), widened so that it holds the value.
     """
     if not np.isfinite(value):
         return figure(None, None, None, n, why=why)
-    draws = draws[np.isfinite(draws)]
+    draws = draws[np.isfinite(draws)].round(12)  # what differs in the last digits only is the same
     G = len(np.unique(np.asarray(groups)))
     if G < 2 or len(draws) == 0:
-        return figure(value, None, None, n, why="one picture, or one group of near-copies, has no spread")
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return figure(value, None, None, n, why=NO_SPREAD)
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2] if mirrored else _levels(draws, G))
     if mirrored:
         low, high = max(0, min(value, 2 * value - high)), min(top or np.inf, max(value, 2 * value - low))
     elif low == high == top:
-        low = wilson(G, G)["low"]
+        low = wilson(len(groups), len(groups), groups=groups)["low"]
     elif low == high == 0:
-        high = wilson(0, G)["high"]
-    return figure(value, low, high, n)
+        high = wilson(0, len(groups), groups=groups)["high"]
+    return figure(value, min(low, value), max(high, value), n)
+
+
+def _levels(draws: np.ndarray, G: int) -> np.ndarray:
+    """
+    Return at which shares of the resamples of G groups the interval ends.
+
+    The plain 2.5 and 97.5 % hold the truth too seldom where groups are few or a figure leans to one side. So the ends
+    are accelerated (Efron 1987), by a sixth of the draws' skewness, as is right for a mean, and spread by Student's
+    quantile (Hesterberg 2015).
+    """
+    lean = skew(draws) / 6 if np.ptp(draws) > 0 else 0
+    ends = lean + np.array([-1, 1]) * t.ppf((1 + LEVEL) / 2, G - 1) * np.sqrt(G / (G - 1))
+    return norm.cdf(lean + ends / np.maximum(1 - lean * ends, 1e-9))
 
 
 def figure(value: float | None, low: float | None, high: float | None, n: int, *, why: str = "") -> Figure:
@@ -251,12 +267,22 @@ def figure(value: float | None, low: float | None, high: float | None, n: int, *
     return entry | {"n": int(n)} | ({"why": why} if why else {})
 
 
-def wilson(hits: int, n: int, *, why: str = "there is no picture to count") -> Figure:
-    """Return the share hits / n with its 95 % Wilson interval (Wilson 1927); n = 0 leaves everything open."""
+def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "there is no picture to count") -> Figure:
+    """
+    Return the share hits / n with its 95 % Wilson interval (Wilson 1927); n = 0 leaves everything open.
+
+    Parameters
+    ----------
+    groups : sequence of n, optional
+        Near-copies share a group. They are right or wrong together, so n²/Σm² pictures, m in a group, are as much
+        evidence as the n (Kish 1965): the interval is that of so many. scipy knows it for whole numbers only.
+    """
     if n == 0:
         return figure(None, 0, 1, 0, why=why)
-    ends = binomtest(hits, n).proportion_ci(LEVEL, method="wilson")
-    return figure(hits / n, ends.low, ends.high, n)
+    counts = np.ones(n) if groups is None else np.unique(np.asarray(groups), return_counts=True)[1]
+    share, room = hits / n, norm.ppf((1 + LEVEL) / 2) ** 2 * (counts**2).sum() / n**2
+    half = np.sqrt(room * (share * (1 - share) + room / 4))
+    return figure(share, max(0.0, (share + room / 2 - half) / (1 + room)), (share + room / 2 + half) / (1 + room), n)
 
 
 def label_scores(
@@ -286,8 +312,8 @@ def label_scores(
         concerned = groups[(true == k) | (guess == k)]
         missing = f"no picture of {label!r} stands on this side"
         scores[label] = {
-            "precision": wilson(right, called, why=f"no picture was called {label!r}"),
-            "recall": wilson(right, n, why=missing),
+            "precision": wilson(right, called, groups=groups[guess == k], why=f"no picture was called {label!r}"),
+            "recall": wilson(right, n, groups=groups[true == k], why=missing),
             "f1": interval(values[k], draws[:, k], n=n, groups=concerned, why=missing),
             "n": n,
         }
@@ -337,9 +363,13 @@ def temperature_figure(labels: Sequence[int], probs: np.ndarray, *, groups: Sequ
         return figure(None, None, None, len(labels), why="every picture is right, so nothing says how sure is too sure")
     steps = np.linspace(np.log(COOLEST), np.log(HOTTEST), 241)  # of 2.5 %; a parabola finds the lowest place between
     table = np.stack([_losses(labels, probs, np.exp(t)) for t in steps], axis=1)  # (N, 241)
-    measure = {"temperature": lambda w: np.exp(_lowest(steps, w @ table))[:, None]}
-    draws = bootstrap(measure, groups, seed=seed)["temperature"][1][:, 0]
-    return interval(value, draws, n=len(labels), groups=groups, top=None)
+    if len(np.unique(np.asarray(groups))) < 2:
+        return figure(value, None, None, len(labels), why=NO_SPREAD)
+    measure = {"": lambda w: np.exp(_lowest(steps, w @ table))[:, None]}
+    draws = bootstrap(measure, groups, seed=seed)[""][1][:, 0]
+    # In small sets the temperature comes out too low, in resamples lower still: mirrored, as ratios, that is undone.
+    low, high = value**2 / np.quantile(draws, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
+    return figure(value, min(low, value), max(high, value), len(labels))
 
 
 def _lowest(steps: np.ndarray, heights: np.ndarray) -> np.ndarray:
@@ -373,13 +403,15 @@ def cross_fitted(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, 
     return result
 
 
-def reliability(labels: Sequence[int], probs: np.ndarray) -> list[dict]:
+def reliability(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence | None = None) -> list[dict]:
     """Return for each bin that holds pictures its ends, how sure the model was in the mean, and how often right."""
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
+    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     sure, right = probs.max(1), probs.argmax(1) == labels
-    bins = bin_of(sure)
-    return [
-        {"from": b / BINS, "to": (b + 1) / BINS, "sure": round(float(sure[bins == b].mean()), 6)}
-        | {"right": wilson(int(right[bins == b].sum()), int((bins == b).sum()))}
-        for b in np.unique(bins).tolist()
-    ]
+    bins, rows = bin_of(sure), []
+    for b in np.unique(bins).tolist():
+        here = bins == b
+        share = wilson(int(right[here].sum()), int(here.sum()), groups=groups[here])
+        mean = round(float(sure[here].mean()), 6)
+        rows.append({"from": b / BINS, "to": (b + 1) / BINS, "sure": mean, "right": share})
+    return rows
