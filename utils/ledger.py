@@ -1,41 +1,70 @@
 """
-Stage 06: what a person decided about pictures, carried out by moving files, and taken back when asked.
+Stage 06: the decisions of a person about pictures, carried out by moving files, and taken back when asked.
 
-Reads and writes review.csv (flags set and not yet applied) and corrections.csv (what was applied), and moves files
-between images/<label>/ and trash/<label>/ by rename; raw/ is never touched. The idea is a write-ahead log: what is
-about to move is written down and synced (pending.json), then the files move, then the rows, then the record goes.
-Whatever moment a run is killed at, the next call reads the record and either finishes each move or leaves it undone.
+Reads review.csv (flags set and not yet applied), writes corrections.csv (what was applied), and moves files between
+images/<label>/ and trash/<label>/ by rename; raw/ is never touched. The idea is a write-ahead log: what is about to
+move is written down and synced (pending.json), then the files move, then the rows, then the record goes. Whatever
+moment a run is killed at, the next call reads the record and either finishes each move or leaves it undone.
 """
 
-import csv
 import json
 import os
-import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import count
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 
 from utils.files import (
-    LINE_BREAKS,
     FieldguideError,
     append_rows,
     check_ended,
+    csv_text,
     explained,
     locked,
     make_folder,
+    mend_log,
     read_rows,
-    write_table,
     write_whole,
 )
 from utils.project import Project, unsafe_name
+from utils.review import (
+    DELETE,
+    KEEP,
+    REVIEW_COLUMNS,
+    change_flags,
+    id_in,
+    is_id,
+    labels_of,
+    now,
+    read_choices,
+    read_flags,
+    read_review,
+    save_choices,
+    save_flag,
+    save_flags,
+)
 
-KEEP, DELETE = "Keep", "Delete"  # choices in review.csv, where a label may stand too
+__all__ = [  # the flags' names too: who keeps a ledger finds all of stage 06's book-keeping here
+    "CORRECTION_COLUMNS",
+    "DELETE",
+    "DELETED",
+    "KEEP",
+    "RESTORED",
+    "Ledger",
+    "Outcome",
+    "read_choices",
+    "read_review",
+    "save_choices",
+    "save_flag",
+    "save_flags",
+]
+
 DELETED, RESTORED = "<Delete>", "<Restore>"  # in the column "new" of corrections.csv, where a label may stand too
 UNDONE = "<Undo>"  # in the column "predicted": this row takes an earlier one back. No label can hold "<"
-REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
+
+Flags = Mapping[str, dict[str, str]]  # rows of review.csv by id
 
 
 @dataclass(frozen=True)
@@ -47,336 +76,6 @@ class Outcome:
     new: str
     done: bool
     reason: str = ""  # why it was not done, or what else there is to know
-
-
-# --- flags -----------------------------------------------------------------------------------------------------
-
-
-def read_review(project: Project) -> dict[str, str]:
-    """Return the flags not yet applied, id → "Keep", "Delete" or a label; the last row of an id counts."""
-    return {id: row["choice"] for id, row in _flags(project).items()}
-
-
-def save_flag(project: Project, id: str, choice: str | None) -> None:
-    """
-    Store the flag of one picture on disk, at once; None takes it back ("not looked at").
-
-    A picture's own label is stored as "Keep".
-
-    Raises
-    ------
-    FieldguideError
-        If there is no such picture in the training set, or `choice` is not "Keep", "Delete" or a label.
-    """
-    if refused := save_flags(project, {id: choice}):
-        raise FieldguideError(refused[id])
-
-
-def save_flags(project: Project, choices: Mapping[str, str | None]) -> dict[str, str]:
-    """Store the flags of several pictures as `save_flag` does, and return those refused, id → reason."""
-    stored, withdrawn, refused = [], set(), {}
-    with locked(project.data):
-        where = _where(project) if len(choices) > 1 else {id: _labels_of(project, id) for id in choices}
-        for id, choice in choices.items():
-            try:
-                if choice is None:
-                    withdrawn.add(id)
-                else:
-                    stored.append(
-                        {"id": id, "choice": _checked(project, id, choice, where.get(id, [])), "time": _now()}
-                    )
-            except FieldguideError as error:
-                refused[id] = str(error)
-        append_rows(project.table("review"), REVIEW_COLUMNS, stored)
-        if withdrawn:
-            check_ended(project.table("review"), REVIEW_COLUMNS)
-            kept = [row for id, row in _flags(project).items() if id not in withdrawn]
-            write_table(project.table("review"), REVIEW_COLUMNS, kept)
-    return refused
-
-
-def read_choices(path: str | Path) -> dict[str, str]:
-    """
-    Read choices a person made elsewhere: a CSV with the columns id and choice, others are ignored.
-
-    An id may be a file name or a path; of an id that comes twice the last choice counts. Commas or semicolons
-    separate, as spreadsheets write either.
-
-    Raises
-    ------
-    FieldguideError
-        If there is no such file, it is not UTF-8, or one of the two columns is missing.
-    """
-    path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FieldguideError(f"Cannot read the choices in {path}: {error}. Save them as CSV in UTF-8.") from error
-    header = lines[0] if lines else ""
-    rows = csv.DictReader(lines, delimiter=";" if ";" in header and "," not in header else ",")
-    if missing := {"id", "choice"} - set(rows.fieldnames or ()):
-        raise FieldguideError(
-            f"{path} begins with {header[:80]!r}: the column {' and '.join(sorted(missing))} is missing. "
-            "Its first line must name the columns id and choice."
-        )
-    return {_id_in(row["id"] or ""): (row["choice"] or "").strip() for row in rows}
-
-
-def save_choices(project: Project, path: str | Path) -> dict[str, str]:
-    """
-    Merge the choices of a CSV (see `read_choices`) into the review, once; return those refused, id → reason.
-
-    A merged file is renamed to its next free number, such as choices.001.csv: read again, it would redo what was
-    undone and beat flags set since. To merge it once more, or what was refused after mending it, name it back.
-
-    Raises
-    ------
-    FieldguideError
-        If the file cannot be read, or not renamed; only in the latter case its choices are in the review.
-    """
-    path = Path(path)
-    refused = save_flags(project, read_choices(path))
-    with locked(project.data), explained(path):
-        numbered = (path.with_name(f"{path.stem}.{number:03}{path.suffix}") for number in count(1))
-        path.rename(next(name for name in numbered if not os.path.lexists(name)))
-    return refused
-
-
-def _id_in(text: str) -> str:
-    """
-    Return the id in a file name or path.
-
-    >>> _id_in("images/cat/0123456789abcdef.jpg")
-    '0123456789abcdef'
-    """
-    return PurePosixPath(text.strip().replace("\\", "/")).name.removesuffix(".jpg")
-
-
-def _labels_of(project: Project, id: str) -> list[str]:
-    """Return the labels one picture lies under; for many pictures see `_where`."""
-    return [label for label in project.labels if _is_name(id) and _picture(project.images, label, id).exists()]
-
-
-def _checked(project: Project, id: str, choice: str, labels: Sequence[str]) -> str:
-    """Return `choice` as review.csv spells it, or raise saying why it cannot be stored."""
-    if not labels:
-        raise FieldguideError(f"{id!r} is not in the training set {project.images}. Was it moved or deleted?")
-    if len(labels) > 1:
-        raise FieldguideError(f"{id!r} lies under {' and '.join(map(repr, labels))}. Remove all but one of the files.")
-    word = choice.strip().strip("<>").capitalize()  # fastai writes <Keep> and <Delete>
-    label = unicodedata.normalize("NFC", choice.strip())
-    if word in (KEEP, DELETE):
-        return word
-    if label not in project.labels:
-        raise FieldguideError(
-            f"{choice!r} is no choice for {id!r}. Choose {KEEP}, {DELETE} or one of {_few(project.labels)}."
-        )
-    return KEEP if label == labels[0] else label
-
-
-def _few(names: Iterable[str], limit: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
-
-
-def _flags(project: Project) -> dict[str, dict[str, str]]:
-    """Return the last row of each id in review.csv."""
-    return {row["id"]: row for row in read_rows(project.table("review"), REVIEW_COLUMNS)}
-
-
-def _now() -> str:
-    """Return the time in UTC to the microsecond: it also tells two rows about one picture apart."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-# --- moves -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Move:
-    """One picture's way: from where `old` says to where `new` says, as a row of corrections.csv does."""
-
-    id: str
-    old: str
-    new: str
-    predicted: str = ""
-    probability: str = ""
-    time: str = ""
-
-    def row(self) -> dict[str, str]:
-        return {column: getattr(self, column) for column in CORRECTION_COLUMNS}
-
-    def places(self, project: Project) -> tuple[Path, Path]:
-        """Return the paths it leads from and to."""
-        source = project.trash if self.new == RESTORED else project.images
-        target = project.trash if self.new == DELETED else project.images
-        label = self.old if self.new in (DELETED, RESTORED) else self.new
-        return _picture(source, self.old, self.id), _picture(target, label, self.id)
-
-    def reversed(self) -> "Move":
-        """Return the way back."""
-        opposite = {DELETED: RESTORED, RESTORED: DELETED}.get(self.new)
-        if opposite:
-            return Move(self.id, self.old, opposite, predicted=UNDONE)
-        return Move(self.id, self.new, self.old, predicted=UNDONE)
-
-    def outcome(self, reason: str = "", *, done: bool = False) -> Outcome:
-        return Outcome(self.id, self.old, self.new, done, reason)
-
-
-def _picture(root: Path, label: str, id: str) -> Path:
-    return root / label / f"{id}.jpg"
-
-
-def _is_name(id: str) -> bool:
-    """Return whether an id is a plain file name that a table holds as it is."""
-    return bool(id) and not id.startswith(".") and not set(id) & set("/\\") and not LINE_BREAKS.search(id)
-
-
-def _obstacle(project: Project, move: Move) -> str:
-    """Return why a move cannot be made now, or "" where it can."""
-    names = [move.old, *([] if move.new in (DELETED, RESTORED) else [move.new])]
-    if not _is_name(move.id) or any(unsafe_name(name) for name in names):
-        return f"{move.id!r}, {' → '.join(names)!r} are no names of a picture and labels; was the table edited?"
-    source, target = move.places(project)
-    if not source.is_file():
-        return f"it is no longer at {source}"
-    if os.path.lexists(target):
-        return f"{target} is taken, and nothing is overwritten: move or delete one of the two files"
-    # What comes back must not become a picture's second label. A flag's picture was looked for in all labels already.
-    back = move.new == RESTORED or (move.predicted == UNDONE and move.new != DELETED)
-    twins = (
-        [label for label in _labels_of(project, move.id) if label != move.old or move.new == RESTORED] if back else []
-    )
-    if twins:
-        return f"it lies under {twins[0]!r} as well: remove one of the two files"
-    return ""
-
-
-def _stamp(path: Path) -> list[int]:
-    """Return what changes when a file is renamed, even back to its old name: its inode and change time."""
-    status = path.stat()
-    return [status.st_ino, status.st_ctime_ns]
-
-
-def _carry_out(project: Project, moves: Sequence[Move], flags: Mapping[str, dict[str, str]]) -> list[Outcome]:
-    """Make the moves, log them and drop the flags that asked for them; the caller holds the lock."""
-    refused = {move: reason for move in moves if (reason := _obstacle(project, move))}
-    time = _now()
-    planned = [replace(move, time=time) for move in moves if move not in refused]
-    outcomes = [move.outcome(reason) for move, reason in refused.items()]
-    if not planned:
-        return outcomes
-    _write_pending(project, planned, [flags[move.id] for move in planned if move.id in flags])
-    done = []
-    for move in planned:
-        try:
-            _rename(*move.places(project))
-        except OSError as error:
-            outcomes.append(move.outcome(str(error)))
-        else:
-            done.append(move)
-            outcomes.append(move.outcome(done=True))
-    for folder in sorted({move.places(project)[1].parent for move in done}):
-        _sync(folder)
-    _conclude(project, done, [flags[move.id] for move in done if move.id in flags])
-    return outcomes
-
-
-def _write_pending(project: Project, moves: Sequence[Move], flags: Sequence[dict[str, str]]) -> None:
-    """Write down, on disk for good, what is about to move and which flags asked for it."""
-    entries = [{**move.row(), "stamp": _stamp(move.places(project)[0])} for move in moves]
-    write_whole(_pending(project), json.dumps({"moves": entries, "flags": list(flags)}, ensure_ascii=False, indent=1))
-    _sync(project.data)
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename `source` to `target`, which must not exist; only this process moves files while it holds the lock."""
-    make_folder(target.parent)
-    if os.path.lexists(target):
-        raise FileExistsError(f"{target} is taken, and nothing is overwritten")
-    with explained(target):
-        source.rename(target)
-
-
-def _conclude(project: Project, moves: Sequence[Move], flags: Sequence[dict[str, str]]) -> None:
-    """Log the moves made, then drop the flags, then the pending record: in this order nothing happens twice."""
-    _log(project, moves)
-    _drop_flags(project, flags)
-    _clear_pending(project)
-
-
-def _log(project: Project, moves: Sequence[Move]) -> None:
-    append_rows(project.table("corrections"), CORRECTION_COLUMNS, [move.row() for move in moves])
-
-
-def _drop_flags(project: Project, rows: Sequence[dict[str, str]]) -> None:
-    """Take these rows out of review.csv; a flag set anew since then has another time and stays."""
-    flags = _flags(project)
-    kept = [row for row in flags.values() if row not in rows]
-    if len(kept) < len(flags):
-        write_table(project.table("review"), REVIEW_COLUMNS, kept)
-
-
-def _clear_pending(project: Project) -> None:
-    _pending(project).unlink(missing_ok=True)
-    _sync(project.data)
-
-
-def _pending(project: Project) -> Path:
-    return project.data / "pending.json"
-
-
-def _sync(folder: Path) -> None:
-    """Wait until the names in `folder` are on disk, where the system can say so (Windows cannot)."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _settle(project: Project) -> list[Outcome]:
-    """
-    Finish or leave undone what a killed run had begun; the caller holds the lock.
-
-    A picture at its target was moved: it is logged, once. One at its source, unchanged, was not: its flag stays.
-    One at its source with another stamp, or somewhere else, was moved by hand since: hands outrank flags.
-    """
-    check_ended(project.table("review"), REVIEW_COLUMNS)  # both are written only after the files have moved
-    check_ended(project.table("corrections"), CORRECTION_COLUMNS)
-    path = _pending(project)
-    if not path.exists():
-        return []
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        stamps = {Move(*(entry[column] for column in ("id", "old", "new", "predicted", "probability", "time"))):
-                  entry["stamp"] for entry in record["moves"]}  # fmt: skip
-        flags = {row["id"]: row for row in record["flags"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise FieldguideError(
-            f"{path}, the record of an interrupted run, cannot be read ({error!r}). Look whether the pictures you "
-            "decided about are where they should be, then delete that file and run this again."
-        ) from error
-    logged = read_rows(project.table("corrections"), CORRECTION_COLUMNS)
-    unlogged, concluded, outcomes = [], [], []
-    for move, stamp in stamps.items():
-        source, target = move.places(project)
-        if move.row() in logged or (target.exists() and not source.exists()):
-            if move.row() not in logged:
-                unlogged.append(move)
-            outcomes.append(move.outcome("begun by an interrupted run, finished now", done=True))
-        elif source.exists() and _stamp(source) == stamp:
-            continue
-        else:
-            outcomes.append(move.outcome("an interrupted run was at it, and it was moved by hand since: left as it is"))
-        concluded.append(move.id)
-    _conclude(project, unlogged, [flags[id] for id in concluded if id in flags])
-    return outcomes
-
-
-# --- the ledger ------------------------------------------------------------------------------------------------
 
 
 class Ledger:
@@ -404,8 +103,8 @@ class Ledger:
         """
         with locked(self.project.data):
             outcomes = _settle(self.project)
-            flags = _flags(self.project)
-            where = _where(self.project)
+            flags = read_flags(self.project)
+            where = labels_of(self.project.images, self.project.labels, flags)
             moves, dropped, kept = [], [], []
             for id, row in sorted(flags.items()):
                 if row["choice"] == KEEP:
@@ -424,13 +123,12 @@ class Ledger:
                     outcomes.append(Outcome(id, labels[0], new, False, unknown))
                 else:
                     moves.append(Move(id, labels[0], new, *_prediction(predictions, id)))
-            _drop_flags(self.project, dropped)
-            append_rows(self.project.table("review"), REVIEW_COLUMNS, kept)
+            change_flags(self.project, gone=dropped, new=kept)
             return outcomes + _carry_out(self.project, moves, flags)
 
     def undo(self, n: int = 1) -> list[Outcome]:
         """
-        Take back the last `n` corrections that still stand, the latest first.
+        Take back the last `n` corrections that still stand, the latest first; all of them if there are fewer.
 
         Corrections form a stack: an undo takes the top off and is itself nothing to undo, so that calling it again
         goes one further back. A restore is a correction like any other. One whose picture a person has moved since
@@ -440,33 +138,32 @@ class Ledger:
             raise FieldguideError(f"undo({n}) takes nothing back. Give the number of corrections, 1 or more.")
         with locked(self.project.data):
             outcomes = _settle(self.project)
-            tries = 0
-            for move in reversed(_standing(read_rows(self.project.table("corrections"), CORRECTION_COLUMNS))):
-                if tries == n:
-                    break
-                back = move.reversed()
-                if back.places(self.project)[0].exists():
-                    outcomes += _carry_out(self.project, [back], {})
-                    tries += 1
-                else:
-                    outcomes.append(back.outcome("it was moved by hand since: passed over"))
+            stack = [Move.of(row) for row in _standing(_corrections(self.project))]
+            while stack and n > 0:
+                moves: dict[str, Move] = {}  # together as long as no picture comes twice: then one waits for the other
+                while stack and n > 0 and stack[-1].id not in moves:
+                    back = stack.pop().reversed()
+                    if back.places(self.project)[0].exists():
+                        moves[back.id] = back
+                        n -= 1
+                    else:
+                        outcomes.append(back.outcome("it was moved by hand since: passed over"))
+                outcomes += _carry_out(self.project, list(moves.values()))
             return outcomes
 
     def restore(self, ids: Iterable[str]) -> list[Outcome]:
         """Bring pictures back from the trash to the label they were in; `ids` may be file names."""
-        ids = [ids] if isinstance(ids, str) else ids
+        ids = dict.fromkeys(map(id_in, [ids] if isinstance(ids, str) else ids))
         with locked(self.project.data):
             outcomes = _settle(self.project)
             labels = sorted(path.name for path in self.project.trash.glob("*") if path.is_dir())
-            moves = []
-            for id in dict.fromkeys(map(_id_in, ids)):
-                found = [label for label in labels if _is_name(id) and _picture(self.project.trash, label, id).exists()]
-                if len(found) == 1:
-                    moves.append(Move(id, found[0], RESTORED))
-                else:
-                    reason = "it lies in the trash of several labels: move the right one by hand" if found else ""
-                    outcomes.append(Outcome(id, "", RESTORED, False, reason or "it is not in the trash"))
-            return outcomes + _carry_out(self.project, moves, {})
+            trashed = labels_of(self.project.trash, labels, ids)
+            twice = "it lies in the trash of several labels: move the right one by hand"
+            for id in ids:
+                if len(found := trashed.get(id, [])) != 1:
+                    outcomes.append(Outcome(id, "", RESTORED, False, twice if found else "it is not in the trash"))
+            moves = [Move(id, found[0], RESTORED) for id, found in trashed.items() if len(found) == 1]
+            return outcomes + _carry_out(self.project, moves)
 
     def table(self):
         """
@@ -477,28 +174,18 @@ class Ledger:
         """
         import pandas as pd  # here, because saving a flag should not wait for it
 
-        rows = read_rows(self.project.table("corrections"), CORRECTION_COLUMNS)
-        standing = {id(row) for row in _standing_rows(rows)}
+        rows, flags = _corrections(self.project), read_flags(self.project)
+        standing = {id(row) for row in _standing(rows)}
         states = [_state(row, id(row) in standing) for row in rows]
-        where = _where(self.project)
-        for row in _flags(self.project).values():
+        where = labels_of(self.project.images, self.project.labels, flags)
+        for key, row in flags.items():
             new = {KEEP: "", DELETE: DELETED}.get(row["choice"], row["choice"])
-            rows.append({**row, "old": "".join(where.get(row["id"], [])[:1]), "new": new})
+            rows.append({**row, "old": "".join(where.get(key, [])[:1]), "new": new})
             states.append("waiting" if new else "kept")
         table = pd.DataFrame(rows, columns=list(CORRECTION_COLUMNS)).fillna("")
         table["time"] = pd.to_datetime(table["time"], errors="coerce", utc=True, format="ISO8601")
         table["probability"] = pd.to_numeric(table["probability"], errors="coerce")
         return table.assign(state=states)
-
-
-def _where(project: Project) -> dict[str, list[str]]:
-    """Return id → the labels it lies under, for the training set as it is now."""
-    where: dict[str, list[str]] = {}
-    for label in project.labels:
-        for path in sorted((project.images / label).glob("*.jpg")):
-            if _is_name(path.stem):
-                where.setdefault(path.stem, []).append(label)
-    return where
 
 
 def _prediction(predictions: Mapping[str, tuple[str, float]] | None, id: str) -> tuple[str, str]:
@@ -509,27 +196,20 @@ def _prediction(predictions: Mapping[str, tuple[str, float]] | None, id: str) ->
     return label, f"{float(probability):.4f}"
 
 
-def _standing_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def _corrections(project: Project) -> list[dict[str, str]]:
+    return read_rows(project.table("corrections"), CORRECTION_COLUMNS)
+
+
+def _standing(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the corrections not taken back, oldest first: each undo takes off the latest one that it reverses."""
-    stack: list[dict[str, str]] = []
-    for row in rows:
+    ways: dict[tuple[str, str, str], list[int]] = defaultdict(list)  # the way back → positions of what stands
+    for position, row in enumerate(rows):
         if row["predicted"] != UNDONE:
-            stack.append(row)
-            continue
-        for position in reversed(range(len(stack))):
-            back = _move(stack[position]).reversed()
-            if (back.id, back.old, back.new) == (row["id"], row["old"], row["new"]):
-                del stack[position]
-                break
-    return stack
-
-
-def _standing(rows: Sequence[dict[str, str]]) -> list[Move]:
-    return [_move(row) for row in _standing_rows(rows)]
-
-
-def _move(row: Mapping[str, str]) -> Move:
-    return Move(**{column: row[column] for column in CORRECTION_COLUMNS})
+            back = Move.of(row).reversed()
+            ways[back.id, back.old, back.new].append(position)
+        elif reversible := ways[row["id"], row["old"], row["new"]]:
+            reversible.pop()
+    return [rows[position] for position in sorted(chain.from_iterable(ways.values()))]
 
 
 def _state(row: Mapping[str, str], stands: bool) -> str:
@@ -538,3 +218,207 @@ def _state(row: Mapping[str, str], stands: bool) -> str:
     if not stands:
         return "undone"
     return "restored" if row["new"] == RESTORED else "applied"
+
+
+# --- moves -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Move:
+    """One picture's way: from where `old` says to where `new` says, as a row of corrections.csv does."""
+
+    id: str
+    old: str
+    new: str
+    predicted: str = ""
+    probability: str = ""
+    time: str = ""
+
+    @classmethod
+    def of(cls, row: Mapping[str, str]) -> "Move":
+        return cls(**{column: row[column] for column in CORRECTION_COLUMNS})
+
+    def row(self) -> dict[str, str]:
+        return {column: getattr(self, column) for column in CORRECTION_COLUMNS}
+
+    def places(self, project: Project) -> tuple[Path, Path]:
+        """Return the paths it leads from and to."""
+        source = project.trash if self.new == RESTORED else project.images
+        target = project.trash if self.new == DELETED else project.images
+        label = self.old if self.new in (DELETED, RESTORED) else self.new
+        return source / self.old / f"{self.id}.jpg", target / label / f"{self.id}.jpg"
+
+    def reversed(self) -> "Move":
+        """Return the way back."""
+        opposite = {DELETED: RESTORED, RESTORED: DELETED}.get(self.new)
+        if opposite:
+            return Move(self.id, self.old, opposite, predicted=UNDONE)
+        return Move(self.id, self.new, self.old, predicted=UNDONE)
+
+    def comes_back(self) -> bool:
+        """Return whether it brings into the training set what was taken out of its place before."""
+        return self.new == RESTORED or (self.predicted == UNDONE and self.new != DELETED)
+
+    def misnamed(self) -> str:
+        """Return why these are no names of a picture and labels, or "" where they are: tables can be edited."""
+        names = [self.old, *([] if self.new in (DELETED, RESTORED) else [self.new])]
+        if is_id(self.id) and not any(map(unsafe_name, names)):
+            return ""
+        return (
+            f"{self.id!r}, {' → '.join(map(repr, names))} are no names of a picture and labels; was the table edited?"
+        )
+
+    def outcome(self, reason: str = "", *, done: bool = False) -> Outcome:
+        return Outcome(self.id, self.old, self.new, done, reason)
+
+
+def _carry_out(project: Project, moves: Iterable[Move], flags: Flags | None = None) -> list[Outcome]:
+    """Make the moves, log them and drop the flags that asked for them; the caller holds the lock."""
+    time, flags = now(), flags or {}
+    moves = [replace(move, time=time) for move in moves]
+    planned = {move: move.places(project) for move in moves}
+    refused = _obstacles(project, planned)
+    outcomes = [move.outcome(reason) for move, reason in refused.items()]
+    planned = {move: places for move, places in planned.items() if move not in refused}
+    if not planned:
+        return outcomes
+    _write_pending(project, planned, [flags[move.id] for move in planned if move.id in flags])
+    done = []
+    for move, (source, target) in planned.items():
+        try:
+            _rename(source, target)
+        except OSError as error:
+            outcomes.append(move.outcome(str(error)))
+        else:
+            done.append(move)
+            outcomes.append(move.outcome(done=True))
+    for folder in sorted({place.parent for move in done for place in planned[move]}):
+        _sync(folder)
+    _conclude(project, done, [flags[move.id] for move in done if move.id in flags])
+    return outcomes
+
+
+def _obstacles(project: Project, planned: Mapping[Move, tuple[Path, Path]]) -> dict[Move, str]:
+    """Return the moves that cannot be made now, each with the reason."""
+    # What comes back must not become a picture's second label. A flag's picture was looked for in all labels already.
+    where = labels_of(project.images, project.labels, [move.id for move in planned if move.comes_back()])
+    reasons = {move: _obstacle(move, *places, where.get(move.id, [])) for move, places in planned.items()}
+    return {move: reason for move, reason in reasons.items() if reason}
+
+
+def _obstacle(move: Move, source: Path, target: Path, labels: Sequence[str]) -> str:
+    """Return why a move cannot be made, or "" where it can; `labels` are those its picture lies under already."""
+    if reason := move.misnamed():
+        return reason
+    if not source.is_file():
+        return f"it is no longer at {source}"
+    if os.path.lexists(target):
+        return f"{target} is taken, and nothing is overwritten: move or delete one of the two files"
+    if twins := [label for label in labels if label != move.old or move.new == RESTORED]:
+        return f"it lies under {twins[0]!r} as well: remove one of the two files"
+    return ""
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename `source` to `target`, which must not exist; only this process moves files while it holds the lock."""
+    make_folder(target.parent)
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target} is taken, and nothing is overwritten")
+    with explained(target):
+        source.rename(target)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the names in `folder` are on disk, where the system can say so (Windows cannot)."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _conclude(project: Project, moves: Iterable[Move], flags: Iterable[dict[str, str]]) -> None:
+    """Log the moves made, then drop the flags, then the pending record: in this order nothing happens twice."""
+    append_rows(project.table("corrections"), CORRECTION_COLUMNS, [move.row() for move in moves])
+    change_flags(project, gone=flags)
+    _pending(project).unlink(missing_ok=True)
+    _sync(project.data)
+
+
+# --- the record of what is about to move ---------------------------------------------------------------------------
+
+
+def _pending(project: Project) -> Path:
+    return project.data / "pending.json"
+
+
+def _write_pending(project: Project, planned: Mapping[Move, tuple[Path, Path]], flags: list[dict[str, str]]) -> None:
+    """Write down, on disk for good, what is about to move and which flags asked for it."""
+    entries = [{**move.row(), "stamp": _stamp(source)} for move, (source, _) in planned.items()]
+    write_whole(_pending(project), json.dumps({"moves": entries, "flags": flags}, ensure_ascii=False))
+    _sync(project.data)
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return what changes when a file is renamed, even back to its old name: its inode and change time."""
+    status = path.stat()
+    return [status.st_ino, status.st_ctime_ns]
+
+
+def _read_pending(project: Project) -> tuple[dict[Move, list[int]], dict[str, dict[str, str]]]:
+    """Return what a killed run was about to move, each with its stamp, and the flags that asked for it, by id."""
+    path = _pending(project)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        stamps = {Move.of(entry): entry["stamp"] for entry in record["moves"]}
+        flags = {row["id"]: {column: row[column] for column in REVIEW_COLUMNS} for row in record["flags"]}
+        for move in stamps:
+            if reason := move.misnamed():
+                raise ValueError(reason)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FieldguideError(
+            f"{path}, the record of an interrupted run, cannot be read ({error!r}). Look whether the pictures you "
+            "decided about are where they should be, then delete that file and run this again."
+        ) from error
+    return stamps, flags
+
+
+def _settle(project: Project) -> list[Outcome]:
+    """
+    Finish or leave undone what a killed run had begun; the caller holds the lock.
+
+    A picture at its target was moved: it is logged, once. One at its source, unchanged, was not: its flag stays.
+    One at its source with another stamp, or somewhere else, was moved by hand since: hands outrank flags.
+    """
+    check_ended(project.table("review"), REVIEW_COLUMNS)  # both are written only after the files have moved
+    if not _pending(project).exists():
+        check_ended(project.table("corrections"), CORRECTION_COLUMNS)
+        return []
+    stamps, flags = _read_pending(project)
+    _mend_corrections(project, stamps)
+    logged = {Move.of(row) for row in _corrections(project)}
+    unlogged, concluded, outcomes = [], [], []
+    for move, stamp in stamps.items():
+        source, target = move.places(project)
+        if move in logged or (target.exists() and not source.exists()):
+            unlogged += [move] * (move not in logged)
+            outcomes.append(move.outcome("begun by an interrupted run, finished now", done=True))
+        elif source.exists() and _stamp(source) == stamp:
+            continue
+        else:
+            outcomes.append(move.outcome("an interrupted run was at it, and it was moved by hand since: left as it is"))
+        concluded.append(move.id)
+    _conclude(project, unlogged, [flags[id] for id in concluded if id in flags])
+    return outcomes
+
+
+def _mend_corrections(project: Project, moves: Iterable[Move]) -> None:
+    """Cut off a row that the kill tore, be it in its last field: the record holds it, and it is written again."""
+    path = project.table("corrections")
+    if path.exists():
+        torn = path.read_bytes().rpartition(b"\n")[2]
+        rows = csv_text(CORRECTION_COLUMNS, [move.row() for move in moves], header=False).encode("utf-8")
+        if torn and any(row.startswith(torn) for row in rows.splitlines()):
+            mend_log(path, CORRECTION_COLUMNS)
+    check_ended(path, CORRECTION_COLUMNS)
