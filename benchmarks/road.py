@@ -68,7 +68,7 @@ def figures(project: Project, run: Run) -> list[str]:
 def suspects(project: Project) -> list[str]:
     """Return the ids in 06's order, from the probabilities that it kept."""
     labels = list(project.labels)
-    rows = read_rows(project.models / "out_of_fold.csv", ("id", "fingerprint", *labels))
+    rows = read_rows(project.models / "out_of_fold.csv", ("id", "fingerprint", "distance", *labels))
     pictures = project.pictures()
     codes = [labels.index(pictures[row["id"]].parent.name) for row in rows]
     order = rank_suspects(codes, [[float(row[label]) for label in labels] for row in rows])

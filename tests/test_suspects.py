@@ -1,44 +1,104 @@
-"""06, ranking: worst first, out of fold, kept while nothing changed."""
+"""06, ranking: worst first, and five lists with reasons."""
+
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
+from sklearn.model_selection import KFold
+from test_folds import split
 
-from utils.project import Project
-from utils.suspects import fold_of, out_of_fold, rank_suspects
+from utils.files import FieldguideError
+from utils.suspects import (
+    COPIES,
+    FEW,
+    RIGHT_UNSURE,
+    UNLIKE,
+    WRONG_SURE,
+    WRONG_UNSURE,
+    find_suspects,
+    judge_pictures,
+    list_suspects,
+    rank_suspects,
+    usual_sureness,
+)
 
 
-def noisy_labels(n=400, k=3, share=0.08, seed=0, hardness=(1.0, 1.0, 1.0)):
-    """Return given labels, probabilities and which labels are wrong; `hardness` blurs a label's pictures."""
+def noisy_labels(n, k, *, share, hard, direction, seed):
+    """
+    Return given labels (N,), probabilities (N, K) and which labels are wrong.
+
+    `hard` spreads how far the labels stand out from 0.4 to 1.6; `direction` is "any", "next" (a wrong picture always
+    stands in the next label), or "one" (only every other label loses pictures).
+    """
     rng = np.random.default_rng(seed)
     true = rng.integers(0, k, n)
-    logits = rng.normal(size=(n, k)) + 3.0 * np.eye(k)[true] * np.asarray(hardness)[true][:, None]
+    height = (2.2 + 0.7 * np.log(k)) * (np.linspace(1.6, 0.4, k) if hard else np.ones(k))
+    logits = rng.normal(size=(n, k)) + height[true][:, None] * np.eye(k)[true]
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    wrong = rng.random(n) < share
-    given_labels = np.where(wrong, (true + rng.integers(1, k, n)) % k, true)
-    return given_labels, probs, wrong
+    wrong = rng.random(n) < (2 * share * (true % 2 == 0) if direction == "one" else share)
+    wrong[np.flatnonzero(true % 2 == 0)[0]] = True
+    step = rng.integers(1, k, n) if direction == "any" else 1
+    return np.where(wrong, (true + step) % k, true), probs, wrong
 
 
-def precision_of(order, wrong):
-    """Return the average precision of an order of suspects."""
-    scores = np.empty(len(order))
-    scores[order] = -np.arange(len(order))
-    return average_precision_score(wrong, scores)
+def learned_labels(n, k, *, share, hard, direction, seed):
+    """The same from points in 20 dimensions, judged out of fold by a regression that learned the wrong labels too."""
+    rng = np.random.default_rng(seed)
+    labels, _, wrong = noisy_labels(n, k, share=share, hard=hard, direction=direction, seed=seed)
+    true = np.where(wrong, (labels - 1) % k, labels)
+    spread = np.linspace(0.6, 1.6, k) if hard else np.ones(k)
+    points = rng.normal(size=(k, 20))[true] + rng.normal(size=(n, 20)) * spread[true][:, None]
+    probs = np.zeros((n, k))
+    for train, held in KFold(3, shuffle=True, random_state=seed).split(points):
+        model = LogisticRegression(C=0.1).fit(points[train], labels[train])
+        probs[np.ix_(held, model.classes_)] = model.predict_proba(points[held])
+    return labels, probs, wrong
 
 
-@pytest.mark.parametrize("hardness", [(1.0, 1.0, 1.0), (1.6, 1.0, 0.5)])
-def test_wrong_labels_rank_at_least_as_well_as_by_loss(hardness):
-    """Over ten draws the mean average precision is no worse than the plain loss's; better with a hard label."""
-    ours, theirs = [], []
-    for seed in range(10):
-        labels, probs, wrong = noisy_labels(seed=seed, hardness=hardness)
-        loss = -np.log(probs[np.arange(len(labels)), labels])
-        ours.append(precision_of(rank_suspects(labels, probs), wrong))
-        theirs.append(precision_of(np.argsort(-loss, kind="stable"), wrong))
-    assert np.mean(ours) >= np.mean(theirs) + (0.01 if len(set(hardness)) > 1 else -0.01)
+def gains(draw, *, seeds, **case):
+    """Return the average precisions of the plain loss and of ours over some draws: float array (S, 2)."""
+    found = []
+    for seed in range(seeds):
+        labels, probs, wrong = draw(seed=seed, **case)
+        loss = -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-300))
+        place = np.empty(len(labels))
+        place[rank_suspects(labels, probs)] = -np.arange(len(labels))
+        found.append([average_precision_score(wrong, loss), average_precision_score(wrong, place)])
+    return np.array(found)
+
+
+CASES = [(k, n, share) for k in (2, 3, 10, 50) for n in (60, 300, 1500) for share in (0.05, 0.2) if n >= 6 * k]
+
+
+@pytest.mark.parametrize("direction", ["any", "next", "one"])
+@pytest.mark.parametrize("hard", [False, True], ids=["alike", "hard and easy"])
+def test_wrong_labels_rank_at_least_as_well_as_by_loss(hard, direction):
+    """Few labels or many, few pictures or many: the mean average precision is no worse; better with hard labels."""
+    seeds = {60: 24, 300: 12, 1500: 4}
+    cases = [
+        gains(partial(noisy_labels, n, k), seeds=seeds[n], share=share, hard=hard, direction=direction).mean(0)
+        for k, n, share in CASES
+    ]
+    loss, ours = np.array(cases).T
+    assert ours.mean() >= loss.mean() + (0.01 if hard else -0.002)
+    assert (ours - loss).min() >= -0.02  # in no case by more than chance
+
+
+def test_what_a_model_learned_from_wrong_labels_ranks_better_than_by_loss():
+    """With few pictures of many labels, too, where a plain mean a label is mostly chance."""
+    for k, n in ((2, 60), (3, 300), (10, 60), (50, 300)):
+        for direction in ("next", "one"):
+            loss, ours = gains(partial(learned_labels, n, k), seeds=6, share=0.2, hard=True, direction=direction).mean(
+                0
+            )
+            assert ours > loss
 
 
 @settings(deadline=None)
@@ -46,79 +106,164 @@ def test_wrong_labels_rank_at_least_as_well_as_by_loss(hardness):
 def test_the_ranking_is_a_permutation(seed, n, k):
     """Every picture stands in the list once, whatever the labels and probabilities."""
     rng = np.random.default_rng(seed)
-    order = rank_suspects(rng.integers(0, k, n), rng.dirichlet(np.ones(k), n).reshape(n, k))
+    probs = rng.dirichlet(np.ones(k), n).reshape(n, k).round(1)
+    order = rank_suspects(rng.integers(0, k, n), probs)
     assert sorted(order.tolist()) == list(range(n))
 
 
-def test_probabilities_of_another_shape_are_refused():
+def test_one_strong_rival_weighs_more_than_many_weak_ones():
+    """Two pictures as sure of their label: the one that another label fits comes before the one that none fits."""
+    probs = np.array([[0.2, *[0.1] * 8], [0.2, 0.8, *[0.0] * 7]])
+    assert rank_suspects([0, 0], probs).tolist() == [1, 0]
+
+
+def test_pictures_that_nobody_judged_come_last():
+    """A row of NaN changes nothing for the others."""
+    probs = np.array([[np.nan, np.nan], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    assert rank_suspects([0, 0, 0, 1], probs).tolist() == [2, 3, 1, 0]
+    assert (
+        usual_sureness(np.array([0, 0, 0, 1]), probs).tolist()
+        == usual_sureness(np.array([0, 0, 1]), probs[1:]).tolist()
+    )
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 1], r"shape \(3, 2\)"), ([0, 1, 2], "labels from 0 to 2")])
+def test_probabilities_of_another_shape_are_refused(labels, said):
     """The message gives both shapes."""
-    with pytest.raises(ValueError, match=r"2 labels and probabilities of shape \(3, 2\)"):
-        rank_suspects([0, 1], np.ones((3, 2)) / 2)
+    with pytest.raises(ValueError, match=said):
+        rank_suspects(labels, np.ones((3, 2)) / 2)
 
 
-def test_near_copies_stand_in_one_fold():
-    """A model that saw a copy of a picture did see the picture."""
-    labels = ["a", "b"] * 30
-    groups = [n // 4 for n in range(60)]
-    folds = fold_of(labels, groups, seed=1)
-    assert set(folds) == {0, 1, 2}
-    assert all(len({folds[n] for n in range(60) if groups[n] == g}) == 1 for g in set(groups))
+def listed(found, name):
+    """Return the positions in one list."""
+    return [suspect.position for suspect in found if suspect.list == name]
 
 
-class Stub:
-    """A learner that answers with what it was trained on: 1 for the first label if it has seen the picture."""
-
-    def __init__(self, seen: set[str]):
-        self.seen = seen
-        self.dls = self
-
-    def test_dl(self, paths):
-        return paths
-
-    def no_bar(self):
-        import contextlib
-
-        return contextlib.nullcontext()
-
-    def get_preds(self, dl):
-        return torch.tensor([[1.0, 0.0] if path.stem in self.seen else [0.25, 0.75] for path in dl]), None
+def test_predictions_are_wrong_or_right_and_sure_or_unsure():
+    """Each list by hand: usual for ant and bee is (4.25 + 5 m) / 11 and (2.35 + 5 m) / 8, with m = 6.6 / 9."""
+    probs = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8], [0.45, 0.55], [0.1, 0.9], [0.1, 0.9], [0.45, 0.55]])
+    found = list_suspects([0] * 6 + [1] * 3, probs, vocab=["ant", "bee"], names=[f"{n}.jpg" for n in range(9)])
+    assert usual_sureness(np.array([0] * 6 + [1] * 3), probs).round(3).tolist() == [0.72, 0.752]
+    assert listed(found, WRONG_SURE) == [4]
+    assert listed(found, WRONG_UNSURE) == [5]
+    assert listed(found, RIGHT_UNSURE) == [8]
+    assert len(found) == 3
+    assert found[0].reason == "looks like bee: 80 %, where 75 % is usual; like ant: 20 %, where 72 % is usual"
+    assert found[2].reason == "bee 55 %, where 75 % is usual; ant comes next with 45 %"
+    assert [suspect.figure for suspect in found] == [0.8, 0.55, 0.55]
 
 
-def test_no_picture_is_judged_by_a_model_that_saw_it(make_project, fill_raw):
-    """Each fold's model judges only what was held out, and the result is kept until labels change."""
-    from utils.verify import verify_images
-
-    project: Project = make_project()
-    fill_raw(project, 6)
-    verify_images(project)
-    calls = []
-
-    def train_fold(sides):
-        calls.append(sides)
-        return Stub({id for id, side in sides.items() if side == "train"})
-
-    probs = out_of_fold(project, body=None, train_fold=train_fold)
-    assert probs.tolist() == [[0.25, 0.75]] * 12
-    assert len(calls) == 3
-    assert out_of_fold(project, body=None, train_fold=train_fold).tolist() == probs.tolist()
-    assert len(calls) == 3
-    path = next(iter(project.pictures().values()))
-    path.rename(project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
-    out_of_fold(project, body=None, train_fold=train_fold)
-    assert len(calls) == 6
+def test_every_wrong_prediction_is_listed_and_doubts_are_bounded():
+    """Of 1,000 pictures that a model knows nothing about: all wrong ones, and a tenth of doubts."""
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.full(4, 50.0), 1000)
+    labels = rng.integers(0, 4, 1000)
+    found = list_suspects(labels, probs, vocab="abcd")
+    wrong = set(np.flatnonzero(probs.argmax(1) != labels).tolist())
+    assert {*listed(found, WRONG_SURE), *listed(found, WRONG_UNSURE)} == wrong
+    assert len(listed(found, RIGHT_UNSURE)) == 100
+    few = list_suspects(labels[:200], probs[:200], vocab="abcd")
+    assert len(listed(few, RIGHT_UNSURE)) == FEW
 
 
-def test_frozen_features_tell_colours_apart(make_project, fill_raw):
-    """With a body, logistic regression on its features judges the folds; red and blue pictures are told apart."""
-    from utils.verify import verify_images
+def test_within_a_list_the_worst_comes_first_and_lists_keep_their_order():
+    """Each list is in the order of the ranking; the five stand in one order."""
+    rng = np.random.default_rng(1)
+    labels, probs, _ = noisy_labels(300, 3, share=0.1, hard=True, direction="any", seed=0)
+    rank = {n: r for r, n in enumerate(rank_suspects(labels, probs).tolist())}
+    found = list_suspects(labels, probs, vocab="abc", distances=rng.normal(1, 0.1, 300) + (np.arange(300) == 7) * 9)
+    for name in (WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE):
+        places = [rank[n] for n in listed(found, name)]
+        assert len(places) > 1 and places == sorted(places)
+    assert list(dict.fromkeys(s.list for s in found)) == [WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE, UNLIKE]
 
+
+def test_near_copies_under_two_labels_name_each_other():
+    """Three frames of ants and one filed as bee: the one and the nearest to it, with the bits that differ."""
+    probs = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 2)
+    found = list_suspects(
+        [0, 0, 0, 1, 1, 1],
+        np.where(np.arange(6)[:, None] == 3, 1 - probs, probs),
+        vocab=["ant", "bee"],
+        names=["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg", "f.jpg"],
+        groups=["g", "g", "g", "g", "e", "e"],
+        hashes=[0b1111, 0b11, 0b1, 0b0, None, 7],
+    )
+    copies = [(s.position, s.reason, s.figure) for s in found if s.list == COPIES]
+    assert copies == [
+        (2, "a near-copy of d.jpg, which is filed as bee: 1 of 64 bits of their hashes differ", 1.0),
+        (3, "a near-copy of c.jpg, which is filed as ant: 1 of 64 bits of their hashes differ", 1.0),
+    ]
+
+
+def test_near_copies_without_hashes_are_still_named():
+    """Where pictures.csv no longer knows a picture, the reason leaves the bits out."""
+    found = list_suspects([0, 1], np.eye(2), vocab=["ant", "bee"], groups=["g", "g"], names=["a.jpg", "b.jpg"])
+    assert [s.reason for s in found] == [
+        "a near-copy of b.jpg, which is filed as bee",
+        "a near-copy of a.jpg, which is filed as ant",
+    ]
+
+
+def test_a_picture_far_from_every_label_is_listed_with_its_distance():
+    """By hand: median 1, deviations 0.1, so the limit is 1.5; of a label of few pictures, all tell."""
+    distances = np.array([0.9, 1.0, 1.1] * 5 + [1.6, 3.0, np.nan])
+    labels = [0] * 16 + [1, 0]
+    found = list_suspects(labels, np.eye(2)[labels], vocab=["ant", "bee"], distances=distances)
+    assert [(s.position, s.list, s.figure) for s in found] == [(16, UNLIKE, 3.0), (15, UNLIKE, 1.6)]
+    assert found[1].reason == (
+        "1.6 times as far from the nearest label as that label's own pictures usually are; of ant, nearly all lie "
+        "within 1.5 times"
+    )
+
+
+def test_the_only_picture_of_a_label_says_that_no_model_saw_another():
+    """A prediction that could not have been right is told apart from one that is wrong."""
+    probs = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]] * 3 + [[0.2, 0.8, 0.0]])
+    found = list_suspects([0, 0, 0, 1, 1, 1, 2], probs, vocab=["ant", "bee", "cow"])
+    assert [s.position for s in found] == [6] and found[0].reason.endswith("; no model has seen another cow")
+
+
+def test_nobody_judged_means_no_suspect():
+    """Rows of NaN stand in no list of predictions or distances, and figures are numbers always."""
+    probs = np.full((3, 2), np.nan)
+    assert list_suspects([0, 1, 1], probs, vocab="ab", distances=np.full(3, np.nan)) == []
+
+
+def test_a_thousand_labels_are_listed():
+    """2,000 pictures of 1,000 labels, ten of them wrong, are found first."""
+    labels = np.arange(2000) // 2
+    probs = np.full((2000, 1000), 1e-4)
+    probs[np.arange(2000), labels] = 0.9
+    wrong = list(range(0, 200, 20))
+    probs[wrong] = np.roll(probs[wrong], 5, axis=1)
+    found = list_suspects(labels, probs, vocab=[f"l{n}" for n in range(1000)])
+    assert sorted(s.position for s in found) == wrong
+
+
+def test_suspects_of_a_project(make_project, fill_raw):
+    """A blue cat, a copy under another label and noise without an animal each stand in their list."""
     project = make_project()
-    fill_raw(project, 12)
-    verify_images(project)
+    fill_raw(project, 20)
+    blue = put_raw(project, "cat", picture_bytes(draw_picture(5000, colour="navy")))
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+    strange = put_raw(project, "dog", picture_bytes(Image.fromarray(noise)))
+    split(project)
     torch.manual_seed(0)
-    body = torch.nn.Conv2d(3, 16, 3, stride=4)
-    probs = out_of_fold(project, body=body, train_fold=None)
-    labels = np.array([list(project.labels).index(path.parent.name) for path in project.pictures().values()])
-    assert probs.shape == (24, 2)
-    assert np.allclose(probs.sum(1), 1)
-    assert (probs.argmax(1) == labels).mean() > 0.8
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.ReLU())
+    one = next(id for id, path in project.pictures().items() if path.parent.name == "cat" and id != blue)
+    text = project.table("split").read_text().splitlines()
+    other = next(id for id, path in project.pictures().items() if path.parent.name == "dog" and id != strange)
+    group = next(line.split(",")[1] for line in text if line.startswith(one))
+    lines = [",".join([other, group, line.split(",")[2]]) if line.startswith(other) else line for line in text]
+    project.table("split").write_text("\n".join(lines) + "\n")
+    judged = judge_pictures(project, body=body, train_fold=None)
+    found = find_suspects(project, judged)
+    ids = list(project.pictures())
+    lists = {s.list: [ids[n] for n in listed(found, s.list)] for s in found}
+    assert blue in lists.get(WRONG_SURE, []) + lists.get(WRONG_UNSURE, [])
+    assert set(lists[COPIES]) == {one, other}
+    assert strange in lists[UNLIKE]
+    (project.images / "cat" / f"{blue}.jpg").rename(project.images / "dog" / f"{blue}.jpg")
+    with pytest.raises(FieldguideError, match="moved, removed or added since"):
+        find_suspects(project, judged)

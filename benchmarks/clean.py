@@ -1,0 +1,294 @@
+"""
+Which finds more wrong labels among its first suspects: 06, fastai's cleaner, or plain cross-validation? In one run.
+
+    python benchmarks/clean.py [FOLDER ...] [--shares 0.05 0.1 0.2] [--seeds 5] [--size 48] [--epochs 8]
+
+A FOLDER holds <label>/<photos>; without one, `--drawn` pictures a label are drawn. In a share of the pictures the label
+is replaced by another one, drawn by the seed; N are planted. Three orders of suspects:
+
+- fastai: the course's notebook on the noisy labels, every picture judged by the one learner, those that it trained on
+  among them, largest loss first, as its ImageClassifierCleaner does;
+- cross-validated: what 06's models say out of fold, sorted by the probability of the given label alone;
+- ours: the same probabilities, ranked by `rank_suspects`.
+
+The first N and 2 N suspects are counted; the intervals are Student's over the seeds, those of the differences paired.
+All train for as many epochs with the same learning rates. Photos are reduced first, so that loading is not what takes
+the time. From scratch on few photos a network learns little: the accuracy stands beside, for who cannot tell the labels
+apart cannot tell a wrong one either. `--weights imagenet` is what 06 is meant for, where the weights can be had.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from _process import measured
+from PIL import Image
+from scipy import stats
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from utils.download import save_pictures  # noqa: E402
+from utils.folders import folder_pictures  # noqa: E402
+from utils.project import Project  # noqa: E402
+from utils.sample import LABELS, sample_pictures  # noqa: E402
+from utils.split import assign_sides, near_copy_groups, save_split  # noqa: E402
+from utils.verify import verify_images  # noqa: E402
+
+REDUCED = 160  # pixels of the longest side
+VALID = 0.2  # fraction, as in the course
+ORDERS = ("fastai", "cross-validated", "ours")
+
+
+@dataclass(frozen=True)
+class Task:
+    """All trainings of one side with one seed."""
+
+    side: str  # "one learner" or "folds"
+    data: str  # the folder with the data of the project
+    labels: list[str]
+    shares: list[float]  # of the labels that are wrong
+    seed: int
+    size: int
+    epochs: int
+    weights: str
+
+    def project(self, data: str | None = None) -> Project:
+        """Return the task as settings of a project, with its data in another place if one is named."""
+        settings = {
+            "size": self.size,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "weights": self.weights,
+            "batch_size": 16,
+        }
+        roots = {"data_dir": data or self.data, "models_dir": f"{data or self.data}/models"}
+        fixed = {"name": "clean", "source": f"{self.data}/photos", "labels": {label: [] for label in self.labels}}
+        return Project.model_validate(fixed | settings | roots)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure each folder and print its table as soon as it is known."""
+    for folder in options.folders or [None]:
+        with tempfile.TemporaryDirectory() as scratch:
+            photos = folder or drawn(Path(scratch) / "drawn", options.drawn)
+            common = {"data": scratch, "labels": sorted(path.name for path in photos.iterdir() if path.is_dir())}
+            common |= {name: getattr(options, name) for name in ("shares", "size", "epochs", "weights")}
+            count = prepared(photos, Task(side="folds", seed=0, **common))
+            tasks = [Task(side=side, seed=seed, **common) for seed in range(options.seeds) for side in SIDES]
+            with ThreadPoolExecutor(options.processes) as pool:
+                found = list(pool.map(outcome, tasks))
+            print("\n".join(table(folder.name if folder else "drawn", count, options, found)) + "\n", flush=True)
+
+
+def outcome(task: Task) -> list[dict]:
+    """Run one task in a fresh process on one thread; return what it printed, a mapping a share."""
+    run = measured(
+        [sys.executable, __file__, "--task", json.dumps(asdict(task))], os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    print(f"seed {task.seed}, {task.side}: {run.seconds:.0f} s", file=sys.stderr)
+    return json.loads(run.output.splitlines()[-1])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The pictures
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def drawn(folder: Path, per_label: int) -> Path:
+    """Draw the sample's pictures, those without a fault, into a folder a label."""
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+    for picture in sample_pictures(LABELS, per_label=per_label):
+        if not picture.fault:
+            (folder / picture.name).write_bytes(picture.data)
+    return folder
+
+
+def prepared(photos: Path, task: Task) -> int:
+    """Reduce the photos, take them in, verify and split them as 01 to 03 do; return how many there are."""
+    data, project = Path(task.data), task.project()
+    for label in task.labels:
+        (data / "photos" / label).mkdir(parents=True)
+        for path in sorted((photos / label).iterdir()):
+            try:
+                with Image.open(path) as image:
+                    image = image.convert("RGB")
+                    image.thumbnail((REDUCED, REDUCED))
+                    image.save(data / "photos" / label / f"{path.stem}.jpg", quality=92)
+            except OSError as error:
+                print(f"{path} is left out: {error}", file=sys.stderr)
+    save_pictures(project, folder_pictures(data / "photos", task.labels))
+    verify_images(project)
+    labels = {id: path.parent.name for id, path in project.pictures().items()}
+    groups = near_copy_groups(project)
+    save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test, seed=0))
+    return len(labels)
+
+
+def planted(task: Task, share: float, folder: str) -> tuple[Project, set[str]]:
+    """Lay the pictures out anew with wrong labels among them; return that project and the ids of the wrong ones."""
+    clean, noisy = task.project(), task.project(folder)
+    rng = np.random.default_rng([task.seed, round(1000 * share)])
+    pictures = clean.pictures()
+    wrong = set(rng.choice(list(pictures), round(share * len(pictures)), replace=False).tolist())
+    for id, path in pictures.items():
+        label = path.parent.name
+        if id in wrong:
+            label = str(rng.choice([other for other in task.labels if other != label]))
+        (noisy.images / label).mkdir(parents=True, exist_ok=True)
+        os.link(path, noisy.images / label / path.name)
+    for name in ("split", "pictures"):
+        os.link(clean.table(name), noisy.table(name))
+    return noisy, wrong
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The sides, each in processes of its own
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def run(task: Task) -> list[dict]:
+    """Return for each share the ids in each order of the side, which of them are wrong, and how good the models are."""
+    results = []
+    for share in task.shares:
+        with tempfile.TemporaryDirectory(dir=task.data) as folder:
+            project, wrong = planted(task, share, folder)
+            orders, said = SIDES[task.side](project)
+            true = {id: path.parent.name for id, path in task.project().pictures().items()}
+            right = float(np.mean([label == true[id] for id, label in said.items()]))
+            hits = {name: [id in wrong for id in order] for name, order in orders.items()}
+            results.append({"hits": hits, "accuracy": right})
+    return results
+
+
+def one_learner(project: Project) -> tuple[dict, dict]:
+    """Return fastai's order of suspects (ids), and what its learner says of the pictures of its valid side."""
+    from fastai.vision.all import (
+        CategoryBlock,
+        DataBlock,
+        ImageBlock,
+        RandomSplitter,
+        Resize,
+        aug_transforms,
+        error_rate,
+        get_image_files,
+        parent_label,
+        resnet18,
+        set_seed,
+        vision_learner,
+    )
+
+    from utils.schedule import learning_rates
+
+    set_seed(project.seed)
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock),
+        get_items=lambda folder: sorted(get_image_files(folder)),
+        splitter=RandomSplitter(valid_pct=VALID, seed=project.seed),
+        get_y=parent_label,
+        item_tfms=Resize(project.size),
+        batch_tfms=aug_transforms(),
+    )
+    dls = block.dataloaders(project.images, bs=project.batch_size, num_workers=0)
+    learn = vision_learner(dls, resnet18, metrics=error_rate, pretrained=project.weights == "imagenet")
+    losses, said = {}, {}
+    with learn.no_bar(), learn.no_logging():
+        learn.fine_tune(project.epochs, **learning_rates(project))
+        for side in (0, 1):  # as the cleaner's _get_iw_info takes them
+            loader = dls[side].new(shuffle=False, drop_last=False)
+            probs, _, loss = learn.get_preds(dl=loader, with_loss=True)
+            ids = [path.stem for path in loader.dataset.items]
+            losses |= dict(zip(ids, loss.tolist(), strict=True))
+            said = {id: dls.vocab[n] for id, n in zip(ids, probs.argmax(1).tolist(), strict=True)}  # the valid side's
+    return {"fastai": sorted(losses, key=lambda id: -losses[id])}, said
+
+
+def folds(project: Project) -> tuple[dict, dict]:
+    """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
+    from utils import train
+    from utils.folds import judge_pictures
+    from utils.suspects import rank_suspects
+
+    train.worker_count = lambda: 0  # a process has one core here: loaders would only take turns with it
+    judged = judge_pictures(project, body=train.pretrained_body(project), train_fold=partial(train.train_fold, project))
+    vocab = list(project.labels)
+    codes = [vocab.index(label) for label in judged.labels]
+    given = judged.probs[np.arange(len(codes)), codes]
+    orders = {"cross-validated": np.argsort(given, kind="stable"), "ours": rank_suspects(codes, judged.probs)}
+    said = {id: vocab[n] for id, n in zip(judged.ids, judged.probs.argmax(1).tolist(), strict=True)}
+    return {name: [judged.ids[n] for n in order] for name, order in orders.items()}, said
+
+
+SIDES = {"one learner": one_learner, "folds": folds}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The table
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def table(name: str, count: int, options: argparse.Namespace, found: list[list[dict]]) -> list[str]:
+    """Return the lines of one folder's table; `found` holds the sides of the first seed, then of the next."""
+    how = f"{options.size} px, {options.epochs} epochs, weights {options.weights}, {options.seeds} seeds"
+    lines = [
+        f"| {name}: {count} pictures; {how} | {' | '.join(ORDERS)} | ours − fastai | ours − cross-validated |",
+        "|---|---|---|---|---|---|",
+    ]
+    for n, share in enumerate(options.shares):
+        seeds = list(zip(found[0::2], found[1::2], strict=True))  # (one learner, folds) a seed
+        hits = [one[n]["hits"] | several[n]["hits"] for one, several in seeds]
+        wrong = sum(hits[0]["ours"])
+        head = f"{share:.0%} wrong, N = {wrong}"
+        for words, first, of in (
+            ("precision and recall of the first N", wrong, wrong),
+            ("precision of the first 2 N", 2 * wrong, 2 * wrong),
+            ("recall of the first 2 N", 2 * wrong, wrong),
+        ):
+            values = np.array([[sum(one[order][:first]) / of for order in ORDERS] for one in hits])  # (seeds, 3)
+            cells = [spread(values[:, k]) for k in range(3)]
+            cells += [spread(values[:, 2] - values[:, k], sign=True) for k in range(2)]
+            lines.append(f"| {head}: {words} | {' | '.join(cells)} |")
+        right = [[one[n]["accuracy"] for one, _ in seeds], [several[n]["accuracy"] for _, several in seeds]]
+        shown = [spread(np.array(values)) for values in right]
+        lines.append(
+            f"| {head}: accuracy by the true labels on pictures not trained on | {shown[0]} | {shown[1]} | | | |"
+        )
+    return lines
+
+
+def spread(values: np.ndarray, *, sign: bool = False) -> str:
+    """Return a mean with its 95 % interval over the seeds, in per cent, by Student's t."""
+    mean = 100 * values.mean()
+    words = f"{mean:+.0f}" if sign else f"{mean:.0f} %"
+    if len(values) < 2:
+        return words
+    half = 100 * stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    if sign:
+        return f"{words} ({mean - half:+.0f} to {mean + half:+.0f})"
+    return f"{words} ({max(0.0, mean - half):.0f} to {min(100.0, mean + half):.0f})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--size", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--drawn", type=int, default=60, help="pictures a label, without a folder")
+    parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at the same time")
+    parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.task:
+        print(json.dumps(run(Task(**chosen.task))))
+    else:
+        main(chosen)

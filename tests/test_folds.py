@@ -1,0 +1,237 @@
+"""06, folds: every picture judged by a model that never saw it, kept while nothing changed."""
+
+import contextlib
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.files import FieldguideError
+from utils.folds import fold_of, frozen_features, judge_pictures, out_of_fold, relative_distances
+from utils.project import Project
+from utils.split import assign_sides, near_copy_groups, save_split
+from utils.verify import verify_images
+
+
+class Loader(list):
+    """Paths of pictures, and as batches the brightness of each one's first letter."""
+
+    def __iter__(self):
+        yield (torch.tensor([[[[float(int(path.stem[0], 16))]]] for path in list.__iter__(self)]),)  # (B, 1, 1, 1)
+
+
+class Stub:
+    """A learner that answers with what it was trained on: 1 for the first label if it has seen the picture."""
+
+    def __init__(self, seen: set[str]):
+        self.seen = seen
+        self.dls = self
+        self.model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
+
+    def test_dl(self, paths):
+        return Loader(paths)
+
+    def no_bar(self):
+        return contextlib.nullcontext()
+
+    def get_preds(self, dl):
+        return torch.tensor(
+            [[1.0, 0.0] if path.stem in self.seen else [0.25, 0.75] for path in list.__iter__(dl)]
+        ), None
+
+
+@pytest.fixture
+def ready(make_project, fill_raw):
+    """A project of 12 pictures with a split."""
+    project: Project = make_project()
+    fill_raw(project, 6)
+    return split(project)
+
+
+def split(project: Project) -> Project:
+    """Run 02 and 03."""
+    verify_images(project)
+    labels = {id: path.parent.name for id, path in project.pictures().items()}
+    groups = near_copy_groups(project)
+    save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test))
+    return project
+
+
+@pytest.fixture
+def calls():
+    """A list of the sides that each fold was trained on; its `train` is a ``train_fold``."""
+
+    class Calls(list):
+        def train(self, sides):
+            self.append(sides)
+            return Stub({id for id, side in sides.items() if side == "train"})
+
+    return Calls()
+
+
+def body(seed=0):
+    """Return a network of random filters, which tells colours apart."""
+    torch.manual_seed(seed)
+    return torch.nn.Conv2d(3, 16, 3, stride=4)
+
+
+def test_no_picture_is_judged_by_a_model_that_saw_it(ready, calls):
+    """Each fold's model judges only what was held out, and the result is kept until labels change."""
+    judged = judge_pictures(ready, body=None, train_fold=calls.train)
+    assert judged.probs.tolist() == [[0.25, 0.75]] * 12
+    assert (judged.ids, judged.distances.shape) == (tuple(ready.pictures()), (12,))
+    assert len(calls) == 3
+    again = judge_pictures(ready, body=None, train_fold=calls.train)
+    assert (again.probs.tolist(), again.distances.tolist()) == (judged.probs.tolist(), judged.distances.tolist())
+    assert out_of_fold(ready, body=None, train_fold=calls.train).tolist() == judged.probs.tolist()
+    assert len(calls) == 3
+    path = next(iter(ready.pictures().values()))
+    path.rename(ready.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
+    judge_pictures(ready, body=None, train_fold=calls.train)
+    assert len(calls) == 6
+
+
+def test_a_memory_without_distances_is_made_anew(ready, calls):
+    """out_of_fold.csv as it was before it had distances is recognised by its header, and replaced."""
+    ready.models.mkdir(parents=True)
+    rows = "".join(f"{id},{ready.fingerprint()},0.5,0.5\n" for id in ready.pictures())
+    (ready.models / "out_of_fold.csv").write_text("id,fingerprint,cat,dog\n" + rows)
+    assert judge_pictures(ready, body=None, train_fold=calls.train).probs.tolist() == [[0.25, 0.75]] * 12
+    assert (ready.models / "out_of_fold.csv").read_text().startswith("id,fingerprint,distance,cat,dog\n")
+
+
+def test_frozen_features_tell_colours_apart(make_project, fill_raw):
+    """With a body, logistic regression on its features judges the folds; red and blue pictures are told apart."""
+    project = make_project()
+    fill_raw(project, 12)
+    judged = judge_pictures(split(project), body=body(), train_fold=None)
+    codes = np.array([list(project.labels).index(label) for label in judged.labels])
+    assert judged.probs.shape == (24, 2)
+    assert np.allclose(judged.probs.sum(1), 1)
+    assert (judged.probs.argmax(1) == codes).mean() > 0.8
+
+
+def test_the_memory_gives_back_exactly_what_was_found(ready):
+    """The first call and the second return the same numbers, to the last digit."""
+    first = judge_pictures(ready, body=body(), train_fold=None)
+    second = judge_pictures(ready, body=None, train_fold=None)
+    assert (first.probs.tolist(), first.distances.tolist()) == (second.probs.tolist(), second.distances.tolist())
+
+
+def test_an_unreadable_picture_is_named_and_holds_nothing_up(ready, calls):
+    """It has NaN, stands on no side of a fold, and is judged as soon as it can be read again."""
+    id, path = next(iter(ready.pictures().items()))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=rf"1 picture cannot be read .*{path.parent.name}/{id}\.jpg: truncated"):
+        judged = judge_pictures(ready, body=None, train_fold=calls.train)
+    assert np.isnan(judged.probs[0]).all() and np.isnan(judged.distances[0])
+    assert not np.isnan(judged.probs[1:]).any()
+    assert [id in sides for sides in calls] == [False] * 3
+    with pytest.warns(UserWarning, match="1 picture cannot be read"):
+        judge_pictures(ready, body=None, train_fold=calls.train)
+    assert len(calls) == 3
+    path.write_bytes(whole)
+    assert not np.isnan(judge_pictures(ready, body=None, train_fold=calls.train).probs).any()
+    with_body = judge_pictures(ready, body=body(), train_fold=None)
+    assert not np.isnan(with_body.probs).any()
+
+
+def test_without_a_split_each_picture_stands_alone_and_a_warning_says_so(make_project, fill_raw, calls):
+    """06 before 03: judged, with a sentence on what that costs."""
+    project = make_project()
+    fill_raw(project, 6)
+    verify_images(project)
+    with pytest.warns(UserWarning, match="12 pictures have no side yet.*Run 03 first"):
+        assert len(judge_pictures(project, body=None, train_fold=calls.train).probs) == 12
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_no_pictures_or_one_label_are_refused(make_project, fill_raw, count):
+    """There is nothing to compare, and the sentence says what to do."""
+    project = make_project()
+    if count:
+        fill_raw(project, count)
+        verify_images(project)
+        for path in (project.images / "dog").iterdir():
+            path.unlink()
+    with pytest.raises(FieldguideError, match="All 6 pictures are filed under 'cat'" if count else "Run 01 and 02"):
+        judge_pictures(project, body=body(), train_fold=None)
+
+
+def test_near_copies_stand_in_one_fold():
+    """A model that saw a copy of a picture did see the picture."""
+    labels = ["a", "b"] * 30
+    groups = [n // 4 for n in range(60)]
+    folds = fold_of(labels, groups, seed=1)
+    assert set(folds) == {0, 1, 2}
+    assert all(len({folds[n] for n in range(60) if groups[n] == g}) == 1 for g in set(groups))
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 12)), min_size=3, max_size=60), st.integers(0, 9))
+def test_folds_are_made_of_whatever_there_is(pictures, seed):
+    """Labels of one picture, or of one group: folds without a gap, groups whole, no warning; or a sentence."""
+    labels, groups = zip(*pictures, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            folds = fold_of(labels, groups, seed=seed)
+        except FieldguideError:
+            assert len(set(groups)) < 3 or len(set(labels)) == len(labels)
+            return
+    assert sorted(set(folds)) == list(range(folds.max() + 1)) and 1 <= folds.max() <= 2
+    assert all(len({f for f, g in zip(folds, groups, strict=True) if g == group}) == 1 for group in set(groups))
+
+
+def test_a_thousand_labels_of_two_pictures_are_folded():
+    """Two folds, each with one picture of every label."""
+    labels = [n // 2 for n in range(2000)]
+    folds = fold_of(labels, range(2000), seed=3)
+    assert folds.reshape(1000, 2).sum(1).tolist() == [1] * 1000
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_label_of_one_picture_is_judged_too(make_project, fill_raw, copies):
+    """A label of one picture, or of near-copies of one: its judge never saw the label, and says the other one."""
+    project = make_project()
+    fill_raw(project, 8)
+    split(project)
+    for path in sorted((project.images / "dog").iterdir())[copies:]:
+        path.unlink()
+    rows = [line.split(",") for line in project.table("split").read_text().splitlines()]
+    for row in rows:
+        if (project.images / "dog" / f"{row[0]}.jpg").exists():
+            row[1] = "one"
+    project.table("split").write_text("".join(",".join(row) + "\n" for row in rows))
+    judged = judge_pictures(project, body=body(), train_fold=None)
+    dogs = np.array(judged.labels) == "dog"
+    assert judged.probs[dogs].tolist() == [[1.0, 0.0]] * copies
+    assert np.isfinite(judged.distances).all()
+
+
+def test_distances_count_in_what_is_usual_for_the_nearest_label():
+    """By hand: centres 0 and 100, usual distances 2 and 8 (each own one without itself: 1 × 2, 4 × 2)."""
+    seen = np.array([[-1.0], [1.0], [96.0], [104.0]])
+    found = relative_distances(seen, np.array([5, 5, 9, 9]), np.array([[3.0], [116.0], [100.0]]))
+    assert found.round(9).tolist() == [1.5, 2.0, 0.0]
+
+
+def test_a_picture_is_not_among_those_that_make_its_centre():
+    """Leaving each out by hand gives the same usual distance as the formula."""
+    rng = np.random.default_rng(0)
+    seen, held = rng.normal(size=(7, 4)), rng.normal(size=(3, 4)) * 3
+    scaled = (seen - seen.mean(0)) / seen.std(0)
+    usual = np.median([np.linalg.norm(scaled[n] - np.delete(scaled, n, 0).mean(0)) for n in range(7)])
+    expected = np.linalg.norm((held - seen.mean(0)) / seen.std(0) - scaled.mean(0), axis=1) / usual
+    assert relative_distances(seen, np.zeros(7, dtype=int), held) == pytest.approx(expected)
+
+
+def test_features_are_those_of_the_validation_transforms(ready):
+    """A picture's features do not depend on the batch it stands in."""
+    paths = list(ready.pictures().values())
+    together = frozen_features(body(), paths, size=32)
+    alone = np.concatenate([frozen_features(body(), [path], size=32) for path in paths])
+    assert together == pytest.approx(alone, abs=1e-6)
