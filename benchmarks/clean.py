@@ -213,12 +213,13 @@ def one_learner(project: Project) -> tuple[dict, dict]:
 
 def folds(project: Project) -> tuple[dict, dict]:
     """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
-    from utils import train
+    from utils import networks, train
     from utils.folds import judge_pictures
     from utils.suspects import rank_suspects
 
     train.worker_count = lambda: 0  # a process has one core here: loaders would only take turns with it
-    judged = judge_pictures(project, body=train.pretrained_body(project), train_fold=partial(train.train_fold, project))
+    body, fold = networks.pretrained_body(project), partial(train.train_fold, project)
+    judged = judge_pictures(project, body=body, train_fold=fold)
     vocab = list(project.labels)
     codes = [vocab.index(label) for label in judged.labels]
     given = judged.probs[np.arange(len(codes)), codes]

@@ -242,8 +242,9 @@ def theirs(task: Task, tested: set[str]) -> tuple:
 def ours(task: Task, tested: set[str]) -> tuple:
     """Return 04's learner, its training, and the training copies that judge it."""
     from utils.device import speed_callbacks
+    from utils.networks import download_weights
     from utils.schedule import learning_rates
-    from utils.train import download_weights, fine_tune, image_dataloaders, make_learner, training_loss
+    from utils.train import fine_tune, image_dataloaders, make_learner, training_loss
 
     project = task.project()
     dls = image_dataloaders(project, sides=task.sides())
