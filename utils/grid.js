@@ -1,0 +1,593 @@
+// Stage 06, the browser's half of the cleaner's grid; grid.py is the kernel's half.
+//
+// Asks the kernel, and shows what it answers: nothing is decided here, and a choice shows once it is stored. Each
+// request carries the view's name and a serial, so that an answer to an older request is dropped. Whatever came from
+// a file's name, a label or the web is put in as text, never as markup.
+
+const PATIENCE = 10_000; // milliseconds until a silent kernel is reported
+
+const HELP = [
+  ["Arrows, Home, End", "move"],
+  ["Shift + arrows", "select a range"],
+  ["Space, Ctrl + A, Esc", "select one, all, none"],
+  ["k, d, 1–9", "keep, delete, move to that label"],
+  ["0, u", "not looked at, undo"],
+  ["n, p", "next, previous page"],
+  ["Enter or z, o", "zoom, open its web page"],
+];
+
+/** A new element; `aria` holds its role and aria- attributes. */
+function element(tag, properties = {}, ...children) {
+  const { dataset, aria, ...rest } = properties;
+  const made = Object.assign(document.createElement(tag), rest);
+  Object.assign(made.dataset, dataset);
+  for (const [name, value] of Object.entries(aria ?? {})) {
+    made.setAttribute(name === "role" ? name : `aria-${name}`, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function button(text, action, properties = {}) {
+  const made = element("button", { type: "button", textContent: text, ...properties });
+  made.addEventListener("click", action);
+  return made;
+}
+
+/** A name from outside, kept from turning the text around it when it is written from right to left. */
+const name = (text) => element("bdi", { textContent: text });
+
+const inWords = (choice) =>
+  ({ "": "not looked at", Keep: "keep", Delete: "delete" })[choice] ?? `move to ${choice}`;
+
+/** A choice as sign and word. */
+const badge = (choice) => {
+  const own = { "": "", Keep: "✓ keep", Delete: "✕ delete" }[choice];
+  return own === undefined ? ["→ ", name(choice)] : [own];
+};
+
+/** The key that was pressed, as on a Latin keyboard: k is where it is on any. */
+function pressed(event) {
+  const { key, code } = event;
+  if (key.length > 1) return key;
+  return /^[^\x00-\x7f]/.test(key) && /^(Key|Digit)/.test(code) ? code.at(-1).toLowerCase() : key.toLowerCase();
+}
+
+const percent = (fraction) => `${Math.round(100 * fraction)} %`;
+
+/** Label → prediction, loss and side; in bold where the model disagrees. */
+function facts(card) {
+  const said = card.predicted === null ? [", no prediction"] : [" → ", name(card.predicted), ` ${percent(card.probability)}`];
+  const differs = card.predicted !== null && card.predicted !== card.label;
+  const loss = card.loss === null ? [] : [`loss ${card.loss.toFixed(2)}`];
+  return [
+    element("div", { className: differs ? "fg-label fg-differs" : "fg-label" }, name(card.label), ...said),
+    element("div", { className: "fg-small", textContent: [...loss, card.side || "no side yet"].join(" · ") }),
+    element("div", { className: "fg-small fg-reason", textContent: card.reason, title: card.reason }),
+  ];
+}
+
+function link(card) {
+  if (!/^https?:\/\//i.test(card.page)) return [];
+  const title = `Open ${card.page} in a new tab`;
+  return [element("a", { href: card.page, target: "_blank", rel: "noopener noreferrer", textContent: "Page", title, tabIndex: -1 })];
+}
+
+class Grid {
+  constructor(model, root) {
+    this.model = model;
+    this.root = root;
+    this.id = `v${Math.random().toString(36).slice(2)}`;
+    this.serial = 0; // of the last request
+    this.turn = 0; // of the last request for a page: older pages are dropped
+    this.waiting = new Map(); // serial → keys of the cards that are being saved
+    this.cards = []; // { facts, node, thumbnail } of the page, in its order
+    this.active = 0; // the card that the keys are for
+    this.anchor = 0; // where a range began
+    this.before = []; // keys that were selected then
+    this.selected = new Set(); // keys
+    this.page = { page: 0, pages: 1 }; // as the kernel told it
+    this.aim = 0; // the page asked for last: n pressed twice in haste turns two
+    this.labels = [];
+    this.build();
+    this.onMessage = (message, buffers) => this.receive(message, buffers ?? []);
+    this.onGone = () => this.say("The kernel is gone. Run the cell again; every choice that is shown here is stored.");
+    model.on("msg:custom", this.onMessage);
+    model.on("comm:close", this.onGone);
+    this.timer = setTimeout(() => this.say("Waiting for the kernel: it is busy, or was stopped."), PATIENCE);
+    this.ask("hello");
+  }
+
+  remove() {
+    this.model.off("msg:custom", this.onMessage);
+    this.model.off("comm:close", this.onGone);
+    for (const { timer } of this.waiting.values()) clearTimeout(timer);
+    clearTimeout(this.timer);
+    this.zoom.close();
+    this.forget();
+  }
+
+  // --- the page's parts, made once ---
+
+  build() {
+    const all = { list: "All pictures", label: "All labels", side: "All sides", show: "All", sort: "Worst first" };
+    this.selects = Object.fromEntries(
+      Object.entries(all).map(([part, textContent]) => [
+        part,
+        element("select", { id: `${this.id}-${part}`, disabled: true }, element("option", { textContent, value: "" })),
+      ]),
+    );
+    const filters = Object.entries(this.selects).map(([part, select]) => {
+      select.addEventListener("change", () => this.open(0));
+      const text = part[0].toUpperCase() + part.slice(1);
+      return element("div", { className: "fg-field" }, element("label", { htmlFor: select.id, textContent: text }), select);
+    });
+    this.previous = button("Previous page", () => this.open(this.aim - 1));
+    this.next = button("Next page", () => this.open(this.aim + 1));
+    this.all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
+    this.keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
+    this.delete = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
+    this.target = element("input", { id: `${this.id}-move`, autocomplete: "off" });
+    this.target.addEventListener("keydown", (event) => event.key === "Enter" && this.move());
+    this.offers = element("datalist", { id: `${this.id}-labels` });
+    this.target.setAttribute("list", this.offers.id);
+    const move = element(
+      "div",
+      { className: "fg-field" },
+      element("label", { htmlFor: this.target.id, textContent: "Move to" }),
+      this.target,
+      this.offers,
+      button("Move", () => this.move(), { title: "Move what is selected, or the picture in focus, to this label" }),
+    );
+    this.undo = button("Undo", () => this.ask("undo"), {
+      title: "Take back the last choice made here (u). Moves that were applied: Ledger(project).undo() in a cell",
+    });
+    this.apply = button("Apply", () => this.ask("apply"), {
+      className: "fg-apply",
+      hidden: true,
+      title: "Move the files as flagged. Ledger(project).undo() in a cell takes moves back",
+    });
+    this.counts = element("span", { textContent: "Waiting for the kernel…" });
+    this.place = element("span");
+    this.picked = element("span");
+    this.status = element("p", { className: "fg-status", aria: { role: "status", live: "polite" } }, this.counts, this.place, this.picked);
+    this.alert = element("p", { className: "fg-alert", aria: { role: "alert" } });
+    this.list = element("div", {
+      className: "fg-grid",
+      aria: { role: "listbox", multiselectable: "true", label: "Pictures" },
+    });
+    // Not as properties of the element: there, a handler that returns false would swallow the event.
+    this.list.addEventListener("keydown", (event) => this.key(event));
+    this.list.addEventListener("click", (event) => this.click(event));
+    this.list.addEventListener("dblclick", (event) => event.target.closest(".fg-picture") && this.look(this.active));
+    this.list.addEventListener("focusin", (event) => this.follow(event));
+    const help = element(
+      "details",
+      { className: "fg-help" },
+      element("summary", { textContent: "Keys, with the focus on a picture" }),
+      element("dl", {}, ...HELP.map(([keys, what]) => element("div", {}, element("dt", { textContent: keys }), element("dd", { textContent: what })))),
+    );
+    this.buildZoom();
+    // Plain keys are the grid's own: where a front-end listens further out, they insert or delete cells.
+    const own = (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation();
+    this.root.addEventListener("keydown", own);
+    this.root.replaceChildren(
+      element(
+        "section",
+        { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } },
+        element("div", { className: "fg-bar" }, ...filters),
+        element(
+          "div",
+          { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
+          element("div", { className: "fg-group" }, this.previous, this.next, this.all),
+          element("div", { className: "fg-group" }, this.keep, this.delete, move),
+          element("div", { className: "fg-group" }, this.undo, this.apply),
+        ),
+        this.status,
+        this.alert,
+        this.list,
+        help,
+        this.zoom,
+      ),
+    );
+  }
+
+  buildZoom() {
+    this.large = element("div", { className: "fg-large" });
+    this.about = element("div", { className: "fg-about" });
+    this.decisions = element("div", { className: "fg-buttons" });
+    const step = (by) => () => this.look(this.active + by);
+    this.zoom = element(
+      "dialog",
+      { className: "fg-zoom", tabIndex: -1 },
+      this.large,
+      element(
+        "div",
+        { className: "fg-aside" },
+        this.about,
+        this.decisions,
+        element("div", { className: "fg-group" }, button("Previous picture", step(-1)), button("Next picture", step(1)), button("Close", () => this.zoom.close())),
+      ),
+    );
+    this.zoom.addEventListener("keydown", (event) => this.keyInZoom(event));
+    this.zoom.addEventListener("close", () => this.leave());
+  }
+
+  // --- talking with the kernel ---
+
+  /** Send a request; return whether it could be sent. */
+  ask(what, details = {}, keys = []) {
+    const serial = ++this.serial;
+    if (what === "page" || what === "hello") this.turn = serial;
+    const timer = setTimeout(() => this.tooLong(serial), PATIENCE);
+    this.waiting.set(serial, { keys, timer });
+    this.mark(keys, true);
+    try {
+      this.model.send({ ask: what, view: this.id, serial, ...details });
+    } catch (error) {
+      this.settle(serial);
+      this.aim = this.page.page;
+      console.warn(error);
+      this.say("The kernel cannot be reached, and nothing was stored now. Run the cell again; what was stored before is kept.");
+      return false;
+    }
+    return true;
+  }
+
+  tooLong(serial) {
+    this.aim = this.page.page;
+    const saving = this.waiting.get(serial)?.keys.length > 0;
+    this.settle(serial);
+    this.say(
+      "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped. " +
+        (saving ? "Your last choice shows once it is stored; if the kernel was stopped, it is not." : "Try again when it is idle."),
+    );
+  }
+
+  /** A request is answered, or given up: its cards show what they hold. */
+  settle(serial) {
+    const { keys, timer } = this.waiting.get(serial) ?? { keys: [] };
+    clearTimeout(timer);
+    this.waiting.delete(serial);
+    const still = new Set([...this.waiting.values()].flatMap((request) => request.keys));
+    this.mark(keys.filter((key) => !still.has(key)), false);
+    this.list.setAttribute("aria-busy", String(this.waiting.has(this.turn)));
+  }
+
+  receive(message, buffers) {
+    clearTimeout(this.timer);
+    const mine = message.view === this.id;
+    if (mine) this.settle(message.serial);
+    if (message.tell === "page" && mine && message.serial < this.turn) return;
+    if (message.tell === "page" && message.setup) this.setUp(message.setup);
+    if (message.tell === "page") this.show(message, buffers);
+    if (message.tell === "flags") this.flagged(message, mine);
+    if (message.tell === "zoom" && mine) this.enlarge(message, buffers);
+    this.write(this.counts, message.counts);
+    this.write(this.place, message.place);
+    this.say(message.alert ?? "");
+  }
+
+  setUp(setup) {
+    this.labels = setup.labels;
+    this.offer("label", setup.labels.map((each) => [each, each]));
+    this.offer("side", setup.sides.map((each) => [each, each]));
+    this.offer("show", setup.shows.map((each) => [each, each]));
+    this.selects.sort.replaceChildren(...setup.sorts.map((each) => element("option", { textContent: each, value: each })));
+    for (const select of Object.values(this.selects)) select.disabled = false;
+    this.offers.replaceChildren(...setup.labels.map((value) => element("option", { value })));
+    this.apply.hidden = !setup.project;
+    this.list.style.setProperty("--fg-height", `${setup.height}px`);
+    this.list.style.setProperty("--fg-width", `${Math.max(setup.width, 160)}px`);
+  }
+
+  /** Let a menu offer all, which is its first option, and these texts with their values. */
+  offer(part, entries) {
+    const [all] = this.selects[part].options;
+    this.selects[part].replaceChildren(all, ...entries.map(([textContent, value]) => element("option", { textContent, value })));
+  }
+
+  // --- showing ---
+
+  open(page) {
+    if (page < 0 || page >= this.page.pages) return;
+    this.aim = page;
+    const chosen = Object.fromEntries(Object.entries(this.selects).map(([part, select]) => [part, select.value]));
+    this.ask("page", { ...chosen, page });
+    this.list.setAttribute("aria-busy", "true");
+  }
+
+  show(page, buffers) {
+    const before = document.activeElement;
+    const again = page.page === this.page.page && page.cards.map((each) => each.key).join() === this.cards.map((each) => each.facts.key).join();
+    if (this.zoom.open && !again) this.zoom.close();
+    this.page = page;
+    this.aim = page.page;
+    this.offer("list", page.lists.map(([each, count]) => [`${each} (${count.toLocaleString("en")})`, each]));
+    for (const [part, select] of Object.entries(this.selects)) select.value = page.chosen[part];
+    const inGrid = this.list.contains(before);
+    const turning = [this.previous, this.next];
+    this.forget();
+    const pictures = [...buffers];
+    this.cards = page.cards.map((each, place) => this.card(each, place, each.problem ? null : pictures.shift()));
+    this.list.replaceChildren(...this.cards.map((card) => card.node));
+    this.previous.disabled = page.page === 0;
+    this.next.disabled = page.page === page.pages - 1;
+    this.select(again ? [...this.selected] : []);
+    for (const { keys } of this.waiting.values()) this.mark(keys, true);
+    if (!again) this.list.scrollTop = 0;
+    if (!again) this.begin(0);
+    this.go(again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled) });
+  }
+
+  card(each, place, buffer) {
+    const thumbnail = buffer ? URL.createObjectURL(new Blob([buffer], { type: "image/jpeg" })) : null;
+    const picture = thumbnail
+      ? element("img", { src: thumbnail, alt: "", draggable: false })
+      : element("div", { className: "fg-broken", textContent: each.problem });
+    const about = `${this.id}-about-${place}`;
+    const node = element(
+      "div",
+      { className: "fg-card", tabIndex: -1, aria: { role: "option", selected: "false", describedby: about }, dataset: { key: each.key } },
+      element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), button("Zoom", () => this.look(place), { tabIndex: -1 })),
+      element("div", { className: "fg-file" }, element("bdi", { textContent: each.file, title: each.file }), ...link(each)),
+      element("div", { id: about }, ...facts(each)),
+      element("div", { className: "fg-buttons" }, ...this.buttons(each)),
+    );
+    const card = { facts: each, node, thumbnail };
+    this.label(card, each.choice);
+    return card;
+  }
+
+  /** Keep, Delete, and the first nine labels but its own, by their numbers. */
+  buttons(each, tabIndex = -1) {
+    const make = (choice, title, ...text) => {
+      const made = button("", () => this.decide(choice, [each.key]), { tabIndex, title, dataset: { choice } });
+      made.append(...text);
+      return made;
+    };
+    const moves = this.labels.slice(0, 9).map((label, place) => make(label, `Move to ${label} (${place + 1})`, `${place + 1} `, name(label)));
+    return [make("Keep", "Keep (k)", "Keep"), make("Delete", "Delete (d)", "Delete"), ...moves.filter((made) => made.dataset.choice !== each.label)];
+  }
+
+  /** Let a card show a choice. */
+  label(card, choice) {
+    const { facts, node } = card;
+    facts.choice = choice ?? "";
+    node.dataset.choice = facts.choice;
+    node.setAttribute("aria-label", `${facts.file}, filed as ${facts.label}, ${inWords(facts.choice)}`);
+    node.querySelector(".fg-badge").replaceChildren(...badge(facts.choice));
+    this.press(node, facts.choice);
+  }
+
+  /** Let the buttons within a part of the page show a choice. */
+  press(part, choice) {
+    for (const each of part.querySelectorAll("button[data-choice]")) each.setAttribute("aria-pressed", String(each.dataset.choice === choice));
+  }
+
+  flagged(message, mine) {
+    for (const card of this.cards) {
+      if (card.facts.key in message.choices) this.label(card, message.choices[card.facts.key]);
+    }
+    const undone = this.cards.findIndex((card) => card.facts.key === message.first);
+    if (mine && message.undone && undone >= 0) this.go(undone, { focus: this.list.contains(document.activeElement) });
+    if (this.zoom.open) this.describe();
+  }
+
+  mark(keys, saving) {
+    for (const card of this.cards) {
+      if (keys.includes(card.facts.key)) card.node.classList.toggle("fg-saving", saving);
+    }
+  }
+
+  /** Release the pictures of the page that is left. */
+  forget() {
+    for (const card of this.cards) if (card.thumbnail) URL.revokeObjectURL(card.thumbnail);
+    this.drop();
+  }
+
+  say(text) {
+    this.write(this.alert, text);
+  }
+
+  write(node, text) {
+    if (node.textContent !== text) node.textContent = text;
+  }
+
+  // --- focus and selection ---
+
+  go(place, { focus = true } = {}) {
+    if (!this.cards.length) return;
+    this.active = Math.min(Math.max(place, 0), this.cards.length - 1);
+    this.cards.forEach(({ node }, n) => (node.tabIndex = n === this.active ? 0 : -1));
+    const { node } = this.cards[this.active];
+    if (focus) node.focus();
+  }
+
+  select(keys) {
+    this.selected = new Set(keys);
+    for (const { facts, node } of this.cards) node.setAttribute("aria-selected", String(this.selected.has(facts.key)));
+    this.write(this.picked, this.selected.size ? `${this.selected.size} selected` : "");
+  }
+
+  /** Let a range begin at a card, beside what is selected already. */
+  begin(place) {
+    this.anchor = place;
+    this.before = [...this.selected];
+  }
+
+  extend(place) {
+    const range = this.cards.slice(Math.min(this.anchor, place), Math.max(this.anchor, place) + 1);
+    this.select([...this.before, ...range.map((card) => card.facts.key)]);
+  }
+
+  toggle(place) {
+    const { key } = this.cards[place].facts;
+    const rest = [...this.selected].filter((each) => each !== key);
+    this.select(rest.length < this.selected.size ? rest : [...rest, key]);
+    this.begin(place);
+  }
+
+  placeOf(node) {
+    const card = node.closest?.(".fg-card");
+    return this.cards.findIndex((each) => each.node === card);
+  }
+
+  follow(event) {
+    const place = this.placeOf(event.target);
+    if (place >= 0 && place !== this.active) this.go(place, { focus: false });
+  }
+
+  click(event) {
+    const place = this.placeOf(event.target);
+    if (place < 0 || event.target.closest("button, a")) return;
+    if (event.shiftKey) this.extend(place);
+    else if (event.ctrlKey || event.metaKey) this.toggle(place);
+    else {
+      this.select([]);
+      this.begin(place);
+    }
+    this.go(place);
+  }
+
+  // --- deciding ---
+
+  /** Ask for one choice for the given cards, else the selected ones, else the one in focus, and go on to the next. */
+  decide(choice, keys = this.selected.size ? [...this.selected] : this.cards.slice(this.active, this.active + 1).map((card) => card.facts.key)) {
+    if (!keys.length) return;
+    const places = keys.map((key) => this.cards.findIndex((card) => card.facts.key === key));
+    if (!this.ask("flag", { keys, choice }, keys)) return;
+    const inGrid = this.list.contains(document.activeElement);
+    if (keys.every((key) => this.selected.has(key))) this.select([]);
+    const next = Math.min(Math.max(...places) + 1, this.cards.length - 1);
+    this.begin(next);
+    if (this.zoom.open) this.look(next);
+    else this.go(next, { focus: inGrid });
+    this.cards[this.active].node.scrollIntoView({ block: "nearest" });
+  }
+
+  move() {
+    const wanted = this.target.value.trim().normalize("NFC");
+    const label = this.labels.find((each) => each === wanted) ?? this.labels.find((each) => each.toLowerCase() === wanted.toLowerCase());
+    if (!label) return this.say(wanted ? `There is no label “${wanted}”. Choose one of the list.` : "Choose a label to move to first.");
+    this.decide(label);
+    this.target.value = "";
+  }
+
+  /** Carry out the keys that decide; return whether this was one of them. */
+  decided(key) {
+    const choices = { k: "Keep", d: "Delete", 0: null };
+    if (key in choices) this.decide(choices[key], this.zoom.open ? [this.cards[this.active].facts.key] : undefined);
+    else if (/^[1-9]$/.test(key)) {
+      const label = this.labels[key - 1];
+      if (!label) this.say(`There is no label ${key}: this project has ${this.labels.length}.`);
+      else this.decide(label, this.zoom.open ? [this.cards[this.active].facts.key] : undefined);
+    } else if (key === "u") this.ask("undo");
+    else return false;
+    return true;
+  }
+
+  columns() {
+    const top = this.cards[0].node.offsetTop;
+    const second = this.cards.findIndex((card) => card.node.offsetTop > top);
+    return second < 0 ? this.cards.length : second;
+  }
+
+  key(event) {
+    const key = pressed(event);
+    const chord = event.ctrlKey || event.metaKey;
+    const inside = event.target.closest("button, a"); // a card's own button keeps Enter and Space
+    if (!this.cards.length || event.altKey || (chord && key !== "a") || (inside && ["Enter", " "].includes(key))) return;
+    const rtl = getComputedStyle(this.list).direction === "rtl" ? -1 : 1;
+    const steps = { ArrowRight: rtl, ArrowLeft: -rtl, ArrowDown: this.columns(), ArrowUp: -this.columns(), Home: -Infinity, End: Infinity };
+    if (key in steps) {
+      const place = this.active + steps[key];
+      const stays = Math.abs(steps[key]) !== Infinity && (place < 0 || place >= this.cards.length);
+      if (!stays) this.go(place);
+      if (event.shiftKey) this.extend(this.active);
+      else this.begin(this.active);
+    } else if (chord) this.select(this.cards.map((card) => card.facts.key));
+    else if (key === " ") this.toggle(this.active);
+    else if (key === "Escape") {
+      this.select([]);
+      this.begin(this.active);
+    }
+    else if (key === "n") this.open(this.aim + 1);
+    else if (key === "p") this.open(this.aim - 1);
+    else if (key === "Enter" || key === "z") this.look(this.active);
+    else if (key === "o") this.cards[this.active].node.querySelector("a")?.click();
+    else if (!this.decided(key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  // --- the picture in full ---
+
+  look(place) {
+    if (place < 0 || place >= this.cards.length) return;
+    this.go(place, { focus: false });
+    this.describe();
+    this.drop();
+    const { facts, thumbnail } = this.cards[place];
+    if (thumbnail) this.large.replaceChildren(element("img", { src: thumbnail, alt: "", className: "fg-coming" }));
+    else this.large.replaceChildren(element("div", { className: "fg-broken", textContent: facts.problem }));
+    if (!this.zoom.open) {
+      this.zoom.showModal();
+      this.zoom.focus(); // not its first button: pressed twice, Enter would decide
+    }
+    this.ask("zoom", { key: facts.key });
+  }
+
+  describe() {
+    const each = this.cards[this.active].facts;
+    this.zoom.setAttribute("aria-label", each.file);
+    this.about.replaceChildren(
+      element("div", { className: "fg-file" }, name(each.file), ...link(each)),
+      ...facts(each),
+      element("div", { className: "fg-state", dataset: { choice: each.choice } }, ...(each.choice ? badge(each.choice) : ["not looked at"])),
+    );
+    const place = this.decisions.contains(document.activeElement) ? [...this.decisions.children].indexOf(document.activeElement) : -1;
+    this.decisions.replaceChildren(...this.buttons(each, 0));
+    this.press(this.decisions, each.choice);
+    if (place >= 0) this.decisions.children[Math.min(place, this.decisions.children.length - 1)].focus();
+  }
+
+  enlarge(message, buffers) {
+    const { facts } = this.cards[this.active] ?? {};
+    if (!this.zoom.open || facts?.key !== message.key) return;
+    this.drop();
+    if (message.problem) return this.large.replaceChildren(element("div", { className: "fg-broken", textContent: message.problem }));
+    this.full = URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" }));
+    this.large.replaceChildren(element("img", { src: this.full, alt: facts.file }));
+  }
+
+  /** Release the full picture. */
+  drop() {
+    if (this.full) URL.revokeObjectURL(this.full);
+    this.full = null;
+  }
+
+  leave() {
+    this.drop();
+    this.large.replaceChildren();
+    this.go(this.active);
+  }
+
+  keyInZoom(event) {
+    const key = pressed(event);
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+    if (key in steps) this.look(this.active + steps[key]);
+    else if (key === "z" || key === "Escape" || (key === "Enter" && !event.target.closest("button, a"))) this.zoom.close();
+    else if (!this.decided(key)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+export default {
+  render({ model, el }) {
+    const grid = new Grid(model, el);
+    return () => grid.remove();
+  },
+};
