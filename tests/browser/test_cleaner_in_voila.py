@@ -1,0 +1,78 @@
+"""The cleaner on a Voila page, in Notebook 7, and in two notebooks at once."""
+
+import pytest
+from playwright.sync_api import expect
+
+from browser.pages import Grid, Notebook
+from browser.project import ANT, KANA, files
+from utils.ledger import read_review
+
+pytestmark = pytest.mark.browser
+
+
+def test_in_voila_flags_are_stored_survive_a_reload_and_are_applied(servers, project, page, screenshot):
+    """A reload gives a Voila page a new kernel: the flags come from disk, and Apply moves the files."""
+    before = files(project.images)
+    page.goto(servers.voila.url)
+    grid = Grid(page)
+    grid.root.wait_for()
+    grid.show_all()
+    grid.card("ant-00").get_by_role("button", name="Delete", exact=True).click()
+    grid.expect_choice("ant-00", "Delete")
+    grid.focus("ant-01")
+    grid.press("3", "k")
+    grid.expect_choice("ant-02", "Keep")
+    flags = {"ant-00": "Delete", "ant-01": KANA, "ant-02": "Keep"}
+    assert read_review(project) == flags
+    screenshot(page, "voila")
+    page.reload()
+    grid.root.wait_for()
+    grid.show_all()
+    grid.expect_choice("ant-02", "Keep")
+    assert grid.choices() == flags
+    grid.button("Apply").click()
+    expect(grid.root).to_contain_text("Moved 1 to another label and 1 to the trash")
+    assert files(project.trash) == {"ant-00": ANT}
+    assert files(project.images) == {id: label for id, label in before.items() if id != "ant-00"} | {"ant-01": KANA}
+
+
+def test_in_notebook_7_a_key_flags_a_picture(servers, project, page, screenshot):
+    """The grid is there, takes keys, and stores the flag."""
+    notebook = Notebook(page, servers.lab, "clean.ipynb", at="notebooks")
+    grid = notebook.run_all()
+    grid.show_all()
+    grid.focus("ant-00")
+    grid.press("d")
+    grid.expect_choice("ant-00", "Delete")
+    assert read_review(project) == {"ant-00": "Delete"}
+    screenshot(page, "notebook-7")
+
+
+def test_a_second_notebook_is_told_and_nothing_is_lost(desk, servers, page, screenshot):
+    """Two notebooks flag pictures of one project: both flags are stored, and each is told of the other's."""
+    desk.grid.show_all()
+    page.goto(servers.voila.url)
+    other = Grid(page)
+    other.root.wait_for()
+    other.show_all()
+    desk.grid.focus("ant-00")
+    desk.grid.press("d")
+    desk.grid.expect_choice("ant-00", "Delete")
+    other.focus("ant-01")
+    other.press("k")
+    other.expect_choice("ant-01", "Keep")
+    expect(other.alert.filter(has_text="elsewhere")).to_be_visible()
+    other.expect_choice("ant-00", "Delete")
+    screenshot(page, "second-notebook")
+    desk.grid.focus("ant-03")
+    desk.grid.press("3")
+    desk.grid.expect_choice("ant-03", KANA)
+    expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()
+    assert read_review(desk.project) == {"ant-00": "Delete", "ant-01": "Keep", "ant-03": KANA}
+    other.button("Apply").click()
+    expect(other.root).to_contain_text("Moved 1 to another label and 1 to the trash")
+    desk.grid.button("Next page").click()
+    expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()
+    desk.grid.button("Previous page").click()
+    expect(desk.grid.card("ant-00")).to_have_count(0)
+    assert files(desk.project.trash) == {"ant-00": ANT}
