@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from cleaning_pictures import PROBS, draw, make_learner, make_project
 
+from utils import cleaning as cleaning_module
 from utils.cleaning import (
+    CHANGED,
     DECIDED,
     LABEL,
     NAME,
@@ -155,7 +157,7 @@ def test_undo_leaves_what_was_changed_elsewhere(project):
     cleaning.flag({"c0": "Delete", "c1": "Delete"})
     save_flag(project, "c0", "dog")
     cleaning.refresh()
-    assert cleaning.undo() == {"c0": "its flag was changed since", "c1": ""}
+    assert cleaning.undo() == {"c0": CHANGED, "c1": ""}
     assert read_review(project) == {"c0": "dog"}
 
 
@@ -175,6 +177,58 @@ def test_a_file_that_stands_there_twice_is_returned_once(tmp_path):
     assert cleaning.deletions() == [0]
 
 
+def test_only_files_still_at_their_first_place_are_returned(project):
+    """A loop unlinks by the paths of the start: a picture that was moved since is left out, whatever lies there now."""
+    cleaning = opened(project)
+    cleaning.flag({"c1": "dog", "c2": "dog"})
+    cleaning.apply()
+    cleaning.flag({"c0": "Delete", "c1": "Delete", "c2": "cat", "c3": "dog"})
+    draw(cleaning.start[1], (0, 0, 0))  # another file
+    assert (cleaning.deletions(), cleaning.changes()) == ([0], [(3, "dog")])
+
+
+def test_what_another_notebook_decided_later_counts(project):
+    """Deletions and changes are those on disk; what was taken over is told afterwards all the same."""
+    cleaning = opened(project)
+    cleaning.flag({"c0": "Delete", "c1": "Delete", "c2": "dog"})
+    save_flag(project, "c0", "Keep")
+    save_flag(project, "c2", None)
+    assert (cleaning.deletions(), cleaning.changes()) == ([1], [])
+    assert "The flags of 2 pictures" in cleaning.refresh()
+
+
+def test_a_broken_table_is_told_and_what_is_known_returned(project, caplog):
+    """Where review.csv cannot be read, the flags known are returned, with a warning."""
+    cleaning = opened(project)
+    cleaning.choose(0, "Delete")
+    project.table("review").write_text("no,such,table\n1,2,3\n")
+    assert cleaning.deletions() == [0]
+    assert "no,such,table" in caplog.text
+
+
+def test_the_folders_tell_a_picture_s_label(project):
+    """A choice made when the picture had been moved unseen is what it says, and is shown as it was stored."""
+    cleaning = opened(project)
+    for id in ("c0", "c1"):
+        (project.images / "cat" / f"{id}.jpg").rename(project.images / "dog" / f"{id}.jpg")
+    cleaning.flag({"c0": "cat", "c1": "dog"})
+    assert read_review(project) == cleaning.choices == {"c0": "cat", "c1": "Keep"}
+    cleaning.undo()
+    assert read_review(project) == {}
+
+
+def test_counting_needs_no_lock(project):
+    """Progress is told also while another thread takes a flag back."""
+
+    class Fleeting(dict):
+        def __contains__(self, key):
+            return True
+
+    cleaning = opened(project)
+    cleaning.choices = Fleeting({"c0": "Keep"})
+    assert cleaning.progress().startswith("1 of 8 looked at: 1 to keep")
+
+
 def test_a_word_of_the_cleaner_is_no_label(tmp_path):
     """A learner's label "Delete" is refused: to move a picture there would delete it."""
     with pytest.raises(FieldguideError, match="'Delete'"):
@@ -189,10 +243,10 @@ def test_flags_set_elsewhere_are_taken_over_and_told(project):
     first, second = opened(project), opened(project)
     first.flag({"c0": "Delete", "c1": "Delete"})
     second.choose(4, "cat")
-    news, moved = second.refresh()
-    assert "changed elsewhere" in news and "2 pictures" in news and not moved
+    news = second.refresh()
+    assert "changed elsewhere" in news and "2 pictures" in news and second.moves == 0
     assert second.choices == read_review(project) == {"c0": "Delete", "c1": "Delete", "d0": "cat"}
-    assert second.refresh() == ("", False)
+    assert second.refresh() == ""
 
 
 def test_own_flags_are_no_news(project):
@@ -200,7 +254,21 @@ def test_own_flags_are_no_news(project):
     cleaning = opened(project)
     cleaning.flag({"c0": "Delete", "d0": "cat"})
     cleaning.undo()
-    assert cleaning.refresh() == ("", False)
+    assert cleaning.refresh() == ""
+
+
+def test_the_table_is_not_read_again_after_own_flags(project, monkeypatch):
+    """A flag of one's own makes the next look no longer; one from elsewhere, before it, is found all the same."""
+    cleaning, reads = opened(project), []
+    monkeypatch.setattr(cleaning_module, "read_review", lambda project: reads.append(1) or read_review(project))
+    cleaning.choose(0, "Delete")
+    cleaning.flag({"c1": "Keep", "c2": None})
+    cleaning.undo()
+    assert (cleaning.refresh(), reads) == ("", [])
+    save_flag(project, "d0", "cat")
+    cleaning.choose(1, "Delete")
+    assert "1 picture" in cleaning.refresh()
+    assert (len(reads), cleaning.choices) == (1, {"c0": "Delete", "d0": "cat", "c1": "Delete"})
 
 
 def test_two_processes_lose_no_flag(project):
@@ -223,13 +291,12 @@ def test_moves_made_elsewhere_are_taken_over(project):
     save_flag(project, "c0", "dog")
     save_flag(project, "c1", "Delete")
     Ledger(project).apply()
-    news, moved = cleaning.refresh()
-    assert "2 pictures lie elsewhere" in news and moved
+    assert "2 pictures lie elsewhere" in cleaning.refresh() and cleaning.moves == 1
     assert keys(cleaning, sort=NAME) == ["c0", "c2", "c3", "d0", "d1", "d2", "d3"]
     assert cleaning.pictures[0].label == "dog"
     Ledger(project).undo(2)
     (project.images / "dog" / "d0.jpg").rename(project.images / "cat" / "d0.jpg")
-    assert "3 pictures" in cleaning.refresh()[0]
+    assert "3 pictures" in cleaning.refresh() and cleaning.moves == 2
     assert [picture.label for picture in cleaning.pictures] == [*["cat"] * 5, *["dog"] * 3]
 
 
@@ -237,7 +304,7 @@ def test_a_missing_file_stays_to_be_seen(project):
     """A file that is neither in the training set nor in the trash stays in the selection, as missing."""
     cleaning = opened(project)
     (project.images / "cat" / "c0.jpg").unlink()
-    assert cleaning.refresh() == ("", False)
+    assert cleaning.refresh() == ""
     assert "c0" in keys(cleaning)
 
 
@@ -268,7 +335,7 @@ def test_apply_moves_files_and_takes_the_folders_as_they_are(project):
     assert keys(cleaning, label="dog", sort=NAME) == ["c2", "d0", "d1", "d2", "d3"]
     assert cleaning.loss(2) == pytest.approx(-np.log(0.8))  # under its new label
     assert cleaning.choices == {"d0": "Keep"}
-    assert cleaning.refresh() == ("", False)
+    assert cleaning.refresh() == ""
     with pytest.raises(FieldguideError, match="no flag to take back"):
         cleaning.undo()
 
@@ -305,10 +372,13 @@ def test_a_folder_that_cannot_be_moved_from_keeps_the_flags(project, monkeypatch
 
 
 def test_a_long_summary_is_cut():
-    """Of many refusals five are told in full, the rest counted."""
-    text = summary([Outcome(f"p{n}", "cat", "dog", False, "taken") for n in range(8)])
-    assert text.count("was left: taken") == 5
-    assert "3 more" in text
+    """Refusals of one reason are told together; of many reasons five are told, the rest counted, with a way to them."""
+    one = [Outcome(f"p{n}", "cat", "dog", False, "taken") for n in range(8)]
+    assert summary(one).endswith("trash. p0, p1, p2, p3, p4 and 3 more were left: taken.")
+    others = [Outcome(f"q{n}", "cat", "dog", False, f"q{n}.jpg is taken") for n in range(6)]
+    text = summary([*others, *one])
+    assert "3 more were left: taken. q0 was left: q0.jpg is taken." in text
+    assert text.endswith("2 more left: Ledger(project).apply() tries again, and returns each with its reason.")
 
 
 def test_web_pages_are_web_addresses(project):
@@ -331,6 +401,13 @@ def test_the_original_is_found_under_any_label(project):
     assert original(project, picture) == picture.path
     raw = draw(project.raw / "dog" / "c0.png", (1, 2, 3))
     assert original(project, picture) == raw
+
+
+def test_the_original_of_a_longer_name_is_another_s(project):
+    """A file in raw/ whose name goes on after a dot belongs to another picture."""
+    picture = project_pictures(project)[0]
+    draw(project.raw / "cat" / "c0.b.jpg", (1, 2, 3))
+    assert original(project, picture) == picture.path
 
 
 def test_a_learner_of_other_labels_is_refused(project):

@@ -121,6 +121,15 @@ def test_rows_are_never_written_without_a_header(tmp_path, text):
         assert path.read_text() == text
 
 
+def test_rows_are_not_appended_under_another_header(tmp_path):
+    """A log whose header was damaged by hand is refused before anything is added to it, and stays."""
+    path = tmp_path / "log.csv"
+    path.write_text("id,tekst\n1,a\n")
+    with pytest.raises(FieldguideError, match=r"log\.csv begins with 'id,tekst'"):
+        append_rows(path, COLUMNS, [{"id": "2", "text": "b"}])
+    assert path.read_text() == "id,tekst\n1,a\n"
+
+
 def test_a_header_without_a_line_break_is_no_torn_row(tmp_path):
     """A table that an editor left as a bare header reads as empty, with a warning, and keeps its header."""
     path = tmp_path / "log.csv"

@@ -1,10 +1,12 @@
 """The kernel's half of the grid: each message gets one answer, hostile ones an alert, and nothing grows."""
 
+import gc
 import io
 import json
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -138,7 +140,7 @@ def test_a_broken_or_missing_file_is_a_card_with_the_reason(project, content):
     path.unlink() if content is None else path.write_bytes(content)
     page, buffers = grid.answer({"ask": "hello"})
     problems = {card["key"]: card["problem"] for card in page["cards"]}
-    reason = {b"": "empty file", b"no picture": "not a picture", None: "There is no picture"}[content]
+    reason = {b"": "empty file", b"no picture": "not a picture", None: "The file is gone"}[content]
     assert reason in problems.pop("c0")
     assert set(problems.values()) == {""}
     assert len(buffers) == 7
@@ -156,8 +158,10 @@ def test_a_page_carries_no_state(project):
 
 
 def test_200_switches_leave_nothing_behind(project, monkeypatch):
-    """No widget and no thread more, one message a switch, and a bounded number of thumbnails."""
+    """No widget, no thread and no page's memory more, one message a switch, and a bounded number of thumbnails."""
     from ipywidgets.widgets import widget
+
+    most_thumbnails, most_bytes = 2500, 100_000  # the pages of 200 switches have about 300,000
 
     grid, sent = grid_of(project, max_n=2), []
     monkeypatch.setattr(grid, "send", lambda content, buffers: sent.append(content["tell"]))
@@ -166,14 +170,30 @@ def test_200_switches_leave_nothing_behind(project, monkeypatch):
     def switch(n):
         grid._receive(grid, {"ask": "page", "label": ("cat", "dog", "")[n % 3], "page": n % 2, **view}, [])
 
-    switch(0)
-    before = len(widget._instances)
-    for n in range(200):
-        switch(n)
-    grid._thumbnails.draw([])  # stops what is drawn ahead
-    assert sent == ["page"] * 201
+    def quiet() -> int:
+        """Stop what is drawn ahead, and return the bytes in use."""
+        grid._thumbnails.draw([])
+        any(thread.join(10) or thread.is_alive() for thread in set(threading.enumerate()) - threads)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    threads = set(threading.enumerate())
+    tracemalloc.start()
+    try:
+        for n in range(6):
+            switch(n)
+        before, memory = len(widget._instances), quiet()
+        for n in range(200):
+            switch(n)
+        grown = quiet() - memory
+    finally:
+        tracemalloc.stop()
+    assert sent == ["page"] * 206
     assert len(widget._instances) == before
-    assert thumbnails._drawn.cache_info().maxsize == thumbnails.KEPT
+    assert set(threading.enumerate()) == threads
+    assert grown < most_bytes
+    kept = thumbnails._drawn.cache_info()
+    assert 0 < kept.currsize <= kept.maxsize <= most_thumbnails
 
 
 # --- choices -------------------------------------------------------------------------------------------------------
@@ -244,14 +264,16 @@ def test_a_table_that_cannot_be_read_is_not_added_to(project):
 
 def test_a_message_waits_while_a_cell_is_at_the_flags(project):
     """Front-ends may deliver messages while a cell runs, in another thread: each waits until the other is done."""
-    grid, answers = grid_of(project), []
-    asking = threading.Thread(target=lambda: answers.append(ask(grid, "flag", keys=["c0"], choice="Delete")))
-    with grid.cleaning.lock:
-        asking.start()
-        asking.join(0.3)
-        assert answers == [] and read_review(project) == {}
-    asking.join(60)
-    assert answers[0]["choices"]["c0"] == "Delete"
+    for request in ({"what": "flag", "keys": ["c0"], "choice": "Delete"}, {"what": "no such thing"}):
+        grid, answers = grid_of(project), []
+        asking = threading.Thread(target=lambda: answers.append(ask(grid, **request)))  # noqa: B023, joined below
+        before = read_review(project)
+        with grid.cleaning.lock:
+            asking.start()
+            asking.join(0.3)
+            assert answers == [] and read_review(project) == before
+        asking.join(60)
+        assert answers[0]["counts"].startswith("1 of 8 looked at")
 
 
 def test_moves_made_elsewhere_are_shown_at_once(project):
@@ -260,9 +282,60 @@ def test_moves_made_elsewhere_are_shown_at_once(project):
     ask(first, "flag", keys=["c0"], choice="Delete")
     ask(first, "apply")
     answer = ask(second, "flag", keys=["d0"], choice="cat")
-    assert answer["tell"] == "page" and "1 picture lie" in answer["alert"]
+    assert answer["tell"] == "page" and "1 picture lies elsewhere" in answer["alert"]
     assert "c0" not in keys(answer)
     assert read_review(project) == {"d0": "cat"}
+
+
+def test_what_a_cell_applied_is_shown_at_once(project):
+    """After an apply in a cell, the next choice is answered with the page as it is now."""
+    grid = grid_of(project)
+    turn(grid)
+    ask(grid, "flag", keys=["c0"], choice="Delete")
+    grid.cleaning.apply()
+    assert ask(grid, "flag", keys=["zz"], choice="cat")["tell"] == "alert"  # shows no page: the next answer has to
+    answer = ask(grid, "flag", keys=["d0"], choice="cat")
+    assert answer["tell"] == "page" and "c0" not in keys(answer)
+    assert ask(grid, "flag", keys=["d1"], choice="cat")["tell"] == "flags"
+
+
+def test_apply_carries_out_only_what_was_on_screen(project):
+    """Flags from elsewhere are shown first, with a word; pressed again, Apply carries them out."""
+    first, second = grid_of(project), grid_of(project)
+    ask(second, "flag", keys=["d0"], choice="cat")
+    ask(first, "flag", keys=["c0"], choice="Delete")
+    answer = ask(second, "apply")
+    assert answer["tell"] == "page" and "press Apply again" in answer["alert"]
+    assert {card["key"]: card["choice"] for card in answer["cards"]}["c0"] == "Delete"
+    assert len(list(project.images.rglob("*.jpg"))) == 8
+    assert "Moved 1 to another label and 1 to the trash." in ask(second, "apply")["alert"]
+
+
+def test_what_was_seen_in_a_cell_is_news_to_the_page(project):
+    """delete() in a cell takes over flags from elsewhere; the page still shows them before it applies."""
+    first, second = grid_of(project), grid_of(project)
+    ask(first, "flag", keys=["c0"], choice="Delete")
+    assert second.cleaning.deletions() == [0]
+    assert "press Apply again" in ask(second, "apply")["alert"]
+
+
+def test_news_come_with_a_refusal_too(project):
+    """Where the answer is an alert, what happened elsewhere is told with it."""
+    first, second = grid_of(project), grid_of(project)
+    ask(first, "flag", keys=["c0"], choice="Delete")
+    alert = ask(second, "undo")["alert"]
+    assert "The flags of 1 picture" in alert and "There is no flag to take back" in alert
+
+
+def test_undo_tells_what_was_changed_elsewhere(project):
+    """What another notebook flagged anew is left, and said to be; the rest of the step is taken back."""
+    grid = grid_of(project)
+    ask(grid, "flag", keys=["c0", "c1"], choice="Delete")
+    ask(grid_of(project), "flag", keys=["c0"], choice="dog")
+    answer = ask(grid, "undo")
+    assert answer["alert"].endswith("Taken back: c1.jpg. Not taken back: 1 flag was changed elsewhere since.")
+    assert answer["choices"] | {"c2": None} == answer["choices"] | {"c0": "dog", "c1": None}
+    assert "Not stored" not in answer["alert"]
 
 
 def test_apply_moves_and_tells(project):
@@ -272,7 +345,7 @@ def test_apply_moves_and_tells(project):
     ask(grid, "flag", keys=["c2"], choice="dog")
     ask(grid, "flag", keys=["c0"], choice="Delete")
     answer = ask(grid, "apply")
-    assert "Moved 1 to another label and 1 to the trash. Run 04 and 05 again" in answer["alert"]
+    assert "Moved 1 to another label and 1 to the trash. Run 03, 04 and 05 again" in answer["alert"]
     assert sorted(keys(answer)) == ["c2", "d0", "d1", "d2", "d3"]
     assert answer["counts"].startswith("0 of 7 looked at")
     assert "nothing to apply" in ask(grid, "apply")["alert"]

@@ -1,6 +1,8 @@
 """The ledger: no decision is lost, nothing is overwritten, and every move can be taken back."""
 
 import errno
+import os
+import stat
 import subprocess
 import sys
 import time
@@ -159,6 +161,22 @@ def test_a_read_only_folder_keeps_every_flag(project, monkeypatch):
     assert all("disk is read-only" in outcome.reason for outcome in outcomes)
     assert (before, choices) == (places(project), read_review(project))
     assert not (project.data / "pending.json").exists()
+
+
+def test_a_drive_that_cannot_sync_folders_will_do(project, monkeypatch):
+    """Where the system syncs files and no folders, as on some network drives, files are moved all the same."""
+    save_flags(project, {"a": "Delete", "c": "bird"})
+    sync = os.fsync
+
+    def files_only(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    assert [outcome.done for outcome in Ledger(project).apply()] == [True, True]
+    assert (place_of(project, "a"), place_of(project, "c")) == ("trash/cat/a.jpg", "images/bird/c.jpg")
+    assert read_review(project) == {}
 
 
 def test_another_writer_is_told(project, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from utils.cleaner import ImageClassifierCleaner
 from utils.cleaning import Cleaning, Picture
-from utils.ledger import read_review
+from utils.ledger import Ledger, read_review, save_flag
 from utils.menus import ALL_SIDES, MENU_DELETE, MENU_KEEP, UNSEEN, Menus, caption
 
 
@@ -142,7 +142,7 @@ def test_a_broken_file_blocks_nothing(project, content):
     assert on_screen(cleaner) == ["c0", "c2"]
     assert colour_of(cleaner.cards[0]) == (200, 200, 200)
     assert colour_of(cleaner.cards[1]) == (200, 30, 30)
-    reason = {b"": "empty file", b"no picture": "not a picture", None: "There is no picture"}[content]
+    reason = {b"": "empty file", b"no picture": "not a picture", None: "The file is gone"}[content]
     assert reason in cleaner.cards[0].caption.value
     card_of(cleaner, "c2").menu.value = MENU_DELETE
     assert read_review(project) == {"c2": "Delete"}
@@ -185,7 +185,7 @@ def test_apply_moves_files_and_shows_them_where_they_are(project):
     card_of(cleaner, "c2").menu.value = "dog"
     card_of(cleaner, "c0").menu.value = MENU_DELETE
     cleaner.apply.click()
-    assert "Moved 1 to another label and 1 to the trash. Run 04 and 05 again" in cleaner.message.value
+    assert "Moved 1 to another label and 1 to the trash. Run 03, 04 and 05 again" in cleaner.message.value
     assert (project.images / "dog" / "c2.jpg").exists()
     assert (project.trash / "cat" / "c0.jpg").exists()
     rows = list(csv.DictReader(project.table("corrections").read_text().splitlines()))
@@ -215,6 +215,40 @@ def test_a_flag_that_cannot_be_stored_is_told(project):
     card_of(cleaner, "c0").menu.value = MENU_DELETE
     assert card_of(cleaner, "c0").menu.value == UNSEEN
     assert "not in the training set" in cleaner.message.value
+
+
+def test_flags_set_elsewhere_are_shown_at_the_next_choice(project):
+    """Another notebook's flags come with a word, and onto the cards, when a choice is made here."""
+    cleaner = menus(project)
+    save_flag(project, "c2", "Delete")
+    card_of(cleaner, "c0").menu.value = MENU_KEEP
+    assert "The flags of 1 picture" in cleaner.message.value
+    assert (card_of(cleaner, "c0").menu.value, card_of(cleaner, "c2").menu.value) == (MENU_KEEP, MENU_DELETE)
+    assert read_review(project) == {"c0": "Keep", "c2": "Delete"}
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_moves_made_elsewhere_are_shown_at_the_next_choice(project, here):
+    """After another notebook or a cell applied, a choice is stored, and the page is shown anew."""
+    cleaner = menus(project)
+    save_flag(project, "c2", "dog")
+    cleaner.cleaning.apply() if here else Ledger(project).apply()
+    card_of(cleaner, "c0").menu.value = MENU_DELETE
+    assert ("1 picture lies elsewhere" in cleaner.message.value) is not here
+    assert on_screen(cleaner) == ["c0"]
+    assert card_of(cleaner, "c0").menu.value == MENU_DELETE
+    assert read_review(project) == {"c0": "Delete"}
+
+
+def test_apply_carries_out_only_what_was_on_screen(project):
+    """Flags from elsewhere are shown first, with a word; pressed again, Apply carries them out."""
+    cleaner = menus(project)
+    save_flag(project, "c2", "Delete")
+    cleaner.apply.click()
+    assert "press Apply again" in cleaner.message.value
+    assert card_of(cleaner, "c2").menu.value == MENU_DELETE
+    cleaner.apply.click()
+    assert on_screen(cleaner) == ["c0"]
 
 
 def test_counts_are_in_view(project):

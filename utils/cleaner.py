@@ -86,7 +86,7 @@ class ImageClassifierCleaner:
         if probs is None and learn is not None and pictures:
             probs = learner_probs(learn, [picture.path for picture in pictures], labels)
         self.cleaning = Cleaning(pictures, labels, probs=probs, order=order, suspects=suspects, project=project)
-        self.fns = tuple(picture.path for picture in pictures)
+        self.fns = self.cleaning.start
         page = {
             "labels": list(dict.fromkeys([*labels, *map(str, opts)])),
             "height": height,
@@ -99,7 +99,7 @@ class ImageClassifierCleaner:
         display(self.widget)
 
     def delete(self) -> list[int]:
-        """Return the positions in `fns` flagged to be deleted, of files still there."""
+        """Return the positions in `fns` flagged to be deleted, in any notebook, of files still there."""
         return self.cleaning.deletions()
 
     def change(self) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ no order of events can make one picture's flag touch another's file. `grid` and 
 """
 
 import glob
+import logging
 import os
 import threading
 from collections import deque
@@ -18,16 +19,21 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from utils.files import FieldguideError, read_rows
-from utils.ledger import DELETE, DELETED, KEEP, Ledger, Outcome, read_review, save_flags
+from utils.files import FieldguideError, locked, read_rows
+from utils.ledger import DELETE, DELETED, KEEP, Ledger, Outcome
 from utils.pictures import PictureError, open_picture
 from utils.project import SOURCES_COLUMNS, Project
+from utils.review import read_review, store_flags
 
 SUSPECTS = "Suspects"  # the list that an order makes
 WORST, NAME, LABEL = "Worst first", "File name", "Label"  # ways to sort
 UNDECIDED, DECIDED = "Undecided", "Decided"
 SIDES = ("Train", "Valid", "Test")
 STEPS = 1000  # that can be taken back; one may hold a whole page
+LOOK_FIRST = "Nothing was applied yet: look at what changed, then press Apply again."
+CHANGED = "its flag was changed elsewhere since"  # why undo left a picture
+TOLD = 5  # refusals that a summary tells in full
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,13 @@ class Cleaning:
         Lists of suspects, worst first within a list; one picture may stand in several.
     project : Project, optional
         Where flags are stored; without one they live in memory.
+
+    Attributes
+    ----------
+    start : tuple of N Path
+        Where the pictures were at the start; it never changes.
+    moves : int
+        How often pictures were found elsewhere than before: where it grew, a selection has to be made again.
     """
 
     def __init__(
@@ -89,6 +102,8 @@ class Cleaning:
         project: Project | None = None,
     ):
         self.pictures = list(pictures)
+        self.start = tuple(picture.path for picture in self.pictures)
+        self.moves = 0
         self.labels = list(labels)
         if taken := {KEEP, DELETE} & set(self.labels):
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
@@ -103,6 +118,7 @@ class Cleaning:
         self._rank[order or []] = np.arange(len(order or []))
         self.lock = threading.RLock()  # front-ends may deliver messages while a cell is running
         self._steps: deque[dict[str, tuple[str | None, str | None]]] = deque(maxlen=STEPS)  # key → before, after
+        self._untold: list[str] = []  # what happened elsewhere
         self._seen = self._stamp()
         self.choices: dict[str, str] = read_review(project) if project else {}
         self._index()
@@ -164,8 +180,8 @@ class Cleaning:
 
     def progress(self) -> str:
         """Say how far the person is, over all pictures."""
-        there = [picture.key for picture in self.pictures if picture.label]
-        choices = [self.choices[key] for key in there if key in self.choices]
+        flags, there = self.choices, [picture.key for picture in self.pictures if picture.label]
+        choices = [choice for choice in map(flags.get, there) if choice]
         deleted, kept = choices.count(DELETE), choices.count(KEEP)
         return (
             f"{len(choices):,} of {len(there):,} looked at: {kept:,} to keep, {deleted:,} to delete, "
@@ -208,16 +224,12 @@ class Cleaning:
             ours = {key: before for key, (before, after) in step.items() if self.choices.get(key) == after}
             stored = self._store(ours)
             self._steps.pop()  # only now: where storing raised, the step can be tried again
-        return {key: stored[key][2] if key in stored else "its flag was changed since" for key in step}
+        return {key: stored[key][2] if key in stored else CHANGED for key in step}
 
     def _store(self, choices: Mapping[str, str | None]) -> dict[str, tuple[str | None, str | None, str]]:
-        """Store choices, and return key → choice before, choice asked for, why it was refused ("" where it was not)."""
-        asked = {
-            key: KEEP if choice is not None and choice == self.pictures[self.positions[key]].label else choice
-            for key, choice in choices.items()
-        }
-        refused = save_flags(self.project, asked) if self.project and asked else {}
-        step = {key: (self.choices.get(key), choice, refused.get(key, "")) for key, choice in asked.items()}
+        """Store choices, and return key → choice before, choice stored, why it was refused ("" where it was not)."""
+        stored, refused = self._save(choices) if self.project else (self._own_kept(choices), {})
+        step = {key: (self.choices.get(key), stored.get(key), refused.get(key, "")) for key in choices}
         for key, (_, choice, reason) in step.items():
             if not reason and choice is None:
                 self.choices.pop(key, None)
@@ -225,18 +237,41 @@ class Cleaning:
                 self.choices[key] = choice
         return step
 
+    def _save(self, choices: Mapping[str, str | None]) -> tuple[dict[str, str | None], dict[str, str]]:
+        """Have flags stored in the project, and return those stored and those refused, as `store_flags` does."""
+        if not choices:
+            return {}, {}
+        table = self.project.table("review")
+        with locked(self.project.data):  # so that a table known before is known afterwards, and not read again
+            known, folders = self._seen
+            news = _changed(table) != known
+            result = store_flags(self.project, choices)
+            self._seen = (known if news else _changed(table)), folders
+        return result
+
+    def _own_kept(self, choices: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Return choices with a picture's own label as "Keep"; in a project, the folders tell what its label is."""
+        own = {key: self.pictures[self.positions[key]].label for key in choices}
+        return {key: KEEP if choice is not None and choice == own[key] else choice for key, choice in choices.items()}
+
     def deletions(self) -> list[int]:
-        """Return the positions flagged "Delete" whose file is still there."""
-        return [n for n in self._flagged() if self.choice(n) == DELETE and self.pictures[n].path.exists()]
+        """Return the positions flagged "Delete" whose file is still where it was at the start."""
+        return [n for n, choice in self._flagged() if choice == DELETE]
 
     def changes(self) -> list[tuple[int, str]]:
-        """Return (position, new label) for each picture to move whose file is still there."""
-        moves = [n for n in self._flagged() if self.choice(n) not in (KEEP, DELETE, self.pictures[n].label)]
-        return [(n, self.choice(n)) for n in moves if self.pictures[n].path.exists()]
+        """Return (position, new label) for each picture to move whose file is still where it was at the start."""
+        return [(n, choice) for n, choice in self._flagged() if choice not in (KEEP, DELETE, self.pictures[n].label)]
 
-    def _flagged(self) -> list[int]:
-        """Return the positions that have a flag; of a file that stands there twice, the first."""
-        return sorted(self.positions[key] for key in tuple(self.choices) if key in self.positions)
+    def _flagged(self) -> list[tuple[int, str]]:
+        """Return (position, flag) of the files still where they were; of one that stands there twice, the first."""
+        with self.lock:
+            try:
+                self._look()
+            except FieldguideError as error:
+                logger.warning("What was flagged elsewhere is not known, and left out: %s", error)
+            flags = sorted((self.positions[key], flag) for key, flag in self.choices.items() if key in self.positions)
+            # Who acts on these does so at the paths of the start: another file may have come there since.
+            return [(n, flag) for n, flag in flags if self.pictures[n].path == self.start[n] and self.start[n].exists()]
 
     # --- what is on disk ---
 
@@ -251,16 +286,11 @@ class Cleaning:
             self.choices = read_review(self.project)
             return outcomes
 
-    def refresh(self) -> tuple[str, bool]:
+    def refresh(self) -> str:
         """
-        Take over what happened to the project elsewhere: in another notebook, another cell, or by hand.
+        Take over what happened to the project elsewhere, and return what is told to the person, "" if nothing did.
 
-        Returns
-        -------
-        news : str
-            What is told to the person, "" where nothing happened.
-        moved : bool
-            Whether pictures lie elsewhere now, so that a selection has to be made again.
+        Elsewhere is another notebook, another cell, or a hand.
 
         Raises
         ------
@@ -268,22 +298,29 @@ class Cleaning:
             If review.csv cannot be read, each time until it can: nothing should be added to such a table.
         """
         with self.lock:
-            if not self.project or (stamp := self._stamp()) == self._seen:
-                return "", False
-            (table, folders), (table_before, folders_before) = stamp, self._seen
-            self._seen = (table_before, folders)
-            moved, news = self._take_folders() if folders != folders_before else (0, "")
-            changed = 0
-            if table != table_before:
-                found = read_review(self.project)
-                changed = sum(found.get(key) != self.choices.get(key) for key in self.positions)
-                self.choices, self._seen = found, stamp
-            if moved:
-                news = f"{_pictures(moved)} lie elsewhere than before, shown where they are now. {news}"
-            elif changed:  # flags go with the pictures that were moved
-                news = f"The flags of {_pictures(changed)} were set or taken back, and are shown now. {news}"
+            self._look()
+            news, self._untold = dict.fromkeys(self._untold), []
             elsewhere = "This project was changed elsewhere (another notebook, another cell, or by hand)."
-            return f"{elsewhere} {news}".strip() if news else "", bool(moved)
+            return " ".join([elsewhere, *news]) if news else ""
+
+    def _look(self) -> None:
+        """Take over what happened elsewhere; the news wait for who shows them."""
+        if not self.project or (stamp := self._stamp()) == self._seen:
+            return
+        (table, folders), (table_before, folders_before) = stamp, self._seen
+        self._seen = (table_before, folders)
+        moved, problem = self._take_folders() if folders != folders_before else (0, "")
+        if moved:
+            lie, they_are = ("lies", "it is") if moved == 1 else ("lie", "they are")
+            self._untold.append(f"{_pictures(moved)} {lie} elsewhere than before, shown where {they_are} now.")
+        if table != table_before:
+            found = read_review(self.project)
+            changed = sum(found.get(key) != self.choices.get(key) for key in self.positions)
+            self.choices, self._seen = found, stamp
+            if changed and not moved:  # flags go with the pictures that were moved
+                self._untold.append(f"The flags of {_pictures(changed)} were set or taken back, and are shown now.")
+        if problem:
+            self._untold.append(problem)
 
     def _stamp(self) -> tuple | None:
         """Return what changes when another program writes flags or moves pictures: looked up without listing files."""
@@ -300,6 +337,7 @@ class Cleaning:
             return 0, str(error)
         before = self.pictures
         self.pictures = [self._placed(picture, now.get(picture.key)) for picture in before]
+        self.moves += self.pictures != before
         self._index()
         return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), ""
 
@@ -360,19 +398,31 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     Return what applying did, as a person would say it.
 
     >>> summary([Outcome("a", "cat", "dog", True), Outcome("b", "cat", "<Delete>", True)])
-    'Moved 1 to another label and 1 to the trash. Run 04 and 05 again to train on what is left and compare.'
+    'Moved 1 to another label and 1 to the trash. Run 03, 04 and 05 again to train on what is left and compare.'
     >>> summary([])
     'There was nothing to apply: no picture is flagged to be moved or deleted.'
     """
     done = [outcome for outcome in outcomes if outcome.done]
-    left = [f"{outcome.id} was left: {outcome.reason}." for outcome in outcomes if not outcome.done]
+    reasons: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if not outcome.done:
+            reasons.setdefault(outcome.reason, []).append(outcome.id)
+    # The most frequent first: a dropped flag has the same reason as all others, and could not be asked for again.
+    left = sorted(reasons.items(), key=lambda each: -len(each[1]))
     if not outcomes:
         return "There was nothing to apply: no picture is flagged to be moved or deleted."
     deleted = sum(outcome.new == DELETED for outcome in done)
     moved = f"Moved {len(done) - deleted} to another label and {deleted} to the trash."
-    again = ["Run 04 and 05 again to train on what is left and compare."] if done else []
-    more = [f"{len(left) - 5} more were left; the ledger tells why."] if len(left) > 5 else []
-    return " ".join([moved, *left[:5], *more, *again])
+    again = ["Run 03, 04 and 05 again to train on what is left and compare."] if done else []
+    told = [f"{_few(ids)} {'was' if len(ids) == 1 else 'were'} left: {reason}." for reason, ids in left[:TOLD]]
+    more = sum(len(ids) for _, ids in left[TOLD:])
+    rest = [f"{more} more left: Ledger(project).apply() tries again, and returns each with its reason."] if more else []
+    return " ".join([moved, *told, *rest, *again])
+
+
+def _few(ids: Sequence[str]) -> str:
+    more = f" and {len(ids) - TOLD} more" if len(ids) > TOLD else ""
+    return ", ".join(ids[:TOLD]) + more
 
 
 # --- pictures and probabilities from a project or a learner ------------------------------------------------------
@@ -409,7 +459,8 @@ def original(project: Project, picture: Picture) -> Path:
     labels = sorted(project.labels, key=lambda label: label != picture.label)  # most often under its own
     for label in labels:
         for path in sorted((project.raw / label).glob(f"{glob.escape(picture.key)}.*")):
-            return path
+            if path.stem == picture.key:  # and not of another picture whose name goes on after a dot
+                return path
     return picture.path
 
 

@@ -192,7 +192,7 @@ class Shelf:
                     temporary.replace(path)
                 del left[temporary]
             for folder in sorted({path.parent for path, _ in aside.values()}):
-                _sync_folder(folder)
+                sync_folder(folder)
         finally:
             for temporary, (_, file) in left.items():
                 _discard(temporary, file)
@@ -212,7 +212,7 @@ def _discard(temporary: Path, file: BinaryIO) -> None:
     temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on disk too, where the system can tell."""
     with suppress(OSError):  # Windows opens no folders, some network drives sync none
         handle = os.open(folder, os.O_RDONLY)
@@ -266,7 +266,7 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     Raises
     ------
     FieldguideError
-        If the last line has all columns and only lacks its line break (see `check_ended`), or there is no header.
+        If the last line has all columns and only lacks its line break (see `check_ended`), or the header is another.
     """
     text = csv_text(columns, rows, header=False)
     if not text:
@@ -275,11 +275,10 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
     with explained(path), path.open("rb+") as log:
+        _check_header(path, columns, _fields(log.readline(100_000).decode("utf-8-sig", "replace").rstrip("\r\n")))
         end, line = _last_line(log)
         if _is_whole(columns, line):
             raise FieldguideError(_unended(path))
-        if not end:
-            _check_header(path, columns, _fields(line))
         try:
             log.seek(end)
             log.truncate()

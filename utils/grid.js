@@ -5,6 +5,12 @@
 // a file's name, a label or the web is put in as text, never as markup.
 
 const PATIENCE = 10_000; // milliseconds until a silent kernel is reported
+const SILENT = "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped.";
+const GONE = "The kernel is gone. Run the cell again; every choice that is shown here is stored.";
+
+// Why the next key decides nothing until the person has moved to a picture.
+const LAST = "That was the last picture of this page";
+const CHANGED = "The page has changed";
 
 const HELP = [
   ["Arrows, Home, End", "move"],
@@ -37,27 +43,25 @@ function button(text, action, properties = {}) {
 /** A name from outside, kept from turning the text around it when it is written from right to left. */
 const name = (text) => element("bdi", { textContent: text });
 
-const inWords = (choice) =>
-  ({ "": "not looked at", Keep: "keep", Delete: "delete" })[choice] ?? `move to ${choice}`;
+// Choices in words and as signs; any other choice is a label, which may be called like a method of an object.
+const WORDS = new Map([["", "not looked at"], ["Keep", "keep"], ["Delete", "delete"]]);
+const SIGNS = new Map([["", ""], ["Keep", "✓ keep"], ["Delete", "✕ delete"]]);
 
-/** A choice as sign and word. */
-const badge = (choice) => {
-  const own = { "": "", Keep: "✓ keep", Delete: "✕ delete" }[choice];
-  return own === undefined ? ["→ ", name(choice)] : [own];
-};
+const inWords = (choice) => WORDS.get(choice) ?? `move to ${choice}`;
+const badge = (choice) => (SIGNS.has(choice) ? [SIGNS.get(choice)] : ["→ ", name(choice)]);
 
-/** The key that was pressed, as on a Latin keyboard: k is where it is on any. */
-function pressed(event) {
-  const { key, code } = event;
-  if (key.length > 1) return key;
-  return /^[^\x00-\x7f]/.test(key) && /^(Key|Digit)/.test(code) ? code.at(-1).toLowerCase() : key.toLowerCase();
+/** The key that was pressed, as on a Latin keyboard: k is where it is on any, and 1 too where it needs Shift. */
+function pressed({ key, code, shiftKey }) {
+  if (key.length > 1 || /^[a-z0-9]$/i.test(key)) return key.length > 1 ? key : key.toLowerCase();
+  if (/^Digit/.test(code) && !shiftKey) return code.at(-1);
+  return /^Key/.test(code) && /^[^\x00-\x7f]/.test(key) ? code.at(-1).toLowerCase() : key;
 }
 
-const percent = (fraction) => `${Math.round(100 * fraction)} %`;
+const percent = (fraction) => `${Math.round(100 * fraction)}\u00a0%`;
 
-/** Label → prediction, loss and side; in bold where the model disagrees. */
+/** Label, prediction, loss and side; in bold where the model disagrees. An arrow is for moves alone. */
 function facts(card) {
-  const said = card.predicted === null ? [", no prediction"] : [" → ", name(card.predicted), ` ${percent(card.probability)}`];
+  const said = card.predicted === null ? [", no prediction"] : [", model: ", name(card.predicted), ` ${percent(card.probability)}`];
   const differs = card.predicted !== null && card.predicted !== card.label;
   const loss = card.loss === null ? [] : [`loss ${card.loss.toFixed(2)}`];
   return [
@@ -80,9 +84,12 @@ class Grid {
     this.id = `v${Math.random().toString(36).slice(2)}`;
     this.serial = 0; // of the last request
     this.turn = 0; // of the last request for a page: older pages are dropped
-    this.waiting = new Map(); // serial → keys of the cards that are being saved
+    this.waiting = new Map(); // serial → what was asked, and the keys of the cards that are being saved
     this.cards = []; // { facts, node, thumbnail } of the page, in its order
     this.active = 0; // the card that the keys are for
+    this.past = ""; // why the next key must not decide for the active card, or ""
+    this.looking = false; // whether the zoom is open, or about to give the focus back
+    this.silent = false; // whether the alert is that the kernel is silent: its next answer ends that
     this.anchor = 0; // where a range began
     this.before = []; // keys that were selected then
     this.selected = new Set(); // keys
@@ -91,10 +98,12 @@ class Grid {
     this.labels = [];
     this.build();
     this.onMessage = (message, buffers) => this.receive(message, buffers ?? []);
-    this.onGone = () => this.say("The kernel is gone. Run the cell again; every choice that is shown here is stored.");
+    this.onGone = () => {
+      for (const serial of [...this.waiting.keys()]) this.settle(serial);
+      this.say(GONE);
+    };
     model.on("msg:custom", this.onMessage);
     model.on("comm:close", this.onGone);
-    this.timer = setTimeout(() => this.say("Waiting for the kernel: it is busy, or was stopped."), PATIENCE);
     this.ask("hello");
   }
 
@@ -102,7 +111,6 @@ class Grid {
     this.model.off("msg:custom", this.onMessage);
     this.model.off("comm:close", this.onGone);
     for (const { timer } of this.waiting.values()) clearTimeout(timer);
-    clearTimeout(this.timer);
     this.zoom.close();
     this.forget();
   }
@@ -110,6 +118,27 @@ class Grid {
   // --- the page's parts, made once ---
 
   build() {
+    const filters = this.buildFilters();
+    const toolbar = this.buildToolbar();
+    this.counts = element("span", { textContent: "Waiting for the kernel…" });
+    this.place = element("span");
+    this.picked = element("span");
+    const status = element("p", { className: "fg-status", aria: { role: "status", live: "polite" } }, this.counts, this.place, this.picked);
+    // Twice: what is said outside a dialog is neither seen nor read out while it is open.
+    this.alerts = [0, 1].map(() => element("p", { className: "fg-alert", aria: { role: "alert" } }));
+    this.buildList();
+    this.buildZoom();
+    const section = { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } };
+    this.root.replaceChildren(element("section", section, filters, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom));
+    this.root.addEventListener("keydown", (event) => {
+      // A key that is held down must not press a button again and again: each time it would decide for the next card.
+      if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
+      // Plain keys are the grid's own: where a front-end listens further out, they insert or delete cells.
+      if (!event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    });
+  }
+
+  buildFilters() {
     const all = { list: "All pictures", label: "All labels", side: "All sides", show: "All", sort: "Worst first" };
     this.selects = Object.fromEntries(
       Object.entries(all).map(([part, textContent]) => [
@@ -117,79 +146,60 @@ class Grid {
         element("select", { id: `${this.id}-${part}`, disabled: true }, element("option", { textContent, value: "" })),
       ]),
     );
-    const filters = Object.entries(this.selects).map(([part, select]) => {
+    const fields = Object.entries(this.selects).map(([part, select]) => {
       select.addEventListener("change", () => this.open(0));
       const text = part[0].toUpperCase() + part.slice(1);
       return element("div", { className: "fg-field" }, element("label", { htmlFor: select.id, textContent: text }), select);
     });
+    return element("div", { className: "fg-bar" }, ...fields);
+  }
+
+  buildToolbar() {
     this.previous = button("Previous page", () => this.open(this.aim - 1));
     this.next = button("Next page", () => this.open(this.aim + 1));
-    this.all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
-    this.keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
-    this.delete = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
-    this.target = element("input", { id: `${this.id}-move`, autocomplete: "off" });
-    this.target.addEventListener("keydown", (event) => event.key === "Enter" && this.move());
-    this.offers = element("datalist", { id: `${this.id}-labels` });
-    this.target.setAttribute("list", this.offers.id);
-    const move = element(
-      "div",
-      { className: "fg-field" },
-      element("label", { htmlFor: this.target.id, textContent: "Move to" }),
-      this.target,
-      this.offers,
-      button("Move", () => this.move(), { title: "Move what is selected, or the picture in focus, to this label" }),
-    );
-    this.undo = button("Undo", () => this.ask("undo"), {
+    this.undo = button("Undo", () => this.awaits("undo") || this.ask("undo"), {
       title: "Take back the last choice made here (u). Moves that were applied: Ledger(project).undo() in a cell",
     });
-    this.apply = button("Apply", () => this.ask("apply"), {
+    this.apply = button("Apply", () => this.awaits("apply") || this.ask("apply"), {
       className: "fg-apply",
       hidden: true,
       title: "Move the files as flagged. Ledger(project).undo() in a cell takes moves back",
     });
-    this.counts = element("span", { textContent: "Waiting for the kernel…" });
-    this.place = element("span");
-    this.picked = element("span");
-    this.status = element("p", { className: "fg-status", aria: { role: "status", live: "polite" } }, this.counts, this.place, this.picked);
-    this.alert = element("p", { className: "fg-alert", aria: { role: "alert" } });
-    this.list = element("div", {
-      className: "fg-grid",
-      aria: { role: "listbox", multiselectable: "true", label: "Pictures" },
-    });
+    const all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
+    const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
+    const remove = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
+    const group = (...parts) => element("div", { className: "fg-group" }, ...parts);
+    return element(
+      "div",
+      { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
+      group(this.previous, this.next, all),
+      group(keep, remove, this.buildMove()),
+      group(this.undo, this.apply),
+    );
+  }
+
+  buildMove() {
+    this.target = element("input", { id: `${this.id}-move`, autocomplete: "off" });
+    this.target.addEventListener("keydown", (event) => event.key === "Enter" && !event.repeat && this.move());
+    this.offers = element("datalist", { id: `${this.id}-labels` });
+    this.target.setAttribute("list", this.offers.id);
+    const title = "Move what is selected, or the picture in focus, to this label";
+    const label = element("label", { htmlFor: this.target.id, textContent: "Move to" });
+    return element("div", { className: "fg-field" }, label, this.target, this.offers, button("Move", () => this.move(), { title }));
+  }
+
+  buildList() {
+    this.list = element("div", { className: "fg-grid", aria: { role: "listbox", multiselectable: "true", label: "Pictures" } });
     // Not as properties of the element: there, a handler that returns false would swallow the event.
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("click", (event) => this.click(event));
     this.list.addEventListener("dblclick", (event) => event.target.closest(".fg-picture") && this.look(this.active));
     this.list.addEventListener("focusin", (event) => this.follow(event));
-    const help = element(
-      "details",
-      { className: "fg-help" },
-      element("summary", { textContent: "Keys, with the focus on a picture" }),
-      element("dl", {}, ...HELP.map(([keys, what]) => element("div", {}, element("dt", { textContent: keys }), element("dd", { textContent: what })))),
-    );
-    this.buildZoom();
-    // Plain keys are the grid's own: where a front-end listens further out, they insert or delete cells.
-    const own = (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation();
-    this.root.addEventListener("keydown", own);
-    this.root.replaceChildren(
-      element(
-        "section",
-        { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } },
-        element("div", { className: "fg-bar" }, ...filters),
-        element(
-          "div",
-          { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
-          element("div", { className: "fg-group" }, this.previous, this.next, this.all),
-          element("div", { className: "fg-group" }, this.keep, this.delete, move),
-          element("div", { className: "fg-group" }, this.undo, this.apply),
-        ),
-        this.status,
-        this.alert,
-        this.list,
-        help,
-        this.zoom,
-      ),
-    );
+  }
+
+  buildHelp() {
+    const lines = HELP.map(([keys, what]) => element("div", {}, element("dt", { textContent: keys }), element("dd", { textContent: what })));
+    return element("details", { className: "fg-help" }, element("summary", { textContent: "Keys, with the focus on a picture" }), element("dl", {}, ...lines));
   }
 
   buildZoom() {
@@ -207,6 +217,7 @@ class Grid {
         this.about,
         this.decisions,
         element("div", { className: "fg-group" }, button("Previous picture", step(-1)), button("Next picture", step(1)), button("Close", () => this.zoom.close())),
+        this.alerts[1],
       ),
     );
     this.zoom.addEventListener("keydown", (event) => this.keyInZoom(event));
@@ -215,13 +226,15 @@ class Grid {
 
   // --- talking with the kernel ---
 
-  /** Send a request; return whether it could be sent. */
+  /** Send a request; return whether it could be sent. What was said before is done with, unless this is only to look. */
   ask(what, details = {}, keys = []) {
     const serial = ++this.serial;
     if (what === "page" || what === "hello") this.turn = serial;
+    if (what !== "hello" && what !== "zoom") this.say("");
     const timer = setTimeout(() => this.tooLong(serial), PATIENCE);
-    this.waiting.set(serial, { keys, timer });
+    this.waiting.set(serial, { what, keys, timer });
     this.mark(keys, true);
+    this.disable();
     try {
       this.model.send({ ask: what, view: this.id, serial, ...details });
     } catch (error) {
@@ -234,38 +247,51 @@ class Grid {
     return true;
   }
 
+  awaits(what) {
+    return [...this.waiting.values()].some((request) => request.what === what);
+  }
+
+  /** Undo and Apply wait for their answer; only in name, as a button that is really disabled loses the focus. */
+  disable() {
+    this.undo.setAttribute("aria-disabled", String(this.awaits("undo")));
+    this.apply.setAttribute("aria-disabled", String(this.awaits("apply")));
+  }
+
   tooLong(serial) {
+    const { what } = this.waiting.get(serial);
     this.aim = this.page.page;
-    const saving = this.waiting.get(serial)?.keys.length > 0;
-    this.settle(serial);
-    this.say(
-      "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped. " +
-        (saving ? "Your last choice shows once it is stored; if the kernel was stopped, it is not." : "Try again when it is idle."),
-    );
+    if (what !== "undo" && what !== "apply") this.settle(serial);
+    if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored; if the kernel was stopped, it is not.`);
+    else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped, run the cell again.`);
+    else this.say(`${SILENT} It will be done when the kernel is idle.`);
+    this.silent = true;
   }
 
   /** A request is answered, or given up: its cards show what they hold. */
   settle(serial) {
-    const { keys, timer } = this.waiting.get(serial) ?? { keys: [] };
+    const { keys, timer } = this.waiting.get(serial);
     clearTimeout(timer);
     this.waiting.delete(serial);
     const still = new Set([...this.waiting.values()].flatMap((request) => request.keys));
     this.mark(keys.filter((key) => !still.has(key)), false);
+    this.disable();
     this.list.setAttribute("aria-busy", String(this.waiting.has(this.turn)));
   }
 
   receive(message, buffers) {
-    clearTimeout(this.timer);
     const mine = message.view === this.id;
-    if (mine) this.settle(message.serial);
+    const asked = mine && ["page", "hello", "apply"].includes(this.waiting.get(message.serial)?.what);
+    // Answers come in order: whatever was asked earlier was lost, as when a cell failed before its turn.
+    for (const serial of [...this.waiting.keys()]) if (mine && serial <= message.serial) this.settle(serial);
     if (message.tell === "page" && mine && message.serial < this.turn) return;
     if (message.tell === "page" && message.setup) this.setUp(message.setup);
-    if (message.tell === "page") this.show(message, buffers);
+    if (message.tell === "page") this.show(message, buffers, asked);
     if (message.tell === "flags") this.flagged(message, mine);
     if (message.tell === "zoom" && mine) this.enlarge(message, buffers);
     this.write(this.counts, message.counts);
     this.write(this.place, message.place);
-    this.say(message.alert ?? "");
+    // An answer with nothing to say leaves what an earlier one said.
+    if (message.alert || this.silent) this.say(message.alert ?? "");
   }
 
   setUp(setup) {
@@ -297,8 +323,10 @@ class Grid {
     this.list.setAttribute("aria-busy", "true");
   }
 
-  show(page, buffers) {
+  /** Show a page, `asked` for by this view; on another one, the keys wait until the person has seen it. */
+  show(page, buffers, asked) {
     const before = document.activeElement;
+    const first = !this.cards.length;
     const again = page.page === this.page.page && page.cards.map((each) => each.key).join() === this.cards.map((each) => each.facts.key).join();
     if (this.zoom.open && !again) this.zoom.close();
     this.page = page;
@@ -317,7 +345,8 @@ class Grid {
     for (const { keys } of this.waiting.values()) this.mark(keys, true);
     if (!again) this.list.scrollTop = 0;
     if (!again) this.begin(0);
-    this.go(again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled) });
+    const past = again ? this.past : asked || first ? "" : CHANGED;
+    this.go(again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled), past });
   }
 
   card(each, place, buffer) {
@@ -329,7 +358,7 @@ class Grid {
     const node = element(
       "div",
       { className: "fg-card", tabIndex: -1, aria: { role: "option", selected: "false", describedby: about }, dataset: { key: each.key } },
-      element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), button("Zoom", () => this.look(place), { tabIndex: -1 })),
+      element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), ...(thumbnail ? [button("Zoom", () => this.look(place), { tabIndex: -1 })] : [])),
       element("div", { className: "fg-file" }, element("bdi", { textContent: each.file, title: each.file }), ...link(each)),
       element("div", { id: about }, ...facts(each)),
       element("div", { className: "fg-buttons" }, ...this.buttons(each)),
@@ -367,7 +396,7 @@ class Grid {
 
   flagged(message, mine) {
     for (const card of this.cards) {
-      if (card.facts.key in message.choices) this.label(card, message.choices[card.facts.key]);
+      if (Object.hasOwn(message.choices, card.facts.key)) this.label(card, message.choices[card.facts.key]);
     }
     const undone = this.cards.findIndex((card) => card.facts.key === message.first);
     if (mine && message.undone && undone >= 0) this.go(undone, { focus: this.list.contains(document.activeElement) });
@@ -387,7 +416,8 @@ class Grid {
   }
 
   say(text) {
-    this.write(this.alert, text);
+    this.silent = false;
+    for (const alert of this.alerts) this.write(alert, text);
   }
 
   write(node, text) {
@@ -396,9 +426,10 @@ class Grid {
 
   // --- focus and selection ---
 
-  go(place, { focus = true } = {}) {
+  go(place, { focus = true, past = "" } = {}) {
     if (!this.cards.length) return;
     this.active = Math.min(Math.max(place, 0), this.cards.length - 1);
+    this.past = past;
     this.cards.forEach(({ node }, n) => (node.tabIndex = n === this.active ? 0 : -1));
     const { node } = this.cards[this.active];
     if (focus) node.focus();
@@ -435,7 +466,8 @@ class Grid {
 
   follow(event) {
     const place = this.placeOf(event.target);
-    if (place >= 0 && place !== this.active) this.go(place, { focus: false });
+    // A dialog that closes gives the focus back to where it was opened, not to the picture that was looked at last.
+    if (place >= 0 && place !== this.active && !this.looking) this.go(place, { focus: false });
   }
 
   click(event) {
@@ -452,18 +484,30 @@ class Grid {
 
   // --- deciding ---
 
-  /** Ask for one choice for the given cards, else the selected ones, else the one in focus, and go on to the next. */
-  decide(choice, keys = this.selected.size ? [...this.selected] : this.cards.slice(this.active, this.active + 1).map((card) => card.facts.key)) {
+  /** Ask for one choice for some cards, and go on to the next. */
+  decide(choice, keys = this.subject()) {
     if (!keys.length) return;
     const places = keys.map((key) => this.cards.findIndex((card) => card.facts.key === key));
     if (!this.ask("flag", { keys, choice }, keys)) return;
     const inGrid = this.list.contains(document.activeElement);
-    if (keys.every((key) => this.selected.has(key))) this.select([]);
-    const next = Math.min(Math.max(...places) + 1, this.cards.length - 1);
-    this.begin(next);
-    if (this.zoom.open) this.look(next);
-    else this.go(next, { focus: inGrid });
+    this.select([...this.selected].filter((key) => !keys.includes(key)));
+    const next = Math.max(...places) + 1;
+    const last = this.cards.length - 1;
+    this.begin(Math.min(next, last));
+    if (!this.zoom.open) this.go(Math.min(next, last), { focus: inGrid });
+    else if (next <= last) this.look(next);
+    if (next > last) this.past = LAST;
     this.cards[this.active].node.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Return the keys of what a decision is for: in the zoom its picture, else what is selected, else the card in focus. */
+  subject() {
+    if (this.waiting.has(this.turn)) this.say("The page is being turned: nothing was decided.");
+    else if (this.selected.size && !this.zoom.open) return [...this.selected];
+    else if (this.past === CHANGED) this.say(`${CHANGED}: nothing was decided. Move to a picture first.`);
+    else if (this.past) this.say(`${LAST}: ${this.zoom.open ? "Esc leads back to the page" : "n turns the page"}, u takes the choice back.`);
+    else return this.cards.slice(this.active, this.active + 1).map((card) => card.facts.key);
+    return [];
   }
 
   move() {
@@ -474,16 +518,16 @@ class Grid {
     this.target.value = "";
   }
 
-  /** Carry out the keys that decide; return whether this was one of them. */
-  decided(key) {
-    const choices = { k: "Keep", d: "Delete", 0: null };
-    if (key in choices) this.decide(choices[key], this.zoom.open ? [this.cards[this.active].facts.key] : undefined);
-    else if (/^[1-9]$/.test(key)) {
-      const label = this.labels[key - 1];
-      if (!label) this.say(`There is no label ${key}: this project has ${this.labels.length}.`);
-      else this.decide(label, this.zoom.open ? [this.cards[this.active].facts.key] : undefined);
-    } else if (key === "u") this.ask("undo");
-    else return false;
+  /** Carry out the keys that decide; return whether this was one of them. Held down, a key decides once. */
+  decided(key, repeat) {
+    if (!/^[0-9kdu]$/.test(key)) return false;
+    if (repeat) return true;
+    if (key === "u") this.ask("undo");
+    else if (key === "0") this.decide(null);
+    else if (key === "k") this.decide("Keep");
+    else if (key === "d") this.decide("Delete");
+    else if (this.labels[key - 1]) this.decide(this.labels[key - 1]);
+    else this.say(`There is no label ${key}: this project has ${this.labels.length}.`);
     return true;
   }
 
@@ -500,10 +544,11 @@ class Grid {
     if (!this.cards.length || event.altKey || (chord && key !== "a") || (inside && ["Enter", " "].includes(key))) return;
     const rtl = getComputedStyle(this.list).direction === "rtl" ? -1 : 1;
     const steps = { ArrowRight: rtl, ArrowLeft: -rtl, ArrowDown: this.columns(), ArrowUp: -this.columns(), Home: -Infinity, End: Infinity };
-    if (key in steps) {
+    if (Object.hasOwn(steps, key)) {
       const place = this.active + steps[key];
       const stays = Math.abs(steps[key]) !== Infinity && (place < 0 || place >= this.cards.length);
       if (!stays) this.go(place);
+      else if (this.past === CHANGED) this.past = "";
       if (event.shiftKey) this.extend(this.active);
       else this.begin(this.active);
     } else if (chord) this.select(this.cards.map((card) => card.facts.key));
@@ -516,7 +561,7 @@ class Grid {
     else if (key === "p") this.open(this.aim - 1);
     else if (key === "Enter" || key === "z") this.look(this.active);
     else if (key === "o") this.cards[this.active].node.querySelector("a")?.click();
-    else if (!this.decided(key)) return;
+    else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();
     event.stopPropagation();
   }
@@ -532,6 +577,7 @@ class Grid {
     if (thumbnail) this.large.replaceChildren(element("img", { src: thumbnail, alt: "", className: "fg-coming" }));
     else this.large.replaceChildren(element("div", { className: "fg-broken", textContent: facts.problem }));
     if (!this.zoom.open) {
+      this.looking = true;
       this.zoom.showModal();
       this.zoom.focus(); // not its first button: pressed twice, Enter would decide
     }
@@ -570,16 +616,17 @@ class Grid {
   leave() {
     this.drop();
     this.large.replaceChildren();
-    this.go(this.active);
+    this.looking = false;
+    this.go(this.active, { past: this.past });
   }
 
   keyInZoom(event) {
     const key = pressed(event);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (key in steps) this.look(this.active + steps[key]);
+    if (Object.hasOwn(steps, key)) this.look(this.active + steps[key]);
     else if (key === "z" || key === "Escape" || (key === "Enter" && !event.target.closest("button, a"))) this.zoom.close();
-    else if (!this.decided(key)) return;
+    else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();
     event.stopPropagation();
   }

@@ -16,7 +16,21 @@ from pathlib import Path
 
 import anywidget
 
-from utils.cleaning import DECIDED, LABEL, NAME, SIDES, UNDECIDED, WORST, Cleaning, View, original, summary, web_pages
+from utils.cleaning import (
+    CHANGED,
+    DECIDED,
+    LABEL,
+    LOOK_FIRST,
+    NAME,
+    SIDES,
+    UNDECIDED,
+    WORST,
+    Cleaning,
+    View,
+    original,
+    summary,
+    web_pages,
+)
 from utils.files import FieldguideError
 from utils.ledger import DELETE, KEEP
 from utils.thumbnails import Thumbnails, draw_large
@@ -52,7 +66,7 @@ class Grid(anywidget.AnyWidget):
         self._sent_keys = {key: sent for sent, key in self._keys.items()}
         self._web_pages, self._warning = _web_pages(cleaning)
         self._page, self._view = 0, View(list=next(iter(cleaning.lists), ""))
-        self._selected = cleaning.select(self._view)
+        self._selected, self._moves = cleaning.select(self._view), cleaning.moves
         self.on_msg(self._receive)
 
     def _receive(self, widget, content, buffers) -> None:
@@ -70,37 +84,39 @@ class Grid(anywidget.AnyWidget):
             "apply": self._apply,
             "zoom": self._zoom,
         }
-        try:
-            what = _one_of(handlers, request, "ask")
-            with self.cleaning.lock:
-                news, moved = self._refresh(what)
-                message, buffers = handlers[what](request)
-                if moved and message["tell"] == "flags":
+        with self.cleaning.lock:
+            news = ""
+            try:
+                what = _one_of(handlers, request, "ask")
+                news = self._refresh(what)
+                handler = self._look_first if what == "apply" and news else handlers[what]
+                message, buffers = handler(request)
+                if self._moves != self.cleaning.moves and message["tell"] == "flags":
                     message, buffers = self._show(message["alert"])
+            except FieldguideError as error:
+                message, buffers = {"tell": "alert", "alert": str(error)}, []
+            except Exception as error:  # told to the person; the kernel and the other pictures are none the worse
+                logger.exception("The cleaner could not answer.")
+                message, buffers = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}, []
             message["alert"] = " ".join(filter(None, [news, message["alert"]]))
-        except FieldguideError as error:
-            message, buffers = {"tell": "alert", "alert": str(error)}, []
-        except Exception as error:  # told to the person, while the kernel and the other pictures are none the worse
-            logger.exception("The cleaner could not answer.")
-            message, buffers = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}, []
-        message |= {"counts": self.cleaning.progress(), "place": self._place()}
+            message |= {"counts": self.cleaning.progress(), "place": self._place()}
         # Who asked, and which time: so a view can tell an answer that came too late.
         asker, serial = request.get("view"), request.get("serial")
         message["view"] = asker if isinstance(asker, str) and len(asker) <= LONGEST else ""
         message["serial"] = serial if type(serial) is int and abs(serial) < 2**53 else 0
         return _sendable(message), buffers
 
-    def _refresh(self, what: str) -> tuple[str, bool]:
+    def _refresh(self, what: str) -> str:
         """Take over what happened elsewhere; a table that cannot be read stops what would write to it, and no more."""
         try:
-            news, moved = self.cleaning.refresh()
+            news = self.cleaning.refresh()
         except FieldguideError as error:
             if what in ("flag", "undo", "apply"):
                 raise
-            news, moved = str(error), False
-        if moved:
+            news = str(error)
+        if self._moves != self.cleaning.moves:
             self._selected = self.cleaning.select(self._view)
-        return news, moved
+        return news
 
     # --- answers ---
 
@@ -155,8 +171,11 @@ class Grid(anywidget.AnyWidget):
         done = [key for key, reason in undone.items() if not reason]
         name = self.cleaning.pictures[self.cleaning.positions[done[0]]].path.name if done else ""
         back = f"Taken back: {name if len(done) == 1 else f'the choice for {len(done)} pictures'}." if done else ""
-        left = _told({key: reason for key, reason in undone.items() if reason})
-        message, buffers = self._flags(list(undone), alert=" ".join(filter(None, [back, left])))
+        changed = sum(reason == CHANGED for reason in undone.values())
+        flags = "1 flag was" if changed == 1 else f"{changed} flags were"
+        since = f"Not taken back: {flags} changed elsewhere since." if changed else ""
+        left = _told({key: reason for key, reason in undone.items() if reason not in ("", CHANGED)})
+        message, buffers = self._flags(list(undone), alert=" ".join(filter(None, [back, since, left])))
         return message | {"undone": True}, buffers
 
     def _apply(self, request: Mapping) -> tuple[dict, list[bytes]]:
@@ -166,6 +185,10 @@ class Grid(anywidget.AnyWidget):
         said = summary(self.cleaning.apply())
         self._selected = self.cleaning.select(self._view)
         return self._show(said)
+
+    def _look_first(self, request: Mapping) -> tuple[dict, list[bytes]]:
+        """Show what was changed elsewhere, instead of carrying out what nobody saw here."""
+        return self._show(LOOK_FIRST)
 
     def _zoom(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Show one picture in full."""
@@ -180,6 +203,7 @@ class Grid(anywidget.AnyWidget):
 
     def _show(self, alert: str = "") -> tuple[dict, list[bytes]]:
         """Return the page that is open."""
+        self._moves = self.cleaning.moves
         pages = self._pages()
         self._page = min(max(self._page, 0), pages - 1)
         positions = self._on_page(self._page)

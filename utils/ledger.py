@@ -25,6 +25,7 @@ from utils.files import (
     make_folder,
     mend_log,
     read_rows,
+    sync_folder,
     write_whole,
 )
 from utils.project import Project, unsafe_name
@@ -293,7 +294,7 @@ def _carry_out(project: Project, moves: Iterable[Move], flags: Flags | None = No
             done.append(move)
             outcomes.append(move.outcome(done=True))
     for folder in sorted({place.parent for move in done for place in planned[move]}):
-        _sync(folder)
+        sync_folder(folder)
     _conclude(project, done, [flags[move.id] for move in done if move.id in flags])
     return outcomes
 
@@ -328,22 +329,12 @@ def _rename(source: Path, target: Path) -> None:
         source.rename(target)
 
 
-def _sync(folder: Path) -> None:
-    """Wait until the names in `folder` are on disk, where the system can say so (Windows cannot)."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _conclude(project: Project, moves: Iterable[Move], flags: Iterable[dict[str, str]]) -> None:
     """Log the moves made, then drop the flags, then the pending record: in this order nothing happens twice."""
     append_rows(project.table("corrections"), CORRECTION_COLUMNS, [move.row() for move in moves])
     change_flags(project, gone=flags)
     _pending(project).unlink(missing_ok=True)
-    _sync(project.data)
+    sync_folder(project.data)
 
 
 # --- the record of what is about to move ---------------------------------------------------------------------------
@@ -357,7 +348,7 @@ def _write_pending(project: Project, planned: Mapping[Move, tuple[Path, Path]], 
     """Write down, on disk for good, what is about to move and which flags asked for it."""
     entries = [{**move.row(), "stamp": _stamp(source)} for move, (source, _) in planned.items()]
     write_whole(_pending(project), json.dumps({"moves": entries, "flags": flags}, ensure_ascii=False))
-    _sync(project.data)
+    sync_folder(project.data)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -11,7 +11,7 @@ from functools import partial
 
 import ipywidgets as widgets
 
-from utils.cleaning import SIDES, Cleaning, View, summary
+from utils.cleaning import LOOK_FIRST, SIDES, Cleaning, View, summary
 from utils.files import FieldguideError
 from utils.ledger import DELETE, KEEP
 from utils.pictures import jpeg_bytes, thumbnail
@@ -96,9 +96,10 @@ class Menus(widgets.VBox):
     def show(self, page: int = 0) -> None:
         """Show a page of the pictures that the two menus at the top select."""
         try:
-            news, _ = self.cleaning.refresh()
+            news = self.cleaning.refresh()
         except FieldguideError as error:
             news = str(error)
+        self._moves = self.cleaning.moves
         side = "" if self.dd_ds.value == ALL_SIDES else self.dd_ds.value
         view = self._views.get(self.dd_cats.value, View())
         positions = self.cleaning.select(View(list=view.list, label=view.label, side=side))
@@ -142,23 +143,26 @@ class Menus(widgets.VBox):
         choice = {UNSEEN: None, MENU_KEEP: KEEP, MENU_DELETE: DELETE}.get(change["new"], change["new"])
         if _shown(self.cleaning.choice(position), change["owner"].options) == change["new"]:
             return
+        news = problem = ""
         try:
-            self.cleaning.refresh()
+            news = self.cleaning.refresh()
             self.cleaning.choose(position, choice)
         except FieldguideError as error:
-            self._say(str(error))
-            change["owner"].value = _shown(self.cleaning.choice(position), change["owner"].options)
-        else:
-            for card in self.cards:  # a late choice from the page before, of a picture that is on this page as well
-                if card.position == position:
-                    card.frame(self.cleaning.choice(position))
-                    card.menu.value = _shown(self.cleaning.choice(position), card.menu.options)
-            self._say("")
-            self.counts.value = self.cleaning.progress()
+            problem = str(error)
+        if self._moves != self.cleaning.moves:
+            self.show(self._page)
+        change["owner"].value = _shown(self.cleaning.choice(position), change["owner"].options)
+        for card in self.cards:  # all: the choice may be a late one from the page before, and others set elsewhere
+            if card.menu:
+                card.frame(self.cleaning.choice(card.position))
+                card.menu.value = _shown(self.cleaning.choice(card.position), card.menu.options)
+        self._say(" ".join(filter(None, [news, problem])))
+        self.counts.value = self.cleaning.progress()
 
     def _apply(self) -> None:
         try:
-            said = summary(self.cleaning.apply())
+            news = self.cleaning.refresh()
+            said = f"{news} {LOOK_FIRST}" if news else summary(self.cleaning.apply())
         except FieldguideError as error:
             said = str(error)
         self.show(self._page)

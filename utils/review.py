@@ -57,7 +57,7 @@ def save_flag(project: Project, id: str, choice: str | None) -> None:
 def save_flags(project: Project, choices: Mapping[str, str | None]) -> dict[str, str]:
     """Store the flags of several pictures as `save_flag` does, and return those refused, id → reason."""
     with locked(project.data):
-        return _store(project, choices)
+        return store_flags(project, choices)[1]
 
 
 def read_choices(path: str | Path) -> dict[str, str]:
@@ -103,7 +103,7 @@ def save_choices(project: Project, path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     with locked(project.data):
-        refused = _store(project, read_choices(path))
+        _, refused = store_flags(project, read_choices(path))
         numbered = (path.with_name(f"{path.stem}.{number:03}{path.suffix}") for number in count(1))
         with explained(path):
             path.rename(next(name for name in numbered if not os.path.lexists(name)))
@@ -130,6 +130,24 @@ def change_flags(project: Project, *, gone: Iterable[dict[str, str]] = (), new: 
     """
     keys = set(map(_key, gone))
     _rewrite(project, lambda row: _key(row) not in keys, new)
+
+
+def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Store flags as `save_flags` does, and return id → choice of those stored and id → reason of those refused."""
+    labels = labels_of(project.images, project.labels, choices)
+    stored, refused = {}, {}
+    for id, choice in choices.items():
+        try:
+            stored[id] = None if choice is None else _checked(project, id, choice, labels.get(id, []))
+        except FieldguideError as error:
+            refused[id] = str(error)
+    rows = [{"id": id, "choice": choice, "time": now()} for id, choice in stored.items() if choice]
+    withdrawn = {id for id, choice in stored.items() if choice is None}
+    if withdrawn or len(rows) > 1:
+        _rewrite(project, lambda row: row["id"] not in withdrawn, rows)
+    else:
+        append_rows(project.table("review"), REVIEW_COLUMNS, rows)
+    return stored, refused
 
 
 def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str, list[str]]:
@@ -175,25 +193,6 @@ def now() -> str:
 def _ids_in(folder: Path) -> list[str]:
     """Return the ids of the pictures in a label's folder, in any order."""
     return [path.stem for path in folder.iterdir() if path.suffix == ".jpg"] if folder.is_dir() else []
-
-
-def _store(project: Project, choices: Mapping[str, str | None]) -> dict[str, str]:
-    """Store flags, the caller holding the lock, and return those refused, id → reason."""
-    labels = labels_of(project.images, project.labels, choices)
-    rows, withdrawn, refused = [], set(), {}
-    for id, choice in choices.items():
-        try:
-            if choice is None:
-                withdrawn.add(id)
-            else:
-                rows.append({"id": id, "choice": _checked(project, id, choice, labels.get(id, [])), "time": now()})
-        except FieldguideError as error:
-            refused[id] = str(error)
-    if withdrawn or len(rows) > 1:
-        _rewrite(project, lambda row: row["id"] not in withdrawn, rows)
-    else:
-        append_rows(project.table("review"), REVIEW_COLUMNS, rows)
-    return refused
 
 
 def _rewrite(project: Project, stays: Callable[[dict[str, str]], bool], new: Iterable[dict[str, str]]) -> None:

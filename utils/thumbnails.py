@@ -60,6 +60,8 @@ class Thumbnails:
         try:
             status = path.stat()
             changed = (status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            return Thumbnail(b"", f"The file is gone: it was moved or deleted by hand. It was {path}.")
         except OSError:
             changed = None
         return _drawn(path, self._height, self._width, changed)

@@ -169,10 +169,14 @@ class Notebook:
         return [tuple(cell) for cell in cells]
 
     @contextmanager
-    def kernel_at_work(self) -> Iterator[None]:
-        """Keep the kernel busy with a cell until the end of the block."""
+    def kernel_at_work(self, *, silent: bool = False) -> Iterator[None]:
+        """Keep the kernel busy with a cell until the end of the block; `silent`: so that the cleaner cannot answer."""
         gate = self.path.with_name("gate")
-        code = f"import pathlib, time\nwhile not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+        held = "cleaner.cleaning.lock" if silent else "contextlib.nullcontext()"
+        code = (
+            f"import contextlib, pathlib, time\nwith {held}:\n"
+            f"    while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
+        )
         self.page.evaluate(f"code => {{ {KERNEL}.requestExecute({{code, store_history: false}}); }}", code)
         try:
             self.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")

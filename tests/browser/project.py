@@ -54,7 +54,7 @@ BARE = """
 from pathlib import Path
 
 files = sorted(Path(project.images, "ant").glob("ant-*.jpg"))[:4]
-labels = ["<b>bold</b> & co", "plain", "<script>window.hacked=1</script>"]
+labels = ["<b>bold</b> & co", "constructor", "<script>window.hacked=1</script>"]
 tls = (SimpleNamespace(items=files, tfms=SimpleNamespace(fs=[])), [0, 1, 2, 0])
 loader = SimpleNamespace(dataset=SimpleNamespace(tls=tls))
 learn = SimpleNamespace(dls=SimpleNamespace(vocab=labels, loaders=[loader]))

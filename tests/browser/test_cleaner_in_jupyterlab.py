@@ -4,10 +4,16 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.project import ANT, BROKEN, KANA, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
-from utils.ledger import read_review
+from utils.ledger import Ledger, read_review, save_flags
 
 pytestmark = pytest.mark.browser
 CORNER = {"x": 4, "y": 4}  # of a card, beside its picture and its buttons
+IMPATIENT = """button => {
+    const patient = window.setTimeout;
+    window.setTimeout = (action, delay) => patient(action, delay / 1000);
+    button.click();
+    window.setTimeout = patient;
+}"""  # a click after which the ten seconds until a silent kernel is reported pass at once
 FIRST_PAGE = [NAUGHTY, *(f"ant-{n:02}" for n in range(11))]  # by file name, twelve a page
 
 
@@ -57,6 +63,73 @@ def test_keys_pressed_in_haste_reach_the_pictures_they_were_meant_for(desk):
     desk.grid.expect_status("Page 2 of 4")
     desk.grid.expect_status("3 of 41 looked at")
     assert read_review(desk.project) == {"ant-08": "Keep", "ant-09": "Delete", "ant-10": KANA}
+
+
+def test_after_the_last_picture_a_key_decides_nothing(desk):
+    """The focus has nowhere to go: the key meant for the next picture must not change the choice for this one."""
+    desk.grid.show_all()
+    last = desk.grid.shown()[-1]
+    desk.grid.focus(last)
+    desk.grid.press("k", "d")
+    expect(desk.grid.alert.filter(has_text="the last picture of this page")).to_be_visible()
+    desk.grid.press("u")
+    desk.grid.expect_status("0 of 41 looked at")
+    desk.grid.press("k", "ArrowLeft", "ArrowRight", "d")
+    desk.grid.expect_choice(last, "Delete")
+    assert read_review(desk.project) == {last: "Delete"}
+
+
+def test_while_a_page_is_on_its_way_a_key_decides_nothing(desk):
+    """A key that follows n before the new page is there flags no picture of the page that is left."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00")
+    with desk.notebook.kernel_at_work(silent=True):
+        desk.grid.press("n", "d")
+        expect(desk.grid.alert.filter(has_text="is being turned")).to_be_visible()
+    desk.grid.expect_status("Page 2 of 4")
+    first = desk.grid.shown()[0]
+    desk.grid.press("k")
+    desk.grid.expect_choice(first, "Keep")
+    assert read_review(desk.project) == {first: "Keep"}
+
+
+def test_on_a_page_that_nobody_asked_for_a_key_decides_nothing(desk):
+    """Where files moved elsewhere, the answer to a flag is another page: the next key waits until it was looked at."""
+    desk.grid.show_all()
+    save_flags(desk.project, {"ant-00": "Delete"})
+    Ledger(desk.project).apply()
+    desk.grid.focus("ant-05")
+    desk.grid.press("k")
+    desk.grid.expect_status("1 of 40 looked at")
+    desk.grid.press("d")
+    expect(desk.grid.alert.filter(has_text="The page has changed")).to_be_visible()
+    desk.grid.press("ArrowRight", "d")
+    desk.grid.expect_choice("ant-01", "Delete")
+    assert read_review(desk.project) == {"ant-05": "Keep", "ant-01": "Delete"}
+
+
+def test_a_key_held_down_decides_once(desk):
+    """The keyboard repeats a key that is held; only the first time is a decision, by a letter or by a button."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00")
+    for key in ("d", "d", "d"):
+        desk.page.keyboard.down(key)
+    desk.page.keyboard.up("d")
+    desk.grid.button("Keep").focus()
+    for key in ("Enter", "Enter", "Enter"):
+        desk.page.keyboard.down(key)
+    desk.page.keyboard.up("Enter")
+    desk.grid.expect_choice("ant-01", "Keep")
+    desk.notebook.execute("")
+    assert read_review(desk.project) == {"ant-00": "Delete", "ant-01": "Keep"}
+
+
+def test_the_number_keys_work_where_digits_need_shift(desk):
+    """On a French keyboard the third key of the upper row says a quotation mark, and means the third label."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00").dispatch_event("keydown", {"key": '"', "code": "Digit3", "bubbles": True})
+    desk.grid.expect_choice("ant-00", KANA)
+    assert read_review(desk.project) == {"ant-00": KANA}
 
 
 def test_a_pictures_own_label_is_keep(desk):
@@ -155,6 +228,17 @@ def test_a_whole_page_is_decided_at_once(desk):
     desk.grid.button("Undo").click()
     desk.grid.expect_status("0 of 41 looked at")
     assert read_review(desk.project) == {}
+
+
+def test_a_decision_for_one_card_leaves_the_others_selected(desk):
+    """The button on a card is for that card; what else is selected stays so."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00")
+    desk.grid.press("Space", "Shift+ArrowRight", "Shift+ArrowRight")
+    desk.grid.card("ant-01").get_by_role("button", name="Delete", exact=True).click()
+    desk.grid.expect_choice("ant-01", "Delete")
+    assert selected(desk.grid) == ["ant-00", "ant-02"]
+    assert read_review(desk.project) == {"ant-01": "Delete"}
 
 
 def test_a_label_that_does_not_exist_is_not_moved_to(desk):
@@ -349,6 +433,26 @@ def test_while_the_kernel_works_no_flag_is_lost(desk):
     desk.grid.expect_choice("ant-00", "Delete")
     desk.grid.expect_choice("ant-01", "Keep")
     assert read_review(desk.project) == {"ant-00": "Delete", "ant-01": "Keep"}
+
+
+def test_apply_asked_of_a_busy_kernel_is_done_once(desk):
+    """It says that it will be done, takes no second click meanwhile, and what it did stays on the page."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00")
+    desk.grid.press("d")
+    desk.grid.expect_choice("ant-00", "Delete")
+    apply = desk.grid.button("Apply")
+    apply.focus()
+    with desk.notebook.kernel_at_work(silent=True):
+        apply.evaluate(IMPATIENT)
+        expect(desk.grid.alert.filter(has_text="It will be done when the kernel is idle.")).to_be_visible()
+        expect(apply).to_be_disabled()
+        expect(apply).to_be_focused()
+        apply.click(force=True)
+    expect(apply).to_be_enabled()
+    desk.notebook.execute("")
+    expect(desk.grid.alert).to_contain_text("Moved 0 to another label and 1 to the trash")
+    assert files(desk.project.trash) == {"ant-00": ANT}
 
 
 @pytest.mark.parametrize("place", ["a card", "a card's button", "a menu", "the toolbar", "Move to"])

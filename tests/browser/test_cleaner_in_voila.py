@@ -70,6 +70,10 @@ def test_a_second_notebook_is_told_and_nothing_is_lost(desk, servers, page, scre
     expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()
     assert read_review(desk.project) == {"ant-00": "Delete", "ant-01": "Keep", "ant-03": KANA}
     other.button("Apply").click()
+    expect(other.alert.filter(has_text="Nothing was applied yet")).to_be_visible()
+    expect(other.card("ant-03")).to_contain_text(f"→ {KANA}")
+    assert files(desk.project.trash) == {}
+    other.button("Apply").click()
     expect(other.root).to_contain_text("Moved 1 to another label and 1 to the trash")
     desk.grid.button("Next page").click()
     expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()

@@ -90,7 +90,8 @@ def test_a_card_says_what_the_model_thinks(desk):
         )
     )
     side = desk.project.split()["ant-07"][1].capitalize()
-    for text in ("ant-07.jpg", f"{ANT} → {guess[0]} {guess[1]:.0%}".replace("%", " %"), f"loss {loss:.2f}", side):
+    said = f"{ANT}, model: {guess[0]} {100 * guess[1]:.0f}\u00a0%"
+    for text in ("ant-07.jpg", said, f"loss {loss:.2f}", side):
         expect(desk.grid.card("ant-07")).to_contain_text(text)
 
 
@@ -182,6 +183,26 @@ def test_zoom_shows_the_full_picture_and_takes_keys(desk, screenshot):
     expect(desk.grid.card("ant-05")).to_be_focused()
 
 
+def test_in_the_zoom_a_refusal_and_the_last_picture_are_said(desk, screenshot):
+    """What cannot be stored is said where the person looks, and stays when the next picture comes; so does the end."""
+    desk.grid.show_all()
+    (desk.project.images / ANT / "ant-08.jpg").unlink()
+    desk.grid.focus("ant-08")
+    desk.grid.press("z", "d")
+    zoom = desk.page.get_by_role("dialog", name="ant-09.jpg", exact=True)
+    expect(zoom.get_by_role("img", name="ant-09.jpg", exact=True)).to_be_visible()  # the answer after the refusal
+    expect(zoom.get_by_role("alert").filter(has_text="Not stored")).to_be_in_viewport()
+    screenshot(desk.page, "zoom-refused")
+    desk.grid.press("k", "k", "d")
+    zoom = desk.page.get_by_role("dialog", name="ant-10.jpg", exact=True)
+    expect(zoom.get_by_role("alert").filter(has_text="the last picture")).to_be_in_viewport()
+    assert "n turns" not in zoom.get_by_role("alert").inner_text()
+    desk.grid.press("Escape", "d")
+    expect(desk.grid.alert.filter(has_text="n turns the page")).to_be_visible()
+    desk.grid.expect_choice("ant-10", "Keep")
+    assert read_review(desk.project) == {"ant-09": "Keep", "ant-10": "Keep"}
+
+
 def test_the_page_a_picture_came_from_is_a_link_only_if_it_is_a_web_page(desk):
     """http and https addresses are links that tell the page nothing of us; no other address is one."""
     desk.grid.show_all()
@@ -249,17 +270,19 @@ def test_without_a_project_labels_are_text_too_and_nothing_is_moved(desk):
         bare = Grid(desk.page, 1)
         bare.choose("Sort", "File name")
         bare.expect_status("Page 1 of 1, 4 pictures")
-        first, second = bare.shown()[:2]
+        first, second, third = bare.shown()[:3]
         expect(bare.card(first)).to_contain_text("<b>bold</b> & co")
         bare.focus(first)
-        bare.press("3", "d")
+        bare.press("3", "d", "2")
         bare.expect_choice(second, "Delete")
+        bare.expect_choice(third, "constructor")
+        expect(bare.card(third)).to_contain_text("→ constructor")
         expect(bare.card(first)).to_contain_text("→ <script>window.hacked=1</script>")
         expect(bare.button("Apply")).to_have_count(0)
         said = desk.notebook.execute("print(bare.delete(), bare.change())")
     finally:
         desk.notebook.revert()
-    assert said.strip() == "[1] [(0, '<script>window.hacked=1</script>')]"
+    assert said.strip() == "[1] [(0, '<script>window.hacked=1</script>'), (2, 'constructor')]"
     assert desk.page.evaluate("() => window.hacked") is None
     assert files(desk.project.images) == before
 
