@@ -5,6 +5,7 @@ from io import BytesIO
 from itertools import combinations
 
 import imagehash
+import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
@@ -14,6 +15,8 @@ from utils.sample import (
     BROKEN,
     FAULTS,
     LABELS,
+    SamplePicture,
+    accuracy_against_truth,
     near_copies_together,
     read_truth,
     sample_pictures,
@@ -194,3 +197,18 @@ def test_the_truth_of_two_samples_is_kept_together(tmp_path):
             groups[content_id(copy.data)] = groups[content_id(named[copy.of].data)] = f"{number} {copy.of}"
     counts = near_copies_together(project, groups).iloc[0].to_dict()
     assert counts == {"planted": near, "both in the training set": near, "in one group": near} and near >= 2
+
+
+def test_accuracy_against_the_truth_has_an_interval(tmp_path):
+    """Of four pictures, one in the wrong folder, the folders say 3 of 4 and the pictures 4 of 4, within Wilson."""
+    folders = {"data_dir": str(tmp_path / "data"), "models_dir": str(tmp_path / "models")}
+    project = Project.model_validate({"name": "t", "labels": {"cat": [], "dog": []}, "source": "sample", **folders})
+    shows = ["cat", "cat", "dog", "dog"]
+    drawn = [SamplePicture(f"{n}.jpg", "cat", label, "", bytes([n])) for n, label in enumerate(shows)]
+    write_truth(project, drawn)
+    said = pd.DataFrame({"id": [content_id(p.data) for p in drawn], "label": ["cat", "cat", "cat", "dog"]})
+    table = accuracy_against_truth(project, said.assign(predicted=shows))
+    assert table["accuracy against"].tolist() == [0.75, 1.0]
+    assert table["95 % from"].tolist() == [0.301, 0.51]  # Wilson's for 3 and 4 of 4
+    assert table["to"].tolist() == [0.954, 1.0]
+    assert table.n.tolist() == [4, 4]

@@ -7,7 +7,6 @@ no order of events can make one picture's flag touch another's file. `grid` and 
 """
 
 import glob
-import logging
 import os
 import threading
 from collections import deque
@@ -33,7 +32,6 @@ STEPS = 1000  # that can be taken back; one may hold a whole page
 LOOK_FIRST = "Nothing was applied yet: look at what changed, then press Apply again."
 CHANGED = "its flag was changed elsewhere since"  # why undo left a picture
 TOLD = 5  # refusals that a summary tells in full
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -263,12 +261,16 @@ class Cleaning:
         return [(n, choice) for n, choice in self._flagged() if choice not in (KEEP, DELETE, self.pictures[n].label)]
 
     def _flagged(self) -> list[tuple[int, str]]:
-        """Return (position, flag) of the files still where they were; of one that stands there twice, the first."""
+        """
+        Return (position, flag) of the files still where they were; of one that stands there twice, the first.
+
+        Raises
+        ------
+        FieldguideError
+            If review.csv cannot be read: another notebook may have taken a flag back, and somebody acts on these.
+        """
         with self.lock:
-            try:
-                self._look()
-            except FieldguideError as error:
-                logger.warning("What was flagged elsewhere is not known, and left out: %s", error)
+            self._look()
             flags = sorted((self.positions[key], flag) for key, flag in self.choices.items() if key in self.positions)
             # Who acts on these does so at the paths of the start: another file may have come there since.
             return [(n, flag) for n, flag in flags if self.pictures[n].path == self.start[n] and self.start[n].exists()]

@@ -247,15 +247,21 @@ def near_copies_together(project: Project, groups: Mapping[str, str]) -> pd.Data
 
 def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.DataFrame:
     """Return the share of predictions (columns id, label, predicted) that agree with folder and with truth."""
+    from utils.scores import wilson  # here, for drawing the sample needs no scikit-learn
+
     shows = {row.id: row.true_label for row in read_truth(project).itertuples()}
     drawn = predictions[predictions.id.isin(shows.keys())]
     if drawn.empty:
         return pd.DataFrame()
-    shares = {
-        "what the folders say": (drawn.predicted == drawn.label).mean(),
-        "what the pictures show": (drawn.predicted == drawn.id.map(shows)).mean(),
+    split = project.split()
+    groups = [split[id][0] if id in split else id for id in drawn.id]
+    hits = {
+        "what the folders say": drawn.predicted == drawn.label,
+        "what the pictures show": drawn.predicted == drawn.id.map(shows),
     }
-    return pd.DataFrame({"accuracy against": shares}).round(3).assign(n=len(drawn))
+    figures = {name: wilson(int(right.sum()), len(drawn), groups=groups) for name, right in hits.items()}
+    table = pd.DataFrame.from_dict(figures, orient="index")[["value", "low", "high", "n"]].round(3)
+    return table.rename(columns={"value": "accuracy against", "low": "95 % from", "high": "to"})
 
 
 def wrong_labels_found(project: Project, suspects: Sequence[str]) -> pd.DataFrame:

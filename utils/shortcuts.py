@@ -13,15 +13,15 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 from PIL import Image
 from sklearn.model_selection import StratifiedKFold, cross_val_predict, permutation_test_score
 from sklearn.tree import DecisionTreeClassifier
 
+from utils.addresses import web_host
 from utils.files import each_row
-from utils.project import PICTURES_COLUMNS, SOURCES_COLUMNS, Project
+from utils.project import PICTURES_COLUMNS, SOURCES_COLUMNS, TAKEN, Project
 from utils.scores import LEVEL, wilson
 
 PERMUTATIONS = 200
@@ -177,23 +177,10 @@ def _host_columns(project: Project, ids: Sequence[str]) -> np.ndarray:
     wanted = set(ids)
     hosts: dict[str, str] = {}
     for row in each_row(project.table("sources"), SOURCES_COLUMNS):
-        if row["id"] in wanted and row["status"] in ("kept", "thumbnail"):
-            hosts.setdefault(row["id"], host(row["url"]))
+        if row["id"] in wanted and row["status"] in TAKEN:
+            hosts.setdefault(row["id"], web_host(row["url"]))
     counts = Counter(hosts.get(id, "") for id in ids)
     frequent = sorted(counts, key=lambda name: (-counts[name], name))[:HOSTS]
     if len(counts) < 2:
         return np.zeros((len(ids), 0))
     return np.array([[hosts.get(id, "") == name for name in frequent] for id in ids], dtype=float)
-
-
-def host(url: str) -> str:
-    """
-    Return the host that an address of sources.csv names; "" for a file of one's own: its folder is the label.
-
-    >>> host("https://Static.example.com:8080/a.png"), host("https://[broken"), host("")
-    ('static.example.com', '', '')
-    """
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
