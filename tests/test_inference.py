@@ -2,22 +2,30 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from utils import inference
+from utils.awkward import awkward_pictures
+from utils.files import file_hash
 from utils.inference import ModelError, NoModel, Prediction, UnsafeModel, load_classifier
-from utils.pictures import open_picture, squish_and_crop
+from utils.pictures import LONGEST_SIDE, open_picture, squish_and_crop
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+COLOURS = ("red", "green", "blue")
 SIZES = [(64, 64), (300, 40), (40, 300), (512, 512), (500, 333), (123, 77), (65, 64), (200, 512), (32, 32), (90, 91)]
 
 
@@ -61,19 +69,88 @@ def make_learner(folder: Path, *, labels=("cat", "dog"), size: int = 64, network
     return vision_learner(loaders, getattr(torchvision.models, network), pretrained=False, metrics=accuracy)
 
 
+def colour_model(*, size: int = 16, scale: float = 10.0, name: str = "probabilities", **metadata) -> onnx.ModelProto:
+    """
+    Return an ONNX network of a few operations that tells red, green and blue pictures apart.
+
+    Its probabilities are the softmax of a picture's mean colours, fractions of 255, times `scale`. Keywords replace
+    parts of its metadata, as JSON would hold them; None leaves a part out.
+    """
+    recipe = {"longest_side": 512, "size": size, "extra": 0}
+    facts = {"labels": list(COLOURS), "recipe": recipe, "threshold": 0.6, "name": "colours"} | metadata
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["means"], keepdims=0),
+        helper.make_node("Mul", ["means", "scale"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], [name], axis=1),
+    ]
+    weights = {"axes": np.array([1, 2]), "scale": np.array(scale / 255, dtype=np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", size, size, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(value, key) for key, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    helper.set_model_props(model, {key: text for key, text in texts.items() if facts[key] is not None})
+    return model
+
+
+def saved(model: onnx.ModelProto, path: Path) -> Path:
+    """Write an ONNX model as it is, unchecked."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def softmax(*means: float, scale: float = 10.0) -> list[float]:
+    """Return what `colour_model` must answer to a picture of these mean colours, fractions."""
+    parts = [math.exp(scale * mean) for mean in means]
+    return [part / sum(parts) for part in parts]
+
+
 @pytest.fixture(scope="session")
-def _model(tmp_path_factory) -> Path:
-    """Return an export.pkl of an untrained learner."""
-    from utils.export import save_learner
+def _models(tmp_path_factory) -> dict[str, Path]:
+    """Return an export.pkl and a model.onnx of one untrained learner."""
+    from utils.portable import save_learner, save_onnx
 
     folder = tmp_path_factory.mktemp("inference")
-    save_learner(make_learner(folder / "images"), folder / "export.pkl")
-    return folder / "export.pkl"
+    learn = make_learner(folder / "images")
+    save_learner(learn, folder / "export.pkl")
+    recipe = {"longest_side": LONGEST_SIDE, "size": 64, "extra": 16}
+    save_onnx(learn, folder / "model.onnx", metadata={"labels": '["cat", "dog"]', "recipe": json.dumps(recipe)})
+    return {"pkl": folder / "export.pkl", "onnx": folder / "model.onnx"}
+
+
+@pytest.fixture(scope="session")
+def _model(_models) -> Path:
+    return _models["pkl"]
 
 
 @pytest.fixture(scope="session")
 def _classifier(_model):
     return load_classifier(_model)
+
+
+@pytest.fixture(scope="session")
+def _onnx_classifier(_models):
+    return load_classifier(_models["onnx"])
+
+
+@pytest.fixture
+def _colours(tmp_path):
+    """Return the classifier of a colour model."""
+    return load_classifier(saved(colour_model(), tmp_path / "model.onnx"))
+
+
+def patch(*colour: int) -> np.ndarray:
+    """Return a picture of one colour, as an array."""
+    return np.full((20, 30, 3), colour, dtype=np.uint8)
+
+
+RED, GREEN, BLUE, GREY = patch(255, 0, 0), patch(0, 255, 0), patch(0, 0, 255), patch(90, 90, 90)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +172,18 @@ def test_answers_as_fastai_does(_model, _classifier, _pictures):
         assert list(ours.probabilities.values()) == pytest.approx(theirs.tolist(), abs=1e-3)
 
 
+def test_both_kinds_of_file_answer_alike(_classifier, _onnx_classifier, _pictures):
+    """On ordinary and on awkward pictures the .onnx gives the .pkl's labels and its probabilities within 1e-3."""
+    pictures = [*_pictures, *awkward_pictures().values()]
+    by_pickle, by_onnx = _classifier.predict(pictures), _onnx_classifier.predict(pictures)
+    assert [p.label for p in by_onnx] == [p.label for p in by_pickle]
+    assert [p.error for p in by_onnx] == [p.error for p in by_pickle]
+    judged = [(a, b) for a, b in zip(by_onnx, by_pickle, strict=True) if a.error is None]
+    assert len(judged) >= len(pictures) - 2
+    for a, b in judged:
+        assert dict(a.probabilities) == pytest.approx(dict(b.probabilities), abs=1e-3)
+
+
 def test_the_answers_differ_between_pictures(_classifier, _pictures):
     """Agreement means something: the untrained network does not answer the same to every picture."""
     spread = np.ptp([p.probabilities["cat"] for p in _classifier.predict(_pictures)])
@@ -108,6 +197,17 @@ def test_probabilities_sum_to_one(_classifier, _pictures):
         assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-12)
         assert prediction.probability == max(prediction.probabilities.values())
         assert prediction.probabilities[prediction.label] == prediction.probability
+
+
+def test_probabilities_of_onnx_are_those_of_the_network(_colours):
+    """The answers are the network's, in the order of its labels, and sum to 1 as doubles do."""
+    predictions = _colours.predict([RED, patch(0, 204, 51), GREY])
+    expected = [softmax(1, 0, 0), softmax(0, 0.8, 0.2), softmax(1, 1, 1)]
+    assert [p.label for p in predictions] == ["red", "green", "red"]
+    for prediction, row in zip(predictions, expected, strict=True):
+        assert tuple(prediction.probabilities) == COLOURS
+        assert list(prediction.probabilities.values()) == pytest.approx(row, abs=1e-6)
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-12)
 
 
 def test_every_kind_of_picture_gives_one_answer(_classifier, _pictures):
@@ -133,9 +233,34 @@ def test_a_large_picture_is_judged_as_its_training_copy(_classifier, tmp_path):
 def test_one_picture_alone_is_one_picture(_classifier, _pictures):
     """A path, bytes, image or array given without a list is one picture, not an iterable of letters or rows."""
     path = _pictures[0]
-    for alone in (path, str(path), path.read_bytes(), Image.open(path), np.asarray(Image.open(path))):
+    data = path.read_bytes()
+    kinds = (path, str(path), data, bytearray(data), memoryview(data), Image.open(path), np.asarray(Image.open(path)))
+    for alone in kinds:
         (prediction,) = _classifier.predict(alone)
         assert prediction.label
+
+
+def test_an_array_of_four_dimensions_is_many_pictures(_colours, _pictures):
+    """uint8 (N, H, W, 3) is N pictures, and an array of paths as many; one of grey floats is one unreadable picture."""
+    assert [p.label for p in _colours.predict(np.stack([BLUE, RED, GREEN]))] == ["blue", "red", "green"]
+    assert len(_colours.predict(np.array(_pictures[:3]))) == len(_colours.predict(np.array(["a", "b", "c"]))) == 3
+    (prediction,) = _colours.predict(np.zeros((8, 8)))
+    assert "float64" in prediction.error
+
+
+def test_what_holds_no_pictures_is_told(_colours):
+    """Something that is no picture and no iterable of pictures raises a TypeError that shows it."""
+    for nothing in (None, 5, 2.5):
+        with pytest.raises(TypeError, match=f"^{nothing} is no picture"):
+            _colours.predict(nothing)
+
+
+def test_one_image_may_be_given_many_times(_colours, tmp_path):
+    """A PIL image still bound to its file is decoded once, also where several threads ask for it."""
+    path = draw(tmp_path / "photo.png", size=(600, 400))
+    expected = _colours.predict(path)[0]
+    with Image.open(path) as image:
+        assert _colours.predict([image] * 12) == [expected] * 12
 
 
 def test_a_broken_picture_does_not_stop_the_others(_classifier, _pictures, tmp_path):
@@ -146,6 +271,12 @@ def test_a_broken_picture_does_not_stop_the_others(_classifier, _pictures, tmp_p
     assert [p.error is None for p in found] == [True, False, False, False, False, False, True]
     assert found[1] == Prediction(error=found[1].error)
     assert "none.jpg" in found[2].error
+
+
+def test_an_address_is_no_picture(_colours):
+    """A URL where a picture's path belongs is told as such, and nothing is fetched."""
+    (prediction,) = _colours.predict(["https://example.org/a.jpg"])
+    assert prediction.error == "https://example.org/a.jpg is an address, not a file; download the picture first"
 
 
 def test_no_pictures_give_no_answers(_classifier):
@@ -179,16 +310,140 @@ def test_a_stream_is_lazy(_classifier, _pictures):
     assert 6 <= taken <= 6 + 2 * 2
 
 
+def decoders() -> list[threading.Thread]:
+    """Return the threads that open pictures and are still there."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
+
+
+def test_a_stream_leaves_no_thread_behind(_colours):
+    """Read to its end, closed early, or never begun: no thread stays."""
+    _colours.predict([RED] * 5)
+    assert decoders() == []
+    stream = _colours.stream(iter([RED] * 50), batch_size=2)
+    next(stream)
+    assert decoders() != []
+    stream.close()
+    assert decoders() == []
+    _colours.stream([RED])
+    assert decoders() == []
+
+
+def test_a_failing_iterable_is_told_after_what_came_before(_colours):
+    """The iterable's own exception arrives once the pictures before it are judged, and no thread stays."""
+
+    def failing():
+        yield from (RED, GREEN, BLUE)
+        raise ConnectionError("the camera is gone")
+
+    for batch_size in (1, 2, 32):
+        seen = []
+        with pytest.raises(ConnectionError, match="the camera is gone"):
+            seen.extend(p.label for p in _colours.stream(failing(), batch_size=batch_size))
+        stream, labels = _colours.stream(failing(), batch_size=batch_size), []
+        with pytest.raises(ConnectionError):
+            for prediction in stream:
+                labels.append(prediction.label)
+        assert labels == list(COLOURS)
+        assert decoders() == []
+
+
+def test_a_picture_deleted_while_streaming_is_told(_colours, tmp_path):
+    """A file that goes away between being named and being opened is an error in its place."""
+    paths = [draw(tmp_path / f"{n}.png", seed=n) for n in range(8)]
+    stream = _colours.stream(paths, batch_size=1)
+    next(stream)
+    paths[5].unlink()
+    errors = [prediction.error for prediction in stream]
+    assert [error is None for error in errors] == [True] * 4 + [False] + [True] * 2
+    assert "5.png" in errors[4]
+
+
+def test_pictures_in_memory_do_not_pile_up(_colours):
+    """Of an endless source of arrays only a few live at once, however large the batch."""
+    seen, most = [], 0
+
+    def camera():
+        nonlocal most
+        while True:
+            frame = RED.copy()
+            seen.append(weakref.ref(frame))
+            most = max(most, sum(reference() is not None for reference in seen))
+            yield frame
+
+    stream = _colours.stream(camera(), batch_size=100)
+    for _ in range(300):
+        next(stream)
+    stream.close()
+    assert most <= 3 * min(inference.DECODERS, inference.cores()) + 3
+
+
+def test_unknown_below_the_threshold(_colours):
+    """With unknown=True a picture whose best probability lies below the threshold has no label; the rest stays."""
+    assert _colours.threshold == 0.6
+    red, grey, broken = _colours.predict([RED, GREY, b"no picture"], unknown=True)
+    assert (red.label, grey.label, broken.label) == ("red", None, None)
+    assert (grey.error, broken.probability) == (None, None)
+    assert grey.probability == pytest.approx(1 / 3) == max(grey.probabilities.values())
+    assert _colours.predict(GREY)[0].label == "red"
+    assert next(_colours.stream(GREY, unknown=True)).label is None
+
+
+def test_a_probability_at_the_threshold_is_known(tmp_path):
+    """Only what lies below the threshold is unknown."""
+    path = saved(colour_model(scale=0, labels=["a", "b", "c"], threshold=1 / 3), tmp_path / "model.onnx")
+    (prediction,) = load_classifier(path).predict(RED, unknown=True)
+    assert prediction.label == ("a" if prediction.probability >= 1 / 3 else None)
+    path = saved(colour_model(threshold=0), tmp_path / "all.onnx")
+    assert load_classifier(path).predict(GREY, unknown=True)[0].label == "red"
+
+
+def test_unknown_needs_a_threshold(_classifier, tmp_path):
+    """Where the model has no threshold, asking for it is refused at once, in a sentence that says what to do."""
+    without = load_classifier(saved(colour_model(threshold=None), tmp_path / "model.onnx"))
+    for classifier in (_classifier, without):
+        assert classifier.threshold is None
+        with pytest.raises(ModelError, match="Export it again with notebook 07"):
+            classifier.stream([RED], unknown=True)
+
+
+def test_a_pickles_threshold_is_in_the_card_beside_it(_model, tmp_path):
+    """card.json counts only where it names this file's SHA-256, and a broken one does not stop the model."""
+    path = Path(shutil.copy(_model, tmp_path))
+    unknown = {"threshold": 0.7}
+    for card, expected in [
+        ({"sha256": {"export.pkl": file_hash(path)}, "unknown": unknown}, 0.7),
+        ({"sha256": {"export.pkl": file_hash(path)}, "unknown": {"threshold": None}}, None),
+        ({"sha256": {"export.pkl": file_hash(path)}, "unknown": {"threshold": 7}}, None),
+        ({"sha256": {"export.pkl": "0" * 64}, "unknown": unknown}, None),
+        ({"sha256": "x"}, None),
+        ([1], None),
+    ]:
+        (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
+        assert inference._threshold_beside(path) == expected
+    (tmp_path / "card.json").write_bytes(b"\xff{")
+    assert load_classifier(path).threshold is None
+
+
+def test_a_classifier_says_itself_shortly(_colours, _classifier, tmp_path):
+    """Its representation is one line: the first labels, the size, the device, the threshold."""
+    assert repr(_colours) == "<Classifier of red, green, blue: 16 pixels, cpu, unsure below 0.60>"
+    assert repr(_classifier) == f"<Classifier of cat, dog: 64 pixels, {_classifier.device}>"
+    many = inference.Classifier(tuple(map(str, range(1000))), _colours.recipe, None, _colours.network)
+    assert repr(many) == "<Classifier of 0, 1, 2, 3, 4, 5 and 994 more: 16 pixels, cpu>"
+
+
 def test_the_recipe_comes_from_the_file(tmp_path):
     """Size, crop and labels are the learner's own, not this module's."""
-    from utils.export import save_learner
+    from utils.portable import save_learner
 
     learn = make_learner(tmp_path / "images", labels=("морской огурец", 'a "b"', "c"), size=96)
     save_learner(learn, tmp_path / "export.pkl")
     classifier = load_classifier(tmp_path / "export.pkl")
     assert classifier.labels == ('a "b"', "c", "морской огурец")  # fastai sorts them
     assert (classifier.recipe.size, classifier.recipe.extra) == (96, 16)
-    assert classifier.recipe.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert classifier.network.mean == pytest.approx((0.485, 0.456, 0.406))
+    path = saved(colour_model(size=48, recipe={"longest_side": 100, "size": 48, "extra": 8}), tmp_path / "model.onnx")
+    assert load_classifier(path).recipe == inference.Recipe(longest_side=100, size=48, extra=8)
 
 
 def test_a_file_of_fastais_default_needs_trust(_pictures, tmp_path):
@@ -196,7 +451,7 @@ def test_a_file_of_fastais_default_needs_trust(_pictures, tmp_path):
     learn = make_learner(tmp_path / "images")
     learn.path = tmp_path
     learn.export("default.pkl")
-    with pytest.raises(UnsafeModel, match="cloudpickle"):
+    with pytest.raises(UnsafeModel, match="trusted=True"):
         load_classifier(tmp_path / "default.pkl")
     assert load_classifier(tmp_path / "default.pkl", trusted=True).predict(_pictures[0])[0].label
 
@@ -243,55 +498,245 @@ def test_another_preparation_is_refused(tmp_path):
         load_classifier(tmp_path / "other.pkl", trusted=True)
 
 
+def test_the_content_tells_which_kind_of_file_it_is(_models, tmp_path):
+    """A model.onnx named .pkl and an export.pkl named .onnx are loaded as what they are."""
+    shutil.copy(_models["onnx"], tmp_path / "export.pkl")
+    shutil.copy(_models["pkl"], tmp_path / "model.onnx")
+    assert isinstance(load_classifier(tmp_path / "export.pkl").network, inference.OnnxNetwork)
+    assert isinstance(load_classifier(tmp_path / "model.onnx").network, inference.TorchNetwork)
+
+
+RECIPE = {"longest_side": 512, "size": 16, "extra": 0}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"labels": None}, "labels are missing"),
+        ({"labels": []}, "labels are missing"),
+        ({"labels": "[1, 2, 3]"}, "no list of texts"),
+        ({"labels": '{"a": 1}'}, "no list of texts"),
+        ({"labels": '["red", "green", "\\ud800"]'}, "no whole text"),
+        ({"labels": ["red", "red", "blue"]}, "'red' is there twice"),
+        ({"labels": ["red", "green"]}, r"numbers of shape \(3, 3\), expected \(3, 2\)"),
+        ({"labels": "[" * 100_000}, "no JSON"),
+        ({"recipe": None}, "recipe does not say"),
+        ({"recipe": "{"}, "no JSON"),
+        ({"recipe": RECIPE | {"size": 10**9}}, "not used here"),
+        ({"recipe": RECIPE | {"size": -1}}, "not used here"),
+        ({"recipe": RECIPE | {"extra": 10**6}}, "not used here"),
+        ({"recipe": RECIPE | {"longest_side": 10**6}}, "not used here"),
+        ({"recipe": RECIPE | {"size": "16"}}, "in whole pixels"),
+        ({"recipe": RECIPE | {"size": 32}}, "does not work"),
+        ({"threshold": 2}, "threshold is 2"),
+        ({"threshold": "NaN"}, "threshold is nan"),
+        ({"threshold": "true"}, "threshold is True"),
+    ],
+)
+def test_an_onnx_file_with_wrong_metadata_is_refused(metadata, words, tmp_path):
+    """Labels, recipe or threshold that are missing or make no sense: one sentence that names the file."""
+    path = saved(colour_model(**metadata), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=words) as refusal:
+        load_classifier(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def with_node(kind: str, *, domain: str = "", **attributes) -> onnx.ModelProto:
+    """Return a colour model with one more operation."""
+    model = colour_model()
+    model.graph.node.append(helper.make_node(kind, ["pixels"], ["more"], domain=domain, **attributes))
+    return model
+
+
+def elsewhere(tensor: TensorProto, *, location: str = "secret.bin") -> TensorProto:
+    """Say that a tensor's numbers lie in another file."""
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def strange_models() -> dict[str, tuple[bytes, str]]:
+    """Return ONNX files that no export of ours is: name → bytes and words of the refusal."""
+    data = colour_model().SerializeToString()
+    outside = {}
+    for place in ("secret.bin", "../secret.bin", "/etc/passwd", "*/_ORT_MEM_ADDR_/*"):
+        model = colour_model()
+        elsewhere(model.graph.initializer[0], location=place)
+        outside[f"external {place}"] = model, "another file"
+    located = colour_model()
+    located.graph.initializer[1].data_location = TensorProto.EXTERNAL
+    constant = elsewhere(numpy_helper.from_array(np.zeros(4, dtype=np.float32)))
+    branch = helper.make_graph([helper.make_node("Constant", [], ["x"], value=constant)], "branch", [], [])
+    functions, training, sparse = colour_model(), colour_model(), colour_model()
+    functions.functions.append(helper.make_function("own", "f", ["x"], ["y"], [], []))
+    training.training_info.add()
+    sparse.graph.sparse_initializer.add()
+    renamed, other_input, extra_input, fixed = (colour_model() for _ in range(4))
+    renamed.graph.node[0].input[0] = renamed.graph.input[0].name = "image"
+    other_input.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    extra_input.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    no_softmax = colour_model()
+    no_softmax.graph.node[-1].op_type = "Relu"
+    no_softmax.graph.node[-1].ClearField("attribute")
+    newer = colour_model()
+    newer.opset_import[0].version = 900
+    built = outside | {
+        "external without a place": (located, "another file"),
+        "external constant": (with_node("Constant", value=constant), "another file"),
+        "branches": (with_node("If", then_branch=branch, else_branch=branch), "loops or branches"),
+        "functions": (functions, "functions of its own"),
+        "training": (training, "training steps"),
+        "sparse": (sparse, "sparse weights"),
+        "another maker's operation": (with_node("Inverse", domain="com.microsoft"), "not ONNX's own"),
+        "no such operation": (with_node("Frobnicate"), "onnxruntime .* cannot load it"),
+        "newer opset": (newer, "onnxruntime .* cannot load it"),
+        "another input": (renamed, "does not work"),
+        "input of floats": (other_input, "does not work"),
+        "two inputs": (extra_input, "does not work"),
+        "one picture at a time": (fixed, "does not work"),
+        "another output": (colour_model(name="answers"), "does not work"),
+        "scores": (no_softmax, "no probabilities"),
+        "no numbers": (colour_model(scale=float("nan")), "no probabilities"),
+    }
+    raw = {
+        "cut short": (data[:-5], "cut short"),
+        "cut in its head": (data[:1], "cut short"),
+        "empty": (b"", "it is empty|holds no|cannot load"),
+        "text": (b"not a network\n", "no ONNX file"),
+        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "no ONNX file"),
+        "a web page": (b"<html></html>", "no ONNX file"),
+        "another message": (b"\x08\x01\x12\x03abc", "labels are missing|cannot load"),
+        "too many parts": (b"\x08\x01" * (inference.MAX_FIELDS + 1), "more parts"),
+    }
+    return {name: (model.SerializeToString(), words) for name, (model, words) in built.items()} | raw
+
+
+@pytest.mark.parametrize("name", strange_models())
+def test_a_strange_onnx_file_is_refused(name, tmp_path):
+    """What is no network as 07 writes it, damaged or hostile: one sentence that names the file and what was found."""
+    data, words = strange_models()[name]
+    (tmp_path / "secret.bin").write_bytes(np.zeros(400).tobytes())
+    path = tmp_path / "models" / "model.onnx"
+    path.parent.mkdir()
+    path.write_bytes(data)
+    (path.parent / "secret.bin").write_bytes(np.zeros(400).tobytes())
+    with pytest.raises(ModelError, match=words) as refusal:
+        load_classifier(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_the_parts_looked_into_are_those_of_onnx():
+    """The numbers of the fields are the format's own, and no way to a tensor or an operation is left unwatched."""
+    kinds = {"model": "ModelProto", "graph": "GraphProto", "node": "NodeProto", "attribute": "AttributeProto"}
+    kinds["tensor"] = "TensorProto"
+    looked_into = {"GraphProto", "NodeProto", "AttributeProto", "TensorProto", "SparseTensorProto", "FunctionProto"}
+    looked_into |= {"TrainingInfoProto"}
+    for part, kind in kinds.items():
+        for described in getattr(onnx, kind).DESCRIPTOR.fields:
+            leads_on = described.message_type is not None and described.message_type.name in looked_into
+            watched = described.number in inference.INNER[part] or (part, described.number) in inference.REFUSED
+            assert leads_on <= watched, (part, described.name)
+    names = {kind: {d.name: d.number for d in getattr(onnx, kind).DESCRIPTOR.fields} for kind in kinds.values()}
+    assert ("node", names["NodeProto"]["domain"]) == inference.DOMAIN
+    assert ("tensor", names["TensorProto"]["data_location"]) == inference.LOCATION
+    assert ("tensor", names["TensorProto"]["external_data"]) in inference.REFUSED
+
+
+def test_numbers_of_unusual_length_hide_nothing(tmp_path):
+    """A field's number or value written longer than needed is read as what it is, or refused."""
+    model = colour_model()
+    data = model.SerializeToString()
+    tensor = model.graph.initializer[0].SerializeToString()
+    for hidden in (b"\x70\x01", b"\xf0\x80\x80\x00\x81\x00", b"\x70\x81\x80\x80\x80\x10", b"\x72\x01\x01"):
+        longer = TensorProto.FromString(tensor).SerializeToString() + hidden
+        graph = b"\x2a" + bytes([len(longer)]) + longer  # GraphProto.initializer
+        path = tmp_path / "model.onnx"
+        path.write_bytes(data + b"\x3a" + bytes([len(graph)]) + graph)  # ModelProto.graph once more: merged by readers
+        with pytest.raises(ModelError, match="another file"):
+            load_classifier(path)
+
+
+def test_a_huge_onnx_file_is_refused_unread(tmp_path, monkeypatch):
+    """A file larger than any network is refused before it is read."""
+    path = saved(colour_model(), tmp_path / "model.onnx")
+    monkeypatch.setattr(inference, "MAX_ONNX", path.stat().st_size - 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it was read"))
+    with pytest.raises(ModelError, match="more than any network"):
+        load_classifier(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_model(tmp_path):
+    """A named pipe, which would never end, is refused."""
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="no regular file"):
+        load_classifier(tmp_path / "model.onnx")
+
+
 def run(*arguments, cwd=REPOSITORY, **environment) -> subprocess.CompletedProcess:
     """Run Python with these arguments."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment, capture_output=True)
 
 
-def test_the_command_line_prints_json(_model, _pictures, tmp_path):
-    """--json prints one object a picture, in order; a missing one is told on its line, and the exit code is 2."""
-    gone = tmp_path / "gone.jpg"
-    done = run("-m", "utils.inference", _model, _pictures[0], gone, _pictures[1], "--json")
-    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
-    assert (done.returncode, done.stderr) == (2, b"")
-    assert list(first) == ["file", "label", "probability", "probabilities"]
-    assert list(second) == ["file", "error"]
-    assert [first["file"], second["file"], third["file"]] == [str(p) for p in (_pictures[0], gone, _pictures[1])]
-
-
-def test_the_command_line_prints_lines(_model, _pictures, _classifier, capsys):
-    """Without --json a line is file, label and probability between tabs; the exit code is 0."""
-    assert inference.main([str(_model), str(_pictures[0])]) == 0
-    expected = _classifier.predict(_pictures[0])[0]
-    file, label, probability = capsys.readouterr().out.rstrip("\n").split("\t")
-    assert (file, label, float(probability)) == (
-        str(_pictures[0]),
-        expected.label,
-        pytest.approx(expected.probability, abs=1e-4),
-    )
-
-
-def test_the_command_line_refuses_in_a_sentence(tmp_path, capsys):
-    """A model that cannot be used: exit code 1, one sentence on stderr, nothing on stdout."""
-    assert inference.main([str(tmp_path / "none.pkl"), "x.jpg"]) == 1
-    captured = capsys.readouterr()
-    assert (captured.out, captured.err.count("\n")) == ("", 1)
-
-
 def test_importing_does_not_import_torch():
-    """Importing the module imports neither torch nor fastai."""
-    done = run("-c", "import sys, utils.inference; print(sorted({'torch', 'fastai'} & set(sys.modules)))")
+    """Importing the module imports neither torch nor fastai nor onnxruntime."""
+    code = "import sys, utils.inference; print(sorted({'torch', 'fastai', 'onnxruntime'} & set(sys.modules)))"
+    done = run("-c", code)
     assert done.stdout.strip() == b"[]", done.stderr
 
 
-def test_three_files_are_enough(_model, _pictures, _classifier, tmp_path):
-    """Copied loose into one folder, pictures, vetting and inference work without this repository."""
+def test_an_onnx_file_needs_neither_torch_nor_fastai(_models, _pictures):
+    """Loading a model.onnx and judging with it imports neither torch nor fastai nor onnx."""
+    code = (
+        "import sys; from utils.inference import load_classifier; "
+        "print(load_classifier(sys.argv[1]).predict(sys.argv[2])[0].label, "
+        "sorted({'torch', 'torchvision', 'fastai', 'onnx'} & set(sys.modules)))"
+    )
+    done = run("-c", code, _models["onnx"], _pictures[0])
+    assert done.stdout.split()[0] in (b"cat", b"dog"), done.stderr
+    assert done.stdout.split()[1] == b"[]"
+
+
+def test_a_file_that_names_another_never_reaches_onnxruntime(tmp_path):
+    """External data is refused before onnxruntime, which would read it, is even imported."""
+    model = colour_model()
+    elsewhere(model.graph.initializer[0])
+    path = saved(model, tmp_path / "model.onnx")
+    code = (
+        "import sys; from utils.inference import load_classifier, ModelError\n"
+        "try: load_classifier(sys.argv[1])\n"
+        "except ModelError: print('onnxruntime' in sys.modules)"
+    )
+    assert run("-c", code, path).stdout.strip() == b"False"
+
+
+@pytest.mark.parametrize(("kind", "module"), [("onnx", "onnxruntime"), ("pkl", "torch"), ("pkl", "fastai")])
+def test_what_is_not_installed_is_named(_models, kind, module):
+    """Without onnxruntime, torch or fastai the refusal names what to install."""
+    code = (
+        f"import sys; sys.modules[{module!r}] = None; from utils.inference import load_classifier, ModelError\n"
+        "try: load_classifier(sys.argv[1])\n"
+        "except ModelError as error: print(error)"
+    )
+    done = run("-c", code, _models[kind])
+    package = "onnxruntime" if kind == "onnx" else "fastai"
+    assert f"pip install {package}" in done.stdout.decode() and module in done.stdout.decode(), done.stderr
+
+
+def test_three_files_are_enough(_models, _pictures, _classifier, tmp_path):
+    """Copied loose into one folder, pictures, vetting and inference load both kinds without this repository."""
     for name in ("pictures", "vetting", "inference"):
         shutil.copy(REPOSITORY / "utils" / f"{name}.py", tmp_path)
-    done = run("inference.py", _model, _pictures[0], "--json", cwd=tmp_path, PYTHONPATH="")
-    found = json.loads(done.stdout)
-    assert found["probability"] == pytest.approx(_classifier.predict(_pictures[0])[0].probability, abs=1e-5)
+    code = (
+        "import sys; from inference import load_classifier\n"
+        "for path in sys.argv[2:]: print(load_classifier(path).predict(sys.argv[1])[0].probability)"
+    )
+    done = run("-c", code, _pictures[0], *_models.values(), cwd=tmp_path, PYTHONPATH="")
+    expected = _classifier.predict(_pictures[0])[0].probability
+    assert [float(line) for line in done.stdout.split()] == pytest.approx([expected] * 2, abs=1e-5), done.stderr
 
 
 def test_top_is_sorted():

@@ -1,23 +1,25 @@
 """
 Stage 08: what a program needs that uses the model. Load it, and give it pictures.
 
-Reads an export.pkl alone: labels, size and normalisation are taken from the file. Pictures are opened, squished
-and cropped as they were for training, so that the answers agree with fastai's own. With `pictures` and `vetting`
-this module stands alone: copy the three files into another program, in a package or loose in a folder.
+Reads an export.pkl or a model.onnx alone: labels, size and normalisation are taken from the file. Pictures are opened,
+squished and cropped as they were for training, so that the answers agree with fastai's own. A model.onnx needs neither
+fastai nor torch, only onnxruntime. With `pictures` and `vetting` this module stands alone: copy the three files into
+another program, in a package or loose in a folder. The command line is `commands`:
 
-    python -m utils.inference models/sea_life/export.pkl photo.jpg other.jpg --json
+    python -m utils.inference models/sea_life/model.onnx photo.jpg other.jpg --json
 """
 
-import argparse
+import hashlib
 import json
 import math
 import os
 import re
 import sys
+import threading
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,20 +28,44 @@ from PIL import Image
 
 if __package__:
     from . import vetting
-    from .pictures import LONGEST_SIDE, open_picture, squish_and_crop
+    from .pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
     from .vetting import ModelError, UnsafeModel
 else:  # copied loose into another program's folder, the three files find each other by their bare names
     import vetting
-    from pictures import LONGEST_SIDE, open_picture, squish_and_crop
+    from pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
     from vetting import ModelError, UnsafeModel
 
 __all__ = ["Classifier", "ModelError", "NoModel", "Prediction", "UnsafeModel", "load_classifier"]
 
 BATCH_SIZE = 32  # pictures a step of the network; more gains nothing on a CPU
-DECODERS = min(4, os.cpu_count() or 1)  # threads that open pictures while the network works
-MAX_SIZE = 4096  # pixels; a file that asks for more would fill the memory
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
-UNUSABLE, UNREAD = 1, 2  # exit codes: no such model, some picture could not be read
+DECODERS = 16  # at most so many threads open pictures while the network works
+MAX_SIZE = 1024  # pixels, as project.toml allows; a file that asks for more would fill the memory
+MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
+MAX_ONNX = 2**30  # bytes; a large network has a third of it
+MAX_FIELDS = 200_000  # of an ONNX file; ours have some thousands
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter and a colon is a disk of Windows
+ZIP_START = b"PK\x03\x04"  # an export.pkl is an archive
+# An ONNX file is a protobuf message (onnx.proto); of its parts these are looked into, by the number of the field …
+ONNX_START = b"\x08"  # field 1, a number: the format's version
+INNER = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor"},
+    "tensor": {},
+}
+# … and these are refused: no export of ours has them, and the last would have another file read.
+ELSEWHERE = "weights that lie in another file"
+REFUSED = {
+    ("model", 20): "training steps",
+    ("model", 25): "functions of its own",
+    **dict.fromkeys([("attribute", 6), ("attribute", 11)], "loops or branches"),
+    **dict.fromkeys([("graph", 15), ("attribute", 22), ("attribute", 23)], "sparse weights"),
+    ("tensor", 13): ELSEWHERE,
+}
+HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # which JSON lets through, and no file or folder takes
+DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 where the weights lie in the file itself
+ONE_BY_ONE = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
 
 
 class NoModel(ModelError, FileNotFoundError):
@@ -54,9 +80,9 @@ class Prediction:
     Attributes
     ----------
     label : str or None
-        The most probable label.
+        The most probable label; None where the model was asked to say when it is unsure, and is.
     probability : float or None
-        Its probability, a fraction.
+        The largest of the probabilities, a fraction.
     probabilities : mapping of K labels to floats, or None
         They sum to 1.
     error : str or None
@@ -81,28 +107,56 @@ class Prediction:
 @dataclass(frozen=True)
 class Recipe:
     """
-    How a picture becomes the network's input, as the learner's own validation transforms do it.
+    How a picture becomes the network's input, as it did in training's validation.
 
     Attributes
     ----------
+    longest_side : int
+        Pixels: larger pictures are reduced to it first.
     size, extra : int
         Pixels: squish to (size + extra)², cut the middle size².
-    mean, std : tuple of 3 floats
-        Of values scaled to 0…1.
     """
 
+    longest_side: int
     size: int
     extra: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def pixels(self, picture) -> np.ndarray:
         """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
-        image = open_picture(picture, longest_side=LONGEST_SIDE)
+        image = open_picture(picture, longest_side=self.longest_side)
         return np.asarray(squish_and_crop(image, self.size, extra=self.extra))
 
 
 @dataclass(frozen=True)
+class TorchNetwork:
+    """The network of an export.pkl: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+
+    module: object  # torch.nn.Module, not named here: torch is imported only to load such a file
+    mean: tuple[float, ...]  # of three colours, of values scaled to 0…1
+    std: tuple[float, ...]
+    device: str
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
+            mean, std = (torch.tensor(stat, device=self.device).view(3, 1, 1) for stat in (self.mean, self.std))
+            return self.module((batch - mean) / std).double().softmax(dim=1).cpu().numpy()  # (N, K)
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """The network of a model.onnx, which normalises by itself: the same in and out as `TorchNetwork`."""
+
+    session: object  # onnxruntime.InferenceSession
+    device: str = "cpu"
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self.session.run(["probabilities"], {"pixels": pixels})[0]
+
+
+@dataclass(frozen=True, repr=False)
 class Classifier:
     """
     A trained model, ready for pictures; `load_classifier` makes it.
@@ -113,102 +167,161 @@ class Classifier:
         In the order of the network's outputs.
     recipe : Recipe
         How pictures are prepared.
-    device : str
-        "cuda" where there is such a GPU, else "cpu".
+    threshold : float or None
+        The probability below which the model counts as unsure; None where none is known.
+    network : callable
+        From uint8 pixels (N, size, size, 3) to probabilities (N, K).
     """
 
     labels: tuple[str, ...]
     recipe: Recipe
-    device: str
-    network: object = field(repr=False)  # torch.nn.Module, not named here: torch is imported only to load a model
+    threshold: float | None
+    network: Callable[[np.ndarray], np.ndarray] = field(compare=False)
 
-    def predict(self, images) -> list[Prediction]:
+    def __repr__(self) -> str:
+        shown = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
+        unsure = "" if self.threshold is None else f", unsure below {self.threshold:.2f}"
+        return f"<Classifier of {shown}: {self.recipe.size} pixels, {self.device}{unsure}>"
+
+    @property
+    def device(self) -> str:
+        """Where the network runs: "cuda" for an export.pkl where there is such a GPU, else "cpu"."""
+        return self.network.device
+
+    def predict(self, images, *, unknown: bool = False) -> list[Prediction]:
         """
         Return a prediction for each of N pictures, in their order.
 
         Parameters
         ----------
         images : iterable of pictures, or one picture
-            Paths, the bytes of files, PIL images, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4).
-        """
-        return list(self.stream(images))
+            Paths, the bytes of files, PIL images, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4). One array
+            of shape (N, H, W, 3) is N pictures.
+        unknown : bool
+            Whether a picture whose best probability lies below the model's threshold gets the label None.
 
-    def stream(self, images, *, batch_size: int = BATCH_SIZE) -> Iterator[Prediction]:
+        Raises
+        ------
+        ModelError
+            If `unknown` is asked of a model without a threshold.
         """
-        Yield a prediction for each picture, in their order, as they are asked for.
+        return list(self.stream(images, unknown=unknown))
 
-        `images` may be endless: no more than two batches are opened ahead, in threads, while the network works.
-        A picture that cannot be read becomes a prediction with an `error` and does not stop the others.
+    def stream(self, images, *, batch_size: int = BATCH_SIZE, unknown: bool = False) -> Iterator[Prediction]:
+        """
+        Return an iterator over a prediction for each picture, in their order, made as they are asked for.
+
+        `images` may be endless: no more than two batches are taken ahead, and opened in threads while the network
+        works. A picture that cannot be read becomes a prediction with an `error` and does not stop the others. Where
+        `images` itself fails, the pictures before are judged first, and then its exception is raised.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: a batch holds at least one picture.")
-        source = iter(_several(images))
-        pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="pictures")
-        waiting: deque = deque()
+        if unknown and self.threshold is None:
+            raise ModelError(
+                "This model has no threshold below which it is unsure. Export it again with notebook 07, which fits "
+                "one on the valid side, and keep card.json beside an export.pkl; or ask without unknown=True."
+            )
+        return self._streamed(iter(_several(images)), batch_size, self.threshold if unknown else 0.0)
+
+    def _streamed(self, source: Iterator, batch_size: int, threshold: float) -> Iterator[Prediction]:
+        """Yield predictions, whose label is None where its probability is below `threshold`."""
+        threads = min(DECODERS, cores())
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        waiting: deque[Future] = deque()
+        in_memory: deque[Future] = deque()
+        failure = None
         try:
             while True:
-                while len(waiting) < 2 * batch_size and (picture := next(source, _END)) is not _END:
+                while len(waiting) < 2 * batch_size and failure is None:
+                    try:
+                        picture = next(source)
+                    except Exception as error:  # StopIteration among them: the end is one reason to stop of many
+                        failure = error
+                        break
                     waiting.append(pool.submit(_prepared, picture, self.recipe))
+                    if not isinstance(picture, (str, os.PathLike)):
+                        in_memory.append(waiting[-1])
+                    if len(in_memory) > 2 * threads:  # photos weigh a hundred times what is made of them
+                        in_memory.popleft().result()
                 batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
                 if not batch:
-                    return
-                yield from self._judged(batch)
+                    break
+                yield from self._judged(batch, threshold)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+        if not isinstance(failure, StopIteration):
+            raise failure
 
-    def _judged(self, batch: list[np.ndarray | str]) -> list[Prediction]:
+    def _judged(self, batch: list[np.ndarray | str], threshold: float) -> list[Prediction]:
         """Return predictions for a batch of pixels, or of the reasons why there are none."""
         readable = [pixels for pixels in batch if not isinstance(pixels, str)]
         rows = iter(self._probabilities(np.stack(readable)) if readable else ())
         return [
-            Prediction(error=pixels) if isinstance(pixels, str) else self._prediction(next(rows)) for pixels in batch
+            Prediction(error=pixels) if isinstance(pixels, str) else self._prediction(next(rows), threshold)
+            for pixels in batch
         ]
 
-    def _prediction(self, row: np.ndarray) -> Prediction:
+    def _prediction(self, row: np.ndarray, threshold: float) -> Prediction:
         """Return K probabilities as a prediction."""
         best = int(row.argmax())
-        probabilities = dict(zip(self.labels, row.tolist(), strict=True))
-        return Prediction(self.labels[best], probabilities[self.labels[best]], probabilities)
+        probability = float(row[best])
+        label = self.labels[best] if probability >= threshold else None
+        return Prediction(label, probability, dict(zip(self.labels, row.tolist(), strict=True)))
 
     def _probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Return probabilities of shape (N, K) for uint8 pixels of shape (N, size, size, 3)."""
-        import torch
+        """Return probabilities of shape (N, K), each row summing to 1, or refuse what the network gave instead."""
+        rows = np.asarray(self.network(pixels), dtype=np.float64)
+        expected = (len(pixels), len(self.labels))
+        if rows.shape != expected:
+            raise ModelError(
+                f"the network gives numbers of shape {rows.shape}, expected {expected}, one for each label"
+            )
+        sums = rows.sum(axis=1, keepdims=True)
+        if not ((rows >= 0).all() and (abs(sums - 1) < 1e-3).all()):  # false also for what is no number
+            raise ModelError("the network's outputs are no probabilities: fractions that sum to 1")
+        return rows / sums
 
-        with torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
-            mean = torch.tensor(self.recipe.mean, device=self.device).view(3, 1, 1)
-            std = torch.tensor(self.recipe.std, device=self.device).view(3, 1, 1)
-            scores = self.network((batch - mean) / std)  # (N, K)
-            return scores.double().softmax(dim=1).cpu().numpy()
 
-
-_END = object()
+def cores() -> int:
+    """Return how many processors this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _several(images) -> Iterable:
     """Return one picture alone as a list of it: a path must not be taken apart into its letters."""
-    alone = isinstance(images, (str, bytes, os.PathLike, Image.Image))
-    return [images] if alone or (isinstance(images, np.ndarray) and images.ndim < 4) else images
+    alone = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
+    if alone or (isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind in "biufc"):
+        return [images]
+    if not isinstance(images, Iterable):
+        raise TypeError(f"{images!r:.80} is no picture, and no iterable of pictures such as a list of paths.")
+    return images
 
 
 def _prepared(picture, recipe: Recipe) -> np.ndarray | str:
     """Return a picture's pixels, or the reason why it has none."""
     try:
-        return recipe.pixels(picture)
+        if isinstance(picture, str) and ADDRESS.match(picture):
+            raise PictureError(f"{picture} is an address, not a file; download the picture first")
+        if isinstance(picture, Image.Image):
+            with ONE_BY_ONE:
+                return recipe.pixels(picture)
+        return recipe.pixels(bytes(picture) if isinstance(picture, (bytearray, memoryview)) else picture)
     except Exception as error:  # decoders raise what they like on broken bytes; none of it may stop the others
         return str(error) or type(error).__name__
 
 
 def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classifier:
     """
-    Load a model exported by stage 07.
+    Load a model exported by stage 07, and have it judge a grey picture to see that it works.
 
     Parameters
     ----------
-    path : path of an export.pkl
+    path : path of an export.pkl or a model.onnx; which of them it is, its content says
     trusted : bool
-        A model file is a program. By default the file is vetted first, and refused if it asks for anything that
-        our exports never ask for. True loads any file: only for one whose maker you know and trust.
+        An export.pkl is a program. By default the file is vetted first, and refused if it asks for anything that
+        our exports never ask for. True loads any file: only for one whose maker you know and trust. A model.onnx holds
+        numbers and arithmetic alone; it is checked in either case.
 
     Raises
     ------
@@ -217,32 +330,191 @@ def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classi
     UnsafeModel
         If the file was refused; the message names what was found.
     ModelError
-        If it is something else than a classifier of pictures, or damaged.
+        If it is something else than a classifier of pictures, or damaged, or what reads it is not installed.
     """
     if ADDRESS.match(str(path)):
         raise ModelError(f"{path} is an address, not a file. Download the model, and name the file on this computer.")
     path = Path(path)
     if path.is_dir():
-        raise ModelError(f"{path} is a folder, not a model. Name the file in it, such as {path / 'export.pkl'}.")
+        raise ModelError(f"{path} is a folder, not a model. Name the file in it, such as {path / 'model.onnx'}.")
     if not path.exists():
         raise NoModel(f"There is no model {path}. Make one with the notebooks 01 to 07, or name another file.")
+    if not path.is_file():
+        raise ModelError(f"{path} is no regular file, so it is no model.")
+    classifier = _from_onnx(path) if _is_onnx(path) else _from_pickle(path, trusted=trusted)
+    try:
+        classifier._probabilities(np.full((3, *[classifier.recipe.size] * 2, 3), 128, dtype=np.uint8))
+    except Exception as error:  # a network that does not fit its labels or size fails in ways of its own
+        raise ModelError(f"{path} does not work: {_one_line(error)}. It was not made by notebook 07.") from error
+    return classifier
+
+
+def _one_line(error: Exception) -> str:
+    """Return an exception's message, shortened to part of a sentence."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
+
+
+def _is_onnx(path: Path) -> bool:
+    """Return whether a file begins as ONNX does; where it begins as neither kind of model, its name decides."""
+    with path.open("rb") as file:
+        start = file.read(len(ZIP_START))
+    return start[:1] == ONNX_START or (path.suffix.lower() == ".onnx" and start != ZIP_START)
+
+
+def _from_onnx(path: Path) -> Classifier:
+    """Return the classifier in a model.onnx, whose bytes are vetted before onnxruntime sees them."""
+    if path.stat().st_size > MAX_ONNX:
+        raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
+    data = path.read_bytes()
+    try:
+        _vet_onnx(data)
+        session = _session(data)
+        labels, recipe, threshold = _from_metadata(session.get_modelmeta().custom_metadata_map)
+    except ModelError as error:
+        raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
+    return Classifier(labels, recipe, threshold, OnnxNetwork(session))
+
+
+def _vet_onnx(data: bytes) -> None:
+    """Refuse an ONNX file that would have other files read, or that is no plain network."""
+    waiting = [("model", memoryview(data))]
+    fields = 0
+    while waiting:
+        part, message = waiting.pop()
+        for number, value in _fields(message):
+            fields += 1
+            at = part, number
+            if fields > MAX_FIELDS:
+                raise ModelError("it has more parts than any network here")
+            if at in REFUSED or (at == LOCATION and value != 0):
+                raise ModelError(f"it holds {REFUSED.get(at, ELSEWHERE)}, which exports of notebook 07 never do")
+            if (number in INNER[part] or at == DOMAIN) and isinstance(value, int):
+                raise ModelError("it is no ONNX file, or damaged")
+            if at == DOMAIN and bytes(value) not in (b"", b"ai.onnx"):
+                raise ModelError(f"it needs an operation that is not ONNX's own, of {bytes(value[:60])!r}")
+            if number in INNER[part]:
+                waiting.append((INNER[part][number], value))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the fields of a protobuf message: the number of each, and its value, an int or bytes."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if not 0 < number < 2**29 or kind not in (0, 1, 2, 5):
+            raise ModelError("it is no ONNX file, or damaged")
+        if kind == 0:
+            value, at = _varint(message, at)
+        else:
+            length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+            value, at = message[at : at + length], at + length
+            if at > len(message):
+                raise ModelError("it is cut short, or no ONNX file")
+        yield number, value
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the number written at a place, seven bits a byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            break
+        byte, at = message[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ModelError("it is cut short, or no ONNX file")
+
+
+def _session(data: bytes):
+    """Return onnxruntime's session of a vetted file."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "onnxruntime, which reads it, is not installed: pip install onnxruntime; or load the export.pkl"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what is wrong is told by exceptions, and by them alone
+    # A number, for by default each thread is bound to a processor; and waiting threads sleep instead of spinning: both
+    # would take from the threads that open pictures.
+    options.intra_op_num_threads = cores()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen kinds
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} cannot load it ({_one_line(error)})") from error
+
+
+def _from_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, ...], Recipe, float | None]:
+    """Return labels, recipe and threshold from the texts that a model.onnx carries, or refuse what they say."""
+    try:
+        labels, recipe, threshold = (json.loads(metadata.get(key, "null")) for key in ("labels", "recipe", "threshold"))
+    except (ValueError, RecursionError):
+        raise ModelError("its metadata (labels, recipe, threshold) is no JSON") from None
+    return _labels(labels), _recipe(recipe), _fraction(threshold)
+
+
+def _labels(labels) -> tuple[str, ...]:
+    """Return labels, or refuse what is no list of different texts."""
+    if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels) or not labels:
+        raise ModelError("its labels are missing, or no list of texts")
+    if broken := [label for label in labels if HALF_A_LETTER.search(label) or labels.count(label) > 1]:
+        raise ModelError(f"its label {broken[0][:80]!r} is there twice, or no whole text")
+    return tuple(labels)
+
+
+def _recipe(facts) -> Recipe:
+    """Return a recipe from numbers of pixels, or refuse those of no use."""
+    names = ("longest_side", "size", "extra")
+    if not isinstance(facts, dict) or any(type(facts.get(name)) is not int for name in names):
+        raise ModelError(f"its recipe does not say {', '.join(names)} in whole pixels")
+    recipe = Recipe(*(facts[name] for name in names))
+    if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
+        raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
+    return recipe
+
+
+def _fraction(threshold) -> float | None:
+    """Return a threshold, or refuse one that is no fraction."""
+    if threshold is not None and (type(threshold) not in (int, float) or not 0 <= threshold <= 1):
+        raise ModelError(f"its threshold is {str(threshold)[:40]}, expected a fraction between 0 and 1")
+    return threshold
+
+
+def _from_pickle(path: Path, *, trusted: bool) -> Classifier:
+    """Return the classifier in an export.pkl, which is vetted unless trusted."""
     if not trusted:
         vetting.vet(path)
     learner = _unpickled(path, trusted=trusted)
-    labels, recipe = _described(learner, path)
+    labels, recipe, mean, std = _described(learner, path)
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Classifier(labels, recipe, device, learner.model.to(device).eval())
+    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
+    return Classifier(labels, recipe, _threshold_beside(path), network)
+
+
+def _threshold_beside(path: Path) -> float | None:
+    """Return the threshold in the card.json beside an export.pkl, None unless that card is of this very file."""
+    try:
+        card = json.loads(path.with_name("card.json").read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            of_this_file = hashlib.file_digest(file, "sha256").hexdigest() in card["sha256"].values()
+        return _fraction(card["unknown"]["threshold"]) if of_this_file else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # without a card, or with a broken one, the model predicts as well, only not "unknown"
 
 
 def _unpickled(path: Path, *, trusted: bool):
     """Return what the file holds; the bytes are vetted once more as they are read, unless trusted."""
     import pickle
 
-    import torch
-
     try:
+        import torch
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles being unsafe: that is what vetting is for
             return torch.load(
@@ -250,6 +522,11 @@ def _unpickled(path: Path, *, trusted: bool):
             )
     except (ModelError, MemoryError):
         raise
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{path} needs {error.name}, which is not installed: pip install fastai. The model.onnx beside it needs "
+            "onnxruntime alone."
+        ) from error
     except Exception as error:  # unpickling raises whatever the objects inside do
         raise ModelError(
             f"{path} cannot be loaded ({type(error).__name__}: {str(error)[:200]}). It is damaged, or was made with "
@@ -257,8 +534,8 @@ def _unpickled(path: Path, *, trusted: bool):
         ) from error
 
 
-def _described(learner, path: Path) -> tuple[tuple[str, ...], Recipe]:
-    """Return the labels and the recipe that a learner's own transforms hold, or say why it is of another kind."""
+def _described(learner, path: Path) -> tuple[tuple[str, ...], Recipe, tuple[float, ...], tuple[float, ...]]:
+    """Return labels, recipe, mean and deviation from a learner's own transforms, or say why it is of another kind."""
     try:
         loader = learner.dls.loaders[-1]
         categories = [t for pipeline in loader.dataset.tfms for t in pipeline.fs if type(t).__name__ == "Categorize"]
@@ -286,7 +563,7 @@ def _described(learner, path: Path) -> tuple[tuple[str, ...], Recipe]:
         size, beyond = int(crop.size[0]), float(crop.val_xtra)
         if not (0 < size <= MAX_SIZE and 0 <= beyond <= 1 and len(mean) == len(std) == 3):
             raise ModelError(f"{path} wants pictures of {size} pixels in {len(mean)} colours, which is not used here.")
-        return labels, Recipe(size, math.ceil(size * beyond / 8) * 8, mean, std)
+        return labels, Recipe(LONGEST_SIDE, size, math.ceil(size * beyond / 8) * 8), mean, std
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ModelError(f"{path} holds no classifier of pictures as stage 07 exports it ({error}).") from error
 
@@ -302,42 +579,21 @@ def _numbers(tensor) -> tuple[float, ...]:
     return tuple(tensor.flatten().tolist())
 
 
-def _line(file: str, prediction: Prediction) -> str:
-    """Return a prediction as one line for people: file, label and probability between tabs."""
-    file = re.sub(r"[\t\r\n]", " ", file)
-    if prediction.error:
-        return f"{file}\terror\t{' '.join(prediction.error.split())}"
-    return f"{file}\t{prediction.label}\t{prediction.probability:.4f}"
-
-
-def _json_line(file: str, prediction: Prediction) -> str:
-    """Return a prediction as one line for programs: a JSON object."""
-    if prediction.error:
-        return json.dumps({"file": file, "error": prediction.error})
-    facts = {"label": prediction.label, "probability": prediction.probability}
-    return json.dumps({"file": file, **facts, "probabilities": prediction.probabilities})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 0, 1 for a model that cannot be used, or 2 if a picture could not be read."""
-    parser = argparse.ArgumentParser(prog="python -m utils.inference", description="Say what photos show.")
-    parser.add_argument("model", metavar="MODEL", help="an export.pkl")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a photo")
-    parser.add_argument("--json", action="store_true", help="print a JSON object a line")
-    options = parser.parse_args(arguments)
-    warnings.simplefilter("ignore")
+def _command_line() -> int:
+    """Hand over to `commands`, which a copy of the three files alone may lack."""
     try:
-        classifier = load_classifier(options.model)
-    except (ModelError, OSError) as error:
-        print(error, file=sys.stderr)
-        return UNUSABLE
-    line, failed = _json_line if options.json else _line, False
-    for file, prediction in zip(options.images, classifier.stream(options.images), strict=True):
-        print(line(file, prediction), flush=True)
-        failed |= prediction.error is not None
-    return UNREAD if failed else 0
+        if __package__:
+            from .commands import main
+        else:
+            from commands import main
+    except ModuleNotFoundError as error:
+        name = (error.name or "").rpartition(".")[2]
+        lacking = "commands.py beside inference.py" if name == "commands" else f"{name}: pip install {name}"
+        print(f"The command line needs {lacking}.", file=sys.stderr)
+        return 1
+    return main()
 
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
-    sys.exit(main())
+    sys.exit(_command_line())
