@@ -1,6 +1,7 @@
 # One command each; `make help` explains them.
 PYTHON ?= python3
 PROJECT ?= project.toml
+APP_IP ?= 127.0.0.1
 export PROJECT
 
 BIN := .venv/bin/python
@@ -21,9 +22,11 @@ lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
 	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab notebooks \
 		$(if $(filter 0,$(shell id -u)),--allow-root)
 
-app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine
-	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=127.0.0.1 \
-		--Voila.tornado_settings="{'websocket_max_message_size': 104857600}"
+app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine (APP_IP=0.0.0.0: to all who reach it)
+	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=$(APP_IP) \
+		--VoilaConfiguration.file_allowlist="[]" --VoilaConfiguration.file_denylist="['.*']" \
+		--VoilaConfiguration.allow_template_override=NO --VoilaConfiguration.allow_theme_override=NO \
+		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60
 
 test: $(INSTALLED)  ## Install if needed, run every test
 	@$(BIN) -m pytest

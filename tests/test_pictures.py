@@ -150,6 +150,8 @@ def test_cmyk_becomes_its_colour():
         (b"<html>403</html>", "not a picture"),
         (b"\n <!DOCTYPE HTML><svg>", r"web page \(HTML\)"),
         (b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'/>", r"not a picture.*SVG"),
+        (b"<svg><script>alert(1)</script></svg>", r"not a picture.*SVG"),
+        (b"<html><body><svg/></body></html>", r"not a picture.*HTML"),
         (b"%PDF-1.7 ...", "not a picture.*PDF"),
         (b"\0\0\0\x18ftypheic....", "not a picture.*HEIC.*save it as JPEG"),
         (b"\0\0\0\x18ftypisom....", "not a picture but a video"),

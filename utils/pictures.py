@@ -39,6 +39,7 @@ ORIENTATION = 0x0112  # EXIF
 OF_THE_SYSTEM = {errno.EIO, errno.ENOENT, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ETIMEDOUT, errno.ENOTCONN}
 # What arrives under a picture's name, by how its first kilobyte begins or what it holds.
 FOREIGN = (
+    (rb"\A\s*(<\?xml[^>]*>\s*)?(<!doctype svg[^>]*>\s*)?<svg", "but a drawing of shapes (SVG)"),
     (rb"<!doctype html|<html|<head|<body|<script", "but a web page (HTML)"),
     (rb"<svg", "but a drawing of shapes (SVG)"),
     (rb"\A%pdf-", "but a document (PDF)"),
