@@ -2,9 +2,10 @@
 Is this model file safe to load? Answered by reading it, without running any of it.
 
 A pickle is a program: loading one may run any command. This module reads only the opcodes of the pickle inside an
-export.pkl, in milliseconds and before torch is imported, on a machine of symbols: it follows which names the file
-asks for and what it would do with them, and refuses whatever our own exports do not do. Names are allowed one by
-one; the few that could reach others (``getattr``, ``partial``, ``reduce`` …) only with the arguments seen in ours.
+export.pkl, in milliseconds and before torch is imported, and makes symbols where the unpickler would make objects.
+Whatever our own exports do not do is refused: another opcode, name or call, and every attribute that is not of the
+kind in `SHAPES`. Allowed names alone would not do: fastai and plum call what lies in their objects' attributes, and
+read type annotations, which Python evaluates, from plain text.
 
 Standard library alone, so that it can be copied into another program together with `inference` and `pictures`.
 The module can be given to ``torch.load`` as its ``pickle_module``: then the very bytes that are unpickled are vetted.
@@ -15,102 +16,29 @@ import os
 import pickle
 import pickletools
 import re
+import struct
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-MAX_BYTES = 4 * 2**30  # of all records; a large network has well under one gigabyte of weights
-MAX_PICKLE = 64 * 2**20  # bytes of the pickle itself; ours have about 70 thousand
-LOCAL_HEADER, LAST_HEADER = b"PK\x03\x04", b"PK\x05\x06"
+MAX_PICKLE = 8 * 2**20  # bytes of the pickle itself; ours have about 70 thousand, and 20 for each training picture
+MAX_STEPS = 500_000  # opcodes; ours have about 17 thousand, and 4 for each training picture
+MAX_TABLE = 2**21  # bytes of the archive's table of contents; ours have about 75 for each tensor
+MAX_MARKS = 200  # containers within containers that are not yet whole; ours have 15
+MAX_DEPTH = 30  # layers within layers; ours are at most 10 deep
+FIRST_HEADER = b"PK\x03\x04"
+# The archive's end as torch.save writes it, whatever the size: a zip64 record, its locator, and the classic record.
+END = struct.Struct("<4sQHHLLQQQQ 4sLQL 4sHHHHLLH")
 PICKLE_STARTS = (b"\x80", b"c", b"(")  # the opcodes PROTO, GLOBAL and MARK
-LAST_BYTES = 22  # the length of an archive's last header, when no comment follows it
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch began files before 1.6
 # The records that torch.save writes. "constants.pkl" is not among them: torch would take the file for TorchScript.
 RECORD = re.compile(
-    r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment|data/\d+|\.data/serialization_id"
+    r"data\.pkl|byteorder|version|\.format_version|\.storage_alignment|data/[0-9]+|\.data/serialization_id"
 )
-DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d+)?")
-NUMBER_TYPE = re.compile(r"[<>=|]?[fiub][1248]")
-
-
-def _names(table: str) -> frozenset[str]:
-    """Return the full names in lines of "module: name name …"."""
-    lines = (line.split(":") for line in table.strip().splitlines())
-    return frozenset(f"{module.strip()}.{name}" for module, names in lines for name in names.split())
-
-
-# Parts of a network. What they hold may be numbers, tensors and further layers, never a function: see `_vet_layer`.
-LAYERS = _names("""
-    fastai.layers: AdaptiveConcatPool2d Flatten
-    torch.nn.modules.activation: GELU Hardsigmoid Hardswish ReLU ReLU6 Sigmoid SiLU
-    torch.nn.modules.batchnorm: BatchNorm1d BatchNorm2d
-    torch.nn.modules.container: Sequential
-    torch.nn.modules.conv: Conv2d
-    torch.nn.modules.dropout: Dropout
-    torch.nn.modules.linear: Identity Linear
-    torch.nn.modules.normalization: LayerNorm
-    torch.nn.modules.pooling: AdaptiveAvgPool2d AdaptiveMaxPool2d AvgPool2d MaxPool2d
-    torchvision.models.convnext: CNBlock LayerNorm2d
-    torchvision.models.densenet: _DenseBlock _DenseLayer _Transition
-    torchvision.models.efficientnet: FusedMBConv MBConv
-    torchvision.models.mobilenetv3: InvertedResidual
-    torchvision.models.regnet: AnyStage BottleneckTransform ResBottleneckBlock SimpleStemIN
-    torchvision.models.resnet: BasicBlock Bottleneck
-    torchvision.models.squeezenet: Fire
-    torchvision.models.swin_transformer: PatchMerging ShiftedWindowAttention SwinTransformerBlock
-    torchvision.ops.misc: Conv2dNormActivation MLP Permute SqueezeExcitation
-    torchvision.ops.stochastic_depth: StochasticDepth
-""")
-# Everything else that is made without a call of its own and filled with attributes.
-OBJECTS = _names("""
-    fastai.callback.core: TrainEvalCallback
-    fastai.callback.progress: ProgressCallback
-    fastai.data.core: DataLoaders Datasets TfmdDL TfmdLists
-    fastai.data.load: _FakeLoader
-    fastai.data.transforms: Categorize CategoryMap IntToFloatTensor Normalize ToTensor
-    fastai.learner: AvgLoss AvgMetric AvgSmoothLoss CastToTensor Learner Recorder
-    fastai.losses: CrossEntropyLossFlat
-    fastai.vision.augment: Brightness Flip RandomResizedCrop _BrightnessLogit _ContrastLogit _WarpCoord
-    fastcore.basics: fastuple
-    fastcore.foundation: L
-    fasttransform.transform: Pipeline Transform
-    plum._function: Function
-    plum._method: Method MethodList
-    plum._resolver: Resolver
-    plum._signature: Signature
-    torch.nn.modules.loss: CrossEntropyLoss
-""")
-# Named, kept as a value, and neither called nor made while loading.
-MENTIONED = _names("""
-    PIL.Image: Image
-    builtins: bytes float int print str tuple
-    fastai.data.transforms: parent_label
-    fastai.imports: noop
-    fastai.metrics: accuracy
-    fastai.optimizer: Adam
-    fastai.torch_core: TensorBase TensorCategory TensorImage trainable_params
-    fastai.vision.augment: flip_mat rotate_mat zoom_mat
-    fastai.vision.core: PILImage
-    fastai.data.load: _wif
-    fastai.vision.learner: _alexnet_split _densenet_split _resnet_split _squeezenet_split _vgg_split default_split
-    inspect: _empty
-    numpy: ndarray
-    _operator: or_
-    pathlib: WindowsPath
-    plum._util: Missing
-    torch: BFloat16Storage BoolStorage DoubleStorage FloatStorage HalfStorage IntStorage LongStorage Tensor
-    torchvision.models.resnet: resnet18 resnet34 resnet50
-    typing: Any
-""")
-CLASS_ATTRIBUTES = {("fastai.torch_core.TensorImage", "lighting"), ("fastai.vision.core.PILImage", "create")}
-OBJECT_ATTRIBUTES = {("fastai.data.core.Datasets", "dataloaders"), ("fastai.data.core.TfmdLists", "dataloaders")}
-PARTIAL_TARGETS = _names("fastai.vision.augment: flip_mat rotate_mat zoom_mat")
-TENSORS = _names("fastai.torch_core: TensorBase TensorCategory TensorImage")
-STORAGES = frozenset(name for name in MENTIONED if name.endswith("Storage"))
-# Attributes between double underscores that dataclass-like objects of fastai and plum carry; no other may be set.
-DUNDERS = {"__annotations__", "__doc__", "__module__", "__name__", "__qualname__", "__signature__", "__wrapped__"}
 
 
 class ModelError(ValueError):
@@ -121,440 +49,504 @@ class UnsafeModel(ModelError):
     """A model file that asks for something which our exports never do; the message names it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A class or function that the pickle names."""
 
     name: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Made:
     """
-    Something the pickle would make: a list, a dict, or the result of calling `by` with `args`.
+    Something the pickle would make: a "tuple", "list", "dict" or "storage", or the result of calling `by`.
 
-    Whatever is ever put into it stays in `held` (a dict's as pairs): overwriting hides nothing.
+    `held` are its items, of a dict (key, value) for all that was ever put in, as overwriting hides nothing; or the
+    arguments of the call. `fits` is what was found out about them: a file can mention one list a million times.
     """
 
     by: str
-    args: tuple = ()
-    held: list = field(default_factory=list)
-    states: list = field(default_factory=list)
+    held: Sequence = ()
+    state: object = None
+    fits: dict | None = None
 
 
-def is_plain(value, depth: int = 4) -> bool:
+Kind = Callable[[object], bool]
+
+
+def plain(value) -> bool:
     """Return whether a value is text, a number or None, or a tuple or list of such."""
-    if isinstance(value, Made) and value.by == "list":
-        value = tuple(value.held)
-    if isinstance(value, tuple):
-        return depth > 0 and all(is_plain(item, depth - 1) for item in value)
-    return value is None or isinstance(value, (str, bytes, bool, int, float))
+    if isinstance(value, Made):
+        return value.by in ("tuple", "list") and _holds(value, plain)
+    return not isinstance(value, Name)
 
 
-def _made_by(value, *names: str) -> bool:
-    return isinstance(value, Made) and value.by in names
+def of(kind: type) -> Kind:
+    """Return the kind of the values of one type of Python."""
+    return lambda value: type(value) is kind
 
 
-def _is_attribute(args: tuple) -> bool:
-    match args:
-        case (Name(name), str(attribute)):
-            return (name, attribute) in CLASS_ATTRIBUTES
-        case (Made(by=by), str(attribute)):
-            return (by, attribute) in OBJECT_ATTRIBUTES
-    return False
+def named(*names: str) -> Kind:
+    """Return the kind of which these classes and functions themselves are."""
+    return lambda value: isinstance(value, Name) and value.name in names
 
 
-def _is_union_of_types(args: tuple) -> bool:
-    match args:
-        case (Name("_operator.or_"), tuple(types)):
-            return all(isinstance(kind, Name) for kind in types)
-    return False
+def made(*names: str) -> Kind:
+    """Return the kind of which the results of calling these are."""
+    return lambda value: isinstance(value, Made) and value.by in names
 
 
-def _is_storage(value) -> bool:
-    return _made_by(value, "storage")
+def like(pattern: str) -> Kind:
+    """Return the kind of texts that match a pattern."""
+    return lambda value: type(value) is str and re.fullmatch(pattern, value) is not None
 
 
-def _is_tensor_parts(args) -> bool:
-    match args:
-        case (storage, int(), tuple(size), tuple(stride), bool(), hooks):
-            return _is_storage(storage) and is_plain(size) and is_plain(stride) and _made_by(hooks, ORDERED)
-    return False
+def either(*kinds: Kind) -> Kind:
+    return lambda value: any(kind(value) for kind in kinds)
 
 
-def _is_typed_tensor(args: tuple) -> bool:
-    match args:
-        case (Name("torch._utils._rebuild_tensor_v2"), Name(kind), parts, None):
-            return kind in TENSORS and _is_tensor_parts(parts)
-    return False
+def holding(by: str, kind: Kind) -> Kind:
+    """Return the kind of containers `by` which hold only values of a kind."""
+    return lambda value: isinstance(value, Made) and value.by == by and _holds(value, kind)
 
 
-def _is_parameter(args: tuple) -> bool:
-    return len(args) == 3 and _made_by(args[0], TENSOR) and isinstance(args[1], bool) and _made_by(args[2], ORDERED)
-
-
-def _is_number_type(args: tuple) -> bool:
-    return len(args) == 3 and isinstance(args[0], str) and bool(NUMBER_TYPE.fullmatch(args[0])) and is_plain(args[1:])
-
-
-def _is_number(args: tuple) -> bool:
-    return (
-        len(args) == 2
-        and _made_by(args[0], "numpy.dtype")
-        and (isinstance(args[1], bytes) or _made_by(args[1], "_codecs.encode"))
+def row(by: str, *kinds: Kind) -> Kind:
+    """Return the kind of containers `by`, or of calls, whose items are one each of these kinds, in this order."""
+    return lambda value: (
+        isinstance(value, Made)
+        and value.by == by
+        and len(value.held) == len(kinds)
+        and all(kind(item) for kind, item in zip(kinds, value.held, strict=True))
     )
 
 
-def _is_device(args: tuple) -> bool:
-    return bool(args) and isinstance(args[0], str) and bool(DEVICE.fullmatch(args[0])) and is_plain(args[1:])
+def pairs(key: Kind, value: Kind) -> Kind:
+    """Return the kind of dicts of such keys and values."""
+    return holding("dict", lambda pair: key(pair[0]) and value(pair[1]))
 
 
-def _is_kind(args: tuple) -> bool:
-    return len(args) == 1 and type(args[0]) is int
+def several(kind: Kind) -> Kind:
+    """Return the kind of fastcore's lists of values of a kind."""
+    items = holding("list", kind)
+    state = holding("dict", lambda pair: pair[0] == "items" and items(pair[1]))
+    return lambda value: isinstance(value, Made) and value.by == LIST and (value.state is None or state(value.state))
 
 
-ORDERED = "collections.OrderedDict"
-TENSOR = "torch._utils._rebuild_tensor_v2"
-# What may be called while loading, each with the test of its arguments.
-CALLS: dict[str, Callable[[tuple], bool]] = {
-    "PIL.Image.Resampling": _is_kind,
-    "_codecs.encode": lambda args: len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1",
-    "builtins.getattr": _is_attribute,
-    "builtins.set": lambda args: len(args) == 1 and _made_by(args[0], "list") and is_plain(args[0]),
-    ORDERED: lambda args: args == (),
-    "functools.partial": lambda args: len(args) == 1 and _names_one_of(args[0], PARTIAL_TARGETS),
-    "functools.reduce": _is_union_of_types,
-    "inspect.Parameter": lambda args: (
-        len(args) == 2 and isinstance(args[0], str) and _made_by(args[1], "inspect._ParameterKind")
-    ),
-    "inspect.Signature": lambda args: (
-        len(args) == 1 and isinstance(args[0], tuple) and all(_made_by(a, "inspect.Parameter") for a in args[0])
-    ),
-    "inspect._ParameterKind": _is_kind,
-    "numpy._core.multiarray.scalar": _is_number,
-    "numpy.core.multiarray.scalar": _is_number,  # its name before numpy 2
-    "numpy.dtype": _is_number_type,
-    "pathlib.Path": is_plain,
-    "pathlib.PosixPath": is_plain,
-    "random.Random": lambda args: args == (),
-    "torch._tensor._rebuild_from_type_v2": _is_typed_tensor,
-    "torch._utils._rebuild_parameter": _is_parameter,
-    TENSOR: _is_tensor_parts,
-    "torch.Size": lambda args: len(args) == 1 and is_plain(args),
-    "torch.device": _is_device,
+def _holds(value: Made, kind: Kind) -> bool:
+    """Return whether a container holds only values of a kind; the answer is kept, and no container holds itself."""
+    value.fits = value.fits or {}
+    if kind not in value.fits:
+        value.fits[kind] = False
+        value.fits[kind] = all(map(kind, value.held))
+    return value.fits[kind]
+
+
+def _names(table: str) -> frozenset[str]:
+    """Return the full names in words "module:name,name"."""
+    words = (word.partition(":") for word in table.split())
+    return frozenset(f"{module}.{name}" for module, _, names in words for name in names.split(","))
+
+
+# Parts of a network. They may hold numbers, tensors and further layers, never a function: see "layer" in `SHAPES`.
+LAYERS = _names("""
+    fastai.layers:AdaptiveConcatPool2d,Flatten torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,Sigmoid,SiLU
+    torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:Sequential
+    torch.nn.modules.conv:Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.linear:Linear
+    torch.nn.modules.loss:CrossEntropyLoss torch.nn.modules.normalization:LayerNorm
+    torch.nn.modules.pooling:AdaptiveAvgPool2d,AdaptiveMaxPool2d,AvgPool2d,MaxPool2d
+    torchvision.models.convnext:CNBlock,LayerNorm2d torchvision.models.densenet:_DenseBlock,_DenseLayer,_Transition
+    torchvision.models.efficientnet:FusedMBConv,MBConv torchvision.models.mobilenetv3:InvertedResidual
+    torchvision.models.regnet:AnyStage,BottleneckTransform,ResBottleneckBlock,SimpleStemIN
+    torchvision.models.resnet:BasicBlock,Bottleneck torchvision.models.squeezenet:Fire
+    torchvision.models.swin_transformer:PatchMerging,PatchMergingV2,ShiftedWindowAttention,ShiftedWindowAttentionV2
+    torchvision.models.swin_transformer:SwinTransformerBlock,SwinTransformerBlockV2
+    torchvision.ops.misc:Conv2dNormActivation,MLP,Permute,SqueezeExcitation
+    torchvision.ops.stochastic_depth:StochasticDepth
+""")
+LEARNER, LOADER = "fastai.learner.Learner", "fastai.data.core.TfmdDL"
+DATASETS, LISTS = "fastai.data.core.Datasets", "fastai.data.core.TfmdLists"
+LOSS, LIST, FASTUPLE = "fastai.losses.CrossEntropyLossFlat", "fastcore.foundation.L", "fastcore.basics.fastuple"
+METHOD, METHODS, SIGNATURE = "plum._method.Method", "plum._method.MethodList", "plum._signature.Signature"
+ORDERED, TENSOR = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
+TRANSFORMS = _names("""
+    fastai.data.transforms:Categorize,IntToFloatTensor,Normalize,ToTensor fastai.vision.augment:RandomResizedCrop
+    fasttransform.transform:Transform
+""")
+# Named and kept, and neither called nor made while loading: what fastai calls with a picture or a path, and the classes
+# by which it tells them apart.
+KEPT = _names("""
+    PIL.Image:Image _operator:or_ builtins:bytes,float,int,print,str,tuple inspect:_empty numpy:ndarray
+    fastai.data.load:_wif fastai.data.transforms:parent_label fastai.imports:noop fastai.optimizer:Adam
+    fastai.torch_core:TensorCategory,TensorImage,trainable_params fastai.vision.core:PILImage
+    pathlib:Path,PosixPath,WindowsPath plum._util:Missing torch:FloatStorage,LongStorage,Tensor typing:Any
+""")
+
+
+def known(value) -> bool:
+    """Return whether a value is one of `KEPT`, a number or None, or holds such; not text, which may be evaluated."""
+    if isinstance(value, tuple):  # a dict's key and value
+        return all(map(known, value))
+    if not isinstance(value, Made):
+        return value.name in KEPT if isinstance(value, Name) else not isinstance(value, str)
+    return (value.by in ("dict", "list", "tuple") and _holds(value, known)) or created(value) or union(value)
+
+
+text, whole, nothing = of(str), of(int), of(type(None))
+size, device = holding("tuple", whole), like("(cpu|cuda|mps|xpu)(:[0-9]+)?")
+created = row("builtins.getattr", named("fastai.vision.core.PILImage"), like("create"))
+bound = row("builtins.getattr", made(DATASETS, LISTS), like("dataloaders"))
+union = row("functools.reduce", named("_operator.or_"), holding("tuple", known))
+# What may be called while loading, each with the kinds of its arguments.
+CALLS: dict[str, Kind] = {
+    name: row(name, *kinds)
+    for name, kinds in {
+        "PIL.Image.Resampling": (whole,),
+        "builtins.set": (holding("list", text),),
+        ORDERED: (),
+        "inspect.Parameter": (text, made("inspect._ParameterKind")),
+        "inspect.Signature": (holding("tuple", made("inspect.Parameter")),),
+        "inspect._ParameterKind": (whole,),
+        "pathlib.Path": (like("[.]"),),
+        "random.Random": (),
+        "torch._utils._rebuild_parameter": (made(TENSOR), of(bool), made(ORDERED)),
+        TENSOR: (made("storage"), whole, size, size, of(bool), made(ORDERED)),
+        "torch.device": (device,),
+        # a tensor's numbers, in a record of their own
+        "storage": (like("storage"), named("torch.FloatStorage", "torch.LongStorage"), like("[0-9]+"), device, whole),
+    }.items()
+} | {"builtins.getattr": either(created, bound), "functools.reduce": union}
+
+layer, tensor = made(*LAYERS), made(TENSOR, "torch._utils._rebuild_parameter")
+callback = made("fastai.callback.core.TrainEvalCallback", "fastai.learner.CastToTensor")
+transform = made(*TRANSFORMS)
+# The kinds of attributes; that of an object made by a call is written as the name called.
+KINDS: dict[str, Kind] = {
+    "callback": callback,
+    "callbacks": several(callback),
+    "device": either(nothing, made("torch.device")),
+    "known": known,
+    "by_name": pairs(text, known),
+    "layer": layer,
+    "layers": pairs(text, either(nothing, layer)),
+    "lists": several(made(LISTS)),
+    "loaders": holding("list", made(LOADER)),
+    "method": bound,
+    "methods": holding(METHODS, made(METHOD)),
+    "no_hooks": made(ORDERED),  # an empty one: `_Machine.put` puts nothing into it
+    "nothing": nothing,
+    "numbers": pairs(text, whole),
+    "plain": plain,
+    "resamplings": holding("tuple", made("PIL.Image.Resampling")),
+    "rows": several(holding("list", whole)),
+    "tensor": tensor,
+    "tensors": pairs(text, either(nothing, tensor)),
+    "texts": several(text),
+    "transform": either(transform, several(transform)),
+    "transforms": several(transform),
 }
-# The results of these calls may be filled with a state; each with the test of that state.
-STATES: dict[str, Callable[[object], bool]] = {
-    "functools.partial": lambda state: (
-        isinstance(state, tuple)
-        and len(state) == 4
-        and _names_one_of(state[0], PARTIAL_TARGETS)
-        and state[1] == ()
-        and _made_by(state[2], "dict")
-        and state[3] is None
-    ),
-    "inspect.Parameter": lambda state: _has_keys(state, {"_annotation", "_default"}),
-    "inspect.Signature": lambda state: _has_keys(state, {"_return_annotation"}),
-    "numpy.dtype": lambda state: is_plain(state) and state[0] == 3 and state[2:] == (None, None, None, -1, -1, 0),
-    "random.Random": is_plain,
-}
-# May be called as above, but never kept as a value, where a later call could hand them other arguments.
-NEVER_KEPT = {
-    *("builtins.getattr", "functools.partial", "functools.reduce", "torch._tensor._rebuild_from_type_v2"),
-    *("_codecs.encode", "numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar"),
-}
-ALLOWED = LAYERS | OBJECTS | MENTIONED | set(CALLS)
-MODULES_STATE = "_modules"  # where a torch module keeps its layers
 
 
-def _names_one_of(value, names: Iterable[str]) -> bool:
-    return isinstance(value, Name) and value.name in names
+def _shapes(table: str) -> dict[str, dict[str, Kind]]:
+    """Return the attributes that each object may have, from words "name attribute,attribute=kind …"."""
+    shapes: dict[str, dict[str, Kind]] = {}
+    for word in table.split():
+        attributes, is_kind, kind = word.partition("=")
+        if not is_kind:
+            name = attributes
+        shapes.setdefault(name, {}).update(
+            dict.fromkeys(attributes.split(",") if is_kind else (), KINDS.get(kind) or made(kind))
+        )
+    return shapes
 
 
-def _has_keys(state, keys: set[str]) -> bool:
-    return state_is_dict(state) and all(key in keys for key, _ in _pairs(state))
-
-
-def state_is_dict(state) -> bool:
-    """Return whether a state is a dict, so that it fills an object's attributes."""
-    return _made_by(state, "dict")
-
-
-def _pairs(made: Made) -> Iterator[tuple]:
-    """Yield everything that was ever put into a dict, as key and value."""
-    return iter(made.held)
+# The attributes that objects may be filled with. "layer" is every layer: it may have further ones that are plain.
+SHAPES = _shapes("""
+    layer
+        _modules=layers _parameters,_buffers=tensors _non_persistent_buffers_set=builtins.set __annotations__=by_name
+        _forward_hooks,_forward_hooks_with_kwargs,_forward_hooks_always_called,_forward_pre_hooks=no_hooks
+        _forward_pre_hooks_with_kwargs,_backward_hooks,_backward_pre_hooks,_state_dict_hooks=no_hooks
+        _state_dict_pre_hooks,_load_state_dict_pre_hooks,_load_state_dict_post_hooks=no_hooks
+    fastai.losses.CrossEntropyLossFlat
+        axis,flatten,floatify,is_2d,training,reduction,ignore_index,label_smoothing,__module__,__doc__=plain
+        func,__wrapped__=torch.nn.modules.loss.CrossEntropyLoss _is_full_backward_hook=nothing
+    fastai.learner.Learner
+        lr,model_dir,wd,wd_bn_bias,train_bn,moms,default_cbs,training,create_mbar,opt,n_epoch=plain model=layer
+        dls=fastai.data.core.DataLoaders loss_func=fastai.losses.CrossEntropyLossFlat opt_func,logger,splitter=known
+        _metrics,cbs=callbacks train_eval,cast_to_tensor=callback path=pathlib.Path
+    fastai.callback.core.TrainEvalCallback learn=fastai.learner.Learner
+    fastai.learner.CastToTensor learn=fastai.learner.Learner
+    fastai.data.core.DataLoaders loaders=loaders path=pathlib.Path _device=device
+    fastai.data.core.TfmdDL
+        bs,shuffle,drop_last,indexed,n,pin_memory,timeout,num_workers,offs,_n_inp=plain rng=random.Random
+        after_item,before_batch,after_batch=fasttransform.transform.Pipeline dataset=fastai.data.core.Datasets
+        _device=device _types=known fake_l=fastai.data.load._FakeLoader
+    fastai.data.load._FakeLoader
+        pin_memory_device,pin_memory,num_workers,timeout,persistent_workers=plain worker_init_fn=known
+        dataset=fastai.data.load._FakeLoader default,d=fastai.data.core.TfmdDL
+    fastai.data.core.Datasets n_inp=plain dataloaders=method tls=lists
+    fastai.data.core.TfmdLists
+        items,split_idx=plain dataloaders=method splits=rows types=known tfms=fasttransform.transform.Pipeline
+    fasttransform.transform.Pipeline
+        split_idx,default=plain fs=transforms
+        categorize,int_to_float_tensor,normalize,random_resized_crop,to_tensor,transform=transform
+    fastai.vision.augment.RandomResizedCrop
+        min_scale,ratio,val_xtra,max_scale,p,split_idx,order,cp_size,tl=plain __signature__=inspect.Signature
+        size,orig_sz,final_size=fastcore.basics.fastuple resamples=resamplings mode,mode_mask=PIL.Image.Resampling
+    fastai.data.transforms.ToTensor split_idx,order=plain __signature__=inspect.Signature
+    fastai.data.transforms.IntToFloatTensor div,div_mask=plain __signature__=inspect.Signature
+    fastai.data.transforms.Normalize axes=plain mean,std=tensor __signature__=inspect.Signature
+    fastai.data.transforms.Categorize
+        sort,add_na,c=plain vocab=fastai.data.transforms.CategoryMap __signature__=inspect.Signature
+    fastai.data.transforms.CategoryMap items=texts o2i=numbers
+    fasttransform.transform.Transform
+        split_idx,order,_name=plain input_types=known encodes=plum._function.Function __signature__=inspect.Signature
+    plum._function.Function
+        __module__,__name__,__qualname__,_doc,_warn_redefinition=plain _owner_name,_owner=nothing
+        _f,__wrapped__,_cache,_pending,_resolved=known __annotations__=by_name _resolver=plum._resolver.Resolver
+    plum._resolver.Resolver function_name,is_faithful,warn_redefinition=plain methods=methods
+    plum._method.Method
+        function_name=plain implementation,return_type=known signature=plum._signature.Signature
+    plum._signature.Signature precedence,is_faithful=plain types,varargs=known
+    inspect.Parameter _annotation,_default=known
+    inspect.Signature _return_annotation=known
+""")
+LAYER = SHAPES.pop("layer")
+SHAPES[LOSS] = LAYER | SHAPES[LOSS]
+MADE_EMPTY = LAYERS | (SHAPES.keys() - CALLS.keys()) | {LIST, METHODS}
+FILLED = LAYERS | SHAPES.keys() | {LIST, "random.Random"}
+ALLOWED = MADE_EMPTY | KEPT | CALLS.keys() | {FASTUPLE}
+PACKAGES = {name.partition(".")[0] for name in ALLOWED}
 
 
 class _Machine:
-    """Follows a pickle's opcodes with symbols in place of objects; refuses at the first thing not allowed."""
+    """Follows a pickle's opcodes with symbols in place of objects; refuses at the first that our exports never use."""
 
     def __init__(self) -> None:
         self.stack: list = []
-        self.marks: list[int] = []
-        self.memo: dict[int, object] = {}
-        self.protocol = 0
+        self.below: list[list] = []  # the stacks beneath the marks
+        self.memo: list = []
         self.filled: list[Made] = []
 
-    def run(self, data: bytes) -> Made:
+    def run(self, data: bytes):
         """Follow `data` to its end and return what it would make."""
-        for opcode, arg, _ in pickletools.genops(data):
-            self.step(opcode.name, arg)
-        for made in self.filled:  # at the end, for what a dict holds may be added after it was used as a state
-            for state in made.states:
-                _vet_state(made, state)
-        return self.stack.pop()
+        for count, (opcode, arg, place) in enumerate(pickletools.genops(data)):
+            if count == MAX_STEPS:
+                raise UnsafeModel(f"its pickle takes more than {MAX_STEPS} steps, as that of no model here does")
+            # pickletools undoes escapes in names, the unpickler does not
+            known = opcode.name != "GLOBAL" or data.startswith(f"c{arg.replace(' ', chr(10))}\n".encode(), place)
+            if (opcode.name == "PROTO") != (count == 0) or not known or not self.step(opcode.name, arg):
+                raise UnsafeModel(_asked(data) or f"its pickle uses {opcode.name} as torch.save never does")
+        found = self.stack.pop()
+        if place != len(data) - 1 or self.stack or self.below:
+            raise UnsafeModel("its pickle leaves something over")
+        for filled in self.filled:  # at the end, for what a dict holds may be added after it was used as a state
+            _vet_state(filled)
+        return found
 
-    def step(self, opcode: str, arg) -> None:
-        """Follow one opcode."""
+    def step(self, opcode: str, arg) -> bool:
+        """Follow one opcode; return whether our exports use it so."""
         stack = self.stack
         match opcode:
             case "PROTO":
-                self.protocol = arg
-            case "FRAME" | "STOP":
-                pass
+                return arg == 2
             case "GLOBAL":
-                self.push_name(*arg.split(" ", 1))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                if not isinstance(name, str) or not isinstance(module, str):
-                    raise UnsafeModel("it computes a name instead of writing it (STACK_GLOBAL)")
-                self.push_name(module, name)
-            case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self.memo[arg] = stack[-1]
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(Name(_full_name(arg)))
+                return stack[-1].name in ALLOWED
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo.append(stack[-1])
+                return arg == len(self.memo) - 1  # the unpickler would make room for any number
+            case "BINGET" | "LONG_BINGET":
                 stack.append(self.memo[arg])
-            case "MARK":
-                self.marks.append(len(stack))
-            case "POP":
-                if self.marks and self.marks[-1] == len(stack):
-                    self.marks.pop()
-                else:
-                    stack.pop()
-            case "POP_MARK":
-                self.since_mark()
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE":
-                stack.append(kept(self.since_mark()))
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(opcode[-1])
-                stack[-size:] = [kept(stack[-size:])]
-            case "EMPTY_LIST" | "EMPTY_DICT" | "EMPTY_SET":
-                stack.append(Made(opcode.removeprefix("EMPTY_").lower()))
-            case "LIST":
-                stack.append(Made("list", held=list(kept(self.since_mark()))))
-            case "DICT":
-                stack.append(Made("dict", held=_paired(self.since_mark())))
-            case "APPEND":
-                self.put("APPEND", [stack.pop()], "list", "plum._method.MethodList")
-            case "APPENDS":
-                self.put("APPENDS", self.since_mark(), "list", "plum._method.MethodList")
-            case "ADDITEMS":
-                self.put("ADDITEMS", self.since_mark(), "set")
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                self.put("SETITEM", _paired([key, value]), "dict", ORDERED)
-            case "SETITEMS":
-                self.put("SETITEMS", _paired(self.since_mark()), "dict", ORDERED)
-            case "REDUCE":
-                args, callee = stack.pop(), stack.pop()
-                stack.append(_call(callee, args))
-            case "NEWOBJ":
-                args, kind = stack.pop(), stack.pop()
-                stack.append(_new(kind, args))
-            case "BUILD":
-                (state,) = kept([stack.pop()])
-                self.fill(stack[-1], state)
-            case "BINPERSID":
-                stack.append(_storage(stack.pop()))
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+                stack.append(arg)
             case "NONE":
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(opcode == "NEWTRUE")
-            case "EXT1" | "EXT2" | "EXT4":
-                raise UnsafeModel(f"it asks for entry {arg} of the extension registry ({opcode})")
-            case "INST":
-                raise UnsafeModel(f"it calls {arg.replace(' ', '.')} (INST)")
-            case _ if opcode in PLAIN:
-                stack.append(arg)
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+                return len(self.below) <= MAX_MARKS
+            case "EMPTY_TUPLE":
+                stack.append(Made("tuple"))
+            case "TUPLE":
+                items = self.since_mark()
+                self.stack.append(Made("tuple", items))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items = [stack.pop() for _ in range(int(opcode[-1]))]
+                stack.append(Made("tuple", items[::-1]))
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append(Made(opcode.removeprefix("EMPTY_").lower(), []))
+            case "APPEND":
+                self.put([stack.pop()], "list", METHODS)
+            case "APPENDS":
+                self.put(self.since_mark(), "list", METHODS)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                self.put([(key, value)], "dict")
+            case "SETITEMS":
+                items = self.since_mark()
+                self.put(list(zip(items[::2], items[1::2], strict=True)), "dict")
+            case "REDUCE":
+                args, callee = stack.pop(), stack.pop()
+                stack.append(_called(callee, args))
+            case "NEWOBJ":
+                args, kind = stack.pop(), stack.pop()
+                stack.append(_new(kind, args))
+            case "BUILD":
+                state = stack.pop()
+                self.fill(stack[-1], state)
+            case "BINPERSID":
+                stack.append(_called(Name("storage"), stack.pop()))
+            case "STOP":
+                pass
             case _:
-                culprit = next((item.name for item in reversed(stack) if isinstance(item, Name)), "an object")
-                raise UnsafeModel(f"it makes {culprit} in a way our exports never do ({opcode})")
-
-    def push_name(self, module: str, name: str) -> None:
-        """Push the class or function that the unpickler would look up, or refuse it."""
-        if self.protocol < 3:  # there the unpickler translates the names of Python 2
-            module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-        full = f"{module}.{name}"
-        if full not in ALLOWED or "." in name:  # a dotted name is looked up from attribute to attribute
-            raise UnsafeModel(f"it names {full}")
-        self.stack.append(Name(full))
+                return False
+        return True
 
     def since_mark(self) -> list:
         """Pop and return everything above the last mark."""
-        start = self.marks.pop()
-        items = self.stack[start:]
-        del self.stack[start:]
+        items, self.stack = self.stack, self.below.pop()
         return items
 
-    def put(self, opcode: str, items: list, *kinds: str) -> None:
-        """Put items into the list, set or dict on top of the stack."""
+    def put(self, items: list, *kinds: str) -> None:
+        """Put items into the list or dict on top of the stack."""
         target = self.stack[-1]
-        if not _made_by(target, *kinds):
-            raise UnsafeModel(f"it puts items into {described(target)} ({opcode})")
-        target.held.extend(kept(items))
+        if not isinstance(target, Made) or target.by not in kinds:
+            raise UnsafeModel(f"it puts items into {described(target)}")
+        if target.fits:
+            raise UnsafeModel(f"it changes a {target.by} after a call was made with it")
+        target.held.extend(items)
 
     def fill(self, target, state) -> None:
-        """Give an object its state; a class or function must never be given one, for that would change it."""
-        if not isinstance(target, Made) or target.by not in LAYERS | OBJECTS | set(STATES):
-            raise UnsafeModel(f"it sets attributes of {described(target)} (BUILD)")
-        target.states.append(state)
-        if target.by in STATES and not STATES[target.by](state):
-            raise UnsafeModel(f"it gives {target.by} a state that our exports never give")
+        """Give an object its state, once; a class or function must never be given one, for that would change it."""
+        if not isinstance(target, Made) or target.by not in FILLED:
+            raise UnsafeModel(f"it sets attributes of {described(target)}")
+        if target.by in (METHOD, SIGNATURE):  # their state is a pair of None and a dict
+            if not row("tuple", nothing, made("dict"))(state):
+                raise UnsafeModel(f"it fills {target.by} with {described(state)}")
+            state = state.held[1]
+        if target.state is not None or (isinstance(state, Made) and state.state is not None):
+            raise UnsafeModel(f"it fills {described(target)} twice, or with what fills another object")
+        target.state = state
+        if isinstance(state, Made):
+            state.state = target
         self.filled.append(target)
 
 
-# Opcodes that push their own argument.
-PLAIN = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-}
+def _full_name(words: str) -> str:
+    """Return the full name of the module and name in `words`, as the unpickler translates those of Python 2."""
+    module, _, name = words.partition(" ")
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return f"{module}:{name}" if "." in name else f"{module}.{name}"
+
+
+def _asked(data: bytes) -> str:
+    """Return what a refused pickle asks for by name and ours never do, if possible of packages foreign to them."""
+    names, words, memo = [], [], {}
+    with suppress(ValueError, IndexError):  # what is cut short is told as far as it goes
+        for opcode, arg, _ in islice(pickletools.genops(data), MAX_STEPS):
+            if opcode.name in ("GLOBAL", "INST"):
+                names.append(_full_name(arg))
+            elif opcode.name == "STACK_GLOBAL":
+                names.append(_full_name(" ".join(words[-2:])))
+            elif opcode.name.startswith("EXT"):
+                names.append(f"entry {arg} of the extension registry")
+            elif isinstance(arg, str):
+                words.append(arg)
+            elif "GET" in opcode.name:
+                words.append(memo.get(arg, ""))
+            elif "PUT" in opcode.name or opcode.name == "MEMOIZE":
+                memo[len(memo) if arg is None else arg] = words[-1] if words else ""
+    names = [name for name in dict.fromkeys(names) if name not in ALLOWED]
+    foreign = [name for name in names if name.partition(".")[0] not in PACKAGES]
+    return f"it names {', '.join((foreign or names)[:4])}" if names else ""
 
 
 def described(value) -> str:
-    """Return a few words for what lies on the stack."""
+    """Return a few words for a value, to be read in a refusal."""
     if isinstance(value, Name):
         return value.name
-    return value.by if isinstance(value, Made) else type(value).__name__
+    if not isinstance(value, Made):
+        return repr(value[:60] if isinstance(value, str) else value)
+    if value.by not in CALLS:
+        return value.by
+    words = (described(item) if not isinstance(item, Made) else item.by for item in value.held[:5])
+    return f"{value.by}({', '.join(words)})"
 
 
-def kept(items: Iterable) -> tuple:
-    """Return `items`, which the pickle keeps as values, or refuse those that must only be called."""
-    items = tuple(items)
-    for item in items:
-        for part in item if isinstance(item, tuple) else (item,):
-            if isinstance(part, Name) and part.name in NEVER_KEPT:
-                raise UnsafeModel(f"it keeps {part.name} to be called later")
-    return items
-
-
-def _paired(items: list) -> list[tuple]:
-    """Return keys and values as pairs."""
-    items = kept(items)
-    return list(zip(items[::2], items[1::2], strict=True))
-
-
-def _call(callee, args) -> Made:
+def _called(callee, args) -> Made:
     """Return the result of a call that our exports make, or refuse it."""
-    if not isinstance(callee, Name):
+    if not isinstance(callee, Name) or not isinstance(args, Made) or args.by != "tuple":
         raise UnsafeModel(f"it calls {described(callee)}, which is no plain function")
-    if callee.name not in CALLS:
-        raise UnsafeModel(f"it calls {callee.name}")
-    if not isinstance(args, tuple) or not CALLS[callee.name](args):
-        words = ", ".join(repr(a)[:60] if is_plain(a) else described(a) for a in args) if args else ""
-        raise UnsafeModel(f"it calls {callee.name}({words})")
-    return Made(callee.name, args)
+    result = Made(callee.name, args.held)
+    if callee.name not in CALLS or not CALLS[callee.name](result):
+        raise UnsafeModel(f"it calls {described(result)}")
+    return result
 
 
 def _new(kind, args) -> Made:
     """Return a new object of an allowed class, made without calling its ``__init__``."""
-    if not isinstance(kind, Name) or kind.name not in LAYERS | OBJECTS:
-        raise UnsafeModel(f"it makes {described(kind)} (NEWOBJ)")
-    if args != () and not (kind.name == "fastcore.basics.fastuple" and is_plain(args)):
-        raise UnsafeModel(f"it makes {kind.name} with arguments that our exports never give")
-    return Made(kind.name, args)
+    if isinstance(kind, Name) and isinstance(args, Made) and args.by == "tuple":
+        if kind.name in MADE_EMPTY and not args.held:
+            return Made(kind.name, [])
+        if kind.name == FASTUPLE and row("tuple", size)(args):
+            return Made(kind.name, args.held)
+    raise UnsafeModel(f"it makes {described(kind)} in a way our exports never do")
 
 
-def _storage(key) -> Made:
-    """Return the numbers of a tensor, which lie in a record of their own."""
-    match key:
-        case ("storage", Name(kind), str(record), str(device), int()):
-            if kind in STORAGES and record.isdecimal() and DEVICE.fullmatch(device):
-                return Made("storage")
-    raise UnsafeModel(f"it fetches {describe_key(key)} in place of a tensor's numbers (BINPERSID)")
-
-
-def describe_key(key) -> str:
-    """Return a few words for what stands where a record's key should."""
-    return repr(key)[:80] if is_plain(key) else " ".join(map(described, key)) if isinstance(key, tuple) else "an object"
-
-
-def _vet_state(made: Made, state) -> None:
-    """Refuse attributes that would change how an allowed object behaves."""
-    if made.by in STATES:
-        if not STATES[made.by](state):
-            raise UnsafeModel(f"it gives {made.by} a state that our exports never give")
+def _vet_state(filled: Made) -> None:
+    """Refuse attributes that our exports never set, or not to a value of this kind: they would change what it does."""
+    state = filled.state
+    if filled.by == "random.Random" and plain(state):
         return
-    parts = state if isinstance(state, tuple) and made.by.startswith("plum.") else (state,)  # (None, slots)
-    for part in parts:
-        if part is None:
-            continue
-        if not state_is_dict(part):
-            raise UnsafeModel(f"it gives {made.by} a state that is no dict")
-        for key, value in _pairs(part):
-            if not isinstance(key, str) or (key.startswith("__") and key not in DUNDERS):
-                raise UnsafeModel(f"it sets {made.by}.{key if isinstance(key, str) else described(key)}")
-            if made.by in LAYERS:
-                _vet_layer(made, key, value)
-            if made.by == LEARNER and key == "model" and not _made_by(value, *LAYERS):
-                raise UnsafeModel(f"its network is {described(value)}, no layer known here")
+    if not isinstance(state, Made) or state.by != "dict":
+        raise UnsafeModel(f"it fills {filled.by} with {described(state)}")
+    if filled.by == LIST:
+        return  # `several` looks into it, where it is used
+    shape = LAYER if filled.by in LAYERS else SHAPES[filled.by]
+    for key, value in state.held:
+        kind = shape.get(key) if type(key) is str else None
+        if kind is None and filled.by in LAYERS and type(key) is str and not key.startswith("__"):
+            kind = plain  # a function among a layer's attributes would run at the first prediction
+        if kind is None or not kind(value):
+            raise UnsafeModel(
+                f"it sets {filled.by}.{key if type(key) is str else described(key)} to {described(value)}"
+            )
 
 
-def _vet_layer(layer: Made, key: str, value) -> None:
-    """Refuse a function among a layer's attributes: it would run at the first prediction."""
-    if key == MODULES_STATE:
-        if not _made_by(value, "dict", ORDERED):
-            raise UnsafeModel(f"the layers of {layer.by} are {described(value)}")
-        for name, inner in _pairs(value):
-            if not isinstance(name, str) or not (inner is None or _made_by(inner, *LAYERS)):
-                raise UnsafeModel(f"{layer.by} holds {described(inner)}, no layer known here")
-        return
+def _vet_network(learner: Made) -> None:
+    """Refuse a network whose layers are no tree of layers: a short file could describe one without end."""
+    level = [value for key, value in learner.state.held if key == "model"]
+    if len(level) != 1:
+        raise ModelError(f"it is a learner with {len(level)} networks")
     seen: set[int] = set()
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, tuple):
-            waiting.extend(item)
-        elif isinstance(item, Name):
-            raise UnsafeModel(f"it sets {layer.by}.{key} to {item.name}")
-        elif isinstance(item, Made) and id(item) not in seen:
-            seen.add(id(item))
-            if item.by not in LAYER_DATA:
-                raise UnsafeModel(f"it sets {layer.by}.{key} to {item.by}")
-            if key.endswith("_hooks") and item.held:
-                raise UnsafeModel(f"{layer.by} holds {key}, which run at each prediction")
-            waiting.extend(item.held)
-
-
-LEARNER = "fastai.learner.Learner"
-LAYER_DATA = {
-    *("list", "dict", "set", "builtins.set", ORDERED, "torch.Size", "torch.device"),
-    *(TENSOR, "torch._utils._rebuild_parameter", "torch._tensor._rebuild_from_type_v2"),
-}
+    for _ in range(MAX_DEPTH):
+        for layer in level:
+            if id(layer) in seen:
+                raise UnsafeModel(f"its network holds one {layer.by} in two places")
+            seen.add(id(layer))
+        states = [layer.state.held for layer in level if layer.state]
+        modules = [value for state in states for key, value in state if key == "_modules"]
+        level = [inner for module in modules for _, inner in module.held if inner is not None]
+        if not level:
+            return
+    raise UnsafeModel(f"its network has layers in layers, more than {MAX_DEPTH} deep")
 
 
 def vet_pickle(data: bytes) -> None:
-    """
-    Refuse the pickle `data` of an exported model unless it does only what our exports do.
-
-    Raises
-    ------
-    UnsafeModel
-        Naming the first thing found that our exports never do.
-    ModelError
-        If it is no whole pickle, or one of something else than a fastai learner.
-    """
+    """Refuse the pickle `data` unless it does only what our exports do, with an error as that of `vet`."""
+    if len(data) > MAX_PICKLE:
+        raise UnsafeModel(f"its pickle has {len(data)} bytes, more than that of any model here")
     try:
-        made = _Machine().run(data)
+        found = _Machine().run(data)
+        if not isinstance(found, Made) or found.by != LEARNER or found.state is None:
+            raise ModelError(f"it holds {described(found)}, not a fastai learner")
+        _vet_network(found)
     except ModelError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ModelError(f"its pickle is cut short or damaged ({error})") from error
-    if not _made_by(made, LEARNER):
-        raise ModelError(f"it holds {described(made)}, not a fastai learner")
 
 
 def vet(path: str | os.PathLike) -> None:
@@ -588,59 +580,72 @@ def vet(path: str | os.PathLike) -> None:
 def _read_pickle(path: Path) -> bytes:
     """Return the one pickle in a torch archive, whose every record must be one that torch writes."""
     with path.open("rb") as file:
-        start = file.read(len(LOCAL_HEADER))
-        if start != LOCAL_HEADER:
+        start = file.read(len(FIRST_HEADER))
+        if start != FIRST_HEADER:
             raise _not_an_archive(start + file.read(MAX_PICKLE))
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - LAST_BYTES))
-        if file.read(len(LAST_HEADER)) != LAST_HEADER:
-            # Python and torch both look there first, so that both see the same archive.
-            raise ModelError("it is cut short, or something was added at its end")
+        length = file.seek(0, os.SEEK_END)
+        file.seek(max(0, length - END.size))
+        _vet_end(file.read(), length)
         try:
             with zipfile.ZipFile(file) as archive:
-                _vet_records(archive.infolist())
-                return archive.read(next(info for info in archive.infolist() if info.filename.endswith("/data.pkl")))
-        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+                return archive.read(_the_pickle(archive.infolist(), length))
+        except ModelError:
+            raise
+        except Exception as error:  # zipfile raises what it likes on broken bytes
             raise ModelError(f"its archive is damaged ({error})") from error
 
 
-def _vet_records(records: list[zipfile.ZipInfo]) -> None:
-    """Refuse an archive that holds anything but the records of one ``torch.save``, stored as they are."""
-    folders = {info.filename.partition("/")[0] for info in records}
-    names = [info.filename.partition("/")[2] for info in records]
+def _vet_end(end: bytes, length: int) -> None:
+    """Refuse an archive of `length` bytes that could have two tables of contents: one for Python, one for torch."""
+    if end[-22:-18] != b"PK\x05\x06":
+        raise ModelError("it is cut short, or something was added at its end")
+    count, place = int.from_bytes(end[32:40], "little"), int.from_bytes(end[48:56], "little")
+    table = length - END.size - place
+    short = (min(count, 0xFFFF), min(count, 0xFFFF), min(table, 0xFFFFFFFF), min(place, 0xFFFFFFFF))
+    made_by = struct.unpack_from("<HH", end, 12)
+    if table < 0 or end != END.pack(
+        *(b"PK\x06\x06", 44, *made_by, 0, 0, count, count, table, place),
+        *(b"PK\x06\x07", 0, length - END.size, 1),
+        *(b"PK\x05\x06", 0, 0, *short, 0),
+    ):
+        raise UnsafeModel("its archive was not written by torch.save: its end may be read in two ways")
+    if table > MAX_TABLE:
+        raise UnsafeModel(f"its archive has {table} bytes of contents, more than any model here")
+
+
+def _the_pickle(records: list[zipfile.ZipInfo], length: int) -> zipfile.ZipInfo:
+    """Return the record that holds the pickle, in an archive of nothing but what ``torch.save`` writes, unpacked."""
+    # Python alters names that hold a zero byte or an extra field; torch goes by what the table of contents says.
+    written = [info.orig_filename.partition("/") for info in records]
+    names = [name for _, _, name in written]
     for name in names:
         if not RECORD.fullmatch(name):
             raise UnsafeModel(f"its archive holds {name[:80]!r}, which torch.save never writes")
+    folders = {folder for folder, _, _ in written}
     if len(folders) != 1 or names.count("data.pkl") != 1 or len(set(names)) != len(names):
         raise UnsafeModel(f"its archive holds {names.count('data.pkl')} pickles in {len(folders)} folders, not one")
-    if min(info.header_offset for info in records) != 0:
-        raise UnsafeModel("its archive begins with something else")
     if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in records):
         raise UnsafeModel("its archive holds compressed records, which torch.save never writes (a zip bomb?)")
-    if (
-        sum(info.file_size for info in records) > MAX_BYTES
-        or max(info.file_size for info, name in zip(records, names, strict=True) if name == "data.pkl") > MAX_PICKLE
-    ):
-        raise UnsafeModel("its archive would unpack to more than any model here (a zip bomb?)")
+    if sum(info.file_size for info in records) > length:
+        raise UnsafeModel("its archive would unpack to more than it holds (a zip bomb?)")
+    found = records[names.index("data.pkl")]
+    if found.file_size > MAX_PICKLE:
+        raise UnsafeModel(f"its pickle has {found.file_size} bytes, more than that of any model here")
+    return found
 
 
 def _not_an_archive(start: bytes) -> ModelError:
     """Return what to say of a file that is no torch archive; a bare pickle's names are told."""
     if not start:
         return ModelError("it is empty")
-    found = ""
-    if start[:1] in PICKLE_STARTS:
-        try:
-            _Machine().run(start.removeprefix(LEGACY_START))
-        except UnsafeModel as error:
-            found = f", and {error}"
-        except Exception:  # not a whole pickle; it is refused either way
-            found = ""
-    if start.startswith(LEGACY_START):
-        return UnsafeModel(f"it is in torch's old format, before 1.6{found}")
-    if start.startswith(b"\x80") or found:
-        return UnsafeModel(f"it is a bare pickle, no torch archive{found}")
-    return ModelError("it is no torch archive")
+    if start[:1] not in PICKLE_STARTS:
+        return ModelError("it is no torch archive")
+    old = start.startswith(LEGACY_START)
+    found = _asked(start.removeprefix(LEGACY_START))
+    if not old and not found and start[:1] != b"\x80":
+        return ModelError("it is no torch archive")
+    kind = "in torch's old format, before 1.6" if old else "a bare pickle, no torch archive"
+    return UnsafeModel(f"it is {kind}{', and ' if found else ''}{found}")
 
 
 class Unpickler(pickle.Unpickler):
