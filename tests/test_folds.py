@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.files import FieldguideError
-from utils.folds import fold_of, frozen_features, judge_pictures, out_of_fold, relative_distances
+from utils.folds import fold_of, judge_pictures, out_of_fold, relative_distances
 from utils.project import Project
 from utils.split import assign_sides, near_copy_groups, save_split
 from utils.verify import verify_images
@@ -227,11 +227,3 @@ def test_a_picture_is_not_among_those_that_make_its_centre():
     usual = np.median([np.linalg.norm(scaled[n] - np.delete(scaled, n, 0).mean(0)) for n in range(7)])
     expected = np.linalg.norm((held - seen.mean(0)) / seen.std(0) - scaled.mean(0), axis=1) / usual
     assert relative_distances(seen, np.zeros(7, dtype=int), held) == pytest.approx(expected)
-
-
-def test_features_are_those_of_the_validation_transforms(ready):
-    """A picture's features do not depend on the batch it stands in."""
-    paths = list(ready.pictures().values())
-    together = frozen_features(body(), paths, size=32)
-    alone = np.concatenate([frozen_features(body(), [path], size=32) for path in paths])
-    assert together == pytest.approx(alone, abs=1e-6)

@@ -8,7 +8,6 @@ Beside the probabilities, each picture is asked how far it lies from every label
 classifier must choose a label even for what belongs to none.
 """
 
-import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from fastai.vision.all import Learner, default_device, imagenet_stats
+from fastai.vision.all import Learner
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedGroupKFold
@@ -26,13 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from utils.features import frozen_features, learned_features
 from utils.files import FieldguideError, csv_text, read_rows, require_writable, write_table
-from utils.pictures import PictureError, open_picture, squish_and_crop
+from utils.pictures import PictureError, open_picture
 from utils.project import Project
 
 FOLDS = 3
-BATCH = 32  # pictures at once through the frozen body
-VALIDATION_EXTRA = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
 NAMED = 5  # unreadable pictures that a warning names
 
 
@@ -273,37 +271,3 @@ def relative_distances(seen: np.ndarray, codes: np.ndarray, held: np.ndarray) ->
     usual = np.where(np.isnan(usual), rest, usual)
     least = 1e-6 * max(1.0, rest)  # a label of one picture many times over is not infinitely far from all
     return (pairwise_distances(held, centres) / np.maximum(usual, least)).min(1)
-
-
-def learned_features(learn: Learner, paths: Sequence[Path]) -> np.ndarray:
-    """Return the features of N pictures, through the validation transforms, in a learner's body: float array (N, F)."""
-    body = learn.model[0].eval()
-    features = []
-    with torch.inference_mode():
-        for (batch,) in learn.dls.test_dl(list(paths)):
-            features.append(body(batch).mean((2, 3)).float().cpu().numpy())  # (B, F)
-    return np.concatenate(features)
-
-
-def frozen_features(body: torch.nn.Module, paths: Sequence[Path], *, size: int) -> np.ndarray:
-    """
-    Return the body's features of N pictures, averaged over the picture: float array (N, F).
-
-    Pictures come through the validation transforms: squished, cropped to `size` pixels, normalised as ImageNet's.
-    """
-    device = default_device()
-    body = body.to(device).eval()
-    mean, std = (torch.tensor(stat, device=device).view(1, 3, 1, 1) for stat in imagenet_stats)
-    features = []
-    with torch.inference_mode():
-        for start in tqdm(range(0, len(paths), BATCH), desc="features", unit="batch"):
-            pixels = np.stack([_pixels(path, size) for path in paths[start : start + BATCH]])  # (B, size, size, 3)
-            batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255  # (B, 3, size, size)
-            features.append(body((batch - mean) / std).mean((2, 3)).cpu().numpy())  # (B, F)
-    return np.concatenate(features)
-
-
-def _pixels(path: Path, size: int) -> np.ndarray:
-    """Return one picture as the model sees it: uint8 (size, size, 3)."""
-    extra = math.ceil(size * VALIDATION_EXTRA / 8) * 8
-    return np.asarray(squish_and_crop(open_picture(path), size, extra=extra))

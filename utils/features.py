@@ -1,0 +1,54 @@
+"""
+What a network's body makes of pictures: a row of numbers each, which simple models and distances work on.
+
+06 has every picture judged from them by a model that never saw it (`folds`); 07 asks what becomes of a label that no
+model was shown (`abstain`). Reads pictures through the validation transforms; writes nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from fastai.vision.all import Learner, default_device, imagenet_stats
+from tqdm.auto import tqdm
+
+from utils.pictures import open_picture, squish_and_crop
+
+BATCH = 32  # pictures at once through the frozen body
+VALIDATION_EXTRA = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
+
+
+def learned_features(learn: Learner, paths: Sequence[Path]) -> np.ndarray:
+    """Return the features of N pictures, through the validation transforms, in a learner's body: float array (N, F)."""
+    body = learn.model[0].eval()
+    features = []
+    with torch.inference_mode():
+        for (batch,) in learn.dls.test_dl(list(paths)):
+            features.append(body(batch).mean((2, 3)).float().cpu().numpy())  # (B, F)
+    return np.concatenate(features)
+
+
+def frozen_features(body: torch.nn.Module, paths: Sequence[Path], *, size: int) -> np.ndarray:
+    """
+    Return the body's features of N pictures, averaged over the picture: float array (N, F).
+
+    Pictures come through the validation transforms: squished, cropped to `size` pixels, normalised as ImageNet's.
+    """
+    device = default_device()
+    body = body.to(device).eval()
+    mean, std = (torch.tensor(stat, device=device).view(1, 3, 1, 1) for stat in imagenet_stats)
+    features = []
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(paths), BATCH), desc="features", unit="batch"):
+            pixels = np.stack([_pixels(path, size) for path in paths[start : start + BATCH]])  # (B, size, size, 3)
+            batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255  # (B, 3, size, size)
+            features.append(body((batch - mean) / std).mean((2, 3)).cpu().numpy())  # (B, F)
+    return np.concatenate(features)
+
+
+def _pixels(path: Path, size: int) -> np.ndarray:
+    """Return one picture as the model sees it: uint8 (size, size, 3)."""
+    extra = math.ceil(size * VALIDATION_EXTRA / 8) * 8
+    return np.asarray(squish_and_crop(open_picture(path), size, extra=extra))
