@@ -58,7 +58,9 @@ def figures(project: Project, run: Run) -> list[str]:
     rows.append(("validation accuracy (95 % interval)", f"{accuracy['value']:.1%} ({interval})"))
     truth = accuracy_against_truth(project, read_predictions(project))
     if len(truth):
-        rows.append(("… against the true labels", f"{truth.loc['what the pictures show', 'accuracy against']:.1%}"))
+        shows = truth.loc["what the pictures show"]
+        interval = f"{shows['95 % from']:.1%} to {shows['to']:.1%}"
+        rows.append(("… against the true labels", f"{shows['accuracy against']:.1%} ({interval})"))
         found = wrong_labels_found(project, suspects(project)).iloc[-1]
         counted = f"{found['among them']} of {found['wrong labels in all']}"
         rows.append((f"wrong labels among the first {found['first suspects']} suspects", counted))

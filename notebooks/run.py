@@ -173,14 +173,14 @@ def summary(project: Project) -> list[str]:
         guess = read_predictions(project).label.value_counts(normalize=True).max()
         lines.append(f"           {guess:.1%} would be right by always naming the most frequent label")
     if len(shares):
-        truth = shares.loc["what the pictures show", "accuracy against"]
-        lines.append(f"           {truth:.1%} against what the drawn pictures really show")
-    if card.exists() and (project.models / "export.pkl").exists():
-        size = (project.models / "export.pkl").stat().st_size / 1e6
-        lines.append(f"model      {shown(project.models / 'export.pkl')}, {size:.0f} MB, with card.json beside it")
-        command = shlex.join(
-            [shown(Path(sys.executable)), "-m", "utils.inference", shown(project.models / "export.pkl")]
-        )
+        truth = shares.loc["what the pictures show"]
+        told = f"{truth['accuracy against']:.1%} (95 % interval {truth['95 % from']:.1%} to {truth['to']:.1%})"
+        lines.append(f"           {told} against what the drawn pictures really show")
+    if card.exists() and (project.models / "model.onnx").exists():
+        files = [project.models / name for name in ("export.pkl", "model.onnx")]
+        sizes = " and ".join(f"{shown(path)} ({path.stat().st_size / 1e6:.0f} MB)" for path in files if path.exists())
+        lines.append(f"model      {sizes}, described in MODEL_CARD.md beside them")
+        command = shlex.join([shown(Path(sys.executable)), "-m", "utils.inference", shown(files[1])])
         lines.append(f"try it     {command} PHOTO...")
     if evaluation and not project.table("corrections").exists():
         lines.append("next       make lab, and look at the first suspects in 06_clean: some labels may be wrong")

@@ -1,154 +1,321 @@
-"""What `utils.export` promises: one safe, plain, repeatable file, put in place only when it answers as fastai does."""
+"""What `utils.export` promises: five files, all or none, put in place only when every way to ask gives one answer."""
 
+import errno
 import hashlib
+import io
 import json
 import os
-import pickle
-import pickletools
 import shutil
 import sys
-import zipfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
-import torch
+from killing import kill_at
+from PIL import Image
 from test_inference import draw, make_learner
 
 from utils import export
-from utils.export import export_classifier, read_card
-from utils.files import FieldguideError, append_rows
-from utils.inference import load_classifier
+from utils.awkward import awkward_pictures
+from utils.export import (
+    FILES,
+    checked_sentence,
+    disagreement,
+    export_classifier,
+    is_plain,
+    put_in_place,
+    read_card,
+    sampled_pictures,
+    threshold_sentence,
+    unseen_sentence,
+)
+from utils.files import FieldguideError, append_rows, locked, write_table
+from utils.inference import Prediction, load_classifier
 from utils.project import SPLIT_COLUMNS, Project
 from utils.vetting import vet
 
 FIGURES = {"accuracy": {"value": 0.75, "low": 0.3, "high": 0.95, "n": 4}}
+TEMPERATURE = 3.0  # at which the untrained network's answers differ well between pictures
+SIDES = ("valid", "valid", "test", "train", "train", "train")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def _learner(tmp_path_factory):
     return make_learner(tmp_path_factory.mktemp("export") / "images", network="squeezenet1_1")  # small files
 
 
-@pytest.fixture
-def project(tmp_path) -> Project:
-    """Return a project of twelve pictures that is trained and evaluated, by its files."""
-    settings = {"name": "t", "labels": {"cat": ["cat"], "dog": ["dog"]}, "size": 64, "weights": "none"}
-    roots = {"data_dir": str(tmp_path / "data"), "models_dir": str(tmp_path / "models")}
+def make_project(folder: Path, labels: tuple[str, ...] = ("cat", "dog")) -> Project:
+    """Return a project of six pictures a label that is trained and evaluated, by its files."""
+    settings = {"name": "t", "labels": {label: [label] for label in labels}, "size": 64, "weights": "none"}
+    roots = {"data_dir": str(folder / "data"), "models_dir": str(folder / "models")}
     project = Project.model_validate(settings | roots)
-    rows = []
+    rows, said = [], []
     for label in project.labels:
-        for n in range(6):
+        for n, side in enumerate(SIDES):
             path = draw(project.images / label / f"{label}{n}.jpg", size=(60 + 9 * n, 80), seed=n)
-            rows.append({"id": path.stem, "group": path.stem, "side": ("valid", "test", *["train"] * 4)[n]})
+            rows.append({"id": path.stem, "group": path.stem, "side": side})
+            if side == "valid":
+                said.append(prediction_row(path.stem, label, project.labels, sure=0.6 + 0.1 * n))
     append_rows(project.table("split"), SPLIT_COLUMNS, rows)
-    project.models.mkdir(parents=True)
+    columns = ("id", "side", "label", "predicted", *project.labels)
+    write_table(project.models / "rounds" / "001" / "predictions.csv", columns, sorted(said, key=lambda row: row["id"]))
     evaluation = {"valid": FIGURES, "test": FIGURES, "labels": {}, "test_opened": 1}
+    evaluation |= {"temperature": {"value": TEMPERATURE, "low": 2.0, "high": 4.0, "n": 4}}
     evaluation["fingerprint"] = project.fingerprint()
     (project.models / "evaluation.json").write_text(json.dumps(evaluation))
     return project
 
 
+def prediction_row(id: str, label: str, labels, *, sure: float) -> dict:
+    """Return a row of predictions.csv: the label itself with a probability, the others with the rest."""
+    rest = (1 - sure) / (len(labels) - 1)
+    row = {"id": id, "side": "valid", "label": label, "predicted": label}
+    return row | {name: sure if name == label else rest for name in labels}
+
+
+@pytest.fixture(scope="module")
+def _exported(_learner, tmp_path_factory):
+    """Return a project that was exported, and what the export returned; shared: not to be changed."""
+    project = make_project(tmp_path_factory.mktemp("exported"))
+    return project, export_classifier(project, _learner)
+
+
+@pytest.fixture
+def project(tmp_path, _exported, monkeypatch) -> Project:
+    """Return a project like the shared one, not yet exported; its model.onnx is a copy of that one's, for time."""
+    there, _ = _exported
+    saved = (there.models / "model.onnx").read_bytes()
+    monkeypatch.setattr(export, "save_onnx", lambda learn, path, **_: path.write_bytes(saved))
+    return make_project(tmp_path)
+
+
 def listing(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != ".lock")
 
 
-def test_the_export_is_safe_and_answers(project, _learner):
-    """export.pkl is accepted by vetting and knows the project's labels; nothing temporary is left behind."""
-    done = export_classifier(project, _learner)
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Return the set of files that a folder holds."""
+    return {name: (folder / name).read_bytes() for name in FILES if (folder / name).exists()}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What is written
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_five_files_are_there_and_answer(_exported):
+    """The five files and nothing temporary; vetting accepts the pickle; both models know labels, recipe, threshold."""
+    project, done = _exported
+    assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
     vet(done.model)
-    assert load_classifier(done.model).labels == ("cat", "dog")
-    assert (done.checked, done.backup) == (2, None)
-    assert listing(project.models) == ["card.json", "evaluation.json", "export.pkl"]
+    pickled, network = load_classifier(done.model), load_classifier(done.onnx)
+    assert pickled.labels == network.labels == ("cat", "dog")
+    assert pickled.recipe == network.recipe
+    assert network.threshold == pickled.threshold == done.card["unknown"]["threshold"]
+    assert (done.checked, done.by_fastai, done.awkward, done.backup) == (6, 6, len(awkward_pictures()), None)
 
 
-def test_the_card_holds_the_facts(project, _learner):
-    """card.json holds counts by label and side, figures, settings, versions and hashes, hand-counted here."""
-    done = export_classifier(project, _learner)
+def test_the_answers_differ_between_pictures(_exported):
+    """Agreement means something: the network does not answer the same to every picture."""
+    project, done = _exported
+    answers = load_classifier(done.onnx).predict([*project.pictures().values(), *awkward_pictures().values()])
+    assert np.ptp([answer.probabilities["cat"] for answer in answers if not answer.error]) > 0.05
+    assert [answer.error for answer in answers if answer.error] == ["animated or many pages"]
+
+
+def test_the_card_holds_the_facts(_exported):
+    """card.json holds counts, figures, settings, temperature and the SHA-256 of all that made it, hand-counted here."""
+    project, done = _exported
     card = read_card(done.model)
     assert card == done.card == read_card(project.models) == read_card(done.card_file)
-    assert card["counts"] == {label: {"test": 1, "train": 4, "valid": 1} for label in ("cat", "dog")}
-    assert (card["valid"], card["test"]) == (FIGURES, FIGURES)
+    assert card["counts"] == {label: {"test": 1, "train": 3, "valid": 2} for label in ("cat", "dog")}
+    assert (card["valid"], card["test"], card["temperature"]) == (FIGURES, FIGURES, TEMPERATURE)
+    assert card["licences"] == {"unknown": 12}
     facts = {"name": "t", "labels": ["cat", "dog"], "seed": 42, "arch": "resnet18", "weights": "none", "size": 64}
     assert facts.items() <= card.items()
     assert card["sha256"] == {
-        "export.pkl": hashlib.sha256(done.model.read_bytes()).hexdigest(),
-        "split.csv": hashlib.sha256(project.table("split").read_bytes()).hexdigest(),
+        "export.pkl": sha256(done.model),
+        "model.onnx": sha256(done.onnx),
+        "ATTRIBUTION.csv": sha256(project.models / "ATTRIBUTION.csv"),
+        "MODEL_CARD.md": sha256(done.words),
+        "split.csv": sha256(project.table("split")),
     }
-    assert set(card["versions"]) == {"python", "fastai", "torch", "torchvision", "numpy", "Pillow"}
     assert card["fingerprint"] == project.fingerprint()
-    assert card["created"].endswith("+00:00")
 
 
-def test_the_file_holds_names_of_libraries_only(project, _learner, tmp_path):
-    """The pickle names nothing of this repository or of cloudpickle, and holds no path of this machine."""
-    with zipfile.ZipFile(export_classifier(project, _learner).model) as file:
-        data = file.read("archive/data.pkl")
-    arguments = [(op.name, arg) for op, arg, _ in pickletools.genops(data) if isinstance(arg, str)]
-    modules = {arg.split(".")[0].split(" ")[0] for op, arg in arguments if op == "GLOBAL"}
-    assert not {"utils", "cloudpickle", "__main__", "test_inference"} & modules
-    assert [arg for _, arg in arguments if arg.startswith("/") or str(tmp_path) in arg] == []
+def test_the_threshold_is_of_the_valid_side_after_scaling(_exported):
+    """The four held-out predictions, scaled by the temperature, are what the card's curve is made of."""
+    unknown = _exported[1].card["unknown"]
+    # 0.6 and 0.7 at temperature 3: p^(1/3) / (p^(1/3) + (1 - p)^(1/3)), by hand 0.5337 and 0.5701; the middle 0.5519
+    assert [round(point["threshold"], 4) for point in unknown["curve"]] == [0.0, 0.5519]
+    assert (unknown["target_error"], unknown["error"]["n"]) == (0.05, 2 if unknown["threshold"] else 4)
+    assert unknown["unseen"] == {"why": "leaving one label out leaves a single one; it takes three labels"}
 
 
-def test_paths_become_the_readers_own_kind(project, _learner, tmp_path, monkeypatch):
-    """Our file makes no PosixPath, which fails on Windows; the check would see one, as in fastai's own export."""
-    ours = export_classifier(project, _learner).model
-    theirs = tmp_path / "theirs.pkl"
-    _learner.path = tmp_path
-    _learner.export(theirs.name, pickle_module=pickle)
-
-    def refused(*_):
-        raise NotImplementedError("cannot instantiate this path on your system")
-
-    monkeypatch.setattr(type(Path()), "__new__", refused)
-    options = {"map_location": "cpu", "pickle_module": pickle, "weights_only": False}
-    with pytest.raises(NotImplementedError):
-        torch.load(str(theirs), **options)
-    assert isinstance(torch.load(str(ours), **options).path, Path)
+def test_the_metadata_is_all_a_program_needs(_exported):
+    """model.onnx carries labels, recipe, threshold and name as the contract says."""
+    _, done = _exported
+    metadata = {entry.key: entry.value for entry in onnx.load(done.onnx).metadata_props}
+    assert metadata.pop("name") == "t"
+    facts = {key: json.loads(value) for key, value in metadata.items()}
+    assert facts == {
+        "labels": ["cat", "dog"],
+        "recipe": {"longest_side": 512, "size": 64, "extra": 16},
+        "threshold": done.card["unknown"]["threshold"],
+    }
 
 
-def test_the_learner_is_left_as_it_was(project, _learner):
-    """After an export the learner has its dataloaders, callbacks, optimizer and mode, and trains on."""
-    _learner.create_opt()
-    before = (id(_learner.dls), id(_learner.opt), list(_learner.cbs), _learner.path, len(_learner.dls.train_ds))
-    export_classifier(project, _learner)
-    after = (id(_learner.dls), id(_learner.opt), list(_learner.cbs), _learner.path, len(_learner.dls.train_ds))
-    assert after == before
-    with _learner.no_bar(), _learner.no_logging():
-        _learner.fit(1)
-        assert len(_learner.get_preds()[0]) == 4
+def test_unseen_labels_are_asked_of_features(tmp_path, monkeypatch):
+    """With three labels and no ImageNet weights, the learner's own features say it, and are called optimistic."""
+    labels = ("cat", "dog", "fox")
+    learn = make_learner(tmp_path / "images", labels=labels, network="squeezenet1_1")
+    project = make_project(tmp_path, labels)
+    learn.model.train()
+    found = export._unseen(project, learn, 0.05)
+    assert (found["optimistic"], sorted(found["labels"])) == (True, sorted(labels))
+    assert found["unknown"]["n"] == 6
+    assert learn.model.training
+    monkeypatch.setattr(export, "pretrained_body", lambda project: learn.model[0])
+    assert export._unseen(project, learn, 0.05)["optimistic"] is False
+
+    def gone(project):
+        raise FieldguideError("The ImageNet weights could not be downloaded.")
+
+    monkeypatch.setattr(export, "pretrained_body", gone)
+    assert export._unseen(project, learn, 0.05) == {"why": "The ImageNet weights could not be downloaded."}
 
 
-def test_callbacks_of_training_stay_out(project, _learner):
-    """A callback that no file could name is no hindrance: callbacks are left out of the export."""
-    from fastai.callback.core import Callback
+def test_pictures_for_features_are_drawn_alike_from_labels(project):
+    """Many pictures are drawn by a hash, as many of each label and side; the test side is never among them."""
+    sides = project.sides()
+    every = sampled_pictures(project)
+    assert sorted(every) == sorted(id for id in sides if sides[id] != "test")
+    few = sampled_pictures(project, most=4)  # which would be one of each label and side
+    assert few == every  # no fewer than ten of each
+    append_rows(project.table("split"), SPLIT_COLUMNS, [more(project, n) for n in range(30)])
+    drawn = sampled_pictures(project, most=4)
+    assert len(drawn) == 3 + 2 + 10 + 2
+    assert drawn == sampled_pictures(project, most=4)
 
-    class Local(Callback):
-        pass
 
-    _learner.add_cb(Local())
-    try:
+def more(project: Project, n: int) -> dict:
+    path = draw(project.images / "dog" / f"more{n}.jpg", seed=n)
+    return {"id": path.stem, "group": path.stem, "side": "train"}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The gate
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def shifted(prediction: Prediction, by: float) -> Prediction:
+    """Return a prediction with a little more of one label and less of the other."""
+    first, second = prediction.probabilities
+    row = {first: prediction.probabilities[first] + by, second: prediction.probabilities[second] - by}
+    return replace(prediction, probabilities=row)
+
+
+@pytest.mark.parametrize("who", ["fastai's own predict", "model.onnx", "model.onnx on what is drawn"])
+def test_disagreement_stops_the_export(project, _learner, monkeypatch, who):
+    """One answer that is off by 0.002 is refused with picture, paths and figures, and the earlier set stays."""
+    (project.models / "export.pkl").write_bytes(b"old")
+    if who == "fastai's own predict":
+        real = export.fastai_predictor
+
+        def predictor(path):
+            return lambda picture: shifted(real(path)(picture), 0.002 if picture.stem == "dog1" else 0)
+
+        monkeypatch.setattr(export, "fastai_predictor", predictor)
+        words = r"fastai's own predict and export\.pkl disagree on .*dog1\.jpg: the probability of 'cat' is 0\.\d{4} "
+    else:
+        drawn = who.endswith("drawn")
+        monkeypatch.setattr(export, "load_classifier", partial(off, export.load_classifier, drawn=drawn))
+        place = r"the drawn picture transparent\.png" if drawn else r".*cat1\.jpg"
+        words = (
+            rf"export\.pkl and model\.onnx disagree on {place}: the probability of 'cat' is 0\.\d{{4}} and 0\.\d{{4}}"
+        )
+    with pytest.raises(FieldguideError, match=words) as refusal:
         export_classifier(project, _learner)
-        assert any(isinstance(callback, Local) for callback in _learner.cbs)
-    finally:
-        _learner.remove_cb(Local)
+    assert "Nothing was exported" in str(refusal.value) and "report it" in str(refusal.value)
+    assert (project.models / "export.pkl").read_bytes() == b"old"
+    assert listing(project.models) == ["evaluation.json", "export.pkl", "rounds"]
 
 
-def test_the_same_learner_gives_the_same_bytes(project, _learner):
-    """Exported again, the file is the same to the byte, and no backup is made."""
-    first = export_classifier(project, _learner).model.read_bytes()
-    again = export_classifier(project, _learner)
-    assert again.model.read_bytes() == first
-    assert again.backup is None
+def off(load, path, *, drawn: bool):
+    """Return a classifier; that of an ONNX file is wrong about the second picture, of files or of drawn ones."""
+    real = load(path)
+    if path.suffix != ".onnx":
+        return real
+
+    class Off:
+        def stream(self, images):
+            images = list(images)
+            for n, answer in enumerate(real.stream(images)):
+                yield shifted(answer, 0.002) if n == 1 and isinstance(images[n], bytes) == drawn else answer
+
+    return Off()
 
 
-def test_an_earlier_export_is_kept_by_number(project, _learner):
-    """A different earlier export.pkl stays beside the new one under the next number."""
-    earlier = [b"first", b"second"]
-    for content in earlier:
-        (project.models / "export.pkl").write_bytes(content)
+def test_labels_count_unless_the_last_digit_decides():
+    """Another label is a disagreement, but for a tie within the tolerance; no number, another error, or order too."""
+    a = Prediction("a", 0.6, {"a": 0.6, "b": 0.4})
+    tie = Prediction("a", 0.5004, {"a": 0.5004, "b": 0.4996})
+    assert disagreement(a, a) == disagreement(tie, Prediction("b", 0.5001, {"a": 0.4999, "b": 0.5001})) == ""
+    assert disagreement(a, replace(a, label="b")) == "the labels are 'a' and 'b'"
+    assert disagreement(a, replace(a, probabilities={"b": 0.4, "a": 0.6})) == "the labels are a, b and b, a"
+    assert "nan" in disagreement(a, replace(a, probabilities={"a": float("nan"), "b": 0.4}))
+    assert disagreement(a, Prediction(error="broken")) == "'a' and 'broken'"
+    assert disagreement(Prediction(error="broken"), Prediction(error="broken")) == ""
+
+
+def test_fastai_judges_only_what_it_opens_as_we_do(tmp_path):
+    """Upright 8-bit RGB of at most 512 pixels: of the drawn awkward ones these are five."""
+    plain = []
+    for name, data in awkward_pictures().items():
+        (tmp_path / name).write_bytes(data)
+        if is_plain(tmp_path / name):
+            plain.append(name)
+    assert plain == ["upright.jpg", "one-pixel.png", "tiny.png", "progressive.jpg", "photo.webp"]
+
+
+def test_a_picture_put_there_by_hand_is_compared_between_our_files(project, _learner):
+    """A held-out picture with transparency is no hindrance: fastai, which ignores it, is not asked."""
+    path = project.images / "dog" / "dog0.jpg"
+    path.write_bytes(awkward_pictures()["transparent.png"])
+    done = export_classifier(project, _learner)
+    assert (done.checked, done.by_fastai) == (6, 5)
+
+
+def test_a_held_out_picture_that_is_broken_is_named(project, _learner):
+    """What no path can read checks nothing: refused, with the reason and what to do."""
+    (project.images / "dog" / "dog0.jpg").write_bytes(b"<html>")
+    with pytest.raises(FieldguideError, match=r"dog0\.jpg cannot be read \(not a picture.*run 02 to 05 again"):
         export_classifier(project, _learner)
-    backups = [project.models / f"export.{n:03d}.pkl" for n in (1, 2)]
-    assert [path.read_bytes() for path in backups] == earlier
+    assert listing(project.models) == ["evaluation.json", "rounds"]
+
+
+def test_the_drawn_pictures_are_the_same_at_each_call():
+    """Their bytes depend on nothing but Pillow; among them is every kind that people send."""
+    files = awkward_pictures()
+    assert files == awkward_pictures()
+    modes = set()
+    for name, data in files.items():
+        with Image.open(io.BytesIO(data)) as image:
+            modes.add(image.mode)
+        assert data and name.rpartition(".")[2] in ("jpg", "png", "tif", "webp", "gif")
+    assert modes == {"RGB", "RGBA", "LA", "P", "CMYK", "I;16", "L", "1"}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Refusals
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_stale_evaluation_is_refused(project, _learner):
@@ -156,7 +323,14 @@ def test_a_stale_evaluation_is_refused(project, _learner):
     shutil.move(project.images / "cat" / "cat5.jpg", project.images / "dog" / "cat5.jpg")
     with pytest.raises(FieldguideError, match="Run 04 and 05 again"):
         export_classifier(project, _learner)
-    assert listing(project.models) == ["evaluation.json"]
+    assert listing(project.models) == ["evaluation.json", "rounds"]
+
+
+def test_a_model_trained_since_is_refused(project, _learner):
+    """Figures of another learner.pth than the one that is there now do not go into a card."""
+    (project.models / "learner.pth").write_bytes(b"newer")
+    with pytest.raises(FieldguideError, match=r"trained again since it was judged\. Run 05"):
+        export_classifier(project, _learner)
 
 
 def test_no_or_a_broken_evaluation_is_refused(project, _learner):
@@ -169,6 +343,17 @@ def test_no_or_a_broken_evaluation_is_refused(project, _learner):
         export_classifier(project, _learner)
 
 
+def test_predictions_of_other_pictures_are_refused(project, _learner):
+    """A threshold is not fitted on a round of other pictures; the message says how to judge again."""
+    table = project.models / "rounds" / "001" / "predictions.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(FieldguideError, match=r"not of the pictures .* Delete .*evaluation\.json and run 05 again"):
+        export_classifier(project, _learner)
+    shutil.rmtree(project.models / "rounds")
+    with pytest.raises(FieldguideError, match=r"not of the pictures .* Delete .*evaluation\.json and run 05 again"):
+        export_classifier(project, _learner)
+
+
 def test_a_learner_of_other_labels_is_refused(project, tmp_path):
     """A learner whose labels are not the project's is refused with both."""
     other = make_learner(tmp_path / "other", labels=("cat", "fox"), network="squeezenet1_1")
@@ -176,25 +361,8 @@ def test_a_learner_of_other_labels_is_refused(project, tmp_path):
         export_classifier(project, other)
 
 
-def test_disagreement_stops_the_export(project, _learner, monkeypatch):
-    """If our answers were not fastai's, the export is refused with the picture's name, and the old file stays."""
-    (project.models / "export.pkl").write_bytes(b"old")
-    real = export.fastai_probabilities
-
-    def off_for_the_second(path, pictures):
-        rows = real(path, pictures)
-        rows[1] += [0.002, -0.002]
-        return rows
-
-    monkeypatch.setattr(export, "fastai_probabilities", off_for_the_second)
-    with pytest.raises(FieldguideError, match=r"disagree on .*dog0\.jpg.*0\.0020"):
-        export_classifier(project, _learner)
-    assert (project.models / "export.pkl").read_bytes() == b"old"
-    assert listing(project.models) == ["evaluation.json", "export.pkl"]
-
-
 def test_what_vetting_refuses_is_not_exported(project, _learner):
-    """A learner with a function that is not fastai's or torch's is refused with its name, and the old file stays."""
+    """A learner with a function that is not fastai's or torch's is refused with its name, and nothing is written."""
     block = _learner.model[0]
     block.helper = draw
     try:
@@ -205,7 +373,21 @@ def test_what_vetting_refuses_is_not_exported(project, _learner):
             export_classifier(project, _learner)
     finally:
         del block.helper
-    assert listing(project.models) == ["evaluation.json"]
+    assert listing(project.models) == ["evaluation.json", "rounds"]
+
+
+def test_a_target_that_is_no_share_is_refused(project, _learner):
+    """Percent in place of a fraction is told at once."""
+    with pytest.raises(FieldguideError, match="target_error = 5: expected a share"):
+        export_classifier(project, _learner, target_error=5)
+
+
+def test_two_exports_at_once_are_one(project, _learner, monkeypatch):
+    """While another program exports, this one waits a while and then says so; nothing is written."""
+    monkeypatch.setattr(export, "locked", partial(locked, wait=0.05))
+    with locked(project.models), pytest.raises(FieldguideError, match="Another notebook or program is working on"):
+        export_classifier(project, _learner)
+    assert listing(project.models) == ["evaluation.json", "rounds"]
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root and Windows may write anywhere")
@@ -219,50 +401,183 @@ def test_a_read_only_folder_is_told(project, _learner):
         project.models.chmod(0o700)
 
 
-def test_a_folder_that_takes_no_files_is_told(project, _learner, monkeypatch):
-    """When writing fails, the refusal names the file and the way out, whoever runs this."""
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.EACCES, "this account may not write there"), (errno.ENOSPC, "the disk is full")]
+)
+@pytest.mark.parametrize("when", ["made", "put in place", "kept"])
+def test_a_disk_that_takes_no_files_is_told(project, _learner, monkeypatch, number, words, when):
+    """Whenever writing fails, the refusal names the file and the way out; the earlier set stays, nothing else does."""
+    (project.models / "export.pkl").write_bytes(b"old")
 
     def refused(*_):
-        raise PermissionError(13, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(export, "save_learner", refused)
-    with pytest.raises(FieldguideError, match=r"export\.pkl: this account may not write there"):
+    # What fails: the first file that is waited for, the first rename, the copy of what was there.
+    target, name = {"made": (os, "fsync"), "put in place": (export, "sync_folder"), "kept": (shutil, "copyfileobj")}[
+        when
+    ]
+    if when == "put in place":
+        monkeypatch.setattr(Path, "replace", once_in(project.models, Path.replace, refused))
+    else:
+        monkeypatch.setattr(target, name, refused)
+    with pytest.raises(FieldguideError, match=rf"Cannot write .*{words}"):
         export_classifier(project, _learner)
+    monkeypatch.undo()
+    assert (project.models / "export.pkl").read_bytes() == b"old"
+    assert set(listing(project.models)) <= {"evaluation.json", "export.pkl", "exports", "rounds"}
 
 
-def test_what_only_training_draws_stays_out(project, _learner):
-    """Steps of ours and of fastai that no picture to be judged goes through are not named; the learner keeps them."""
-    from fastai.vision.augment import Dihedral
+def once_in(folder: Path, real, refused):
+    """Return a rename that is refused where something is put into a folder itself."""
+    return lambda path, target: refused() if Path(target).parent == folder else real(path, target)
 
-    from utils.augment import Dehaze, Greyscale
 
-    before = [loader.after_batch.fs for loader in _learner.dls.loaders]
-    _learner.dls.add_tfms([Greyscale(0.5), Dehaze(0.1), Dihedral(p=1.0)], "after_batch")
-    try:
+# ---------------------------------------------------------------------------------------------------------------
+# Whole or not at all
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_model_again_changes_nothing(project, _learner):
+    """Exported again, no file is touched, no backup made, and what takes long is taken from the card."""
+    first = export_classifier(project, _learner)
+    before = {name: (project.models / name).stat().st_mtime_ns for name in FILES}
+    again = export_classifier(project, _learner)
+    assert {name: (project.models / name).stat().st_mtime_ns for name in FILES} == before
+    assert (again.card, again.backup) == (first.card, None)
+    assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
+
+
+def test_how_unseen_labels_are_spotted_is_remembered(tmp_path, monkeypatch):
+    """The same model and target take it from the card; another model, or another target, asks again."""
+    model = tmp_path / "export.pkl"
+    model.write_bytes(b"model")
+    unseen = {"auc": {"value": 0.8}}
+    card = {"sha256": {"export.pkl": sha256(model)}, "fingerprint": "f", "unknown": {"target_error": 0.05}}
+    card["unknown"]["unseen"] = unseen
+    remembered = partial(export._remembered, model=model, evaluation={"fingerprint": "f"}, target=0.05)
+    assert remembered(card) == unseen
+    assert remembered({}) is None
+    assert remembered(card, target=0.1) is None
+    assert remembered(card, evaluation={"fingerprint": "g"}) is None
+    assert remembered(card | {"unknown": card["unknown"] | {"unseen": {"why": "no weights"}}}) is None
+    model.write_bytes(b"another")
+    assert remembered(card) is None
+
+
+def test_an_earlier_set_is_kept_by_number(project, _learner):
+    """What was there when the model changes is kept whole under the next number; export.001.pkl of old stays."""
+    (project.models / "export.001.pkl").write_bytes(b"older still")
+    for content in (b"first", b"second"):
+        (project.models / "export.pkl").write_bytes(content)
+        (project.models / "card.json").write_bytes(content)
         done = export_classifier(project, _learner)
-        vet(done.model)
-        with zipfile.ZipFile(done.model) as file:
-            data = file.read("archive/data.pkl")
-        names = {arg.partition(" ")[2] for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
-        assert names & {"Greyscale", "Dehaze", "Dihedral", "Flip", "Brightness"} == set()
-        assert "Normalize" in names
-        kept = [type(step).__name__ for step in _learner.dls.train.after_batch.fs]
-        assert {"Greyscale", "Dehaze", "Dihedral", "Flip", "Brightness", "Normalize"} <= set(kept)
-    finally:
-        for loader, steps in zip(_learner.dls.loaders, before, strict=True):
-            loader.after_batch.fs = steps
+    kept = project.models / "exports"
+    assert (listing(kept), done.backup) == (["001", "002"], kept / "002")
+    assert files_of(kept / "001") == {"export.pkl": b"first", "card.json": b"first"}
+    last = files_of(kept / "002")
+    assert sorted(last) == sorted(FILES)  # 001's successor was whole before it was overwritten by hand
+    assert (last["export.pkl"], last["card.json"]) == (b"second", b"second")
+    assert (project.models / "export.001.pkl").read_bytes() == b"older still"
 
 
-def test_another_process_of_fastai_alone_reads_it(project, _learner, tmp_path):
-    """fastai alone, in a folder without this repository, loads the file and predicts."""
-    from test_inference import run
+@pytest.mark.parametrize("step", ["save_onnx", "awkward_pictures", "model_card"])
+def test_what_is_interrupted_leaves_the_earlier_set(project, _learner, monkeypatch, step):
+    """Stopped by hand while a set is made, the one before is untouched and nothing is left over."""
+    (project.models / "export.pkl").write_bytes(b"old")
 
-    done = export_classifier(project, _learner)
-    picture = next(iter(project.pictures().values()))
-    code = (
-        "import sys; from fastai.learner import load_learner; learn = load_learner(sys.argv[1]); "
-        "print(learn.predict(sys.argv[2])[0], type(learn.path).__name__)"
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, step, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        export_classifier(project, _learner)
+    assert listing(project.models) == ["evaluation.json", "export.pkl", "rounds"]
+    assert (project.models / "export.pkl").read_bytes() == b"old"
+
+
+def test_what_a_killed_run_left_is_removed(project, _learner):
+    """A half-made set from a run that was killed is gone after the next one."""
+    (project.models / ".export" / "exports").mkdir(parents=True)
+    (project.models / ".export" / "export.pkl").write_bytes(b"half")
+    export_classifier(project, _learner)
+    assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
+
+
+def staged_set(folder: Path, mark: bytes) -> dict[str, bytes]:
+    """Put a set of files with a mark into a new folder, its card naming the SHA-256 of the others; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {name: mark + name.encode() for name in FILES if name != "card.json"}
+    card = {"sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}}
+    files["card.json"] = json.dumps(card).encode()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return files
+
+
+def is_torn(folder: Path) -> bool:
+    """Return whether a card names other files than those that lie beside it."""
+    named = json.loads((folder / "card.json").read_bytes())["sha256"]
+    return any(sha256(folder / name) != digest for name, digest in named.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_kill_at_any_step_is_put_right_by_the_next_run(tmp_path):
+    """
+    Killed at each step of putting a set in place: the earlier set is there, or in exports/001, and whole.
+
+    What is torn is known by its card, and the next run ends where an undisturbed one does, with one backup.
+    """
+    for step in range(1, 100):
+        folder = tmp_path / str(step)
+        staged = folder / ".export"
+        old, new = staged_set(folder, b"old "), staged_set(staged, b"new ")
+        if not killed(partial(put_in_place, staged, folder), step, folder):
+            break
+        there, kept = files_of(folder), folder / "exports" / "001"
+        assert there in (old, new) or is_torn(folder)
+        assert there == old or files_of(kept) == old
+        shutil.rmtree(staged, ignore_errors=True)
+        staged_set(staged, b"new ")
+        put_in_place(staged, folder)
+        assert (files_of(folder), files_of(kept), listing(folder / "exports")) == (new, old, ["001"])
+    assert step > 20  # there were that many moments to be killed at
+    assert files_of(folder) == new
+
+
+def killed(deed, step: int, folder: Path) -> bool:
+    """Do something in a child that is killed at a step; return whether it was, and not done before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            kill_at(step, 0, folder)
+            deed()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# In words
+# ---------------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_found_is_told_in_sentences(_exported):
+    """What the notebook prints: what was compared, when the model abstains, and how it fares with the unseen."""
+    _, done = _exported
+    told = checked_sentence(done)
+    assert told.startswith("Both files gave the same answer to all 6 held-out pictures, as fastai itself did")
+    assert "(2 of them are no upright 8-bit RGB" in checked_sentence(replace(done, by_fastai=4))
+    few = {"threshold": 0.5, "target_error": 0.05, "reached": False, "why": "2 are wrong"}
+    few |= {"coverage": {"value": 0.8, "n": 50}, "error": {"value": 0.05, "n": 40}}
+    assert threshold_sentence(few) == (
+        'Asked to, it says "unknown" below a probability of 0.50. On the valid side 80% of the pictures then get a '
+        "label, and 5.0% of these a wrong one. That misses the target of 5.0%: 2 are wrong."
     )
-    output = run("-c", code, done.model, picture, cwd=tmp_path).stdout.decode()
-    (prediction,) = load_classifier(done.model).predict(picture)
-    assert output.split()[-2:] == [prediction.label, type(Path()).__name__]
+    assert threshold_sentence(few | {"threshold": 0.0, "reached": True}) == (
+        "Every picture gets a label, and on the valid side 5.0% get a wrong one."
+    )
+    unseen = {"unknown": {"value": 0.6}, "false_alarms": {"value": 0.1}, "note": "Optimistic."}
+    assert unseen_sentence(unseen) == (
+        'With each label left out in turn, 60% of its pictures were called "unknown", and 10% of the others\' too. '
+        "Optimistic."
+    )

@@ -60,7 +60,8 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
         *("raw", "images", "sources.csv", "pictures.csv", "rejected.csv", "split.csv", "truth.csv")
     }
     assert {path.name for path in project.models.iterdir()} >= {
-        *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds", "export.pkl", "card.json")
+        *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds"),
+        *("export.pkl", "model.onnx", "card.json", "MODEL_CARD.md", "ATTRIBUTION.csv"),
     }
     assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(project.pictures())
     figures = json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))
@@ -69,11 +70,12 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
 
 
 def test_the_exported_model_predicts_from_program_and_shell(tiny, tmp_path):
-    """One picture, the same answer from load_classifier and from the command line."""
+    """One picture, the same answer from load_classifier and from the command line, of either file."""
     project = Project.load(tiny / "project.toml")
     photo = tmp_path / "фото 1.png"
     draw_picture(4).save(photo)
-    answer = load_classifier(project.models / "export.pkl").predict([photo])[0]
+    answer, other = (load_classifier(project.models / f).predict([photo])[0] for f in ("export.pkl", "model.onnx"))
+    assert other.probabilities == pytest.approx(answer.probabilities, abs=1e-3)
     done = run(tiny, "-m", "utils.inference", str(project.models / "export.pkl"), str(photo), "--json")
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
@@ -109,7 +111,7 @@ def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
     assert len(list(project.models.glob("rounds/*/predictions.csv"))) == 2
     card = json.loads((project.models / "card.json").read_text(encoding="utf-8"))
     assert card["fingerprint"] == project.fingerprint()
-    assert (project.models / "export.001.pkl").exists()
+    assert {path.name for path in (project.models / "exports" / "001").iterdir()} >= {"export.pkl", "card.json"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

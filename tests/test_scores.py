@@ -62,7 +62,7 @@ def test_a_resample_is_the_repeated_pictures():
     groups = np.arange(40) // 2
     weights = next(resamples(groups, seed=3))[:5]
     drawn = {name: [] for name in ("balanced_accuracy", "macro_f1", "auc")}
-    measures = scores._confusion_measures(labels, probs) | {"auc": scores._auc_measure(labels, probs)}
+    measures = scores._confusion_measures(labels, probs) | {"auc": scores.auc_measure(labels, probs)}
     for name in drawn:
         drawn[name] = measures[name](weights)[:, 0]
     for row, weight in enumerate(weights.astype(int)):

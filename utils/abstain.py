@@ -21,7 +21,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.scores import _auc_measure as auc_measure
 from utils.scores import bootstrap, figure, interval, wilson
 
 CURVE = 100  # thresholds at most on the curve

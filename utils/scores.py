@@ -80,7 +80,7 @@ def scorecard(
     calibration = {"calibration_error": probs} | ({} if scaled is None else {"calibration_error_scaled": scaled})
     measures = {
         **_confusion_measures(labels, probs),
-        "auc": _auc_measure(labels, probs),
+        "auc": auc_measure(labels, probs),
         "log_loss": _mean_measure(-np.log(np.clip(probs[np.arange(len(labels)), labels], LEAST, 1))),
         **{name: _calibration_measure(labels, table) for name, table in calibration.items()},
     }
@@ -141,7 +141,7 @@ def _mean_measure(values: np.ndarray) -> Measure:
     return lambda w: (w @ values / w.sum(1))[:, None]
 
 
-def _auc_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
+def auc_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
     """Return the mean over labels of the share of pairs, one of the label and one not, in the right order."""
     K = probs.shape[1]
     sorted_once = []
