@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.scores import bootstrap, figure, interval, wilson
+from utils.scores import auc_measure, bootstrap, figure, interval, wilson
 
 CURVE = 100  # thresholds at most on the curve
 LEFT_OUT = 20  # labels at most that are left out in turn: 1,000 would take hours and hardly move the mean

@@ -1,0 +1,119 @@
+"""An export made on this Python and used on another: vetting reads it anywhere, and every way to ask answers alike."""
+
+import io
+import json
+import os
+import pickle
+import pickletools
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from test_inference import REPOSITORY, SIZES, draw, make_learner
+
+from utils.portable import save_learner, save_onnx
+
+PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
+ALONE = ("pictures", "vetting", "inference")  # the modules that other programs copy
+NEEDED = ("fastai", "onnxruntime")
+METADATA = {"labels": '["cat", "dog"]', "recipe": '{"longest_side": 512, "size": 64, "extra": 16}'}
+
+ASK = """
+import json, sys, warnings
+from fastai.vision.all import load_learner
+from inference import load_classifier
+
+warnings.simplefilter("ignore")
+pictures, learner = sys.argv[1:], load_learner("export.pkl")
+with learner.no_bar():
+    fastai = [learner.predict(picture)[2].tolist() for picture in pictures]
+ours = {name: load_classifier(name).predict(pictures) for name in ("export.pkl", "model.onnx")}
+rows = {name: [list(answer.probabilities.values()) for answer in found] for name, found in ours.items()}
+print(json.dumps(rows | {"fastai": fastai, "version": sys.version_info[:2]}))
+"""
+
+
+@cache
+def interpreters() -> dict[str, str]:
+    """Return other Pythons from 3.11 on that this machine has, version → path: named, on PATH, or beside this one."""
+    minors = [f"python3.{minor}" for minor in range(11, 20)]
+    named = os.environ.get(PYTHONS, "").split(os.pathsep)
+    beside = (str(path / "bin" / name) for path in Path(sys.base_prefix).parent.iterdir() for name in minors)
+    found: dict[str, str] = {}
+    for path in (*named, *map(shutil.which, minors), *sorted(beside)):
+        if path and Path(path).is_file():
+            done = subprocess.run(
+                [path, "-c", "import sys; print(sys.version_info[:2])"], capture_output=True, text=True
+            )
+            if done.returncode == 0 and done.stdout.strip() != str(sys.version_info[:2]):
+                found.setdefault(done.stdout.strip(), path)
+    return found
+
+
+def able(path: str) -> bool:
+    """Return whether an interpreter has what both model files need."""
+    code = f"import sys, importlib.util as u; sys.exit(None in map(u.find_spec, {NEEDED}))"
+    return subprocess.run([path, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="module")
+def _folder(tmp_path_factory) -> Path:
+    """Return a folder with both model files, the three modules, and drawn pictures."""
+    folder = tmp_path_factory.mktemp("roundtrip")
+    learn = make_learner(folder / "images", network="squeezenet1_1")
+    save_learner(learn, folder / "export.pkl", temperature=3.0)
+    save_onnx(learn, folder / "model.onnx", temperature=3.0, metadata=METADATA)
+    for name in ALONE:
+        shutil.copy(REPOSITORY / "utils" / f"{name}.py", folder)
+    for n, size in enumerate(SIZES):
+        draw(folder / f"{n}.png", size=size, seed=n)
+    return folder
+
+
+def run(python: str, folder: Path, code: str, *arguments: str) -> str:
+    """Run code with an interpreter in a folder, and return what it prints last."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [python, "-c", code, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+def test_the_pickle_is_names_and_numbers(_folder):
+    """Every name in it leads to something that can be imported, and none to what would make code of bytes."""
+    with zipfile.ZipFile(_folder / "export.pkl") as file:
+        data = file.read("archive/data.pkl")
+    names = {tuple(arg.split(" ")) for op, arg, _ in pickletools.genops(data) if op.name == "GLOBAL"}
+    assert len(names) > 50
+    for module, name in names:
+        assert pickle.Unpickler(io.BytesIO()).find_class(module, name) is not None
+    assert {module.split(".")[0] for module, _ in names} & {"cloudpickle", "marshal", "types", "utils", "dill"} == set()
+
+
+def test_vetting_reads_it_on_every_python(_folder):
+    """An interpreter of another version, without any package, accepts the file."""
+    if not interpreters():
+        pytest.skip(f"no other Python from 3.11 on is on this machine: install one, or name it in {PYTHONS}")
+    code = "import vetting; vetting.vet('export.pkl'); print('accepted')"
+    assert [run(path, _folder, code) for path in interpreters().values()] == ["accepted"] * len(interpreters())
+
+
+def test_another_python_gives_the_same_answers(_folder):
+    """fastai's own load_learner, our export.pkl and our model.onnx, there as here, within 1e-5."""
+    others = {version: path for version, path in interpreters().items() if able(path)}
+    if not others:
+        seen = ", ".join(interpreters().values()) or "none"
+        pytest.skip(f"no other Python with {' and '.join(NEEDED)} (seen: {seen}); name one in {PYTHONS}")
+    pictures = [f"{n}.png" for n in range(len(SIZES))]
+    here = json.loads(run(sys.executable, _folder, ASK, *pictures))
+    for version, path in others.items():
+        there = json.loads(run(path, _folder, ASK, *pictures))
+        assert str(tuple(there["version"])) == version
+        for way in ("fastai", "export.pkl", "model.onnx"):
+            for ours, theirs in zip(here[way], there[way], strict=True):
+                assert theirs == pytest.approx(ours, abs=1e-5)
