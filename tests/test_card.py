@@ -199,7 +199,7 @@ def test_the_card_holds_the_facts(card, evaluation, unknown, project):
     facts |= {"epochs": 1, "temperature": 1.25, "licences": {"unknown": 9, "Share": 6}, "sha256": SHA256}
     facts |= {"sources": ["sample"], "test_opened": 1, "fingerprint": "0123456789abcdef"}
     assert facts.items() <= card.items()
-    assert set(card["versions"]) == {"python", "fastai", "torch", "torchvision", "numpy", "Pillow"}
+    assert set(card["versions"]) == {"python", "fastai", "torch", "torchvision", "onnx", "numpy", "Pillow"}
     assert card["created"].endswith("+00:00")
 
 

@@ -166,6 +166,13 @@ def test_the_same_learner_gives_the_same_bytes(_learner, _pickled, _onnx, tmp_pa
     assert (tmp_path / "model.onnx").read_bytes() == _onnx.read_bytes()
 
 
+def test_the_pictures_of_the_training_stay_out(_learner, _pickled):
+    """The file holds no picture's place in any side, so it does not grow with them; the learner keeps its own."""
+    for loader in load_learner(_pickled).dls.loaders:
+        assert [(len(items), list(map(list, items.splits))) for items in loader.dataset.tls] == [(0, [[], []])] * 2
+    assert [sum(map(len, items.splits)) for items in _learner.dls.train_ds.tls] == [12, 12]
+
+
 def test_what_only_training_draws_stays_out(_learner, tmp_path):
     """Steps of ours and of fastai that no picture to be judged goes through are not named; the learner keeps them."""
     from fastai.vision.augment import Dihedral

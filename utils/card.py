@@ -26,7 +26,7 @@ from utils.modelcard import judging_side, listed, percent, pictures
 from utils.modelcard import model_card as model_card
 from utils.project import FOLDER, SAMPLE, SEARCH, Project
 
-PACKAGES = ("fastai", "torch", "torchvision", "numpy", "Pillow")
+PACKAGES = ("fastai", "torch", "torchvision", "onnx", "numpy", "Pillow")
 LARGEST = 3_000_000  # bytes of a card.json; one of a thousand labels has a million
 FEW_TRAINED, FEW_JUDGED = 50, 30  # pictures of a label; where 24 of 30 are right, the interval is 28 points wide
 WIDE = 0.1  # of the interval of accuracy: more is worth a warning

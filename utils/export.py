@@ -2,9 +2,9 @@
 Stage 07: turn the trained learner into files that others can use.
 
 Reads the learner, evaluation.json, the last round's predictions and the pictures held out; writes export.pkl,
-model.onnx, ATTRIBUTION.csv, MODEL_CARD.md and card.json into models/<name>, all of them or none. `portable` writes the
-two models, `abstain` finds when they had better say "unknown", `card` the words. They are put in place only when
-`vetting` accepts the pickle, and when fastai and both files, through `inference`, give the same answers. card.json
+model.onnx, ATTRIBUTION.csv, MODEL_CARD.md, README.md and card.json into models/<name>, all of them or none. `portable`
+writes the two models, `abstain` finds when they had better say "unknown", `card` the words. They are put in place only
+when `vetting` accepts the pickle, and when fastai and both files, through `inference`, give the same answers. card.json
 comes last and names the others' SHA-256: a set that a kill tore apart is known by it, and put right by the next run.
 """
 
@@ -40,11 +40,12 @@ from utils.scores import scale
 from utils.vetting import ModelError, vet
 
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
-MODEL, ONNX, SOURCES, WORDS, CARD = FILES = (
+MODEL, ONNX, SOURCES, WORDS, README, CARD = FILES = (
     "export.pkl",
     "model.onnx",
     "ATTRIBUTION.csv",
     "MODEL_CARD.md",
+    "README.md",  # the same words once more: the Hub shows no other name
     "card.json",
 )
 TABLES = ("split", "corrections")  # what, beside the settings, made this model what it is
@@ -423,7 +424,8 @@ def _described(
     sha256 = {name: file_hash(path) for name, path in paths.items()}
     facts = {"temperature": temperature, "unknown": unknown, "licences": origins.licences, "sha256": sha256}
     card = make_card(project, evaluation, **facts)
-    write_whole(staged / WORDS, model_card(card))
+    for name in (WORDS, README):
+        write_whole(staged / name, model_card(card))
     card["sha256"][WORDS] = file_hash(staged / WORDS)
     if {**earlier, "created": card["created"]} == card:
         card = {**card, "created": earlier["created"]}  # the same model exported again is no newer

@@ -25,7 +25,7 @@ def learned_features(learn: Learner, paths: Sequence[Path]) -> np.ndarray:
     body = learn.model[0].eval()
     features = []
     with torch.inference_mode():
-        for (batch,) in learn.dls.test_dl(list(paths)):
+        for (batch,) in tqdm(learn.dls.test_dl(list(paths)), desc="features", unit="batch"):
             features.append(body(batch).mean((2, 3)).float().cpu().numpy())  # (B, F)
     return np.concatenate(features)
 

@@ -26,6 +26,7 @@ import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.learner import CastToTensor, Learner
 from fastai.vision.augment import RandTransform
+from fastcore.foundation import L
 from fasttransform import Pipeline
 
 from utils.files import FieldguideError, write_whole
@@ -79,6 +80,8 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
     loaders.path = Path()
     for loader in loaders.loaders:
         loader.rng = random.Random(0)  # its state would differ at each export, and says nothing
+        for items in loader.dataset.tls:
+            items.splits = L([], [])  # which pictures trained and which judged; it grows with their number
         for step in loader.after_item.fs:
             for name in LAST_PICTURE & set(vars(step)):
                 delattr(step, name)
