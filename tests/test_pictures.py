@@ -202,6 +202,14 @@ def test_a_profile_is_converted_to_srgb():
     assert np.abs(np.asarray(opened).astype(int) - np.asarray(few.convert("RGB"))[..., ::-1]).max() <= 3
 
 
+def test_a_profile_that_is_srgb_changes_nothing():
+    """Where a profile moves no colour by more than a level, the pixels stay what they were, to the last digit."""
+    image = draw_picture(3)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert np.array_equal(open_picture(picture_bytes(image, "PNG", icc_profile=profile)), image)
+    assert pictures._transform(profile, "RGB") is None  # not by a conversion that happens to round to the same
+
+
 @pytest.mark.parametrize("profile", [b"no profile", b"\0" * 200])
 def test_a_broken_profile_counts_as_none(profile):
     """The colours are those stored."""
