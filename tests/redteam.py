@@ -16,6 +16,7 @@ from utils import vetting
 LEARNER, RELU, FUNCTION = "fastai.learner.Learner", "torch.nn.modules.activation.ReLU", "plum._function.Function"
 TRANSFORM, RESOLVER, METHOD = "fasttransform.transform.Transform", "plum._resolver.Resolver", "plum._method.Method"
 LOADER, PIPELINE, LIST = "fastai.data.core.TfmdDL", "fasttransform.transform.Pipeline", "fastcore.foundation.L"
+ORDERED, MANY = "collections.OrderedDict", 101  # more items than a call is given
 NONE, TRUE, EMPTY_LIST, EMPTY_DICT = b"N", b"\x88", b"]", b"}"
 
 
@@ -94,6 +95,16 @@ def evaluating(code: str) -> bytes:
         METHOD, function_name=text("a"), implementation=noop, signature=signature, return_type=name("typing.Any")
     )
     return transform(_f=noop, _resolver=resolver(method))
+
+
+def storage(count: int, *, kind: str = "torch.FloatStorage", key: str = "0", device: str = "cpu") -> bytes:
+    """Return the opcodes that push a tensor's numbers, `count` below 256."""
+    return row(text("storage"), name(kind), text(key), text(device), b"K" + bytes([count])) + b"Q"
+
+
+def tensor(numbers: bytes, *, size: bytes, steps: bytes) -> bytes:
+    """Return the opcodes that push a tensor of one dimension."""
+    return call("torch._utils._rebuild_tensor_v2", numbers, b"K\x00", row(size), row(steps), b"\x89", call(ORDERED))
 
 
 # Functions of the standard library and of others that run, load, write, delete or fetch something, in any version.
@@ -203,23 +214,63 @@ def hostile(mark: Path) -> dict[str, tuple[bytes, str]]:
         "items put into a class": (pickled(name(LEARNER) + noop + b"a"), "puts items into fastai"),
         "items put into an object": (pickled(thing(LEARNER) + text("a") + noop + b"s"), "puts items into fastai"),
         "hooks of a tensor": (
-            pickled(call("collections.OrderedDict") + b"K\x00" + noop + b"s"),
+            pickled(call(ORDERED) + b"K\x00" + noop + b"s"),
             "puts items into collections.OrderedDict",
         ),
         "a state twice": (pickled(thing(LEARNER) + b"}b"), "twice"),
         "one state for two": (pickled(row(b"}q\x00", *[name(RELU) + b")\x81h\x00b"] * 2)), "fills another object"),
         "numbers of another kind": (
-            pickled(row(text("storage"), path, text("0"), text("cpu"), b"K\x01") + b"Q"),
+            pickled(storage(1, kind="pathlib.Path")),
             "storage('storage', pathlib.Path",
         ),
-        "numbers from elsewhere": (
-            pickled(row(text("storage"), name("torch.FloatStorage"), text("../0"), text("cpu"), b"K\x01") + b"Q"),
-            "'../0'",
+        "numbers from elsewhere": (pickled(storage(1, key="../0")), "'../0'"),
+        "numbers to elsewhere": (pickled(storage(1, device="hpu:/x")), "'hpu:/x'"),
+        "numbers beyond their record": (
+            learner(model=thing(RELU, _buffers=table({"a": tensor(storage(100), size=b"K\x01", steps=b"K\x01")}))),
+            "takes 100 numbers from a record of 0 bytes",
         ),
-        "numbers to elsewhere": (
-            pickled(row(text("storage"), name("torch.FloatStorage"), text("0"), text("hpu:/x"), b"K\x01") + b"Q"),
-            "'hpu:/x'",
+        "numbers told a million times": (
+            pickled(tensor(storage(0), size=b"J\x40\x42\x0f\x00", steps=b"K\x00")),
+            "calls torch._utils._rebuild_tensor_v2(storage",
         ),
+        "text that a generator of chance formats": (
+            learner(
+                dls=thing(LOADER, rng=call("random.Random") + row(b"K\x02", row(text("%2000000000d")), NONE) + b"b")
+            ),
+            "fills random.Random with tuple",
+        ),
+        "keys of one hash": (
+            learner(dls=thing(LOADER, _types=b"}(" + b"K\x00N" + b"\x8a\x08" + b"\xff" * 7 + b"\x1fNu")),
+            "TfmdDL._types to dict",
+        ),
+        "a key of a tuple of numbers": (
+            learner(dls=thing(LOADER, _types=b"}" + row(b"K\x00") + b"Ns")),
+            "TfmdDL._types to dict",
+        ),
+        "a union of dicts": (
+            pickled(call("functools.reduce", name("_operator.or_"), row(EMPTY_DICT, EMPTY_DICT))),
+            "functools.reduce(_operator.or_, tuple",
+        ),
+        "a union of many": (
+            pickled(call("functools.reduce", name("_operator.or_"), row(*[path] * MANY))),
+            "functools.reduce(_operator.or_, tuple",
+        ),
+        "a set of many": (pickled(call("builtins.set", series(*[text("a")] * MANY))), "calls builtins.set(list)"),
+        "a signature of many": (
+            pickled(
+                call(
+                    "inspect.Signature",
+                    row(*[call("inspect.Parameter", text("a"), call("inspect._ParameterKind", b"K\x01"))] * MANY),
+                )
+            ),
+            "calls inspect.Signature(tuple)",
+        ),
+        "a size of many": (
+            pickled(name("fastcore.basics.fastuple") + row(row(*[b"K\x01"] * MANY)) + b"\x81"),
+            "makes fastcore.basics.fastuple",
+        ),
+        "an order to the terminal": (learner(**{"a\x1b[2J\n\u202e": NONE}), "Learner.a\\x1b[2J \\u202e to None"),
+        "a name that fills the screen": (b"\x80\x02cos\n" + b"x" * 100_000 + b"\n.", "names os.xxx"),
         "class of an object": (learner(__class__=path), "Learner.__class__ to pathlib.Path"),
         "another way to predict": (learner(get_preds=noop), "Learner.get_preds to fastai.imports.noop"),
         "another way to look up": (learner(_default=text("opt_func")), "Learner._default to 'opt_func'"),

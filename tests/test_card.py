@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from utils.card import FEW_JUDGED, FEW_TRAINED, LARGEST, attribution, limits, make_card, model_card, read_card
 from utils.files import FieldguideError, append_rows, content_id, csv_text, write_whole
-from utils.modelcard import escaped, percent, yaml_text
+from utils.modelcard import escaped, percent, with_licence, yaml_text
 from utils.project import REPOSITORY, SOURCES_COLUMNS, SPLIT_COLUMNS
 from utils.scores import figure, wilson
 
@@ -362,9 +362,10 @@ def test_pairs_and_shortcuts_are_said(safe, evaluation):
     [
         ({"threshold": None, "why": "one picture only"}, "It cannot say “unknown”: one picture only."),
         ({"threshold": 0.0}, "Its threshold is 0: it never says “unknown”, not even to what it never saw."),
+        ({"threshold": 0.0, "reached": False, "why": "10 are few"}, "Whether its mistakes are as rare as was asked is"),
         (
             {"reached": False, "why": "2 are wrong"},
-            "Saying “unknown” does not keep its mistakes as rare as was asked: 2",
+            "Whether its mistakes are as rare as was asked is not certain: 2",
         ),
         (
             {"unseen": {"why": "2 labels"}},
@@ -504,7 +505,7 @@ def test_hostile_names_are_shown_as_they_are(card):
     assert {len(row) for row in seen.rows if row[0] == shown} == {2, 4}
     assert seen.texts[0] == shown
     assert [item for item in seen.texts if item in (shown, "1. one", "- two")] == [shown, shown, "1. one", "- two"]
-    assert seen.links == ["ATTRIBUTION.csv"]
+    assert seen.links == []
     text.encode("utf-8")
 
 
@@ -538,6 +539,34 @@ def test_the_code_is_python_and_fits_the_model(card):
         assert [type(ast.parse(block)) for block in blocks] == [ast.Module, ast.Module]
         assert ("unknown=True" in blocks[0]) == ("unknown=True" in text) == asked
     assert "It cannot: one picture tells nothing." in model_card(without)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"threshold": 0.0}, "it names every picture, for that is good enough. The threshold was fitted"),
+        (
+            {"threshold": 0.0, "reached": False, "why": "no threshold can promise it"},
+            "it names every picture. The threshold was fitted on the valid side, so that at most 5.0% of the labels "
+            "given are wrong. No threshold can promise it. There, 92.9%",
+        ),
+        ({"reached": False, "why": "two | are wrong"}, "labels given are wrong. Two \\| are wrong. There, 92.9%"),
+    ],
+)
+def test_a_threshold_that_promises_nothing_is_not_praised(card, change, told):
+    """A threshold of 0 is good enough only where the target is reached; else the reason stands there."""
+    assert told in model_card(card | {"unknown": card["unknown"] | change})
+
+
+def test_the_licence_of_an_earlier_card_stays(card):
+    """What a person wrote at its head takes the reminder's place; other lines, and other texts, add nothing."""
+    text = model_card(card)
+    chosen = text.replace("---\n", "---\nlicense: other\nlicense_name: ours\nfoo: bar\n", 1) + "license: below\n"
+    front, body = parts(with_licence(text, chosen))
+    assert (front["license"], front["license_name"], front["library_name"]) == ("other", "ours", "fastai")
+    assert "foo" not in front and body == parts(text)[1] and "yours to choose" not in with_licence(text, chosen)
+    assert with_licence(with_licence(text, chosen), chosen) == with_licence(text, with_licence(text, chosen))
+    assert [with_licence(text, other) for other in ("", text, "# Mine\nlicense: mit\n---\n")] == [text] * 3
 
 
 @pytest.mark.parametrize(

@@ -122,11 +122,11 @@ def test_a_batch_of_any_size_gives_the_same(_model, tmp_path, capsys):
 
 
 def test_strange_names_stay_on_their_lines(tmp_path, capsys):
-    """Tabs and line breaks in a name or a label become spaces in a line."""
-    labels = ["two\nlines", "ta\tb", 'a "b"']
+    """Tabs, line breaks and what a terminal would obey in a name or a label become spaces in a line."""
+    labels = ["two\nlines\u2028\x85and\x1b[2Jmore", "ta\tb", 'a "b"']
     model = saved(colour_model(labels=labels), tmp_path / "m.onnx")
-    path = photo(tmp_path / "a\tb\nc.png")
-    assert ask(capsys, model, path)[1] == [[str(tmp_path / "a b c.png"), "two lines", f"{SURE:.4f}"]]
+    path = photo(tmp_path / "a\tb\nc\x1b[31m.png")
+    assert ask(capsys, model, path)[1] == [[str(tmp_path / "a b c [31m.png"), "two lines and [2Jmore", f"{SURE:.4f}"]]
 
 
 # Which photos
@@ -200,6 +200,17 @@ def test_links_in_a_circle_end(_model, tmp_path, capsys):
         pytest.skip("no links may be made here")
     code, lines, _ = ask(capsys, _model, tmp_path / "p")
     assert (code, [Path(line[0]).name for line in lines]) == (0, ["a.png", "b.png"])
+
+
+def test_a_link_to_itself_stops_nothing(_model, tmp_path, capsys):
+    """A link that leads nowhere but to itself is a photo that cannot be read; the others are judged."""
+    photo(tmp_path / "p" / "b.png")
+    try:
+        (tmp_path / "p" / "a.png").symlink_to(tmp_path / "p" / "a.png")
+    except OSError:
+        pytest.skip("no links may be made here")
+    code, lines, _ = ask(capsys, _model, tmp_path / "p")
+    assert (code, [line[1] for line in lines]) == (2, ["error", "red"])
 
 
 def test_a_closed_folder_is_told(_model, tmp_path, capsys, monkeypatch):
@@ -373,6 +384,12 @@ def test_labels_become_safe_folders(tmp_path, capsys):
     assert found == {"sorted/_.._up/red.png", "sorted/a_b/green.png", "sorted/A_B (2)/blue.png"}
 
 
+def test_folders_have_names_of_their_own():
+    """A label that reads "unknown" keeps apart from what the model is unsure of; names fit every system's disk."""
+    found = commands.folder_names(["Unknown", "con.jpg", "鯨" * 100, "鯨" * 101])
+    assert list(found.values()) == ["Unknown (2)", "_con.jpg", "鯨" * 40, "鯨" * 40 + " (2)"]
+
+
 def test_a_photo_gone_before_its_copy_is_told(_model, tmp_path, capsys, monkeypatch):
     """A photo that goes away after it was judged is named, the others are copied, and the exit code is 2."""
     paths = [photo(tmp_path / "p" / f"{n}.png", seed=n) for n in range(3)]
@@ -384,9 +401,15 @@ def test_a_photo_gone_before_its_copy_is_told(_model, tmp_path, capsys, monkeypa
         return copied(path, folder)
 
     monkeypatch.setattr(commands, "copied", late)
+    expected = 2, f"{paths[1]} was judged but not copied: No such file or directory.\n"
     code, _, said = ask(capsys, _model, *paths, "--sort-into", tmp_path / "sorted")
-    assert (code, said) == (2, f"{paths[1]} was judged but not copied: No such file or directory.\n")
+    assert (code, said) == expected
     assert sorted(tree(tmp_path / "sorted" / "red")) == ["0.png", "2.png"]
+    photo(paths[1], seed=1)
+    photo(tmp_path / "sorted" / "red" / "1.png", seed=7)  # something of its name, to compare it with
+    code, _, said = ask(capsys, _model, *paths, "--sort-into", tmp_path / "sorted")
+    assert (code, said) == expected
+    assert sorted(tree(tmp_path / "sorted" / "red")) == ["0.png", "1.png", "2.png"]
 
 
 def test_a_disk_without_links_is_enough(_model, tmp_path, capsys, monkeypatch):

@@ -1,4 +1,4 @@
-"""What `utils.export` promises: five files, all or none, put in place only when every way to ask gives one answer."""
+"""What `utils.export` promises: six files, all or none, put in place only when every way to ask gives one answer."""
 
 import errno
 import hashlib
@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from killing import kill_at
 from PIL import Image
 from test_inference import draw, make_learner
 
 from utils import export
 from utils.awkward import awkward_pictures
+from utils.checkpoint import ROUND_PARTS
 from utils.export import (
     FILES,
     checked_sentence,
@@ -110,8 +112,8 @@ def sha256(path: Path) -> str:
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def test_five_files_are_there_and_answer(_exported):
-    """The five files and nothing temporary; vetting accepts the pickle; both models know labels, recipe, threshold."""
+def test_six_files_are_there_and_answer(_exported):
+    """The six files and nothing temporary; vetting accepts the pickle; both models know labels, recipe, threshold."""
     project, done = _exported
     assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
     vet(done.model)
@@ -173,7 +175,7 @@ def test_the_metadata_is_all_a_program_needs(_exported):
 
 
 def test_unseen_labels_are_asked_of_features(tmp_path, monkeypatch):
-    """With three labels and no ImageNet weights, the learner's own features say it, and are called optimistic."""
+    """Of the learner's own features it is optimistic, of ImageNet's not; a card that lacks it names no folder here."""
     labels = ("cat", "dog", "fox")
     learn = make_learner(tmp_path / "images", labels=labels, network="squeezenet1_1")
     project = make_project(tmp_path, labels)
@@ -186,10 +188,11 @@ def test_unseen_labels_are_asked_of_features(tmp_path, monkeypatch):
     assert export._unseen(project, learn, 0.05)["optimistic"] is False
 
     def gone(project):
-        raise FieldguideError("The ImageNet weights could not be downloaded.")
+        raise FieldguideError("The ImageNet weights could not be downloaded: copy them to /home/me/.cache.")
 
     monkeypatch.setattr(export, "pretrained_body", gone)
-    assert export._unseen(project, learn, 0.05) == {"why": "The ImageNet weights could not be downloaded."}
+    with pytest.warns(UserWarning, match="copy them to /home/me"):
+        assert export._unseen(project, learn, 0.05) == {"why": "the ImageNet weights were not at hand"}
 
 
 def test_pictures_for_features_are_drawn_alike_from_labels(project):
@@ -333,6 +336,46 @@ def test_a_model_trained_since_is_refused(project, _learner):
         export_classifier(project, _learner)
 
 
+def test_a_learner_that_was_loaded_before_is_refused(project, _learner):
+    """A notebook left open since the last training holds other weights than those that were judged: refused."""
+    path = project.models / "learner.pth"
+    weights = {name: value.clone() for name, value in _learner.model.state_dict().items()}
+    parts = dict.fromkeys(ROUND_PARTS, "") | {"model": weights}
+    torch.save(parts, path)
+    export._require_judged(project, _learner)
+    next(iter(weights.values())).view(-1)[0] += 1e-6
+    torch.save(parts, path)
+    evaluation = json.loads((project.models / "evaluation.json").read_text()) | {"model": sha256(path)}
+    with pytest.raises(FieldguideError, match=r"trained again since it was loaded here\. Run this notebook again"):
+        export_classifier(project, _learner, evaluation=evaluation)
+    assert listing(project.models) == ["evaluation.json", "learner.pth", "rounds"]
+
+
+def test_pictures_moved_while_it_exports_are_noticed(project, _learner, monkeypatch):
+    """A card would count other pictures than those that trained the model: refused, and the earlier set stays."""
+    (project.models / "export.pkl").write_bytes(b"old")
+    real = export.awkward_pictures
+
+    def meanwhile():
+        shutil.move(project.images / "cat" / "cat5.jpg", project.images / "dog" / "cat5.jpg")
+        return real()
+
+    monkeypatch.setattr(export, "awkward_pictures", meanwhile)
+    with pytest.raises(FieldguideError, match="changed since the last training"):
+        export_classifier(project, _learner)
+    assert listing(project.models) == ["evaluation.json", "export.pkl", "rounds"]
+    assert (project.models / "export.pkl").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0, "hot"])
+def test_a_temperature_that_is_none_is_refused(project, _learner, value):
+    """Where hands broke evaluation.json, one sentence says what to run."""
+    evaluation = json.loads((project.models / "evaluation.json").read_text()) | {"temperature": {"value": value}}
+    with pytest.raises(FieldguideError, match=r"The temperature is .*run 05 again"):
+        export_classifier(project, _learner, evaluation=evaluation)
+    assert listing(project.models) == ["evaluation.json", "rounds"]
+
+
 def test_no_or_a_broken_evaluation_is_refused(project, _learner):
     """Without a readable evaluation.json the message says what to run."""
     (project.models / "evaluation.json").write_text("{")
@@ -451,7 +494,7 @@ def test_how_unseen_labels_are_spotted_is_remembered(tmp_path, monkeypatch):
     """The same model and target take it from the card; another model, or another target, asks again."""
     model = tmp_path / "export.pkl"
     model.write_bytes(b"model")
-    unseen = {"auc": {"value": 0.8}}
+    unseen = {"unknown": {"value": 0.8}}
     card = {"sha256": {"export.pkl": sha256(model)}, "fingerprint": "f", "unknown": {"target_error": 0.05}}
     card["unknown"]["unseen"] = unseen
     remembered = partial(export._remembered, model=model, evaluation={"fingerprint": "f"}, target=0.05)
@@ -459,7 +502,8 @@ def test_how_unseen_labels_are_spotted_is_remembered(tmp_path, monkeypatch):
     assert remembered({}) is None
     assert remembered(card, target=0.1) is None
     assert remembered(card, evaluation={"fingerprint": "g"}) is None
-    assert remembered(card | {"unknown": card["unknown"] | {"unseen": {"why": "no weights"}}}) is None
+    for other in ({"why": "no weights"}, {}):
+        assert remembered(card | {"unknown": card["unknown"] | {"unseen": other}}) is None
     model.write_bytes(b"another")
     assert remembered(card) is None
 
@@ -478,6 +522,34 @@ def test_an_earlier_set_is_kept_by_number(project, _learner):
     assert sorted(last) == sorted(FILES)  # 001's successor was whole before it was overwritten by hand
     assert (last["export.pkl"], last["card.json"]) == (b"second", b"second")
     assert (project.models / "export.001.pkl").read_bytes() == b"older still"
+
+
+def test_whatever_is_overwritten_is_kept(project, _learner):
+    """The same model with another threshold is another set: the earlier one is in exports/001, once."""
+    export_classifier(project, _learner)
+    before = files_of(project.models)
+    done = export_classifier(project, _learner, target_error=0.5)
+    assert done.backup == project.models / "exports" / "001"
+    assert files_of(done.backup) == before
+    changed = {name for name, data in files_of(project.models).items() if data != before[name]}
+    assert changed == {"MODEL_CARD.md", "README.md", "card.json"}
+    assert export_classifier(project, _learner, target_error=0.5).backup is None
+
+
+def test_a_readme_is_the_persons_to_complete(project, _learner):
+    """What a person adds stays while the words stay; when those change it is in the backup, and the licence goes on."""
+    readme = project.models / "README.md"
+    readme.write_text("mine")
+    done = export_classifier(project, _learner)
+    assert files_of(done.backup) == {"README.md": b"mine"}
+    mine = readme.read_text().replace("---\n", "---\nlicense: cc-by-4.0\n", 1) + "\nThanks to all.\n"
+    readme.write_text(mine)
+    assert export_classifier(project, _learner).backup is None
+    assert readme.read_text() == mine
+    done = export_classifier(project, _learner, target_error=0.5)
+    assert (done.backup / "README.md").read_text() == mine
+    assert "license: cc-by-4.0\n" in readme.read_text() and "Thanks" not in readme.read_text()
+    assert "cc-by" not in done.words.read_text()
 
 
 @pytest.mark.parametrize("step", ["save_onnx", "awkward_pictures", "model_card"])
@@ -565,17 +637,24 @@ def killed(deed, step: int, folder: Path) -> bool:
 def test_what_was_found_is_told_in_sentences(_exported):
     """What the notebook prints: what was compared, when the model abstains, and how it fares with the unseen."""
     _, done = _exported
-    told = checked_sentence(done)
-    assert told.startswith("Both files gave the same answer to all 6 held-out pictures, as fastai itself did")
-    assert "(2 of them are no upright 8-bit RGB" in checked_sentence(replace(done, by_fastai=4))
+    assert checked_sentence(done) == (
+        "Both files gave the same answer to all 6 held-out pictures, and to 26 awkward ones drawn for the purpose. "
+        "fastai itself gave it too, to all that were held out."
+    )
+    others = "what is no upright 8-bit RGB of at most 512 pixels it opens in its own way."
+    assert checked_sentence(replace(done, by_fastai=4)).endswith(f"gave it too, to 4 of those held out: {others}")
+    assert checked_sentence(replace(done, by_fastai=0)).endswith(f"fastai itself was not asked: {others}")
     few = {"threshold": 0.5, "target_error": 0.05, "reached": False, "why": "2 are wrong"}
     few |= {"coverage": {"value": 0.8, "n": 50}, "error": {"value": 0.05, "n": 40}}
     assert threshold_sentence(few) == (
         'Asked to, it says "unknown" below a probability of 0.50. On the valid side 80% of the pictures then get a '
-        "label, and 5.0% of these a wrong one. That misses the target of 5.0%: 2 are wrong."
+        "label, and 5.0% of these a wrong one. 2 are wrong."
     )
     assert threshold_sentence(few | {"threshold": 0.0, "reached": True}) == (
         "Every picture gets a label, and on the valid side 5.0% get a wrong one."
+    )
+    assert threshold_sentence(few | {"threshold": 0.0, "why": "no threshold can promise it"}).endswith(
+        "get a wrong one. No threshold can promise it."
     )
     unseen = {"unknown": {"value": 0.6}, "false_alarms": {"value": 0.1}, "note": "Optimistic."}
     assert unseen_sentence(unseen) == (

@@ -17,6 +17,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from redteam import archive, call, pickled, text
 
 from utils import inference
 from utils.awkward import awkward_pictures
@@ -498,6 +499,45 @@ def test_another_preparation_is_refused(tmp_path):
         load_classifier(tmp_path / "other.pkl", trusted=True)
 
 
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (lambda learn: learn.dls.vocab.items.append("cat"), "label 'cat' is there twice"),
+        (lambda learn: learn.dls.vocab.items.append("\ud800"), "no whole text"),
+        (lambda learn: learn.dls.vocab.items.append(""), "no list of texts"),
+        (lambda learn: learn.dls.vocab.items.append("eel"), r"expected \(3, 3\)"),
+        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", "x"), "no classifier of pictures"),
+        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", 10**400), "no classifier of pictures"),
+        (lambda learn: setattr(learn.model, "train", "x"), "no classifier of pictures"),
+    ],
+)
+def test_a_pickle_with_odd_parts_is_refused(alter, words, _model, monkeypatch):
+    """Labels, numbers or layers that vetting lets pass and that make no sense: one sentence that names the file."""
+    learner = inference._unpickled(_model, trusted=True)
+    alter(learner)
+    monkeypatch.setattr(inference, "_unpickled", lambda *_, **__: learner)
+    with pytest.raises(ModelError, match=words) as refusal:
+        load_classifier(_model)
+    assert str(refusal.value).startswith(str(_model)) and str(refusal.value).isprintable()
+
+
+def test_labels_are_compared_once():
+    """A file of very many labels is not read for hours: each is looked up, not compared with all the others."""
+    compared = []
+
+    class Label(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return str.__eq__(self, other)
+
+    labels = [Label(n) for n in range(300)]
+    assert inference._labels(labels) == tuple(labels)
+    assert len(compared) <= 2 * len(labels)
+
+
 def test_the_content_tells_which_kind_of_file_it_is(_models, tmp_path):
     """A model.onnx named .pkl and an export.pkl named .onnx are loaded as what they are."""
     shutil.copy(_models["onnx"], tmp_path / "export.pkl")
@@ -711,6 +751,17 @@ def test_a_file_that_names_another_never_reaches_onnxruntime(tmp_path):
         "except ModelError: print('onnxruntime' in sys.modules)"
     )
     assert run("-c", code, path).stdout.strip() == b"False"
+
+
+def test_a_hostile_pickle_never_reaches_torch(tmp_path):
+    """A pickle that names a command is refused before torch or fastai is imported."""
+    path = archive(tmp_path / "export.pkl", pickled(call("os.system", text("true"))))
+    code = (
+        "import sys; from utils.inference import load_classifier, UnsafeModel\n"
+        "try: load_classifier(sys.argv[1])\n"
+        "except UnsafeModel: print(sorted({'torch', 'fastai'} & set(sys.modules)))"
+    )
+    assert run("-c", code, path).stdout.strip() == b"[]"
 
 
 @pytest.mark.parametrize(("kind", "module"), [("onnx", "onnxruntime"), ("pkl", "torch"), ("pkl", "fastai")])

@@ -32,7 +32,10 @@ OPTIMISTIC = (
     "Optimistic: the network learned its features with every label, the one left out among them, so it spots a label "
     "that is truly new less often than this."
 )
-HONEST = "The features are those of the pretrained network: no picture of this project has shaped them."
+HONEST = (
+    "The features are those of the pretrained network: no picture of this project has shaped them, though it may have "
+    "seen such things in ImageNet."
+)
 
 
 def fit_threshold(
@@ -128,7 +131,7 @@ def _too_few(named: int, mistakes: int, target: float) -> str:
     wanted = int(np.ceil((mistakes + 1) / target - 1 - SLACK))
     return (
         f"no threshold can promise {100 * target:g} %: the best one names {named} held-out pictures, "
-        f"{mistakes or 'none'} of them wrongly, and with that many wrong it takes {wanted}"
+        f"{mistakes or 'none'} of them wrongly, and with no more wrong it would take {wanted}"
     )
 
 
@@ -325,8 +328,8 @@ def _drawn(unknown: Mapping) -> Drawing:
         axes.set_title(f"no threshold: {unknown['why']}", fontsize=9, wrap=True)
     else:
         coverage, error = (100 * unknown[key]["value"] for key in ("coverage", "error"))
-        missed = "" if unknown["reached"] else " (misses the target)"
-        name = f"threshold {unknown['threshold']:.2f}{missed}"
+        doubt = "" if unknown["reached"] else " (cannot promise the target)"
+        name = f"threshold {unknown['threshold']:.2f}{doubt}"
         axes.plot([coverage], [error], "s", markersize=11, markerfacecolor="none", color="#d55e00", label=name)
         low, high = (100 * unknown["error"][key] for key in ("low", "high"))
         span = f"{error:.1f} % of these a wrong one (95 %: {low:.1f} to {high:.1f} %)"

@@ -309,8 +309,8 @@ def _of_unknown(unknown: Mapping) -> list[str]:
         sentences.append(f"It cannot say “unknown”: {unknown.get('why', 'no threshold was fitted')}.")
     elif threshold == 0:
         sentences.append("Its threshold is 0: it never says “unknown”, not even to what it never saw.")
-    elif not unknown["reached"]:
-        sentences.append(f"Saying “unknown” does not keep its mistakes as rare as was asked: {unknown['why']}.")
+    if threshold is not None and not unknown["reached"]:
+        sentences.append(f"Whether its mistakes are as rare as was asked is not certain: {unknown['why']}.")
     unseen = unknown.get("unseen") or {}
     if "unknown" in unseen:
         sentences.append(

@@ -47,7 +47,8 @@ PICTURES = re.compile(r"\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avifs?|
 TEMPORARY = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
 NO_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # letters that no folder on every system may have
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # what Windows keeps for itself
-LONGEST_NAME = 120  # letters of a folder's name, so that its photos' paths stay short enough
+LONGEST_NAME = 120  # bytes of a folder's name, so that its photos' paths stay short enough
+NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # which end a line, or tell a terminal what to do
 
 
 class Refused(ValueError):
@@ -117,7 +118,7 @@ def _lines(stream: io.TextIOBase) -> Iterator[str]:
 
 def _meant(path: str, copies: Path | None, passed: PassedOver) -> Iterator[str]:
     """Yield a file's path, or the photos in a folder and below it."""
-    if not Path(path).is_dir():
+    if not _is_folder(Path(path)):
         yield path
         return
     refuse_copies_among_photos([path], copies)
@@ -125,12 +126,20 @@ def _meant(path: str, copies: Path | None, passed: PassedOver) -> Iterator[str]:
     waiting = _entries(path, visited, passed)
     while waiting:
         entry = waiting.pop()
-        if entry.is_dir():
+        if _is_folder(entry):
             waiting.extend(_entries(entry.path, visited, passed))
         elif PICTURES.fullmatch(extension := Path(entry.name).suffix):
             yield entry.path
         else:
             passed.extensions[extension.lower()] += 1
+
+
+def _is_folder(place: Path | os.DirEntry) -> bool:
+    """Return whether there is a folder; a place that tells nothing, such as a link to itself, counts as a file."""
+    try:
+        return place.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(folder: str, visited: set[str], passed: PassedOver) -> list[os.DirEntry]:
@@ -151,7 +160,7 @@ def _entries(folder: str, visited: set[str], passed: PassedOver) -> list[os.DirE
 def refuse_copies_among_photos(names: Iterable[str], copies: Path | None) -> None:
     """Refuse to put copies into a folder that is itself looked through."""
     for name in names:
-        if copies and Path(name).is_dir() and os.path.realpath(name) == os.path.realpath(copies):
+        if copies and _is_folder(Path(name)) and os.path.realpath(name) == os.path.realpath(copies):
             raise Refused(f"--sort-into {copies} is the folder of the photos itself. Name another one for the copies.")
 
 
@@ -171,7 +180,7 @@ def as_line(file: str, prediction: Prediction, *, top: int | None = None) -> str
         (best, probability), *others = prediction.top(top or 1)
         cells = [file, UNKNOWN if prediction.label is None else best, f"{probability:.4f}"]
         cells += [cell for label, probability in others for cell in (label, f"{probability:.4f}")]
-    return "\t".join(re.sub(r"[\t\r\n]+", " ", cell) for cell in cells)
+    return "\t".join(NO_LETTERS.sub(" ", cell) for cell in cells)
 
 
 def as_json(file: str, prediction: Prediction, *, top: int | None = None) -> str:
@@ -234,16 +243,16 @@ def unclobbered(path: Path) -> Iterator[Path]:
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
     """
-    Return a folder's name for each label: safe on every system, and no two alike.
+    Return a folder's name for each label: safe on every system, no two alike, and none that of `UNKNOWN`.
 
     >>> folder_names(["cat", "a/b", "a:b", "..", "CON"])
-    {'cat': 'cat', 'a/b': 'a_b', 'a:b': 'a_b (2)', '..': '_', 'CON': 'CON_'}
+    {'cat': 'cat', 'a/b': 'a_b', 'a:b': 'a_b (2)', '..': '_', 'CON': '_CON'}
     """
     names: dict[str, str] = {}
-    taken: set[str] = set()
+    taken = {UNKNOWN}
     for label in labels:
-        name = NO_NAMES.sub("_", label)[:LONGEST_NAME].strip(". ") or "_"
-        name = f"{name}_" if RESERVED.match(name) else name
+        name = NO_NAMES.sub("_", label).encode()[:LONGEST_NAME].decode(errors="ignore").strip(". ") or "_"
+        name = f"_{name}" if RESERVED.match(name) else name
         numbered = (name if n == 1 else f"{name} ({n})" for n in count(1))
         names[label] = next(name for name in numbered if name.casefold() not in taken)
         taken.add(names[label].casefold())
@@ -279,22 +288,23 @@ def copied(photo: Path, folder: Path) -> Path:
     """
     for number in count(1):
         target = folder / (photo.name if number == 1 else f"{photo.stem} ({number}){photo.suffix}")
-        with suppress(FileExistsError):
-            if not os.path.lexists(target):
-                return _copy(photo, target)
-        if target.is_file() and filecmp.cmp(photo, target, shallow=False):
-            return target
+        try:
+            with suppress(FileExistsError):
+                if not os.path.lexists(target):
+                    return _copy(photo, target)
+            if target.is_file() and filecmp.cmp(photo, target, shallow=False):
+                return target
+        except OSError as error:
+            if str(error.filename) != str(photo):
+                raise
+            raise PhotoGone(f"{photo} was judged but not copied: {error.strerror}.") from error
     raise AssertionError("counting does not end")
 
 
 def _copy(photo: Path, target: Path) -> Path:
     """Copy a photo's bytes and time to a new file, whole or not at all."""
     with unclobbered(target) as temporary:
-        try:
-            source = photo.open("rb")
-        except OSError as error:
-            raise PhotoGone(f"{photo} was judged but not copied: {error.strerror}.") from error
-        with source, temporary.open("xb") as copy:
+        with photo.open("rb") as source, temporary.open("xb") as copy:
             shutil.copyfileobj(source, copy)
             times = os.fstat(source.fileno())
         os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -373,7 +383,7 @@ def _run(options: argparse.Namespace) -> int:
         answers = classifier.stream(files, batch_size=options.batch_size, unknown=options.unknown)
         sorter = Sorter(copies, classifier.labels) if copies else None
         as_text = as_json if options.json else as_line
-        lists = [name for name in options.images if name == "-" or PATTERN.search(name) or Path(name).is_dir()]
+        lists = [name for name in options.images if name == "-" or PATTERN.search(name) or _is_folder(Path(name))]
         total = None if lists else len(options.images)
         bar = tqdm(answers, total=total, unit=" photos", disable=not sys.stderr.isatty(), leave=False)
         with closing(answers), closing(bar):

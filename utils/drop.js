@@ -321,7 +321,7 @@ class Page {
       this.done += 1;
       this.advance();
     }
-    this.halt();
+    this.rest();
     this.count();
   }
 
@@ -355,8 +355,13 @@ class Page {
 
   /** End what is under way: the rest is dropped, the results stay. */
   halt() {
-    const focused = this.stopper === document.activeElement;
     this.run += 1;
+    this.rest();
+  }
+
+  /** All is judged; a folder that is still looked through goes on. */
+  rest() {
+    const focused = this.stopper === document.activeElement;
     this.busy = false;
     this.queue = [];
     this.progress.hidden = true;

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from fastai.learner import load_learner
 from PIL import Image
 from tqdm.auto import tqdm
@@ -27,9 +28,11 @@ from utils.abstain import fit_threshold, unseen_labels
 from utils.awkward import awkward_pictures
 from utils.card import attribution, make_card, model_card
 from utils.card import read_card as read_card
+from utils.checkpoint import read_checkpoint
 from utils.features import frozen_features, learned_features
 from utils.files import FieldguideError, explained, file_hash, locked, make_folder, sync_folder, write_whole
 from utils.inference import Classifier, Prediction, load_classifier
+from utils.modelcard import capitalised, with_licence
 from utils.networks import pretrained_body
 from utils.pictures import LONGEST_SIDE, ORIENTATION, PictureError
 from utils.portable import save_learner, save_onnx
@@ -37,15 +40,15 @@ from utils.project import Project
 from utils.rounds import WORDS as BEFORE_LABELS
 from utils.rounds import read_evaluation, read_predictions, round_numbers
 from utils.scores import scale
-from utils.vetting import ModelError, vet
+from utils.vetting import ModelError
 
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
-MODEL, ONNX, SOURCES, WORDS, README, CARD = FILES = (
+MODEL, ONNX, SOURCES, README, WORDS, CARD = FILES = (
     "export.pkl",
     "model.onnx",
     "ATTRIBUTION.csv",
+    "README.md",  # the words of MODEL_CARD.md once more, for the Hub shows no other name; a person may add to them
     "MODEL_CARD.md",
-    "README.md",  # the same words once more: the Hub shows no other name
     "card.json",
 )
 TABLES = ("split", "corrections")  # what, beside the settings, made this model what it is
@@ -93,8 +96,8 @@ def export_classifier(
     """
     Export a trained learner as a set of files in models/<name>.
 
-    An earlier set with another export.pkl is kept whole in exports/<NNN>. Exported again, the same model rewrites
-    nothing.
+    An earlier, different set is kept whole in exports/<NNN>. Exported again, the same model rewrites nothing. What a
+    person added to README.md stays as long as its words do; the licence in its front matter stays in any case.
 
     Parameters
     ----------
@@ -109,8 +112,9 @@ def export_classifier(
     Raises
     ------
     FieldguideError
-        If the last evaluation is of other labels, settings or sides; if the learner holds something that a safe file
-        cannot; if the answers differ on a picture; or if another program is exporting. The set is then as it was.
+        If the last evaluation is of other labels, settings or sides, or of another model; if the learner holds
+        something that a safe file cannot; if the answers differ on a picture; if pictures are moved meanwhile; or if
+        another program is exporting. The set is then as it was.
     """
     if not 0 < target_error < 1:
         raise FieldguideError(f"target_error = {target_error}: expected a share between 0 and 1, such as 0.05.")
@@ -120,15 +124,16 @@ def export_classifier(
             f"The learner knows the labels {', '.join(map(str, learn.dls.vocab))}, the project "
             f"{', '.join(project.labels)}. Run 04 and 05 again."
         )
+    _require_judged(project, learn)
     sides, pictures = project.sides(), project.pictures()
     held_out = [path for id, path in pictures.items() if sides.get(id) in ("valid", "test")]
     if "valid" not in sides.values():
         raise FieldguideError("No picture is on the valid side, so nothing can check the export. Run 03, 04 and 05.")
     temperature = evaluation.get("temperature", {}).get("value")
     temperature = 1.0 if temperature is None else temperature
-    unknown = _threshold(project, temperature, target_error)
     with locked(project.models), _workshop(project.models) as staged:
         pickled = _pickled(learn, staged / MODEL, temperature)
+        unknown = _threshold(project, temperature, target_error)
         earlier = _earlier_card(project.models)
         unknown["unseen"] = _remembered(earlier, staged / MODEL, evaluation, target_error) or _unseen(
             project, learn, target_error
@@ -137,6 +142,7 @@ def export_classifier(
         by_fastai = _agreeing(staged, pickled, held_out)
         awkward = _agreeing_on_awkward(staged, pickled)
         card = _described(project, staged, evaluation, earlier, temperature=temperature, unknown=unknown)
+        _current(project, evaluation)  # once more: who cleans or trains meanwhile would tear words and model apart
         backup = put_in_place(staged, project.models)
     places = (project.models / name for name in (MODEL, ONNX, WORDS, CARD))
     return Export(*places, backup, card, len(held_out), by_fastai, awkward)
@@ -155,6 +161,18 @@ def _current(project: Project, evaluation: Mapping | None) -> Mapping:
     if learner.exists() and evaluation.get("model") != file_hash(learner):
         raise FieldguideError("The model was trained again since it was judged. Run 05, then this notebook.")
     return evaluation
+
+
+def _require_judged(project: Project, learn) -> None:
+    """Refuse a learner of other weights than learner.pth: a notebook that stayed open still holds those of before."""
+    kept, weights = (read_checkpoint(project) or {}).get("model"), learn.model.state_dict()
+    if kept and not (
+        kept.keys() == weights.keys() and all(torch.equal(weights[name].cpu(), kept[name]) for name in kept)
+    ):
+        raise FieldguideError(
+            "This learner is not the model that 05 judged: it was trained again since it was loaded here. Run this "
+            "notebook again from its first cell."
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -185,7 +203,7 @@ def _remembered(earlier: Mapping, model: Path, evaluation: Mapping, target: floa
         earlier.get("sha256", {}).get(MODEL) == file_hash(model)
         and earlier.get("fingerprint") == evaluation["fingerprint"]
         and unknown.get("target_error") == target
-        and "why" not in unknown.get("unseen", {"why": ""})
+        and "unknown" in unknown.get("unseen", {})
     )
     return unknown["unseen"] if same else None
 
@@ -202,7 +220,8 @@ def _unseen(project: Project, learn, target: float) -> dict:
         pretrained = body is not None
         features = frozen_features(body, paths, size=project.size) if pretrained else _own_features(learn, paths)
     except FieldguideError as error:  # the ImageNet weights are gone, and this machine cannot fetch them
-        return {"why": str(error)}
+        warnings.warn(str(error), stacklevel=3)  # it names folders of this computer, which are nothing for a card
+        return {"why": "the ImageNet weights were not at hand"}
     except (PictureError, OSError) as error:
         raise FieldguideError(f"A picture in {project.images} cannot be read ({error}). Run 02 to 05 again.") from error
     found = unseen_labels(
@@ -248,12 +267,16 @@ def sampled_pictures(project: Project, *, most: int = FEATURES) -> dict[str, Pat
 
 
 def checked_sentence(exported: Export) -> str:
-    """Return in a sentence what was compared before the files were put in place."""
-    told = f"Both files gave the same answer to all {exported.checked} held-out pictures"
-    others = exported.checked - exported.by_fastai
-    if others:
-        told += f" ({others} of them are no upright 8-bit RGB, which fastai opens in its own way: it was not asked)"
-    return f"{told}, as fastai itself did, and to {exported.awkward} awkward ones drawn for the purpose."
+    """Return in sentences what was compared before the files were put in place."""
+    asked, others = exported.by_fastai, exported.checked - exported.by_fastai
+    told = (
+        f"Both files gave the same answer to all {exported.checked:,} held-out pictures, and to {exported.awkward} "
+        "awkward ones drawn for the purpose. fastai itself "
+    )
+    if not others:
+        return f"{told}gave it too, to all that were held out."
+    rest = "what is no upright 8-bit RGB of at most 512 pixels it opens in its own way."
+    return f"{told}{f'gave it too, to {asked:,} of those held out' if asked else 'was not asked'}: {rest}"
 
 
 def threshold_sentence(unknown: Mapping) -> str:
@@ -265,14 +288,14 @@ def threshold_sentence(unknown: Mapping) -> str:
     """
     if unknown["threshold"] is None:
         return f'It cannot say "unknown": {unknown["why"]}.'
-    coverage, error, target = unknown["coverage"], unknown["error"], unknown["target_error"]
+    coverage, error = unknown["coverage"], unknown["error"]
     told = (
         f'Asked to, it says "unknown" below a probability of {unknown["threshold"]:.2f}. On the valid side '
         f"{coverage['value']:.0%} of the pictures then get a label, and {error['value']:.1%} of these a wrong one."
     )
     if unknown["threshold"] == 0:
         told = f"Every picture gets a label, and on the valid side {error['value']:.1%} get a wrong one."
-    return told if unknown["reached"] else f"{told} That misses the target of {target:.1%}: {unknown['why']}."
+    return told if unknown["reached"] else f"{told} {capitalised(unknown['why'])}."
 
 
 def unseen_sentence(unseen: Mapping) -> str:
@@ -300,7 +323,6 @@ def _pickled(learn, path: Path, temperature: float) -> Classifier:
     """Write export.pkl and return it as `load_classifier` loads it, or refuse what it would refuse."""
     save_learner(learn, path, temperature=temperature)
     try:
-        vet(path)
         return load_classifier(path)
     except ModelError as error:
         reason = str(error).partition(": ")[2].partition(". ")[0] or str(error)
@@ -424,13 +446,19 @@ def _described(
     sha256 = {name: file_hash(path) for name, path in paths.items()}
     facts = {"temperature": temperature, "unknown": unknown, "licences": origins.licences, "sha256": sha256}
     card = make_card(project, evaluation, **facts)
-    for name in (WORDS, README):
-        write_whole(staged / name, model_card(card))
+    words = model_card(card)
+    write_whole(staged / WORDS, words)
+    write_whole(staged / README, with_licence(words, _text(project.models / README)))
     card["sha256"][WORDS] = file_hash(staged / WORDS)
     if {**earlier, "created": card["created"]} == card:
-        card = {**card, "created": earlier["created"]}  # the same model exported again is no newer
+        card["created"] = earlier.get("created", card["created"])  # the same model exported again is no newer
     write_whole(staged / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return card
+
+
+def _text(path: Path) -> str:
+    """Return what a file says, "" where there is none."""
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def _earlier_card(folder: Path) -> dict:
@@ -460,10 +488,13 @@ def put_in_place(staged: Path, folder: Path) -> Path | None:
     Move a staged set of files into `folder`, card.json last; return where the earlier, different set is kept.
 
     Killed at any moment, this leaves the earlier set, or files that are not those whose SHA-256 the card names; then
-    the earlier set is in exports/<NNN> already. Files that are the same stay as they are.
+    the earlier set is in exports/<NNN> already. Files that are the same stay as they are, and with MODEL_CARD.md the
+    README.md, to which a person may have added.
     """
     new = [name for name in FILES if _digest(staged / name) != _digest(folder / name)]
-    backup = _kept_aside(staged, folder) if MODEL in new and (folder / MODEL).exists() else None
+    if README in new and WORDS not in new and (folder / README).exists():
+        new.remove(README)
+    backup = _kept_aside(staged, folder, [name for name in new if (folder / name).exists()])
     sync_folder(staged)
     for name in new:
         with explained(folder / name):
@@ -477,13 +508,15 @@ def _digest(path: Path) -> str:
     return file_hash(path) if path.exists() else ""
 
 
-def _kept_aside(staged: Path, folder: Path) -> Path:
-    """Copy the set that is there to the next free number, unless the last number holds it already; return where."""
+def _kept_aside(staged: Path, folder: Path, lost: Sequence[str]) -> Path | None:
+    """Copy the set to the next free number if files in it are to be lost that the last one lacks; return where."""
+    if not lost:
+        return None
     kept = make_folder(folder / KEPT)
     numbers = sorted(int(path.name) for path in kept.iterdir() if path.name.isdecimal() and path.is_dir())
     last = kept / f"{numbers[-1]:03}" if numbers else None
-    if last and all(_digest(last / name) == _digest(folder / name) for name in FILES):
-        return last  # by a run that was killed before it put the new set in place
+    if last and all(_digest(last / name) == _digest(folder / name) for name in lost):
+        return last  # by a run that was killed before it had put the whole new set in place
     backup, copies = kept / f"{numbers[-1] + 1 if numbers else 1:03}", staged / KEPT
     with explained(backup):
         copies.mkdir()

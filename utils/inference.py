@@ -17,7 +17,7 @@ import re
 import sys
 import threading
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,11 +29,11 @@ from PIL import Image
 if __package__:
     from . import vetting
     from .pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
-    from .vetting import ModelError, UnsafeModel
+    from .vetting import ModelError, UnsafeModel, one_line
 else:  # copied loose into another program's folder, the three files find each other by their bare names
     import vetting
     from pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
-    from vetting import ModelError, UnsafeModel
+    from vetting import ModelError, UnsafeModel, one_line
 
 __all__ = ["Classifier", "ModelError", "NoModel", "Prediction", "UnsafeModel", "load_classifier"]
 
@@ -44,7 +44,6 @@ MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ou
 MAX_ONNX = 2**30  # bytes; a large network has a third of it
 MAX_FIELDS = 200_000  # of an ONNX file; ours have some thousands
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter and a colon is a disk of Windows
-ZIP_START = b"PK\x03\x04"  # an export.pkl is an archive
 # An ONNX file is a protobuf message (onnx.proto); of its parts these are looked into, by the number of the field …
 ONNX_START = b"\x08"  # field 1, a number: the format's version
 INNER = {
@@ -345,20 +344,17 @@ def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classi
     try:
         classifier._probabilities(np.full((3, *[classifier.recipe.size] * 2, 3), 128, dtype=np.uint8))
     except Exception as error:  # a network that does not fit its labels or size fails in ways of its own
-        raise ModelError(f"{path} does not work: {_one_line(error)}. It was not made by notebook 07.") from error
+        raise ModelError(
+            f"{path} does not work: {one_line(error)}. It was not made by notebook 07, or there is too little memory."
+        ) from error
     return classifier
-
-
-def _one_line(error: Exception) -> str:
-    """Return an exception's message, shortened to part of a sentence."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:200].rstrip(".")
 
 
 def _is_onnx(path: Path) -> bool:
     """Return whether a file begins as ONNX does; where it begins as neither kind of model, its name decides."""
     with path.open("rb") as file:
-        start = file.read(len(ZIP_START))
-    return start[:1] == ONNX_START or (path.suffix.lower() == ".onnx" and start != ZIP_START)
+        start = file.read(len(vetting.FIRST_HEADER))
+    return start[:1] == ONNX_START or (path.suffix.lower() == ".onnx" and start != vetting.FIRST_HEADER)
 
 
 def _from_onnx(path: Path) -> Classifier:
@@ -445,7 +441,7 @@ def _session(data: bytes):
     try:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen kinds
-        raise ModelError(f"onnxruntime {onnxruntime.__version__} cannot load it ({_one_line(error)})") from error
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} cannot load it ({one_line(error)})") from error
 
 
 def _from_metadata(metadata: Mapping[str, str]) -> tuple[tuple[str, ...], Recipe, float | None]:
@@ -461,8 +457,9 @@ def _labels(labels) -> tuple[str, ...]:
     """Return labels, or refuse what is no list of different texts."""
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels) or not labels:
         raise ModelError("its labels are missing, or no list of texts")
-    if broken := [label for label in labels if HALF_A_LETTER.search(label) or labels.count(label) > 1]:
-        raise ModelError(f"its label {broken[0][:80]!r} is there twice, or no whole text")
+    for label, times in Counter(labels).items():
+        if times > 1 or HALF_A_LETTER.search(label):
+            raise ModelError(f"its label {label[:80]!r} is there twice, or no whole text")
     return tuple(labels)
 
 
@@ -489,11 +486,15 @@ def _from_pickle(path: Path, *, trusted: bool) -> Classifier:
     if not trusted:
         vetting.vet(path)
     learner = _unpickled(path, trusted=trusted)
-    labels, recipe, mean, std = _described(learner, path)
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
+    try:
+        labels, recipe, network = _described(learner)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used here: {error}.") from error.__cause__
+    except Exception as error:  # parts that are missing, or others than were asked for, fail in ways of their own
+        raise ModelError(
+            f"{path} holds no classifier of pictures as stage 07 exports it, or one too large for this computer "
+            f"({one_line(error)})."
+        ) from error
     return Classifier(labels, recipe, _threshold_beside(path), network)
 
 
@@ -529,43 +530,40 @@ def _unpickled(path: Path, *, trusted: bool):
         ) from error
     except Exception as error:  # unpickling raises whatever the objects inside do
         raise ModelError(
-            f"{path} cannot be loaded ({type(error).__name__}: {str(error)[:200]}). It is damaged, or was made with "
+            f"{path} cannot be loaded ({type(error).__name__}: {one_line(error)}). It is damaged, or was made with "
             "other versions of fastai and torch: card.json beside it names them."
         ) from error
 
 
-def _described(learner, path: Path) -> tuple[tuple[str, ...], Recipe, tuple[float, ...], tuple[float, ...]]:
-    """Return labels, recipe, mean and deviation from a learner's own transforms, or say why it is of another kind."""
-    try:
-        loader = learner.dls.loaders[-1]
-        categories = [t for pipeline in loader.dataset.tfms for t in pipeline.fs if type(t).__name__ == "Categorize"]
-        of_pictures = {type(t).__name__: t for t in loader.after_item.fs}
-        of_batches = {type(t).__name__: t for t in loader.after_batch.fs if _judging(t)}
-        if len(categories) != 1:
-            raise ModelError(f"{path} does not sort pictures into one label each, so it cannot be used here.")
-        labels = tuple(categories[0].vocab)
-        if not all(isinstance(label, str) for label in labels):
-            raise ModelError(f"{path} has labels that are no text, so it cannot be used here.")
-        crop = of_pictures.pop("RandomResizedCrop", None)
-        if crop is None or set(of_pictures) != {"ToTensor"} or crop.size[0] != crop.size[1]:
-            raise ModelError(
-                f"{path} prepares pictures in another way than stage 04 does (RandomResizedCrop to a square), so its "
-                "answers would be wrong here. Use fastai's load_learner for it."
-            )
-        normalize = of_batches.pop("Normalize", None)
-        of_batches.pop("IntToFloatTensor", None)
-        if of_batches:
-            raise ModelError(
-                f"{path} changes pictures by {', '.join(of_batches)} before judging them, which is not known here. "
-                "Use fastai's load_learner for it."
-            )
-        mean, std = (_numbers(normalize.mean), _numbers(normalize.std)) if normalize else ((0.0,) * 3, (1.0,) * 3)
-        size, beyond = int(crop.size[0]), float(crop.val_xtra)
-        if not (0 < size <= MAX_SIZE and 0 <= beyond <= 1 and len(mean) == len(std) == 3):
-            raise ModelError(f"{path} wants pictures of {size} pixels in {len(mean)} colours, which is not used here.")
-        return labels, Recipe(LONGEST_SIDE, size, math.ceil(size * beyond / 8) * 8), mean, std
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} holds no classifier of pictures as stage 07 exports it ({error}).") from error
+def _described(learner) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
+    """Return labels, recipe and network from a learner's own transforms, or say why it is of another kind."""
+    import torch
+
+    loader = learner.dls.loaders[-1]
+    categories = [t for pipeline in loader.dataset.tfms for t in pipeline.fs if type(t).__name__ == "Categorize"]
+    of_pictures = {type(t).__name__: t for t in loader.after_item.fs}
+    of_batches = {type(t).__name__: t for t in loader.after_batch.fs if _judging(t)}
+    if len(categories) != 1:
+        raise ModelError("it does not sort pictures into one label each")
+    crop = of_pictures.pop("RandomResizedCrop", None)
+    if crop is None or set(of_pictures) != {"ToTensor"} or crop.size[0] != crop.size[1]:
+        raise ModelError(
+            "it prepares pictures in another way than stage 04 does (RandomResizedCrop to a square), so its answers "
+            "would be wrong; use fastai's load_learner"
+        )
+    normalize = of_batches.pop("Normalize", None)
+    of_batches.pop("IntToFloatTensor", None)
+    if of_batches:
+        raise ModelError(
+            f"it changes pictures by {', '.join(of_batches)} before judging them; use fastai's load_learner"
+        )
+    mean, std = (_numbers(normalize.mean), _numbers(normalize.std)) if normalize else ((0.0,) * 3, (1.0,) * 3)
+    size, beyond = int(crop.size[0]), float(crop.val_xtra)
+    if not (0 < size <= MAX_SIZE and 0 <= beyond <= 1 and len(mean) == len(std) == 3):
+        raise ModelError(f"it wants pictures of {size} pixels in {len(mean)} colours")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
+    return _labels(list(categories[0].vocab)), Recipe(LONGEST_SIDE, size, math.ceil(size * beyond / 8) * 8), network
 
 
 def _judging(transform) -> bool:

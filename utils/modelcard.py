@@ -27,6 +27,7 @@ MEASURES = {
     "balanced_accuracy": "the same, every label weighing alike (balanced accuracy)",
     "macro_f1": "finding and being right, mean over the labels (macro F1)",
 }
+LICENCE = "# The model's licence is yours to choose. Add it here before you publish, for example: license: apache-2.0"
 METRICS = {"accuracy": ("accuracy", "Accuracy"), "macro_f1": ("f1", "Macro F1")}  # key → Hugging Face's name, ours
 
 
@@ -55,7 +56,7 @@ def front_matter(card: Mapping) -> str:
     """Return the YAML at the head of the card, as Hugging Face reads it: kind of model, and its figures by side."""
     lines = [
         "---",
-        "# The model's licence is yours to choose. Add it here before you publish, for example: license: apache-2.0",
+        LICENCE,
         "library_name: fastai",
         "pipeline_tag: image-classification",
         "tags: [fastai, image-classification, onnx]",
@@ -81,6 +82,13 @@ def front_matter(card: Mapping) -> str:
     if results:
         lines += ["model-index:", f"- name: {yaml_text(card['name'])}", "  results:", *results]
     return "\n".join([*lines, "---"])
+
+
+def with_licence(text: str, earlier: str) -> str:
+    """Return a card's text with the licence that a person wrote at the head of an earlier one, where there is any."""
+    front = earlier.partition("\n---\n")[0] if earlier.startswith("---\n") else ""
+    chosen = [line for line in front.splitlines() if line.startswith("license")]  # and license_name, license_link
+    return text.replace(LICENCE, "\n".join(chosen), 1) if chosen else text
 
 
 def yaml_text(text: str) -> str:
@@ -195,16 +203,16 @@ def _abstention(unknown: Mapping) -> list[str]:
     threshold = unknown.get("threshold")
     if threshold is None:
         return [f"It cannot: {escaped(unknown.get('why', 'no threshold was fitted'))}.", *_unseen(unknown)]
-    kept = "." if unknown["reached"] else f". That was not reached: {escaped(unknown['why'])}."
+    doubt = "" if unknown["reached"] else f" {escaped(capitalised(unknown['why']))}."
     told = (
         f"Asked with `unknown=True`, it gives no label to a picture whose best probability lies below {threshold:.3f}."
         if threshold
-        else "Its threshold is 0: naming every picture is good enough, so it never says it."
+        else f"Its threshold is 0: it names every picture{'.' if doubt else ', for that is good enough.'}"
     )
     paragraphs = [
         f"{told} The threshold was fitted on the valid side, so that at most {unknown['target_error']:.1%} of the "
-        f"labels given are wrong{kept} There, {escaped(percent(unknown['coverage']))} of the pictures get a label, and "
-        f"{escaped(percent(unknown['error']))} of these labels are wrong. Both are somewhat optimistic, as the same "
+        f"labels given are wrong.{doubt} There, {escaped(percent(unknown['coverage']))} of the pictures get a label, "
+        f"and {escaped(percent(unknown['error']))} of these labels are wrong. Both are somewhat optimistic, as these "
         "pictures chose the threshold."
     ]
     if curve := thinned([row for row in unknown.get("curve", ()) if row["error"] is not None]):
@@ -250,7 +258,7 @@ def _learned_from(card: Mapping) -> list[str]:
         "Their licences"
         + (" (a word such as Share is what the search was asked for, no promise by the owner):" if searched else ":"),
         table(["licence", "pictures"], card["licences"].items()),
-        "[ATTRIBUTION.csv](ATTRIBUTION.csv) says for each picture where it is from.",
+        "`ATTRIBUTION.csv` says for each picture where it is from.",
     ]
 
 
@@ -271,6 +279,8 @@ def _usage(card: Mapping) -> list[str]:
         "from fastai.learner import load_learner\n\n"
         'label, _, probabilities = load_learner("export.pkl").predict("photo.jpg")\n'
         "```",
+        "fastai ignores a camera's turn, transparency and colour profiles, and does not reduce large photos to 512 "
+        "pixels first: give it upright 8-bit RGB of that size for the same answers.",
         f"In any other program: `model.onnx` takes `pixels`, uint8 RGB of shape (N, {size}, {size}, 3), and gives "
         "`probabilities`. The labels, and how a photo is resized and cropped, stand in its metadata.",
         "`export.pkl` is a pickle, and a pickle is a program: whoever loads one runs it. `load_classifier` reads it "
@@ -316,6 +326,16 @@ def listed(labels: Iterable[str], *, most: int = 8) -> str:
     if len(quoted) > most:
         quoted = [*quoted[:most], f"{len(quoted) - most} more"]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def capitalised(text: str) -> str:
+    """
+    Return a text with a capital first letter and the others as they are.
+
+    >>> capitalised("no “Cat” was seen")
+    'No “Cat” was seen'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def pictures(count: int) -> str:

@@ -116,9 +116,9 @@ def cooled_network(learn, temperature: float) -> torch.nn.Module:
     Raises
     ------
     FieldguideError
-        If the temperature is no number above 0, or the network does not end with a linear layer to fold it into.
+        If the temperature is no finite number above 0, or the network does not end with a linear layer to fold it into.
     """
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise FieldguideError(
             f"The temperature is {temperature}, expected a number above 0. Delete evaluation.json and run 05 again."
         )

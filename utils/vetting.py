@@ -12,6 +12,7 @@ The module can be given to ``torch.load`` as its ``pickle_module``: then the ver
 """
 
 import io
+import math
 import os
 import pickle
 import pickletools
@@ -19,7 +20,7 @@ import re
 import struct
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -28,8 +29,10 @@ from pathlib import Path
 MAX_PICKLE = 8 * 2**20  # bytes of the pickle itself; ours have about 70 thousand, and 20 for each training picture
 MAX_STEPS = 500_000  # opcodes; ours have about 17 thousand, and 4 for each training picture
 MAX_TABLE = 2**21  # bytes of the archive's table of contents; ours have about 75 for each tensor
-MAX_MARKS = 200  # containers within containers that are not yet whole; ours have 15
+MAX_GIVEN = 100  # items of a container that a call copies; ours have at most 6
 MAX_DEPTH = 30  # layers within layers; ours are at most 10 deep
+MAX_TOLD = 300  # letters of what is said of a file; names in it can be long
+WIDTHS = {"torch.FloatStorage": 4, "torch.LongStorage": 8}  # bytes of a tensor's number
 FIRST_HEADER = b"PK\x03\x04"
 # The archive's end as torch.save writes it, whatever the size: a zip64 record, its locator, and the classic record.
 END = struct.Struct("<4sQHHLLQQQQ 4sLQL 4sHHHHLLH")
@@ -110,6 +113,12 @@ def holding(by: str, kind: Kind) -> Kind:
     return lambda value: isinstance(value, Made) and value.by == by and _holds(value, kind)
 
 
+def few(by: str, kind: Kind) -> Kind:
+    """Return the kind of containers that are short: many calls that copy one long list would fill the memory."""
+    every = holding(by, kind)
+    return lambda value: every(value) and len(value.held) <= MAX_GIVEN
+
+
 def row(by: str, *kinds: Kind) -> Kind:
     """Return the kind of containers `by`, or of calls, whose items are one each of these kinds, in this order."""
     return lambda value: (
@@ -184,37 +193,43 @@ KEPT = _names("""
 
 def known(value) -> bool:
     """Return whether a value is one of `KEPT`, a number or None, or holds such; not text, which may be evaluated."""
-    if isinstance(value, tuple):  # a dict's key and value
-        return all(map(known, value))
+    if isinstance(value, tuple):  # a dict's key and value; numbers as keys could be chosen to have one hash
+        return either(kept, types)(value[0]) and known(value[1])
     if not isinstance(value, Made):
-        return value.name in KEPT if isinstance(value, Name) else not isinstance(value, str)
+        return kept(value) if isinstance(value, Name) else not isinstance(value, str)
     return (value.by in ("dict", "list", "tuple") and _holds(value, known)) or created(value) or union(value)
 
 
-text, whole, nothing = of(str), of(int), of(type(None))
-size, device = holding("tuple", whole), like("(cpu|cuda|mps|xpu)(:[0-9]+)?")
+def rebuilt(value) -> bool:
+    """Return whether a tensor is made of a storage, and has no more numbers: steps of 0 would make a million of one."""
+    fits = row(TENSOR, made("storage"), whole, size, size, of(bool), made(ORDERED))
+    return fits(value) and math.prod(value.held[2].held) <= value.held[0].held[-1]
+
+
+text, whole, nothing, kept = of(str), of(int), of(type(None)), named(*KEPT)
+size, types, device = few("tuple", whole), few("tuple", kept), like("(cpu|cuda|mps|xpu)(:[0-9]+)?")
 created = row("builtins.getattr", named("fastai.vision.core.PILImage"), like("create"))
 bound = row("builtins.getattr", made(DATASETS, LISTS), like("dataloaders"))
-union = row("functools.reduce", named("_operator.or_"), holding("tuple", known))
+union = row("functools.reduce", named("_operator.or_"), types)
+chance = row("tuple", whole, holding("tuple", whole), nothing)  # of a random generator; Python 2's would format text
 # What may be called while loading, each with the kinds of its arguments.
 CALLS: dict[str, Kind] = {
     name: row(name, *kinds)
     for name, kinds in {
         "PIL.Image.Resampling": (whole,),
-        "builtins.set": (holding("list", text),),
+        "builtins.set": (few("list", text),),
         ORDERED: (),
         "inspect.Parameter": (text, made("inspect._ParameterKind")),
-        "inspect.Signature": (holding("tuple", made("inspect.Parameter")),),
+        "inspect.Signature": (few("tuple", made("inspect.Parameter")),),
         "inspect._ParameterKind": (whole,),
         "pathlib.Path": (like("[.]"),),
         "random.Random": (),
         "torch._utils._rebuild_parameter": (made(TENSOR), of(bool), made(ORDERED)),
-        TENSOR: (made("storage"), whole, size, size, of(bool), made(ORDERED)),
         "torch.device": (device,),
         # a tensor's numbers, in a record of their own
-        "storage": (like("storage"), named("torch.FloatStorage", "torch.LongStorage"), like("[0-9]+"), device, whole),
+        "storage": (like("storage"), named(*WIDTHS), like("[0-9]+"), device, whole),
     }.items()
-} | {"builtins.getattr": either(created, bound), "functools.reduce": union}
+} | {"builtins.getattr": either(created, bound), "functools.reduce": union, TENSOR: rebuilt}
 
 layer, tensor = made(*LAYERS), made(TENSOR, "torch._utils._rebuild_parameter")
 callback = made("fastai.callback.core.TrainEvalCallback", "fastai.learner.CastToTensor")
@@ -326,6 +341,7 @@ class _Machine:
         self.below: list[list] = []  # the stacks beneath the marks
         self.memo: list = []
         self.filled: list[Made] = []
+        self.storages: list[Made] = []
 
     def run(self, data: bytes):
         """Follow `data` to its end and return what it would make."""
@@ -366,7 +382,6 @@ class _Machine:
             case "MARK":
                 self.below.append(stack)
                 self.stack = []
-                return len(self.below) <= MAX_MARKS
             case "EMPTY_TUPLE":
                 stack.append(Made("tuple"))
             case "TUPLE":
@@ -398,6 +413,7 @@ class _Machine:
                 self.fill(stack[-1], state)
             case "BINPERSID":
                 stack.append(_called(Name("storage"), stack.pop()))
+                self.storages.append(stack[-1])
             case "STOP":
                 pass
             case _:
@@ -498,7 +514,7 @@ def _new(kind, args) -> Made:
 def _vet_state(filled: Made) -> None:
     """Refuse attributes that our exports never set, or not to a value of this kind: they would change what it does."""
     state = filled.state
-    if filled.by == "random.Random" and plain(state):
+    if filled.by == "random.Random" and chance(state):
         return
     if not isinstance(state, Made) or state.by != "dict":
         raise UnsafeModel(f"it fills {filled.by} with {described(state)}")
@@ -534,15 +550,23 @@ def _vet_network(learner: Made) -> None:
     raise UnsafeModel(f"its network has layers in layers, more than {MAX_DEPTH} deep")
 
 
-def vet_pickle(data: bytes) -> None:
-    """Refuse the pickle `data` unless it does only what our exports do, with an error as that of `vet`."""
+def vet_pickle(data: bytes, records: Mapping[str, int] | None = None) -> None:
+    """
+    Refuse the pickle `data` unless it does only what our exports do, with an error as that of `vet`.
+
+    With `records`, the names and bytes of the archive's other records, its tensors must be what these hold.
+    """
     if len(data) > MAX_PICKLE:
         raise UnsafeModel(f"its pickle has {len(data)} bytes, more than that of any model here")
     try:
-        found = _Machine().run(data)
+        machine = _Machine()
+        found = machine.run(data)
         if not isinstance(found, Made) or found.by != LEARNER or found.state is None:
             raise ModelError(f"it holds {described(found)}, not a fastai learner")
         _vet_network(found)
+        for _, kind, key, _, count in (storage.held for storage in machine.storages if records is not None):
+            if records.get(f"data/{key}", 0) != count * WIDTHS[kind.name]:  # older versions of torch read beyond it
+                raise UnsafeModel(f"it takes {count} numbers from a record of {records.get(f'data/{key}', 0)} bytes")
     except ModelError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
@@ -564,21 +588,27 @@ def vet(path: str | os.PathLike) -> None:
     """
     path = Path(path)
     try:
-        vet_pickle(_read_pickle(path))
+        vet_pickle(*_read(path))
     except UnsafeModel as error:
         raise UnsafeModel(
-            f"{path} is not loaded: {error}. Exports of this project never do that, so the file could run any command "
-            "on this computer. If you know who made it and trust them, load it with trusted=True."
+            f"{path} is not loaded: {one_line(error)}. Exports of this project never do that, so the file could run "
+            "any command on this computer. If you know who made it and trust them, load it with trusted=True."
         ) from error.__cause__
     except ModelError as error:
         raise ModelError(
-            f"{path} is not a model that can be used here: {error}. Name an export.pkl, and copy it again if it came "
-            "from elsewhere."
+            f"{path} is not a model that can be used here: {one_line(error)}. Name an export.pkl, and copy it again if "
+            "it came from elsewhere."
         ) from error.__cause__
 
 
-def _read_pickle(path: Path) -> bytes:
-    """Return the one pickle in a torch archive, whose every record must be one that torch writes."""
+def one_line(error: Exception) -> str:
+    """Return an exception's message as part of a sentence: short, and with nothing that a terminal would obey."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:MAX_TOLD]).rstrip(".")
+
+
+def _read(path: Path) -> tuple[bytes, dict[str, int]]:
+    """Return the one pickle in a torch archive and the bytes of each record, which all must be such as torch writes."""
     with path.open("rb") as file:
         start = file.read(len(FIRST_HEADER))
         if start != FIRST_HEADER:
@@ -588,7 +618,9 @@ def _read_pickle(path: Path) -> bytes:
         _vet_end(file.read(), length)
         try:
             with zipfile.ZipFile(file) as archive:
-                return archive.read(_the_pickle(archive.infolist(), length))
+                records = archive.infolist()
+                sizes = _sizes(records, length)
+                return archive.read(records[list(sizes).index("data.pkl")]), sizes
         except ModelError:
             raise
         except Exception as error:  # zipfile raises what it likes on broken bytes
@@ -613,25 +645,25 @@ def _vet_end(end: bytes, length: int) -> None:
         raise UnsafeModel(f"its archive has {table} bytes of contents, more than any model here")
 
 
-def _the_pickle(records: list[zipfile.ZipInfo], length: int) -> zipfile.ZipInfo:
-    """Return the record that holds the pickle, in an archive of nothing but what ``torch.save`` writes, unpacked."""
-    # Python alters names that hold a zero byte or an extra field; torch goes by what the table of contents says.
-    written = [info.orig_filename.partition("/") for info in records]
-    names = [name for _, _, name in written]
-    for name in names:
+def _sizes(records: list[zipfile.ZipInfo], length: int) -> dict[str, int]:
+    """Return the name and bytes of each record, in an archive of nothing but what ``torch.save`` writes, unpacked."""
+    sizes, folders = {}, set()
+    for info in records:
+        # Python alters names that hold a zero byte or an extra field; torch goes by what the table of contents says.
+        folder, _, name = info.orig_filename.partition("/")
         if not RECORD.fullmatch(name):
             raise UnsafeModel(f"its archive holds {name[:80]!r}, which torch.save never writes")
-    folders = {folder for folder, _, _ in written}
-    if len(folders) != 1 or names.count("data.pkl") != 1 or len(set(names)) != len(names):
-        raise UnsafeModel(f"its archive holds {names.count('data.pkl')} pickles in {len(folders)} folders, not one")
-    if any(info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size for info in records):
-        raise UnsafeModel("its archive holds compressed records, which torch.save never writes (a zip bomb?)")
-    if sum(info.file_size for info in records) > length:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+            raise UnsafeModel("its archive holds compressed records, which torch.save never writes (a zip bomb?)")
+        sizes[name] = info.file_size
+        folders.add(folder)
+    if len(folders) != 1 or "data.pkl" not in sizes or len(sizes) != len(records):
+        raise UnsafeModel(f"its archive has {len(folders)} folders, or two records of one name, or no pickle")
+    if sum(sizes.values()) > length:
         raise UnsafeModel("its archive would unpack to more than it holds (a zip bomb?)")
-    found = records[names.index("data.pkl")]
-    if found.file_size > MAX_PICKLE:
-        raise UnsafeModel(f"its pickle has {found.file_size} bytes, more than that of any model here")
-    return found
+    if sizes["data.pkl"] > MAX_PICKLE:
+        raise UnsafeModel(f"its pickle has {sizes['data.pkl']} bytes, more than that of any model here")
+    return sizes
 
 
 def _not_an_archive(start: bytes) -> ModelError:

@@ -261,6 +261,24 @@ def test_photos_and_folders_are_dropped(app):
     assert list(app.shown()) == [*(f"field trip/{name}" for name in IN_ORDER), "red.jpg"]
 
 
+def test_a_folder_still_looked_through_is_not_lost(app):
+    """Photos chosen and judged while a dropped folder is slow to list: the folder's photos follow."""
+    app.page.evaluate("""() => {
+        const { prototype } = FileSystemDirectoryReader;
+        const read = prototype.readEntries;
+        prototype.readEntries = function (...args) {
+            prototype.readEntries = read;
+            window.goOn = () => read.apply(this, args);
+        };
+    }""")
+    app.drop(app.photos)
+    app.page.wait_for_function("() => window.goOn")
+    app.choose("Choose photos", app.photos / "red.jpg")
+    app.expect_done("1 photo: 1 red.")
+    app.page.evaluate("() => window.goOn()")
+    app.expect_done(FOLDER.replace("13 photos: 3", "14 photos: 4"))
+
+
 def test_over_50_megabytes_is_refused_by_name_before_sending(app):
     """The card says how large it is; nothing but small messages went out."""
     sent = []
