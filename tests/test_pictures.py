@@ -349,7 +349,7 @@ def test_the_extension_is_that_of_the_real_format(format, expected):
 
 
 @pytest.mark.parametrize("size", [32, 96, 224])
-@pytest.mark.parametrize("shape", [(500, 375), (120, 400), (33, 37), (512, 51), (12, 9)])
+@pytest.mark.parametrize("shape", [(500, 375), (120, 400), (33, 37), (512, 51), (20, 15)])
 def test_squish_and_crop_is_what_fastai_does_at_validation(size, shape):
     """The one preparation used for prediction gives fastai's validation pixels exactly."""
     import math
