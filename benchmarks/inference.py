@@ -7,9 +7,10 @@ FOLDER holds <label>/<photos>; without it, `--drawn` pictures of 800×600 are dr
 resnet18 at 224 pixels (its weights change no speed), exported once as 07 does, the same pictures and the same cores.
 `learn.predict` and `get_preds` are fastai's `load_learner`, on the same export.pkl. The limits are the network alone in
 torch on ready tensors, and onnxruntime alone, as it is by default, on ready pixels. Sides take turns, each in a fresh
-process; rates and times are medians, and so is a ratio, of those within a round. A cold start is counted from before the interpreter
-starts to the first answer, by the shortest program that gives one. Memory is the peak of the process and its children,
-in which shared pages count once. Where there is a GPU, torch works on it, and onnxruntime stays on the CPU.
+process; rates and times are medians, and so is a ratio, of those within a round. A cold start is counted from before
+the interpreter starts to the first answer, by the shortest program that gives one. Memory is the peak of the process
+and its children, in which shared pages count once. Where there is a GPU, torch works on it, and onnxruntime stays on
+the CPU.
 """
 
 import argparse
