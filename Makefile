@@ -28,8 +28,8 @@ app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine (APP_I
 		--VoilaConfiguration.allow_template_override=NO --VoilaConfiguration.allow_theme_override=NO \
 		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60
 
-test: $(INSTALLED)  ## Install if needed, run every test
-	@$(BIN) -m pytest
+test: $(INSTALLED)  ## Install if needed, run every test, on up to 4 cores
+	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: $(INSTALLED)  ## Lint code and notebooks; notebooks stripped, valid and in style
 	@$(BIN) -m ruff check .
