@@ -298,6 +298,24 @@ def test_a_table_is_never_written_over(_model, tmp_path, capsys):
     )
 
 
+def test_a_table_that_cannot_be_written_is_named(_model, tmp_path, capsys):
+    """Where the disk refuses the table, the sentence names it as it was asked for."""
+    table = tmp_path / f"{'t' * 300}.csv"
+    code, _, said = ask(capsys, _model, photo(tmp_path / "a.png"), "--csv", table)
+    assert (code, said.startswith(f"{table}: "), said.count("\n")) == (1, True, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "model"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no closed streams")
+def test_closed_streams_are_no_error(_model, tmp_path):
+    """Without a standard output the table is written; without an input there is no list on it."""
+    shell = '"$1" -m utils.inference "$2" "$3" --csv "$4" >&- && "$1" -m utils.inference "$2" - <&-'
+    names = [sys.executable, _model, photo(tmp_path / "a.png"), tmp_path / "t.csv"]
+    done = subprocess.run(["sh", "-c", shell, "sh", *names], cwd=REPOSITORY, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "There is no photo in the list on standard input.\n")
+    assert len(rows(tmp_path / "t.csv")) == 2
+
+
 def test_a_table_made_meanwhile_stays(_model, tmp_path, capsys, monkeypatch):
     """A file that another program puts there while photos are judged is not written over either."""
     table = tmp_path / "t.csv"

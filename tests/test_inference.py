@@ -429,6 +429,8 @@ def test_a_classifier_says_itself_shortly(_colours, _classifier, tmp_path):
     """Its representation is one line: the first labels, the size, the device, the threshold."""
     assert repr(_colours) == "<Classifier of red, green, blue: 16 pixels, cpu, unsure below 0.60>"
     assert repr(_classifier) == f"<Classifier of cat, dog: 64 pixels, {_classifier.device}>"
+    odd = inference.Classifier(("a\nb", "\x1b[2J"), _colours.recipe, None, _colours.network)
+    assert repr(odd) == "<Classifier of a b, \\x1b[2J: 16 pixels, cpu>"
     many = inference.Classifier(tuple(map(str, range(1000))), _colours.recipe, None, _colours.network)
     assert repr(many) == "<Classifier of 0, 1, 2, 3, 4, 5 and 994 more: 16 pixels, cpu>"
 

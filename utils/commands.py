@@ -108,10 +108,10 @@ def each_photo(names: Iterable[str], *, copies: Path | None, passed: PassedOver)
             yield from _meant(name, copies, passed)
 
 
-def _lines(stream: io.TextIOBase) -> Iterator[str]:
+def _lines(stream: io.TextIOBase | None) -> Iterator[str]:
     """Yield the lines of standard input, as file names are written on this system; blank ones left out."""
     binary = getattr(stream, "buffer", None)
-    for line in stream if binary is None else map(os.fsdecode, binary):
+    for line in stream or () if binary is None else map(os.fsdecode, binary):  # no stream where the caller closed it
         if name := line.removeprefix("\ufeff").rstrip("\r\n"):
             yield name
 
@@ -234,6 +234,10 @@ def unclobbered(path: Path) -> Iterator[Path]:
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, "is there already, and is not written over", str(path)) from None
             temporary.rename(path)
+    except OSError as error:
+        if str(error.filename) == str(temporary):  # which nobody named
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

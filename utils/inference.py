@@ -180,7 +180,7 @@ class Classifier:
     def __repr__(self) -> str:
         shown = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
         unsure = "" if self.threshold is None else f", unsure below {self.threshold:.2f}"
-        return f"<Classifier of {shown}: {self.recipe.size} pixels, {self.device}{unsure}>"
+        return f"<Classifier of {one_line(shown)}: {self.recipe.size} pixels, {self.device}{unsure}>"
 
     @property
     def device(self) -> str:
@@ -211,8 +211,9 @@ class Classifier:
         Return an iterator over a prediction for each picture, in their order, made as they are asked for.
 
         `images` may be endless: no more than two batches are taken ahead, and opened in threads while the network
-        works. A picture that cannot be read becomes a prediction with an `error` and does not stop the others. Where
-        `images` itself fails, the pictures before are judged first, and then its exception is raised.
+        works; so an array must not change until its prediction is there. A picture that cannot be read becomes a
+        prediction with an `error` and does not stop the others. Where `images` itself fails, the pictures before are
+        judged first, and then its exception is raised.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: a batch holds at least one picture.")
@@ -593,5 +594,6 @@ def _command_line() -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    if sys.stdout:  # None where the caller closed it
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     sys.exit(_command_line())

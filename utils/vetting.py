@@ -601,8 +601,8 @@ def vet(path: str | os.PathLike) -> None:
         ) from error.__cause__
 
 
-def one_line(error: Exception) -> str:
-    """Return an exception's message as part of a sentence: short, and with nothing that a terminal would obey."""
+def one_line(error: Exception | str) -> str:
+    """Return a message as part of a sentence: short, on one line, and with nothing that a terminal would obey."""
     words = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:MAX_TOLD]).rstrip(".")
 

@@ -264,11 +264,17 @@ def test_photos_and_folders_are_dropped(app):
 def test_a_folder_still_looked_through_is_not_lost(app):
     """Photos chosen and judged while a dropped folder is slow to list: the folder's photos follow."""
     app.page.evaluate("""() => {
-        const { prototype } = FileSystemDirectoryReader;
-        const read = prototype.readEntries;
-        prototype.readEntries = function (...args) {
-            prototype.readEntries = read;
-            window.goOn = () => read.apply(this, args);
+        const { prototype } = DataTransferItem;
+        const give = prototype.webkitGetAsEntry;
+        prototype.webkitGetAsEntry = function () {
+            prototype.webkitGetAsEntry = give;
+            const entry = give.call(this);
+            const reader = entry.createReader();
+            const readEntries = (...args) => {
+                const read = () => reader.readEntries(...args);
+                window.goOn ? read() : (window.goOn = read);
+            };
+            return { fullPath: entry.fullPath, createReader: () => ({ readEntries }) };
         };
     }""")
     app.drop(app.photos)
