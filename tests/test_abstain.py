@@ -50,7 +50,7 @@ def test_nineteen_right_ones_are_the_fewest_that_keep_a_mistake_in_twenty():
     assert not short["reached"]
     assert short["threshold"] == pytest.approx((sure[21] + sure[22]) / 2)
     assert short["why"].endswith(
-        "names 18 held-out pictures, none of them wrongly, and with no more wrong it would take 19"
+        "names 18 of the held-out pictures, none of them wrongly, and with no more wrong it would take 19"
     )
 
 

@@ -362,10 +362,13 @@ def test_pairs_and_shortcuts_are_said(safe, evaluation):
     [
         ({"threshold": None, "why": "one picture only"}, "It cannot say “unknown”: one picture only."),
         ({"threshold": 0.0}, "Its threshold is 0: it never says “unknown”, not even to what it never saw."),
-        ({"threshold": 0.0, "reached": False, "why": "10 are few"}, "Whether its mistakes are as rare as was asked is"),
+        (
+            {"threshold": 0.0, "reached": False, "why": "ten"},
+            "Whether its mistakes are as rare as was asked is not certain. Ten",
+        ),
         (
             {"reached": False, "why": "2 are wrong"},
-            "Whether its mistakes are as rare as was asked is not certain: 2",
+            "Whether its mistakes are as rare as was asked is not certain. 2 are wrong.",
         ),
         (
             {"unseen": {"why": "2 labels"}},

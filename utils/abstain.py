@@ -130,7 +130,7 @@ def _too_few(named: int, mistakes: int, target: float) -> str:
     """Return the sentence that says why the nearest threshold does not reach the target."""
     wanted = int(np.ceil((mistakes + 1) / target - 1 - SLACK))
     return (
-        f"no threshold can promise {100 * target:g} %: the best one names {named} held-out pictures, "
+        f"no threshold can promise {100 * target:g} %: the best one names {named} of the held-out pictures, "
         f"{mistakes or 'none'} of them wrongly, and with no more wrong it would take {wanted}"
     )
 

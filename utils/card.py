@@ -22,7 +22,7 @@ from utils.attribution import UNKNOWN
 from utils.attribution import Attribution as Attribution
 from utils.attribution import attribution as attribution
 from utils.files import FieldguideError, one_line
-from utils.modelcard import judging_side, listed, percent, pictures
+from utils.modelcard import capitalised, judging_side, listed, percent, pictures
 from utils.modelcard import model_card as model_card
 from utils.project import FOLDER, SAMPLE, SEARCH, Project
 
@@ -310,7 +310,9 @@ def _of_unknown(unknown: Mapping) -> list[str]:
     elif threshold == 0:
         sentences.append("Its threshold is 0: it never says “unknown”, not even to what it never saw.")
     if threshold is not None and not unknown["reached"]:
-        sentences.append(f"Whether its mistakes are as rare as was asked is not certain: {unknown['why']}.")
+        sentences.append(
+            f"Whether its mistakes are as rare as was asked is not certain. {capitalised(unknown['why'])}."
+        )
     unseen = unknown.get("unseen") or {}
     if "unknown" in unseen:
         sentences.append(
