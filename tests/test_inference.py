@@ -804,3 +804,20 @@ def test_bytes_in_memory_are_pictures(_classifier, _pictures):
     buffer = io.BytesIO()
     Image.open(_pictures[0]).save(buffer, "PNG")
     assert _classifier.predict([buffer.getvalue()])[0].error is None
+
+
+def test_a_gpu_may_not_round_more_than_others_do():
+    """While the network runs, convolutions may not use TF32; what the program had set is back afterwards."""
+    import torch
+
+    seen = []
+
+    class Layer(torch.nn.Module):
+        def forward(self, batch):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return batch.mean((2, 3))
+
+    before = torch.backends.cudnn.allow_tf32
+    network = inference.TorchNetwork(Layer(), (0.0,) * 3, (1.0,) * 3, "cpu")
+    assert network(np.zeros((1, 8, 8, 3), dtype=np.uint8)).shape == (1, 3)
+    assert (seen, torch.backends.cudnn.allow_tf32) == ([False], before)

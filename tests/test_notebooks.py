@@ -61,7 +61,7 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
     }
     assert {path.name for path in project.models.iterdir()} >= {
         *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds"),
-        *("export.pkl", "model.onnx", "card.json", "MODEL_CARD.md", "ATTRIBUTION.csv"),
+        *("export.pkl", "model.onnx", "card.json", "MODEL_CARD.md", "README.md", "ATTRIBUTION.csv"),
     }
     assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(project.pictures())
     figures = json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))

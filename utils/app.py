@@ -274,7 +274,7 @@ def _unsure(unknown: Mapping) -> list[str]:
     threshold = unknown.get("threshold")
     if threshold is None:
         return ["Never: it gives one of its labels to every photo.", *filter(None, [unknown.get("why")])]
-    told = [f"When even its best label has less than {_percent(threshold)}."]
+    told = [f"When even its best label has less than {_percent(threshold)}." if threshold else "Never: it names all."]
     coverage, error = unknown.get("coverage", {}), unknown.get("error", {})
     if coverage.get("value") is not None and error.get("value") is not None:
         told.append(

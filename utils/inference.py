@@ -138,7 +138,8 @@ class TorchNetwork:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         import torch
 
-        with torch.inference_mode():
+        # By default a GPU rounds factors to 10 bits (TF32): its answers would not be those of other machines.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
             mean, std = (torch.tensor(stat, device=self.device).view(3, 1, 1) for stat in (self.mean, self.std))
             return self.module((batch - mean) / std).double().softmax(dim=1).cpu().numpy()  # (N, K)
