@@ -39,6 +39,7 @@ __all__ = ["Classifier", "ModelError", "NoModel", "Prediction", "UnsafeModel", "
 
 BATCH_SIZE = 32  # pictures a step of the network; more gains nothing on a CPU
 DECODERS = 16  # at most so many threads open pictures while the network works
+LANES = 4  # at most so many parts of a batch go through onnxruntime at once
 MAX_SIZE = 1024  # pixels, as project.toml allows; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
 MAX_ONNX = 2**30  # bytes; a large network has a third of it
@@ -134,6 +135,7 @@ class TorchNetwork:
     mean: tuple[float, ...]  # of three colours, of values scaled to 0…1
     std: tuple[float, ...]
     device: str
+    lanes: int = 1  # torch spreads a batch over the processors by itself
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         import torch
@@ -150,6 +152,7 @@ class OnnxNetwork:
     """The network of a model.onnx, which normalises by itself: the same in and out as `TorchNetwork`."""
 
     session: object  # onnxruntime.InferenceSession
+    lanes: int
     device: str = "cpu"
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
@@ -227,14 +230,17 @@ class Classifier:
 
     def _streamed(self, source: Iterator, batch_size: int, threshold: float) -> Iterator[Prediction]:
         """Yield predictions, whose label is None where its probability is below `threshold`."""
-        threads = min(DECODERS, cores())
+        threads, abreast = min(DECODERS, cores()), min(self.network.lanes, batch_size)
+        part = -(-batch_size // abreast)  # pictures
         pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
+        judges = ThreadPoolExecutor(abreast, thread_name_prefix="pictures judged")
         waiting: deque[Future] = deque()
         in_memory: deque[Future] = deque()
+        judged: deque[Future] = deque()
         failure = None
         try:
             while True:
-                while len(waiting) < 2 * batch_size and failure is None:
+                while len(waiting) < part and failure is None:
                     try:
                         picture = next(source)
                     except Exception as error:  # StopIteration among them: the end is one reason to stop of many
@@ -245,12 +251,15 @@ class Classifier:
                         in_memory.append(waiting[-1])
                     if len(in_memory) > 2 * threads:  # photos weigh a hundred times what is made of them
                         in_memory.popleft().result()
-                batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
-                if not batch:
+                if batch := [waiting.popleft().result() for _ in range(len(waiting))]:
+                    judged.append(judges.submit(self._judged, batch, threshold))
+                elif not judged:
                     break
-                yield from self._judged(batch, threshold)
+                if len(judged) > abreast or not batch:
+                    yield from judged.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            judges.shutdown(wait=True, cancel_futures=True)
         if not isinstance(failure, StopIteration):
             raise failure
 
@@ -287,6 +296,15 @@ class Classifier:
 def cores() -> int:
     """Return how many processors this program may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lanes() -> int:
+    """
+    Return how many parts of a batch go through onnxruntime side by side, each on its share of the processors.
+
+    Where all work on one part, each step of the network waits for the slowest, who shares with those opening pictures.
+    """
+    return min(LANES, cores())
 
 
 def _several(images) -> Iterable:
@@ -370,7 +388,7 @@ def _from_onnx(path: Path) -> Classifier:
         labels, recipe, threshold = _from_metadata(session.get_modelmeta().custom_metadata_map)
     except ModelError as error:
         raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
-    return Classifier(labels, recipe, threshold, OnnxNetwork(session))
+    return Classifier(labels, recipe, threshold, OnnxNetwork(session, lanes()))
 
 
 def _vet_onnx(data: bytes) -> None:
@@ -437,7 +455,7 @@ def _session(data: bytes):
     options.log_severity_level = 4  # what is wrong is told by exceptions, and by them alone
     # A number, for by default each thread is bound to a processor; and waiting threads sleep instead of spinning: both
     # would take from the threads that open pictures.
-    options.intra_op_num_threads = cores()
+    options.intra_op_num_threads = max(1, cores() // lanes())
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
