@@ -311,6 +311,36 @@ def test_a_stream_is_lazy(_classifier, _pictures):
     assert 6 <= taken <= 6 + 2 * 2
 
 
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
+def test_parts_of_a_batch_side_by_side_keep_order_and_take_no_more(_colours, lanes, batch_size):
+    """However many parts are judged at once, whichever ends first: answers in order, two batches ahead at most."""
+    session, first = _colours.network.session, threading.Event()
+
+    def slow_at_first(pixels):
+        if lanes > 1 and batch_size > 1 and not first.is_set():
+            first.set()
+            later.wait(10)  # another part ends before this one
+        elif first.is_set():
+            later.set()
+        return session.run(["probabilities"], {"pixels": pixels})[0]
+
+    slow_at_first.lanes, later = lanes, threading.Event()
+    classifier = inference.Classifier(_colours.labels, _colours.recipe, None, slow_at_first)
+    taken = 0
+
+    def source():
+        nonlocal taken
+        for n in range(200):
+            taken += 1
+            yield (RED, GREEN, BLUE)[n % 3]
+
+    for n, prediction in enumerate(classifier.stream(source(), batch_size=batch_size)):
+        assert prediction.label == ("red", "green", "blue")[n % 3]
+        assert taken <= n + 1 + 2 * batch_size
+    assert n == 199 and (later.is_set() or lanes == 1 or batch_size == 1)
+
+
 def decoders() -> list[threading.Thread]:
     """Return the threads that open pictures and are still there."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("pictures")]
