@@ -231,7 +231,7 @@ class Classifier:
     def _streamed(self, source: Iterator, batch_size: int, threshold: float) -> Iterator[Prediction]:
         """Yield predictions, whose label is None where its probability is below `threshold`."""
         threads, abreast = min(DECODERS, cores()), min(self.network.lanes, batch_size)
-        part = -(-batch_size // abreast)  # pictures
+        part = -(-batch_size // (2 * abreast))  # pictures; so few that at the end nobody waits long
         pool = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
         judges = ThreadPoolExecutor(abreast, thread_name_prefix="pictures judged")
         waiting: deque[Future] = deque()
