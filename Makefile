@@ -46,7 +46,7 @@ clean:  ## Remove caches and reports; never data or models
 # TORCH_INDEX=<the index address that pytorch.org's "Get started" page shows> picks another build of torch.
 $(INSTALLED): requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this one is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
-	@test -x $(BIN) || $(PYTHON) -m venv .venv
+	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv (a few minutes the first time, up to 6 GB with torch) ..."
 	@if [ -n "$(TORCH_INDEX)" ]; then \
 		$(BIN) -m pip install --quiet --disable-pip-version-check torch torchvision -c constraints.txt --index-url "$(TORCH_INDEX)"; fi

@@ -183,7 +183,9 @@ def summary(project: Project) -> list[str]:
         command = shlex.join([shown(Path(sys.executable)), "-m", "utils.inference", shown(files[1])])
         lines.append(f"try it     {command} PHOTO...")
     if evaluation and not project.table("corrections").exists():
-        lines.append("next       make lab, and look at the first suspects in 06_clean: some labels may be wrong")
+        named = os.environ.get("PROJECT", "project.toml")  # make always names one
+        same = "" if named == "project.toml" else f"PROJECT={shlex.quote(named)} "
+        lines.append(f"next       {same}make lab, and look at the first suspects in 06_clean: some labels may be wrong")
     return lines
 
 
