@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -536,7 +537,8 @@ def test_a_reader_that_leaves_is_no_error(_model, tmp_path):
 def test_ctrl_c_is_no_error(_model, tmp_path):
     """Ctrl-C ends it with 130, without a traceback and without a table."""
     path = photo(tmp_path / "a.png")
-    with start(_model, "-", "--batch-size", "1", "--csv", tmp_path / "t.csv") as child:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a test run in the background inherits deafness
+    with start(_model, "-", "--batch-size", "1", "--csv", tmp_path / "t.csv", preexec_fn=heard) as child:
         child.stdin.write(f"{path}\n" * 4)
         child.stdin.flush()
         for _ in range(3):
