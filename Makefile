@@ -29,7 +29,7 @@ app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine (APP_I
 		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60
 
 test: $(INSTALLED)  ## Install if needed, run every test, on up to 4 cores
-	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)  ## Lint code and notebooks; notebooks stripped, valid and in style
 	@$(BIN) -m ruff check .
