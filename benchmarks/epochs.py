@@ -62,7 +62,6 @@ def gathered(folder: Path) -> Path:
 def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
     """Return the accuracy over all seeds with its interval, and the mean seconds of a training."""
     right, groups, began = [], [], time.perf_counter()
-    split = project.split()
     for seed in range(seeds):
         task = project.model_copy(update={"epochs": epochs, "seed": seed})
         dls = image_dataloaders(task)
@@ -72,7 +71,7 @@ def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
             fine_tune(learn, epochs, **learning_rates(task), schedule=task.schedule, patience=task.patience, seed=seed)
             answers = predict_side(task, learn, "valid")
         right += (answers.predicted == answers.label).tolist()
-        groups += [split[id][0] for id in answers.id]  # seeds share pictures, and near-copies are no news either
+        groups += project.groups(answers.id)  # seeds share pictures, and near-copies are no news either
     hits = np.array(right, dtype=float)
     value, draws = bootstrap({"": lambda w: (w @ hits / w.sum(1))[:, None]}, groups, seed=0)[""]
     found = interval(value[0], draws[:, 0], n=len(hits), groups=groups)

@@ -135,8 +135,7 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
 def judged(project: Project, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
     """Return all figures that predictions give; an empty `test` is a side that stays shut."""
     vocab = list(valid.columns[4:])
-    split = project.split()
-    groups, test_groups = ([split[id][0] if id in split else id for id in table.id] for table in (valid, test))
+    groups, test_groups = (project.groups(table.id) for table in (valid, test))
     labels, probs = coded(valid)
     temperature = temperature_figure(labels, probs, groups=groups, seed=project.seed)
     scaled = cross_fitted(labels, probs, groups=groups, seed=project.seed)

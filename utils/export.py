@@ -183,7 +183,7 @@ def _require_judged(project: Project, learn) -> None:
 def _threshold(project: Project, temperature: float, target: float) -> dict:
     """Return what `fit_threshold` finds in the last round's predictions of the valid side."""
     table = read_predictions(project, side="valid") if round_numbers(project) else None
-    split, vocab = project.split(), list(project.labels)
+    vocab = list(project.labels)
     ids = [id for id, side in project.sides().items() if side == "valid"]
     if table is None or sorted(table.id) != ids or list(table.columns[len(BEFORE_LABELS) :]) != vocab:
         raise FieldguideError(
@@ -192,8 +192,7 @@ def _threshold(project: Project, temperature: float, target: float) -> dict:
         )
     labels = np.array([vocab.index(label) for label in table.label])
     probs = scale(table[vocab].to_numpy(dtype=float), temperature)  # (N, K)
-    groups = [split[id][0] for id in table.id]
-    return fit_threshold(labels, probs, groups=groups, target=target, seed=project.seed)
+    return fit_threshold(labels, probs, groups=project.groups(table.id), target=target, seed=project.seed)
 
 
 def _remembered(earlier: Mapping, model: Path, evaluation: Mapping, target: float) -> dict | None:
@@ -214,7 +213,7 @@ def _unseen(project: Project, learn, target: float) -> dict:
         return {"why": "leaving one label out leaves a single one; it takes three labels"}
     sampled = sampled_pictures(project)
     ids, paths = list(sampled), list(sampled.values())
-    split = project.split()
+    sides = project.sides()
     try:
         body = pretrained_body(project)
         pretrained = body is not None
@@ -227,13 +226,13 @@ def _unseen(project: Project, learn, target: float) -> dict:
     found = unseen_labels(
         features,
         [path.parent.name for path in paths],
-        np.array([split[id][1] == "valid" for id in ids]),
-        groups=[split[id][0] for id in ids],
+        np.array([sides[id] == "valid" for id in ids]),
+        groups=project.groups(ids),
         target=target,
         seed=project.seed,
         optimistic=not pretrained,
     )
-    every = sum(side != "test" for side in project.sides().values())
+    every = sum(side != "test" for side in sides.values())
     if "note" in found and len(ids) < every:
         found["note"] += f" {len(ids):,} of {every:,} pictures were looked at, as many of each label."
     return found

@@ -159,7 +159,7 @@ def _table(
             "first.",
             stacklevel=3,
         )
-    folds = fold_of(labels, [split[id][0] if id in split else id for id in ids], seed=project.seed)
+    folds = fold_of(labels, project.groups(ids), seed=project.seed)
     codes = np.array([list(project.labels).index(label) for label in labels])
     if body is not None:
         found = _from_features(project, body, [pictures[id] for id in ids], codes, folds)

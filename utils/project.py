@@ -12,6 +12,7 @@ import os
 import re
 import tomllib
 import unicodedata
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -361,6 +362,11 @@ class Project(BaseModel):
                 )
             rows.setdefault(row["id"], (row["group"], row["side"]))
         return rows
+
+    def groups(self, ids: Iterable[str]) -> list[str]:
+        """Return the group of near-copies of each picture; one that is not in split.csv is a group of its own."""
+        split = self.split()
+        return [split[id][0] if id in split else id for id in ids]
 
     def sides(self) -> dict[str, str]:
         """Return id → side for the pictures that are in the training set now."""

@@ -225,9 +225,8 @@ def compare_rounds(project: Project, earlier: int | None = None, later: int | No
         if ids := sorted(labels.keys() & answers[0].keys() & answers[1].keys()):
             break
     right = np.array([[their[id] == labels[id] for id in ids] for their in answers], dtype=int).reshape(2, -1)
-    split = project.split()
-    groups = [split[id][0] if id in split else id for id in ids]
-    return Comparison(earlier, later, side, len(ids), **_compared(right[0], right[1], groups, seed=project.seed))
+    compared = _compared(right[0], right[1], project.groups(ids), seed=project.seed)
+    return Comparison(earlier, later, side, len(ids), **compared)
 
 
 def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed: int) -> dict:

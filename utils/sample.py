@@ -253,8 +253,7 @@ def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.Da
     drawn = predictions[predictions.id.isin(shows.keys())]
     if drawn.empty:
         return pd.DataFrame()
-    split = project.split()
-    groups = [split[id][0] if id in split else id for id in drawn.id]
+    groups = project.groups(drawn.id)
     hits = {
         "what the folders say": drawn.predicted == drawn.label,
         "what the pictures show": drawn.predicted == drawn.id.map(shows),

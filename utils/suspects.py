@@ -131,7 +131,6 @@ def find_suspects(project: Project, judged: Judgement) -> list[Suspect]:
             "first cell."
         )
     vocab = list(project.labels)
-    split = project.split()
     hashes = {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
     return list_suspects(
         [vocab.index(label) for label in judged.labels],
@@ -139,7 +138,7 @@ def find_suspects(project: Project, judged: Judgement) -> list[Suspect]:
         vocab=vocab,
         names=[path.name for path in pictures.values()],
         distances=judged.distances,
-        groups=[split[id][0] if id in split else id for id in judged.ids],
+        groups=project.groups(judged.ids),
         hashes=[int(hashes[id], 16) if HASH.fullmatch(hashes.get(id, "")) else None for id in judged.ids],
     )
 
