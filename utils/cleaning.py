@@ -14,11 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from utils.files import FieldguideError, locked, read_rows
+from utils.addresses import web_host
+from utils.files import FieldguideError, each_row, locked
 from utils.ledger import DELETE, DELETED, KEEP, Ledger, Outcome
 from utils.pictures import PictureError, open_picture
 from utils.project import SOURCES_COLUMNS, Project
@@ -442,18 +442,10 @@ def project_pictures(project: Project) -> list[Picture]:
 def web_pages(project: Project) -> dict[str, str]:
     """Return id → the web page a picture came from, for those that came from one."""
     pages: dict[str, str] = {}
-    for row in read_rows(project.table("sources"), SOURCES_COLUMNS):
-        if row["id"] and _is_web_address(row["page_url"]):
+    for row in each_row(project.table("sources"), SOURCES_COLUMNS):
+        if row["id"] and web_host(row["page_url"]):
             pages.setdefault(row["id"], row["page_url"])
     return pages
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:  # such as http://[::1
-        return False
 
 
 def original(project: Project, picture: Picture) -> Path:
