@@ -15,9 +15,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.card import FEW_JUDGED, FEW_TRAINED, LARGEST, attribution, limits, make_card, model_card, read_card
+from utils.attribution import attribution
+from utils.card import FEW_JUDGED, FEW_TRAINED, LARGEST, limits, make_card, read_card
 from utils.files import FieldguideError, append_rows, content_id, csv_text, write_whole
-from utils.modelcard import escaped, percent, with_licence, yaml_text
+from utils.modelcard import escaped, model_card, percent, with_licence, yaml_text
 from utils.project import REPOSITORY, SOURCES_COLUMNS, SPLIT_COLUMNS
 from utils.scores import figure, wilson
 

@@ -21,6 +21,7 @@ from test_inference import draw, make_learner
 
 from utils import export
 from utils.awkward import awkward_pictures
+from utils.card import read_card
 from utils.checkpoint import ROUND_PARTS
 from utils.export import (
     FILES,
@@ -29,7 +30,6 @@ from utils.export import (
     export_classifier,
     is_plain,
     put_in_place,
-    read_card,
     sampled_pictures,
     threshold_sentence,
     unseen_sentence,

@@ -19,11 +19,8 @@ from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from utils.attribution import UNKNOWN
-from utils.attribution import Attribution as Attribution
-from utils.attribution import attribution as attribution
 from utils.files import FieldguideError, one_line
 from utils.modelcard import capitalised, judging_side, listed, percent, pictures
-from utils.modelcard import model_card as model_card
 from utils.project import FOLDER, SAMPLE, SEARCH, Project
 
 PACKAGES = ("fastai", "torch", "torchvision", "onnx", "numpy", "Pillow")

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from utils.files import FieldguideError, file_hash, write_whole
 from utils.project import Project
-from utils.rounds import FORM, rounds_opened, save_round
+from utils.rounds import FORM, WORDS, coded, rounds_opened, save_round
 from utils.rounds import read_evaluation as read_evaluation
 from utils.rounds import read_predictions as read_predictions
 from utils.scores import (
@@ -134,7 +134,7 @@ def evaluate_round(project: Project, learn, *, open_test: bool = False) -> dict:
 
 def judged(project: Project, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
     """Return all figures that predictions give; an empty `test` is a side that stays shut."""
-    vocab = list(valid.columns[4:])
+    vocab = list(valid.columns[len(WORDS) :])
     groups, test_groups = (project.groups(table.id) for table in (valid, test))
     labels, probs = coded(valid)
     temperature = temperature_figure(labels, probs, groups=groups, seed=project.seed)
@@ -165,13 +165,6 @@ def judged(project: Project, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
             "after": [] if scaled is None else reliability(labels, scaled, groups=groups),
         },
     }
-
-
-def coded(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return a table of predictions as labels (N,), 0 ≤ label < K, and probabilities (N, K)."""
-    vocab = list(predictions.columns[4:])  # behind id, side, label and predicted
-    labels = np.array([vocab.index(label) for label in predictions.label], dtype=int)
-    return labels, predictions[vocab].to_numpy(dtype=float)
 
 
 def score_table(figures: Mapping[str, Mapping]) -> pd.DataFrame:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,20 +25,20 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from utils.abstain import fit_threshold, unseen_labels
+from utils.attribution import attribution
 from utils.awkward import awkward_pictures
-from utils.card import attribution, make_card, model_card
-from utils.card import read_card as read_card
+from utils.card import make_card, read_card
 from utils.checkpoint import read_checkpoint
 from utils.features import frozen_features, learned_features
 from utils.files import FieldguideError, explained, file_hash, locked, make_folder, sync_folder, write_whole
 from utils.inference import Classifier, Prediction, load_classifier
-from utils.modelcard import capitalised, with_licence
+from utils.modelcard import capitalised, model_card, with_licence
 from utils.networks import pretrained_body
 from utils.pictures import LONGEST_SIDE, ORIENTATION, PictureError
 from utils.portable import save_learner, save_onnx
 from utils.project import Project
 from utils.rounds import WORDS as BEFORE_LABELS
-from utils.rounds import read_evaluation, read_predictions, round_numbers
+from utils.rounds import coded, read_evaluation, read_predictions, round_numbers
 from utils.scores import scale
 from utils.vetting import ModelError
 
@@ -139,8 +139,9 @@ def export_classifier(
             project, learn, target_error
         )
         save_onnx(learn, staged / ONNX, temperature=temperature, metadata=_metadata(project, pickled, unknown))
-        by_fastai = _agreeing(staged, pickled, held_out)
-        awkward = _agreeing_on_awkward(staged, pickled)
+        onnx = load_classifier(staged / ONNX)
+        by_fastai = _agreeing(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
+        awkward = _agreeing_on_awkward(pickled, onnx)
         card = _described(project, staged, evaluation, earlier, temperature=temperature, unknown=unknown)
         _current(project, evaluation)  # once more: who cleans or trains meanwhile would tear words and model apart
         backup = put_in_place(staged, project.models)
@@ -190,8 +191,8 @@ def _threshold(project: Project, temperature: float, target: float) -> dict:
             f"The last round in {project.models / 'rounds'} is not of the pictures that stand on the valid side. "
             f"Delete {project.models / 'evaluation.json'} and run 05 again."
         )
-    labels = np.array([vocab.index(label) for label in table.label])
-    probs = scale(table[vocab].to_numpy(dtype=float), temperature)  # (N, K)
+    labels, probs = coded(table)  # (N,), (N, K)
+    probs = scale(probs, temperature)
     return fit_threshold(labels, probs, groups=project.groups(table.id), target=target, seed=project.seed)
 
 
@@ -339,9 +340,11 @@ def _metadata(project: Project, classifier: Classifier, unknown: Mapping) -> dic
     return {"name": project.name} | {key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()}
 
 
-def _agreeing(staged: Path, pickled: Classifier, pictures: Sequence[Path]) -> int:
+def _agreeing(
+    predict: Callable[[Path], Prediction], pickled: Classifier, onnx: Classifier, pictures: Sequence[Path]
+) -> int:
     """Refuse files that answer otherwise than fastai, or than each other; return how often fastai was asked."""
-    onnx, predict, asked = load_classifier(staged / ONNX), fastai_predictor(staged / MODEL), 0
+    asked = 0
     bar = tqdm(pictures, desc="export.pkl, model.onnx and fastai asked about held-out pictures", unit="picture")
     for picture, ours, other in zip(bar, pickled.stream(pictures), onnx.stream(pictures), strict=True):
         if error := ours.error or other.error:
@@ -354,9 +357,9 @@ def _agreeing(staged: Path, pickled: Classifier, pictures: Sequence[Path]) -> in
     return asked
 
 
-def _agreeing_on_awkward(staged: Path, pickled: Classifier) -> int:
+def _agreeing_on_awkward(pickled: Classifier, onnx: Classifier) -> int:
     """Refuse files that answer differently to a drawn awkward picture; return how many there are."""
-    files, onnx = awkward_pictures(), load_classifier(staged / ONNX)
+    files = awkward_pictures()
     answers = zip(files, pickled.stream(files.values()), onnx.stream(files.values()), strict=True)
     for name, ours, other in answers:
         _require_same(f"the drawn picture {name}", {"export.pkl": ours, "model.onnx": other})
@@ -401,7 +404,7 @@ def disagreement(one: Prediction, other: Prediction) -> str:
     return ""
 
 
-def fastai_predictor(path: Path):
+def fastai_predictor(path: Path) -> Callable[[Path], Prediction]:
     """Return a function that asks fastai's own ``load_learner(path).predict`` about a file and gives a `Prediction`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickles being unsafe: this one was written and vetted just now

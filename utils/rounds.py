@@ -128,6 +128,13 @@ def read_predictions(project: Project, *, side: str = "valid", number: int | Non
     return table[table.side == side].reset_index(drop=True)
 
 
+def coded(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return a table of predictions as labels (N,), 0 ≤ label < K, and probabilities (N, K)."""
+    vocab = list(predictions.columns[len(WORDS) :])
+    labels = np.array([vocab.index(label) for label in predictions.label], dtype=int)
+    return labels, predictions[vocab].to_numpy(dtype=float)
+
+
 def _check_predictions(table: pd.DataFrame) -> None:
     """Raise ValueError unless a table is one of predictions, each picture once, with probabilities from 0 to 1."""
     vocab = list(table.columns[len(WORDS) :])
