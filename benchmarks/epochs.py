@@ -25,13 +25,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RUNNER = str(REPOSITORY / "notebooks" / "run.py")
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.device import speed_callbacks  # noqa: E402
-from utils.evaluate import predict_side  # noqa: E402
-from utils.networks import download_weights  # noqa: E402
+from utils.evaluate.evaluation import predict_side  # noqa: E402
+from utils.intervals import bootstrap, interval  # noqa: E402
 from utils.project import Project  # noqa: E402
-from utils.schedule import learning_rates  # noqa: E402
-from utils.scores import bootstrap, interval  # noqa: E402
-from utils.train import fine_tune, image_dataloaders, make_learner, training_loss  # noqa: E402
+from utils.train.device import speed_callbacks  # noqa: E402
+from utils.train.networks import download_weights  # noqa: E402
+from utils.train.schedule import learning_rates  # noqa: E402
+from utils.train.training import fine_tune, image_dataloaders, make_learner, training_loss  # noqa: E402
 
 
 def main(file: Path | None, epochs: list[int], seeds: int) -> None:

@@ -126,10 +126,10 @@ def theirs(folder: Path) -> tuple:
 
 def ours(folder: Path) -> tuple:
     """Return what switches our cleaner to a label, turns to its next page, and flags, as the browser's messages do."""
-    from utils.cleaner import ImageClassifierCleaner
-    from utils.ledger import save_flags
+    from utils.clean.cleaner import ImageClassifierCleaner
+    from utils.clean.suspects import RIGHT_UNSURE, Suspect
+    from utils.ledger.flags import save_flags
     from utils.project import Project
-    from utils.suspects import RIGHT_UNSURE, Suspect
 
     labels = {label: [label] for label in LABELS}
     project = Project.model_validate({"name": "switch", "labels": labels, "data_dir": str(folder / "data")})

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image, ImageDraw
 
-from utils.files import content_id, write_whole
 from utils.project import Project
+from utils.storage import content_id, write_whole
 
 # No test measures time; where nobody watches, the same examples are tried at each run.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from utils.files import read_rows
-from utils.ledger import CORRECTION_COLUMNS
 from utils.project import Project
+from utils.tables import CORRECTION_COLUMNS, read_rows
 
 LABELS = ("bird", "cat", "собака")
 LABEL_OF = {"a": "cat", "b": "cat", "c": "собака", "d": "собака"}

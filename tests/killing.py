@@ -14,10 +14,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from utils.files import FieldguideError
-from utils.ledger import Ledger
+from utils.errors import FieldguideError
+from utils.ledger.flags import save_flags
+from utils.ledger.moves import Ledger
 from utils.project import Project
-from utils.review import save_flags
 
 NAMES = {"os.rename", "os.remove", "os.mkdir"}
 CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT

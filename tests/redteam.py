@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 
-from utils import vetting
+from utils.inference import vetting
 
 LEARNER, RELU, FUNCTION = "fastai.learner.Learner", "torch.nn.modules.activation.ReLU", "plum._function.Function"
 TRANSFORM, RESOLVER, METHOD = "fasttransform.transform.Transform", "plum._resolver.Resolver", "plum._method.Method"

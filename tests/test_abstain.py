@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils import abstain
-from utils.abstain import CURVE, LEFT_OUT, coverage_plot, fit_threshold, unseen_labels
+from utils.export import unknown as abstain
+from utils.export.unknown import CURVE, LEFT_OUT, coverage_plot, fit_threshold, unseen_labels
 
 # Of each of up to 60 pictures how sure the model was, in steps that make ties frequent, if it was right, and the group.
 PICTURES = st.lists(

@@ -6,7 +6,7 @@ import pytest
 from standin_host import picture, serving, without_proxy
 
 from utils.addresses import LONGEST, Refused, host_name, is_private, parsed
-from utils.fetch import Rules, fetching
+from utils.download.fetch import Rules, fetching
 
 
 @pytest.mark.parametrize(

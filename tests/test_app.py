@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils import app
-from utils.app import LARGEST, PART, ClassifierPage, find_models
-from utils.inference import load_classifier
+from utils.app import page as app
+from utils.app.page import LARGEST, PART, ClassifierPage, find_models
+from utils.inference.classifier import load_classifier
 from utils.project import Project
 
 ASKED = {"view": "v1", "serial": 1}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from fastai.vision.all import TensorCategory, TensorImage, aug_transforms
 
-from utils.augment import Dehaze, Denoise, Greyscale, augmentation
-from utils.files import FieldguideError
+from utils.errors import FieldguideError
+from utils.train.augment import Dehaze, Denoise, Greyscale, augmentation
 
 
 def batch(count=8, side=48, seed=0):

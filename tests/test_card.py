@@ -15,12 +15,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.attribution import attribution
-from utils.card import FEW_JUDGED, FEW_TRAINED, LARGEST, limits, make_card, read_card
-from utils.files import FieldguideError, append_rows, content_id, csv_text, write_whole
-from utils.modelcard import escaped, model_card, percent, with_licence, yaml_text
-from utils.project import REPOSITORY, SOURCES_COLUMNS, SPLIT_COLUMNS
-from utils.scores import figure, wilson
+from utils.errors import FieldguideError
+from utils.export.attribution import attribution
+from utils.export.card import FEW_JUDGED, FEW_TRAINED, LARGEST, limits, make_card, read_card
+from utils.export.modelcard import escaped, model_card, percent, with_licence, yaml_text
+from utils.intervals import figure, wilson
+from utils.project import REPOSITORY
+from utils.storage import content_id, write_whole
+from utils.tables import SOURCES_COLUMNS, SPLIT_COLUMNS, append_rows, csv_text
 
 SHA256 = {"export.pkl": "a" * 64, "model.onnx": "b" * 64, "ATTRIBUTION.csv": "c" * 64, "split.csv": "d" * 64}
 HOSTILE = 'cat | "dog": <b>*x*</b> `y` [z](http://a.b) # 1\n---\nlicense: mit\\ \u202e=\ud800'

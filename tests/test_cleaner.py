@@ -18,11 +18,11 @@ import pytest
 from cleaning_pictures import PROBS, draw, make_learner, make_project
 from PIL import Image
 
-from utils import cleaner as cleaner_module
-from utils.cleaner import ImageClassifierCleaner
-from utils.files import FieldguideError
-from utils.ledger import DELETE, KEEP
-from utils.menus import Menus
+from utils.clean import cleaner as cleaner_module
+from utils.clean.cleaner import ImageClassifierCleaner
+from utils.clean.menus import Menus
+from utils.errors import FieldguideError
+from utils.ledger.flags import DELETE, KEEP
 
 # --- the two, behind one set of words ------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from cleaning_pictures import PROBS, draw, make_learner, make_project
 
-from utils import cleaning as cleaning_module
-from utils.cleaning import (
+from utils.clean import session as cleaning_module
+from utils.clean.session import (
     CHANGED,
     DECIDED,
     LABEL,
@@ -29,9 +29,10 @@ from utils.cleaning import (
     summary,
     web_pages,
 )
-from utils.files import FieldguideError, append_rows
-from utils.ledger import Ledger, Outcome, read_review, save_flag
-from utils.project import SOURCES_COLUMNS
+from utils.errors import FieldguideError
+from utils.ledger.flags import read_review, save_flag
+from utils.ledger.moves import Ledger, Outcome
+from utils.tables import SOURCES_COLUMNS, append_rows
 
 
 @pytest.fixture

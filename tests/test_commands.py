@@ -17,8 +17,8 @@ from conftest import picture_bytes, tree
 from PIL import Image
 from test_inference import REPOSITORY, colour_model, run, saved, softmax
 
-from utils import commands
-from utils.commands import main
+from utils.inference import commands
+from utils.inference.commands import main
 
 TONES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (90, 90, 90)}
 SURE = softmax(1, 0, 0)[0]

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from utils.curves import best_epoch, history_table, overfitting_sentence, remarks, schedule_picture, training_curve
+from utils.train.curves import (
+    best_epoch,
+    history_table,
+    overfitting_sentence,
+    remarks,
+    schedule_picture,
+    training_curve,
+)
 
 
 def history(*losses):

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import pytest
 from test_fetch import picture, serving, without_proxy
 
-from utils import download, sample
-from utils.download import (
+from sample import truth as sample
+from utils.download import collect as download
+from utils.download.clients import SearchRefused
+from utils.download.collect import (
     SOURCES_COLUMNS,
     WINDOW,
     Gathered,
@@ -24,9 +26,10 @@ from utils.download import (
     save_pictures,
     sources_table,
 )
-from utils.files import FieldguideError, WriteError, append_rows, content_id, read_rows, write_whole
-from utils.project import HAND, REPOSITORY
-from utils.search import SearchRefused
+from utils.errors import FieldguideError, WriteError
+from utils.project import REPOSITORY
+from utils.storage import content_id, write_whole
+from utils.tables import HAND, append_rows, read_rows
 
 
 @pytest.fixture

@@ -10,24 +10,23 @@ import torch
 from conftest import tree
 from sklearn.metrics import confusion_matrix
 
-from utils import evaluate, shortcuts
-from utils.evaluate import (
+from utils.errors import FieldguideError
+from utils.evaluate import evaluation as evaluate
+from utils.evaluate import shortcuts
+from utils.evaluate.evaluation import (
     confused_pairs,
     evaluate_round,
     judged,
     label_table,
     pair_table,
     predict_side,
-    read_evaluation,
-    read_predictions,
     score_table,
     worst_predictions,
 )
-from utils.files import FieldguideError, append_rows
-from utils.project import SPLIT_COLUMNS
-from utils.rounds import FORM, save_round
-from utils.scores import scorecard
-from utils.verify import verify_images
+from utils.evaluate.rounds import FORM, read_evaluation, read_predictions, save_round
+from utils.evaluate.scores import scorecard
+from utils.tables import SPLIT_COLUMNS, append_rows
+from utils.verify.judging import verify_images
 
 FIGURES = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "calibration_error"}
 

@@ -9,13 +9,14 @@ from fastai.vision.all import Learner, accuracy
 from PIL import Image, ImageDraw
 from torch import nn
 
-from utils import train
-from utils.explain import heat_maps, heat_strip, overlay, reliability_diagram
-from utils.files import FieldguideError
+from utils.copies import near_copy_groups
+from utils.errors import FieldguideError
+from utils.evaluate.heatmaps import heat_maps, heat_strip, overlay, reliability_diagram
 from utils.pictures import jpeg_bytes, open_picture, squish_and_crop
-from utils.split import assign_sides, near_copy_groups, save_split
-from utils.train import image_dataloaders, make_learner
-from utils.verify import verify_images
+from utils.split.sides import assign_sides, save_split
+from utils.train import training as train
+from utils.train.training import image_dataloaders, make_learner
+from utils.verify.judging import verify_images
 
 
 @pytest.fixture

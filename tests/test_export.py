@@ -19,11 +19,11 @@ from killing import kill_at
 from PIL import Image
 from test_inference import draw, make_learner
 
-from utils import export
-from utils.awkward import awkward_pictures
-from utils.card import read_card
-from utils.checkpoint import ROUND_PARTS
-from utils.export import (
+from utils.errors import FieldguideError
+from utils.export import classifier as export
+from utils.export.awkward import awkward_pictures
+from utils.export.card import read_card
+from utils.export.classifier import (
     FILES,
     checked_sentence,
     disagreement,
@@ -34,10 +34,12 @@ from utils.export import (
     threshold_sentence,
     unseen_sentence,
 )
-from utils.files import FieldguideError, append_rows, locked, write_table
-from utils.inference import Prediction, load_classifier
-from utils.project import SPLIT_COLUMNS, Project
-from utils.vetting import vet
+from utils.inference.classifier import Prediction, load_classifier
+from utils.inference.vetting import vet
+from utils.project import Project
+from utils.storage import locked
+from utils.tables import SPLIT_COLUMNS, append_rows, write_table
+from utils.train.checkpoint import ROUND_PARTS
 
 FIGURES = {"accuracy": {"value": 0.75, "low": 0.3, "high": 0.95, "n": 4}}
 TEMPERATURE = 3.0  # at which the untrained network's answers differ well between pictures

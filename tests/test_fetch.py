@@ -13,8 +13,8 @@ from hypothesis import example, given, strategies
 from standin_host import bomb, picture, serving, without_proxy
 
 from utils.addresses import is_private
-from utils.fetch import HEADERS, Outcome, Rules, _believed, fetching, forbids_training, seconds_asked
-from utils.files import FieldguideError
+from utils.download.fetch import HEADERS, Outcome, Rules, _believed, fetching, forbids_training, seconds_asked
+from utils.errors import FieldguideError
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils import files
-from utils.files import FieldguideError, WriteError, append_rows, read_rows, write_new, write_table, writing
+from utils import storage as files
+from utils.errors import FieldguideError, WriteError
+from utils.storage import write_new, writing
+from utils.tables import append_rows, read_rows, write_table
 
 COLUMNS = ("id", "text")
 

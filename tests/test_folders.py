@@ -7,10 +7,11 @@ import pytest
 from test_download import files, interrupted, rows, saved
 from test_fetch import picture
 
-from utils import folders
-from utils.download import kept_count, save_pictures
-from utils.files import FieldguideError, content_id
-from utils.folders import folder_pictures, folders_table
+from utils.download import folders
+from utils.download.collect import kept_count, save_pictures
+from utils.download.folders import folder_pictures, folders_table
+from utils.errors import FieldguideError
+from utils.storage import content_id
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.files import FieldguideError
-from utils.folds import fold_of, judge_pictures, out_of_fold, relative_distances
+from utils.copies import near_copy_groups
+from utils.errors import FieldguideError
+from utils.heads import fold_of, judge_pictures, out_of_fold, relative_distances
 from utils.project import Project
-from utils.split import assign_sides, near_copy_groups, save_split
-from utils.verify import verify_images
+from utils.split.sides import assign_sides, save_split
+from utils.verify.judging import verify_images
 
 
 class Loader(list):

@@ -16,14 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from utils import thumbnails
-from utils.cleaner import ImageClassifierCleaner
-from utils.cleaning import Cleaning, Picture
-from utils.files import append_rows
-from utils.grid import Grid
-from utils.ledger import read_review
-from utils.project import SOURCES_COLUMNS
-from utils.thumbnails import Thumbnails, draw_large
+from utils.clean import thumbnails
+from utils.clean.cleaner import ImageClassifierCleaner
+from utils.clean.grid import Grid
+from utils.clean.session import Cleaning, Picture
+from utils.clean.thumbnails import Thumbnails, draw_large
+from utils.ledger.flags import read_review
+from utils.tables import SOURCES_COLUMNS, append_rows
 
 
 @pytest.fixture

@@ -24,10 +24,10 @@ from standin_host import (
     without_proxy,
 )
 
-from utils.download import download_images
-from utils.files import read_rows
-from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, Project
-from utils.verify import verify_images
+from utils.download.collect import download_images
+from utils.project import Project
+from utils.tables import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, read_rows
+from utils.verify.judging import verify_images
 
 
 @dataclass(frozen=True)

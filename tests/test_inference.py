@@ -19,11 +19,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from redteam import archive, call, pickled, text
 
-from utils import inference
-from utils.awkward import awkward_pictures
-from utils.files import file_hash
-from utils.inference import ModelError, NoModel, Prediction, UnsafeModel, load_classifier
+from utils.export.awkward import awkward_pictures
+from utils.inference import classifier as inference
+from utils.inference.classifier import ModelError, NoModel, Prediction, UnsafeModel, load_classifier
 from utils.pictures import LONGEST_SIDE, open_picture, squish_and_crop
+from utils.storage import file_hash
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COLOURS = ("red", "green", "blue")
@@ -115,7 +115,7 @@ def softmax(*means: float, scale: float = 10.0) -> list[float]:
 @pytest.fixture(scope="session")
 def _models(tmp_path_factory) -> dict[str, Path]:
     """Return an export.pkl and a model.onnx of one untrained learner."""
-    from utils.portable import save_learner, save_onnx
+    from utils.export.formats import save_learner, save_onnx
 
     folder = tmp_path_factory.mktemp("inference")
     learn = make_learner(folder / "images")
@@ -467,7 +467,7 @@ def test_a_classifier_says_itself_shortly(_colours, _classifier, tmp_path):
 
 def test_the_recipe_comes_from_the_file(tmp_path):
     """Size, crop and labels are the learner's own, not this module's."""
-    from utils.portable import save_learner
+    from utils.export.formats import save_learner
 
     learn = make_learner(tmp_path / "images", labels=("морской огурец", 'a "b"', "c"), size=96)
     save_learner(learn, tmp_path / "export.pkl")

@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import draw_picture, picture_bytes
 
-from utils.download import BATCH, WINDOW
-from utils.files import read_rows
-from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, REPOSITORY, SOURCES_COLUMNS, Project
+from utils.download.collect import BATCH, WINDOW
+from utils.project import REPOSITORY, Project
+from utils.tables import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, read_rows
 
 LABELS = ("penaeus monodon", "морський огірок 🥒")
 EACH, WANTED = 150, 130  # addresses a label, and pictures

@@ -12,10 +12,12 @@ import pytest
 from conftest import tree
 from four_pictures import corrections, make_four, place_of, places
 
-from utils import ledger as ledger_module
-from utils.files import FieldguideError, locked, read_rows
-from utils.ledger import CORRECTION_COLUMNS, DELETED, RESTORED, Ledger, Outcome
-from utils.review import read_review, save_flag, save_flags
+from utils.errors import FieldguideError
+from utils.ledger import moves as ledger_module
+from utils.ledger.flags import read_review, save_flag, save_flags
+from utils.ledger.moves import DELETED, RESTORED, Ledger, Outcome
+from utils.storage import locked
+from utils.tables import CORRECTION_COLUMNS, read_rows
 
 
 class Killed(BaseException):

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 )
 from killing import Killer
 
-from utils.ledger import DELETED, RESTORED, Ledger
-from utils.review import read_review, save_choices, save_flags
+from utils.ledger.flags import read_review, save_choices, save_flags
+from utils.ledger.moves import DELETED, RESTORED, Ledger
 
 IDS = ("a", "b", "c", "d")
 SOME = st.sets(st.sampled_from(IDS), min_size=1).map(sorted)

@@ -9,10 +9,11 @@ import pytest
 from cleaning_pictures import PROBS, draw, make_project
 from PIL import Image
 
-from utils.cleaner import ImageClassifierCleaner
-from utils.cleaning import Cleaning, Picture
-from utils.ledger import Ledger, read_review, save_flag
-from utils.menus import ALL_SIDES, MENU_DELETE, MENU_KEEP, UNSEEN, Menus, caption
+from utils.clean.cleaner import ImageClassifierCleaner
+from utils.clean.menus import ALL_SIDES, MENU_DELETE, MENU_KEEP, UNSEEN, Menus, caption
+from utils.clean.session import Cleaning, Picture
+from utils.ledger.flags import read_review, save_flag
+from utils.ledger.moves import Ledger
 
 
 def menus(project, **options) -> Menus:

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from utils.files import FieldguideError
-from utils.networks import architecture, download_weights, imagenet_weights, pretrained_body
+from utils.errors import FieldguideError
+from utils.train.networks import architecture, download_weights, imagenet_weights, pretrained_body
 
 
 def test_without_network_or_cache_the_weights_say_the_way_out(make_project, tmp_path, monkeypatch):

@@ -14,10 +14,10 @@ from conftest import draw_picture, tree
 from standin_host import serving, without_proxy
 from standin_search import StandIn, row, status
 
-from utils.files import read_rows
-from utils.inference import load_classifier
-from utils.ledger import save_flag
-from utils.project import REPOSITORY, SOURCES_COLUMNS, SPLIT_COLUMNS, Project
+from utils.inference.classifier import load_classifier
+from utils.ledger.flags import save_flag
+from utils.project import REPOSITORY, Project
+from utils.tables import SOURCES_COLUMNS, SPLIT_COLUMNS, read_rows
 
 pytestmark = pytest.mark.notebooks
 SETTINGS = """

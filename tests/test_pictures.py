@@ -14,14 +14,13 @@ from utils.pictures import (
     MAX_PIXELS,
     PictureError,
     UnreadableError,
-    contact_sheet,
     extension,
     jpeg_bytes,
     open_picture,
     open_with_facts,
     squish_and_crop,
-    thumbnail,
 )
+from utils.sheets import contact_sheet, thumbnail
 
 END = b"\xff\xd9"  # what closes a JPEG
 

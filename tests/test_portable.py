@@ -18,9 +18,9 @@ from fastai.layers import Flatten
 from fastai.learner import load_learner
 from test_inference import draw, make_learner, run
 
-from utils.files import FieldguideError
-from utils.portable import OPSET, cooled_network, save_learner, save_onnx
-from utils.vetting import vet
+from utils.errors import FieldguideError
+from utils.export.formats import OPSET, cooled_network, save_learner, save_onnx
+from utils.inference.vetting import vet
 
 SIZE = 64
 COOL = 3.0  # a temperature at which the untrained network's answers differ well between pictures
@@ -177,7 +177,7 @@ def test_what_only_training_draws_stays_out(_learner, tmp_path):
     """Steps of ours and of fastai that no picture to be judged goes through are not named; the learner keeps them."""
     from fastai.vision.augment import Dihedral
 
-    from utils.augment import Dehaze, Greyscale
+    from utils.train.augment import Dehaze, Greyscale
 
     before = [loader.after_batch.fs for loader in _learner.dls.loaders]
     _learner.dls.add_tfms([Greyscale(0.5), Dehaze(0.1), Dihedral(p=1.0)], "after_batch")

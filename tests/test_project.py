@@ -183,7 +183,7 @@ def test_a_safe_name_is_one_path_part(name):
 
 def test_the_fingerprint_follows_labels_and_settings(make_project, fill_raw):
     """Moving a picture to another label, or another size, makes a trained model stale."""
-    from utils.verify import verify_images
+    from utils.verify.judging import verify_images
 
     project = make_project()
     fill_raw(project, 3)
@@ -198,7 +198,7 @@ def test_the_fingerprint_follows_labels_and_settings(make_project, fill_raw):
 
 def test_one_picture_under_two_labels_is_refused(make_project, fill_raw):
     """Nobody can know which label is meant: both places are named."""
-    from utils.verify import verify_images
+    from utils.verify.judging import verify_images
 
     project = make_project()
     fill_raw(project, 3)

@@ -7,7 +7,7 @@ from conftest import draw_picture, picture_bytes
 from PIL import Image, ImageDraw, ImageFilter
 
 from utils.pictures import LONGEST_SIDE, open_with_facts
-from utils.quality import (
+from utils.verify.quality import (
     BLURRY,
     grey_reduction,
     is_drawn,

@@ -5,10 +5,11 @@ import unicodedata
 import pytest
 from four_pictures import make_four, put
 
-from utils import review
-from utils.files import FieldguideError, locked
-from utils.ledger import Ledger
-from utils.review import labels_of, read_choices, read_review, save_choices, save_flag, save_flags
+from utils.errors import FieldguideError
+from utils.ledger import flags as review
+from utils.ledger.flags import labels_of, read_choices, read_review, save_choices, save_flag, save_flags
+from utils.ledger.moves import Ledger
+from utils.storage import locked
 
 
 @pytest.fixture

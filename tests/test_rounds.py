@@ -6,10 +6,8 @@ import pytest
 from conftest import draw_picture
 from scipy.stats import binomtest
 
-from utils.files import FieldguideError, append_rows, write_whole
-from utils.pictures import jpeg_bytes
-from utils.project import SPLIT_COLUMNS
-from utils.rounds import (
+from utils.errors import FieldguideError
+from utils.evaluate.rounds import (
     compare_rounds,
     mcnemar,
     pictures_needed,
@@ -20,6 +18,9 @@ from utils.rounds import (
     rounds_opened,
     save_round,
 )
+from utils.pictures import jpeg_bytes
+from utils.storage import write_whole
+from utils.tables import SPLIT_COLUMNS, append_rows
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_inference import REPOSITORY, SIZES, draw, make_learner
 
-from utils.portable import save_learner, save_onnx
+from utils.export.formats import save_learner, save_onnx
 
 PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
 ALONE = ("pictures", "vetting", "inference")  # the modules that other programs copy

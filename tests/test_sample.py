@@ -9,19 +9,10 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from utils.files import content_id
+from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, sample_pictures
+from sample.truth import accuracy_against_truth, near_copies_together, read_truth, write_truth
 from utils.project import Project
-from utils.sample import (
-    BROKEN,
-    FAULTS,
-    LABELS,
-    SamplePicture,
-    accuracy_against_truth,
-    near_copies_together,
-    read_truth,
-    sample_pictures,
-    write_truth,
-)
+from utils.storage import content_id
 
 PER_LABEL = 12
 

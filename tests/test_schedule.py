@@ -10,15 +10,8 @@ import torch
 from fastai.vision.all import Callback, DataLoaders, Learner
 from torch.utils.data import TensorDataset
 
-from utils.files import FieldguideError
-from utils.schedule import (
-    finder_steps,
-    fit_phases,
-    longest_fall,
-    planned_rates,
-    rate_sentence,
-    whole_phase,
-)
+from utils.errors import FieldguideError
+from utils.train.schedule import finder_steps, fit_phases, longest_fall, planned_rates, rate_sentence, whole_phase
 
 RATES = np.geomspace(1e-7, 10, 22)
 

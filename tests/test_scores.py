@@ -6,21 +6,17 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
-from utils import scores
-from utils.scores import (
-    bootstrap,
+from utils.evaluate import scores
+from utils.evaluate.scores import (
     cross_fitted,
-    figure,
     fit_temperature,
-    interval,
     label_scores,
     reliability,
-    resamples,
     scale,
     scorecard,
     temperature_figure,
-    wilson,
 )
+from utils.intervals import bootstrap, figure, interval, resamples, wilson
 
 
 def some_predictions(n=60, k=3, seed=0):

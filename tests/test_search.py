@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import primp
 import pytest
+import utils.search
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from standin_search import CAPTCHA, CLIENTS, CUT, HANG, MALFORMED, RESET, Answer, StandIn, listing, row, status
 
-import utils.search
-from utils.files import FieldguideError
-from utils.search import SearchRefused, SearchUnreachable, search_images, stream_images
+from utils.download.clients import SearchRefused, SearchUnreachable, search_images, stream_images
+from utils.errors import FieldguideError
 
 REFUSED = status(403)
 FAULTS = {

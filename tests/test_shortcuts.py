@@ -7,11 +7,11 @@ import pytest
 from conftest import draw_picture, put_raw
 from PIL import Image, ImageOps
 
-from utils import shortcuts
-from utils.files import append_rows, write_whole
+from utils.evaluate import shortcuts
+from utils.evaluate.shortcuts import border_colour, file_facts, find_shortcuts, shortcut_line
 from utils.pictures import jpeg_bytes
-from utils.project import PICTURES_COLUMNS, SOURCES_COLUMNS, SPLIT_COLUMNS
-from utils.shortcuts import border_colour, file_facts, find_shortcuts, shortcut_line
+from utils.storage import write_whole
+from utils.tables import PICTURES_COLUMNS, SOURCES_COLUMNS, SPLIT_COLUMNS, append_rows
 
 
 @pytest.fixture(autouse=True)

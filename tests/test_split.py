@@ -11,21 +11,11 @@ from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.files import FieldguideError, read_rows
-from utils.project import REJECTED_COLUMNS
-from utils.split import (
-    NEAR,
-    LabelTooSmall,
-    assign_sides,
-    changed_settings,
-    leak_warning,
-    linked,
-    near_copy_groups,
-    near_pairs,
-    save_split,
-    split_counts,
-)
-from utils.verify import verify_images
+from utils.copies import NEAR, linked, near_copy_groups, near_pairs
+from utils.errors import FieldguideError
+from utils.split.sides import LabelTooSmall, assign_sides, changed_settings, leak_warning, save_split, split_counts
+from utils.tables import REJECTED_COLUMNS, read_rows
+from utils.verify.judging import verify_images
 
 
 def some_pictures(count, *, group_size=1, labels=("a", "b")):

@@ -14,8 +14,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold
 from test_folds import split
 
-from utils.files import FieldguideError
-from utils.suspects import (
+from utils.clean.suspects import (
     COPIES,
     FEW,
     RIGHT_UNSURE,
@@ -28,6 +27,7 @@ from utils.suspects import (
     rank_suspects,
     usual_sureness,
 )
+from utils.errors import FieldguideError
 
 
 def noisy_labels(n, k, *, share, hard, direction, seed):

@@ -15,14 +15,16 @@ import pytest
 import torch
 from fastai.vision.all import Callback, CancelBatchException, PILImage, no_random
 
-from utils import train
-from utils.checkpoint import HISTORY_COLUMNS, TrainingRecord, is_trained, save_training, training_status
-from utils.device import device_sentence, speed_callbacks
-from utils.files import FieldguideError, read_rows
+from utils.copies import near_copy_groups
+from utils.errors import FieldguideError
 from utils.project import REPOSITORY
-from utils.schedule import finder_steps, longest_fall, rate_sentence
-from utils.split import assign_sides, near_copy_groups, save_split
-from utils.train import (
+from utils.split.sides import assign_sides, save_split
+from utils.tables import read_rows
+from utils.train import training as train
+from utils.train.checkpoint import HISTORY_COLUMNS, TrainingRecord, is_trained, save_training, training_status
+from utils.train.device import device_sentence, speed_callbacks
+from utils.train.schedule import finder_steps, longest_fall, rate_sentence
+from utils.train.training import (
     fine_tune,
     image_block,
     image_dataloaders,
@@ -32,7 +34,7 @@ from utils.train import (
     training_loss,
     undisturbed,
 )
-from utils.verify import verify_images
+from utils.verify.judging import verify_images
 
 
 @pytest.fixture
@@ -566,8 +568,8 @@ def test_other_errors_are_not_explained_away(ready):
 
 def test_a_disk_that_fills_up_while_it_trains_is_said_plainly(ready, monkeypatch):
     """The sentence about the disk comes without fastai's words before it."""
-    from utils import checkpoint
-    from utils.files import WriteError
+    from utils.errors import WriteError
+    from utils.train import checkpoint
 
     def full(*_):
         raise WriteError("Cannot write resume.pth: the disk is full. Free some space")

@@ -10,11 +10,14 @@ import pytest
 from conftest import draw_picture, picture_bytes, put_raw, tree
 from PIL import Image, ImageDraw, ImageFilter, TiffImagePlugin
 
-from utils import verdicts, verify
-from utils.files import FieldguideError, append_rows, content_id, read_rows
-from utils.pictures import UnreadableError, contact_sheet, open_picture
-from utils.project import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS
-from utils.verify import rejected_paths, take_back, verify_images
+from utils.errors import FieldguideError
+from utils.pictures import UnreadableError, open_picture
+from utils.sheets import contact_sheet
+from utils.storage import content_id
+from utils.tables import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, append_rows, read_rows
+from utils.verify import judging as verify
+from utils.verify import report as verdicts
+from utils.verify.judging import rejected_paths, take_back, verify_images
 
 
 def put_under_both(project, data, extension="jpg"):

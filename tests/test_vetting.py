@@ -38,9 +38,9 @@ from redteam import (
 )
 from test_inference import make_learner
 
-from utils import vetting
-from utils.portable import save_learner
-from utils.vetting import ModelError, UnsafeModel, vet, vet_pickle
+from utils.export.formats import save_learner
+from utils.inference import vetting
+from utils.inference.vetting import ModelError, UnsafeModel, vet, vet_pickle
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NETWORKS = (

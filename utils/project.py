@@ -20,20 +20,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
-from utils.files import FieldguideError, read_rows, subfolders
+from utils.errors import FieldguideError
+from utils.storage import subfolders
+from utils.tables import SIDES, SPLIT_COLUMNS, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
-FOLDER, HAND = "folder", "hand"  # engines, in sources.csv, of what a folder held and of what a person put in place
-TAKEN = ("kept", "thumbnail")  # the statuses, in sources.csv, of rows that stand for a file
-SOURCES_COLUMNS = (
-    *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
-    *("bytes", "width", "height", "fetched_at"),
-)
-PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
-REJECTED_COLUMNS = ("id", "label", "stage", "reason")
-SPLIT_COLUMNS = ("id", "group", "side")
-SIDES = ("train", "valid", "test")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
 LONGEST_NAME = 100  # bytes of UTF-8: file systems allow 255, and ids and suffixes are added

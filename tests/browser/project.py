@@ -6,9 +6,8 @@ from pathlib import Path
 import nbformat
 from conftest import draw_picture, picture_bytes
 
-from utils.files import append_rows, read_rows, write_table
-from utils.ledger import CORRECTION_COLUMNS
-from utils.project import SOURCES_COLUMNS, SPLIT_COLUMNS, Project
+from utils.project import Project
+from utils.tables import CORRECTION_COLUMNS, SOURCES_COLUMNS, SPLIT_COLUMNS, append_rows, read_rows, write_table
 
 ANT, MARKUP, KANA = "ant", "a &amp; 'b'", "ラベル"  # what a folder may be called
 LABELS = [MARKUP, ANT, KANA]  # sorted, as the numbers on the cards count them

@@ -17,8 +17,8 @@ from browser.app_project import COLOURS, GREY, SVG, WARM, animation, large_photo
 from browser.pages import watched
 from browser.servers import Server, _serving
 from browser.test_cleaner_on_screen import CONTRASTS, NAMELESS, OUTSIDE
-from utils.commands import new_table
-from utils.inference import load_classifier
+from utils.inference.classifier import load_classifier
+from utils.inference.commands import new_table
 from utils.project import REPOSITORY
 
 pytestmark = pytest.mark.browser

@@ -4,7 +4,8 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.project import ANT, BROKEN, KANA, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
-from utils.ledger import Ledger, read_review, save_flags
+from utils.ledger.flags import read_review, save_flags
+from utils.ledger.moves import Ledger
 
 pytestmark = pytest.mark.browser
 CORNER = {"x": 4, "y": 4}  # of a card, beside its picture and its buttons

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from browser.pages import Grid, Notebook
 from browser.project import ANT, KANA, files
-from utils.ledger import read_review
+from utils.ledger.flags import read_review
 
 pytestmark = pytest.mark.browser
 

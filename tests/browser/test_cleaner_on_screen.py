@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from browser.pages import Grid
 from browser.project import ANT, BARE, BROKEN, KANA, MARKUP, NAUGHTY, files
-from utils.ledger import read_review
+from utils.ledger.flags import read_review
 
 pytestmark = pytest.mark.browser
 

@@ -1,0 +1,298 @@
+"""
+The app: a page to drop photos on, on anywidget: the kernel's half; drop.js and drop.css are the browser's.
+
+Reads models/<name>/ (model.onnx or export.pkl, and card.json); writes nothing. The browser sends a photo in parts, the
+next one when the last was taken, and gets one answer to each: more, then the result with a small JPEG. So neither side
+ever holds more than one photo, however many there are. A photo is bytes and nothing else: its name stays in the
+browser, and models are asked for by names that are offered, so that no message can lead to a file of this machine.
+Messages are hostile until checked; a bad one is answered with an alert.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anywidget
+
+from utils.errors import FieldguideError
+from utils.export.card import read_card
+from utils.inference.classifier import Classifier, ModelError, load_classifier
+from utils.pictures import jpeg_bytes, open_picture
+from utils.project import Project
+from utils.storage import file_hash, subfolders
+
+LARGEST = 50 * 1024**2  # bytes of a photo
+PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
+THUMBNAIL, QUALITY = 160, 80  # pixels of the longest side, and of JPEG
+TOP = 3  # labels shown of each photo
+MODELS = ("model.onnx", "export.pkl")  # the first that is there: it opens in a tenth of the time
+LONGEST = 100  # characters of the name that a view of this widget gives itself
+RELOAD = "Reload the browser's page."
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Upload:
+    """The photo that is being sent: the bytes it will have, and those that came."""
+
+    size: int
+    view: str
+    content: bytearray = field(default_factory=bytearray, repr=False)
+
+
+class ClassifierPage(anywidget.AnyWidget):
+    """
+    A page on which photos are dropped or chosen and their labels shown.
+
+    Parameters
+    ----------
+    project : Project, optional
+        Its model, and those beside it; by default the project that stage notebooks load. Where there is none that can
+        be used, the page says in a sentence what to do.
+    """
+
+    _esm = Path(__file__).with_name("drop.js")
+    _css = Path(__file__).with_name("drop.css")
+
+    def __init__(self, project: Project | None = None):
+        super().__init__()  # in Colab it also switches widgets of this kind on
+        self._lock = threading.Lock()
+        self._upload: Upload | None = None
+        self.models: dict[str, Path] = {}
+        self._close()
+        try:
+            project = project or Project.load()
+            self.models = find_models(project)
+            if not self.models:
+                raise FieldguideError(
+                    f"There is no model in {project.models} yet. Run the notebooks 01 to 07; 07_export makes it."
+                )
+        except (FieldguideError, OSError) as error:
+            self.problem = str(error)
+        else:
+            self._open(next(iter(self.models)))
+        self.on_msg(self._receive)
+
+    def _close(self, name: str = "", problem: str = "") -> None:
+        self.model, self.problem, self.classifier, self.about = name, problem, None, []
+
+    def _open(self, name: str) -> None:
+        """Load one of the models; where that fails, the page says why."""
+        path = self.models[name]
+        self._close(name)
+        try:
+            self.classifier = load_classifier(path)
+            self.about = about(path, self.classifier)
+        except (ModelError, FieldguideError, OSError) as error:
+            self._close(name, f"{error} Or run 07_export again to make a new model.")
+        except Exception as error:  # libraries raise what they like on a damaged model; the page must say so
+            logger.exception("The model could not be opened.")
+            self._close(name, f"The model {path} cannot be opened: {type(error).__name__}: {error}")
+
+    # --- messages ---
+
+    def _receive(self, widget, content, buffers) -> None:
+        self.send(*self.answer(content, buffers))
+
+    def answer(self, content, buffers=()) -> tuple[dict, list[bytes]]:
+        """Return the answer to a message from the browser, and the binary buffers that go with it."""
+        request = content if isinstance(content, dict) else {}
+        # Who asked, and which time: so a view can tell an answer that is another's.
+        view, serial = request.get("view"), request.get("serial")
+        view = view if isinstance(view, str) and len(view) <= LONGEST else ""
+        sender = {"view": view, "serial": serial if type(serial) is int and abs(serial) < 2**53 else 0}
+        handlers = {"hello": self._hello, "model": self._choose, "part": self._take, "stop": self._stop}
+        with self._lock:
+            try:
+                ask = request.get("ask")
+                if not isinstance(ask, str) or ask not in handlers:
+                    raise FieldguideError(f"{_short(ask)} is nothing that can be asked here. {RELOAD}")
+                message, buffers = handlers[ask](request, view, buffers)
+                return _sendable(message | sender), buffers
+            except FieldguideError as error:
+                message = {"tell": "alert", "alert": str(error)}
+            except Exception as error:  # told to the person; the kernel is none the worse
+                logger.exception("The page could not answer.")
+                message = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}
+            self._upload = None
+            return _sendable(message | sender), []
+
+    def _hello(self, request: Mapping, view: str, buffers) -> tuple[dict, list[bytes]]:
+        """Tell a view that has just been made all it needs."""
+        return {
+            "tell": "model",
+            "models": list(self.models),
+            "model": self.model,
+            "problem": self.problem,
+            "labels": list(self.classifier.labels) if self.classifier else [],
+            "about": self.about,
+            "largest": LARGEST,
+            "part": PART,
+        }, []
+
+    def _choose(self, request: Mapping, view: str, buffers) -> tuple[dict, list[bytes]]:
+        """Open another model."""
+        name = request.get("model")
+        if not isinstance(name, str) or name not in self.models:
+            raise FieldguideError(f"There is no model {_short(name)} here. {RELOAD}")
+        self._upload = None
+        self._open(name)
+        return self._hello(request, view, buffers)
+
+    def _stop(self, request: Mapping, view: str, buffers) -> tuple[dict, list[bytes]]:
+        """Drop what came of an unfinished photo."""
+        self._upload = None
+        return {"tell": "stopped"}, []
+
+    def _take(self, request: Mapping, view: str, buffers) -> tuple[dict, list[bytes]]:
+        """Take one part of a photo; the last one brings the result."""
+        if not self.classifier:
+            raise FieldguideError(f"There is no model that could judge photos. {self.problem}")
+        size, at, part = request.get("size"), request.get("at"), _only(buffers)
+        if type(size) is not int or not 0 <= size <= LARGEST:
+            raise FieldguideError(f"A photo of {_short(size)} bytes is not taken: at most {LARGEST // 1024**2} MB.")
+        if at == 0:
+            self._upload = Upload(size, view)
+        upload = self._upload
+        expected = upload and type(at) is int and (at, size, view) == (len(upload.content), upload.size, upload.view)
+        fits = len(part) <= PART and (part or not size)
+        if not expected or not fits or len(upload.content) + len(part) > size:
+            raise FieldguideError("The parts of a photo came in disorder. Choose it once more.")
+        upload.content += part
+        if len(upload.content) < size:
+            return {"tell": "more"}, []
+        self._upload = None
+        return judged(self.classifier, bytes(upload.content))
+
+
+def find_models(project: Project) -> dict[str, Path]:
+    """Return name → file of each model in the folder of the project's models, its own first, the others by name."""
+    root = Path(project.models_dir)
+    folders = subfolders(root) if root.is_dir() else []
+    folders.sort(key=lambda folder: (folder != project.models, folder.name))
+    found = {}
+    for folder in folders:
+        path = next((folder / name for name in MODELS if (folder / name).is_file()), None)
+        if path:
+            found[folder.name] = path
+    return found
+
+
+def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
+    """Return what the page tells of one photo, and its thumbnail as a JPEG; no thumbnail where it cannot be read."""
+    (prediction,) = classifier.predict([content], unknown=classifier.threshold is not None)
+    message = {
+        "tell": "result",
+        "label": prediction.label,
+        "probability": prediction.probability,
+        "top": prediction.top(TOP),
+        "error": prediction.error,
+        "alert": "",
+    }
+    return message, [] if prediction.error else [_thumbnail(content)]
+
+
+def _thumbnail(content: bytes) -> bytes:
+    return jpeg_bytes(open_picture(content, longest_side=THUMBNAIL), quality=QUALITY)
+
+
+def _only(buffers) -> bytes:
+    """Return the one part that goes with a message, or raise."""
+    if not isinstance(buffers, (list, tuple)) or len(buffers) != 1:
+        raise FieldguideError(f"A part of a photo came without its bytes. {RELOAD}")
+    return bytes(memoryview(buffers[0]).cast("B")[: PART + 1])
+
+
+def _short(value) -> str:
+    """Return a value from outside as a few characters of text."""
+    if isinstance(value, str):
+        return repr(value[:LONGEST])
+    return str(value) if isinstance(value, (bool, float)) or (type(value) is int and abs(value) < 2**63) else "that"
+
+
+def _sendable(message: dict) -> dict:
+    """Return a message whose texts all are valid, and whose numbers are numbers: a damaged model's need not be."""
+    return json.loads(json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+
+
+# --- the model's card in plain words ------------------------------------------------------------------------------
+
+
+def about(path: Path, classifier: Classifier) -> list[tuple[str, list[str]]]:
+    """Return what the card beside a model says of it, as headings with their lines; that there is none, if so."""
+    knows = ("It tells apart", [", ".join(classifier.labels)])
+    try:
+        card = read_card(path)
+        if (card.get("sha256") or {}).get(path.name) != file_hash(path):
+            raise FieldguideError(f"The card beside {path.name} describes another file. Run 07_export again.")
+        return card_in_words(card)
+    except (FieldguideError, OSError) as error:
+        return [knows, ("No card", [f"How good it is, is not known here: {error}"])]
+
+
+def card_in_words(card: Mapping) -> list[tuple[str, list[str]]]:
+    """
+    Return a model's card, as `read_card` checked it, as headings with lines of plain words.
+
+    >>> figure = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}
+    >>> card_in_words({"labels": ["ant", "bee"], "test": {"accuracy": figure}})[1][1][0]
+    'Of 50 photos kept apart until the end, it named 90 % rightly. For new photos like these, expect 80 % to 95 %.'
+    """
+    licences = [f"{name}: {_pictures(count)}" for name, count in card.get("licences", {}).items()]
+    parts = [
+        ("It tells apart", _labels(card)),
+        ("How often it is right", _accuracy(card)),
+        ("When it says “not sure”", _unsure(card.get("unknown", {}))),
+        ("What to beware of", card.get("limits", [])),
+        ("Licences of its pictures", licences),
+        ("Made", _made(card)),
+    ]
+    return [(heading, list(lines)) for heading, lines in parts if lines]
+
+
+def _labels(card: Mapping) -> list[str]:
+    totals = {label: sum(sides.values()) for label, sides in card.get("counts", {}).items()}
+    return [", ".join(f"{name} ({_pictures(totals[name])})" if name in totals else name for name in card["labels"])]
+
+
+def _accuracy(card: Mapping) -> list[str]:
+    for side, seen in (("test", "kept apart until the end"), ("valid", "that it did not learn from")):
+        figure = card.get(side, {}).get("accuracy", {})
+        if figure.get("value") is None:
+            continue
+        told = f"Of {figure['n']:,} photos {seen}, it named {_percent(figure['value'])} rightly."
+        if figure["low"] is not None and figure["high"] is not None:
+            told += f" For new photos like these, expect {_percent(figure['low'])} to {_percent(figure['high'])}."
+        return [told] if side == "test" else [told, "They helped to choose the model, so expect a little less."]
+    return ["That was not measured."]
+
+
+def _unsure(unknown: Mapping) -> list[str]:
+    threshold = unknown.get("threshold")
+    if threshold is None:
+        return ["Never: it gives one of its labels to every photo.", *filter(None, [unknown.get("why")])]
+    told = [f"When even its best label has less than {_percent(threshold)}." if threshold else "Never: it names all."]
+    coverage, error = unknown.get("coverage", {}), unknown.get("error", {})
+    if coverage.get("value") is not None and error.get("value") is not None:
+        told.append(
+            f"With {coverage['n']:,} photos that it did not learn from, it was sure of {_percent(coverage['value'])}, "
+            f"and wrong in {_percent(error['value'])} of these."
+        )
+    return told
+
+
+def _made(card: Mapping) -> list[str]:
+    network = f"{card['arch']}, at {card['size']} pixels" if "arch" in card and "size" in card else ""
+    return [text for text in (card.get("created", "")[:10], network) if text]
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'s' * (count != 1)}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"

@@ -1,0 +1,140 @@
+"""
+Near-copies: which pictures show the same photo, and so belong together.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from utils.errors import FieldguideError
+from utils.project import Project
+from utils.tables import PICTURES_COLUMNS, read_rows
+
+# Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 % are within 10 of
+# themselves cropped by 4 % (71 to 87 % within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
+NEAR = 10
+HASH = re.compile(r"[0-9a-fA-F]{16}")
+CANDIDATES = 2_000_000  # pairs looked at together: 100 MB or so
+
+
+def near_copy_groups(project: Project) -> dict[str, str]:
+    """
+    Return id → group: pictures whose perceptual hashes nearly agree share a group.
+
+    Beside the training set these are the pictures of split.csv that are absent now, in the trash or under a label
+    that left the project file: they may come back to their side, so a newcomer that resembles one belongs there.
+    A group is named after its first id in split.csv, else after its smallest id, so that names last.
+
+    Raises
+    ------
+    FieldguideError
+        If 02 has not seen a picture yet, a label has none, or a hash in pictures.csv is spoilt.
+    """
+    hashes = _hashes(project)
+    pictures = project.pictures()
+    ids = list(pictures)
+    if unseen := [id for id in ids if id not in hashes]:
+        raise FieldguideError(f"{len(unseen)} pictures are new to 02, {unseen[0]} among them. Run 02 first.")
+    if not ids:
+        raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
+    filled = {path.parent.name for path in pictures.values()}
+    if empty := [label for label in project.labels if label not in filled]:
+        raise FieldguideError(
+            f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so nothing can be learnt of it. Run "
+            "02 again: its first remark says why, and what to do. Or remove the label from the project file."
+        )
+    earlier = {id: group for id, (group, _) in project.split().items()}
+    ids = sorted({*ids, *(id for id in earlier if id in hashes)})
+    return name_groups(ids, linked(_codes(project, ids, hashes)), earlier)
+
+
+def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
+    """
+    Yield pairs of positions whose 64-bit codes differ in at most `near` bits, the smaller first, as int arrays (M, 2).
+
+    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole), so for
+    each band only the codes are compared whose band is so near: of random codes one in 500, not all with all. A pair
+    may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
+
+    Parameters
+    ----------
+    codes : uint64 array (N,)
+        Each at most once, lest a thousand equal ones make a million pairs.
+    """
+    flips = [sum(1 << bit for bit in bits) for n in range(near // 4 + 1) for bits in combinations(range(16), n)]
+    for low in range(0, 64, 16):
+        band = (codes >> np.uint64(low) & np.uint64(0xFFFF)).astype(np.int64)
+        order = np.argsort(band, kind="stable")
+        starts = np.searchsorted(band[order], np.arange(2**16 + 1))  # where each band's codes begin in `order`
+        for flip in flips:
+            other = band ^ flip
+            counts = np.where(other >= band, starts[other + 1] - starts[other], 0)  # each two bands once
+            for part in np.array_split(np.arange(len(codes)), counts.sum() // CANDIDATES + 1):
+                first = np.repeat(part, counts[part])
+                begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
+                second = order[np.arange(len(first)) + np.repeat(begins, counts[part])]
+                close = (np.bitwise_count(codes[first] ^ codes[second]) <= near) & (first != second)
+                if close.any():
+                    yield np.sort(np.stack([first[close], second[close]], axis=1), axis=1)
+
+
+def linked(codes: np.ndarray) -> list[int]:
+    """
+    Return for each of N codes the first position that it is near to, directly or in steps.
+
+    >>> linked(np.array([0, 2**40 - 1, 1, 3], dtype=np.uint64))
+    [0, 1, 0, 0]
+    """
+    distinct, own = np.unique(codes, return_inverse=True)
+    links, size = [np.empty((0, 2), dtype=np.int64)], 0
+    for pairs in near_pairs(distinct):
+        links.append(pairs)
+        size += len(pairs)
+        if size > CANDIDATES:  # of thousands that are all near to each other, what links them is enough
+            links, size = [_spanning(links, len(distinct))], 0
+    roots = _spanning(links, len(distinct))[own, 1]
+    first = np.full(len(codes), len(codes))
+    np.minimum.at(first, roots, np.arange(len(codes)))
+    return first[roots].tolist()
+
+
+def _spanning(links: list[np.ndarray], count: int) -> np.ndarray:
+    """Return `count` pairs (M, 2) that link the same positions as `links` do: each with the first of its component."""
+    pairs = np.concatenate(links)
+    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, first, component = np.unique(
+        connected_components(graph, directed=False)[1], return_index=True, return_inverse=True
+    )
+    return np.stack([np.arange(count), first[component]], axis=1)
+
+
+def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) -> dict[str, str]:
+    """Return id → group name: an earlier name of a member where there is one, else the smallest id."""
+    members: dict[int, list[str]] = defaultdict(list)
+    for id, root in zip(ids, roots, strict=True):
+        members[root].append(id)
+    groups = {}
+    for same in members.values():
+        name = min((earlier[id] for id in same if id in earlier), default=min(same))
+        groups.update(dict.fromkeys(same, name))
+    return dict(sorted(groups.items()))
+
+
+def _hashes(project: Project) -> dict[str, str]:
+    """Return id → perceptual hash (16 hex digits) of every picture ever accepted."""
+    return {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+
+
+def _codes(project: Project, ids: Sequence[str], hashes: Mapping[str, str]) -> np.ndarray:
+    """Return the hashes of N ids as a uint64 array (N,), or say which is none: a table edited by hand."""
+    if spoilt := [id for id in ids if not HASH.fullmatch(hashes[id])]:
+        raise FieldguideError(
+            f"{project.table('pictures')} says {hashes[spoilt[0]][:40]!r} in the column hash of picture {spoilt[0]}, "
+            "expected 16 hex digits. Delete that line and run 02 again: it makes it anew."
+        )
+    return np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)

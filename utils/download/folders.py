@@ -1,0 +1,110 @@
+"""
+Stage 01's way in for photos that are there already: reads <folder>/<label>/<photos> for `download` to keep.
+
+Nothing in the folder is changed. A folder is as little to be trusted as the web: links may lead out of it, files may
+be huge or unreadable, and each such file is told with its reason.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from unicodedata import normalize
+
+import pandas as pd
+
+from utils.download.collect import Gathered
+from utils.download.fetch import LARGEST
+from utils.errors import FieldguideError
+from utils.project import Project
+from utils.storage import content_id, subfolders, visible_files
+from utils.tables import FOLDER, SOURCES_COLUMNS, each_row
+
+
+def folder_pictures(
+    folder: str | Path, labels: Iterable[str], *, limit: int | None = None, complete: bool = True
+) -> Iterator[Gathered]:
+    """
+    Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
+
+    What cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
+    Nothing in the folder is changed.
+
+    Parameters
+    ----------
+    folder : str or Path
+    labels : iterable of K labels
+        A sub-folder belongs to a label if their names are the same in Unicode's NFC form.
+    limit : int, optional
+        Distinct contents taken a label; the rest is left out. `folders_table` tells how many.
+    complete : bool
+        Whether the folder must hold every label; beside other sources one will do.
+
+    Raises
+    ------
+    FieldguideError
+        If a label has no sub-folder, or an empty one (or if all have none, where it need not be complete); before
+        anything is read.
+    """
+    folder = Path(folder).absolute()
+    files = {label: _label_files(folder, label, complete=complete) for label in labels}
+    if files and not any(files.values()):
+        raise FieldguideError(
+            f"There are no photos of any label in {folder}; there is {_names(subfolders(folder))}. "
+            "Rename its folders, or correct [labels] or source in the project file."
+        )
+    for label, paths in files.items():
+        contents: set[str] = set()
+        for path in paths:
+            if limit is not None and len(contents) >= limit:
+                break
+            data, problem = _file_bytes(path, folder)
+            if not problem:
+                contents.add(content_id(data))
+            yield Gathered(label, path.as_uri(), data, engine=FOLDER, title=path.name, problem=problem)
+
+
+def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
+    """Return the files of one label in a source folder; where there must be some, say what is missing."""
+    if not folder.is_dir():
+        raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
+    own = [path for path in subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
+    own = [path for path in own if path.resolve().is_relative_to(folder.resolve())]
+    files = [path for subfolder in own for path in visible_files(subfolder)]
+    if complete and not own:
+        raise FieldguideError(
+            f"There is no folder for the label {label!r} in {folder}; there is {_names(subfolders(folder))}. "
+            "Rename that folder, or correct [labels] in the project file."
+        )
+    if complete and not files:
+        raise FieldguideError(f"The folder {own[0]} holds no files. Put photos of {label!r} straight into it.")
+    return files
+
+
+def _names(paths: list[Path]) -> str:
+    """Return the names of folders as a sentence's part."""
+    return ", ".join(repr(path.name) for path in paths) or "no folder at all"
+
+
+def folders_table(project: Project) -> pd.DataFrame:
+    """Return how many files the source folders hold of each label (row), and how many of them were taken."""
+    rows = each_row(project.table("sources"), SOURCES_COLUMNS)
+    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == FOLDER and row["id"]}
+    counts = {}
+    for label in project.labels if project.folders else ():
+        urls = [p.as_uri() for folder in project.folders for p in _label_files(folder, label, complete=False)]
+        there = sum((label, url) in taken for url in urls)
+        counts[label] = {"files in the folders": len(urls), "taken": there}
+    return pd.DataFrame.from_dict(counts, orient="index")
+
+
+def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:
+    """Return a file's bytes and "", or b"" and why it is not taken."""
+    try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return b"", "a link that leads out of the source folder"
+        if not path.is_file():
+            return b"", "not a file, or a link that leads nowhere"
+        if path.stat().st_size > LARGEST:
+            return b"", f"larger than {LARGEST // 1_000_000} MB"
+        return path.read_bytes(), ""
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror or error}"

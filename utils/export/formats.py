@@ -1,0 +1,271 @@
+"""
+Stage 07, the two model files: one for fastai, one that needs neither fastai nor torch.
+
+Writes an export.pkl and a model.onnx out of a learner, which stays as it is. The pickle is plain: it names classes and
+functions of fastai and torch and nothing of this repository, of this machine or of the training, so that fastai alone
+loads it, on another Python version and another system. The ONNX file takes pixels and gives probabilities; what a
+program must know beside is in its metadata. The temperature found in stage 05 is folded into the last layer of both, so
+that whoever loads them gets the same probabilities.
+"""
+
+import copyreg
+import io
+import logging
+import math
+import pickle
+import random
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path, PurePath
+from types import SimpleNamespace
+
+import onnx
+import torch
+from fastai.callback.core import TrainEvalCallback
+from fastai.learner import CastToTensor, Learner
+from fastai.vision.augment import RandTransform
+from fastcore.foundation import L
+from fasttransform import Pipeline
+
+from utils.errors import FieldguideError
+from utils.storage import write_whole
+
+OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23
+EXAMPLES = 2  # pictures shown to the exporter: of one alone it would take the number for a constant
+COLOURS = 3
+LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop did with the last one it saw
+OTHER_NETWORKS = "Train it with a kind of network that stage 04 offers, such as resnet18, resnet34 or resnet50."
+
+
+def _write_path(path: PurePath) -> tuple:
+    """Return how a path is written: as pathlib.Path, which every system can read, unlike PosixPath."""
+    return Path, (path.as_posix(),)
+
+
+class NeutralPickler(pickle.Pickler):
+    """Python's own pickler, but a path read on another system becomes that system's kind of path."""
+
+    dispatch_table = copyreg.dispatch_table.copy() | {type(Path()): _write_path}
+
+
+PLAIN = SimpleNamespace(Pickler=NeutralPickler, __name__="pickle")  # the part of a pickle module that torch.save uses
+
+
+def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
+    """
+    Write what predicting needs of a learner to `path`, as a plain pickle that ``load_learner`` reads.
+
+    A second learner is made around a copy of the network and empty dataloaders: so the one given stays as it is,
+    and optimizer, metrics, callbacks and the place of the pictures stay out. The same network gives the same bytes.
+
+    Parameters
+    ----------
+    learn : fastai Learner
+    path : Path
+    temperature : float
+        What the network's scores are divided by, above 0; see `scores.scale`.
+
+    Raises
+    ------
+    FieldguideError
+        If the learner holds something that no other program could name, or the temperature cannot be folded in.
+
+    Notes
+    -----
+    ``learn.export()`` pickles with cloudpickle, whose bytecode crashes another Python version, and it takes along
+    every callback, the folder's path and the state of a random generator.
+    """
+    loaders = deepcopy(learn.dls.new_empty()).cpu()
+    loaders.path = Path()
+    for loader in loaders.loaders:
+        loader.rng = random.Random(0)  # its state would differ at each export, and says nothing
+        for items in loader.dataset.tls:
+            items.splits = L([], [])  # which pictures trained and which judged; it grows with their number
+        for step in loader.after_item.fs:
+            for name in LAST_PICTURE & set(vars(step)):
+                delattr(step, name)
+        # Only training draws these; some are ours, and other programs know no such names. One with a size resizes.
+        lasting = [t for t in loader.after_batch.fs if not isinstance(t, RandTransform) or getattr(t, "size", None)]
+        loader.after_batch = Pipeline(lasting, split_idx=loader.after_batch.split_idx)
+    light = Learner(
+        loaders,
+        cooled_network(learn, temperature),
+        loss_func=learn.loss_func,
+        cbs=[TrainEvalCallback(), CastToTensor()],
+        default_cbs=False,
+        path=Path(),
+    )
+    try:
+        buffer = io.BytesIO()  # torch.save on a full disk would raise a RuntimeError of its own
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.save(light, buffer, pickle_module=PLAIN, pickle_protocol=2)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise FieldguideError(
+            f"The learner cannot be exported: {error}. Give fastai only functions that can be imported: no lambda, "
+            "and none defined in a notebook."
+        ) from error
+    write_whole(path, buffer.getvalue())
+
+
+def cooled_network(learn, temperature: float) -> torch.nn.Module:
+    """
+    Return a copy of a learner's network, for judging on the CPU, whose scores are divided by `temperature`.
+
+    Raises
+    ------
+    FieldguideError
+        If the temperature is no finite number above 0, or the network does not end with a linear layer to fold it into.
+    """
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise FieldguideError(
+            f"The temperature is {temperature}, expected a number above 0. Delete evaluation.json and run 05 again."
+        )
+    network = deepcopy(learn.model).cpu().eval()
+    if temperature == 1:
+        return network
+    last = [layer for layer in network.modules() if not list(layer.children())][-1]
+    if not isinstance(last, torch.nn.Linear):
+        raise FieldguideError(
+            f"The network ends with {type(last).__name__}, not with a linear layer, so the temperature {temperature:g} "
+            f"cannot be folded into it. {OTHER_NETWORKS}"
+        )
+    with torch.no_grad():
+        last.weight /= temperature
+        if last.bias is not None:
+            last.bias /= temperature
+    return network
+
+
+class FromPixels(torch.nn.Module):
+    """A network with everything around it: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+
+    def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", mean.view(COLOURS, 1, 1))
+        self.register_buffer("std", std.view(COLOURS, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
+        return self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
+
+
+def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[str, str]) -> None:
+    """
+    Write a learner's network to `path` as an ONNX file that takes pixels and gives probabilities.
+
+    One input ``pixels``, uint8 (N, size, size, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
+    Normalisation, network and softmax are inside, the weights too. The same network gives the same bytes, and nothing
+    in them tells of this machine.
+
+    Parameters
+    ----------
+    learn : fastai Learner
+        A classifier of pictures as stage 04 makes it; it is left as it is.
+    path : Path
+    temperature : float
+        What the network's scores are divided by, above 0.
+    metadata : mapping of str to str
+        What a program must know beside: kept in the file's ``metadata_props``.
+
+    Raises
+    ------
+    FieldguideError
+        If the learner is no classifier of three-colour pictures into one label each, or ONNX has no words for it.
+    """
+    size, mean, std = _preparation(learn)
+    model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
+    example = torch.zeros(EXAMPLES, size, size, COLOURS, dtype=torch.uint8)
+    _require_answers(model, example, len(learn.dls.vocab))
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=["probabilities"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
+                external_data=False,
+                verbose=False,
+            )
+            proto = _neutral(program.model_proto, metadata)
+            onnx.checker.check_model(proto, full_check=True)
+        data = proto.SerializeToString(deterministic=True)
+    except Exception as error:  # each step has kinds of its own, and none says more than that it cannot be
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FieldguideError(f"This network cannot be written as ONNX ({reason[:200]}). {OTHER_NETWORKS}") from error
+    write_whole(path, data)
+
+
+def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
+    """Return the size in pixels, and the mean and standard deviation of three colours, that a learner judges with."""
+    loader = learn.dls.loaders[-1]
+    kinds = [type(t).__name__ for pipeline in getattr(loader.dataset, "tfms", ()) for t in pipeline.fs]
+    if kinds.count("Categorize") != 1:
+        raise FieldguideError(
+            "This learner does not sort pictures into one label each, so it cannot become a model.onnx. Make it as 04 "
+            "does, with ImageBlock and CategoryBlock."
+        )
+    crop = next((t for t in loader.after_item.fs if type(t).__name__ == "RandomResizedCrop"), None)
+    if crop is None or crop.size[0] != crop.size[1]:
+        raise FieldguideError(
+            "This learner does not bring pictures to a square by RandomResizedCrop as 04 does, so it cannot become a "
+            "model.onnx. Make it as 04 does."
+        )
+    normalize = next((t for t in loader.after_batch.fs if type(t).__name__ == "Normalize"), None)
+    mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(COLOURS), torch.ones(COLOURS))
+    mean, std = (torch.as_tensor(stat).detach().flatten().float().cpu() for stat in (mean, std))
+    if len(mean) != COLOURS or len(std) != COLOURS:
+        raise FieldguideError(
+            f"This learner normalises {len(mean)} colours, and pictures have {COLOURS} (red, green, blue) here. Make "
+            "it as 04 does."
+        )
+    return int(crop.size[0]), mean.as_subclass(torch.Tensor), std.as_subclass(torch.Tensor)
+
+
+def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
+    """Refuse a network that does not give K scores for a picture of three colours."""
+    try:
+        with torch.inference_mode():
+            shape = tuple(model(example).shape)
+    except (RuntimeError, IndexError) as error:
+        raise FieldguideError(
+            f"The network fails on pictures of {example.shape[1]} pixels in {COLOURS} colours "
+            f"({str(error).splitlines()[0][:200]}). {OTHER_NETWORKS}"
+        ) from error
+    if shape != (len(example), K):
+        raise FieldguideError(
+            f"The network answers {len(example)} pictures with the shape {shape}, expected {(len(example), K)}: a "
+            f"score for each of {K} labels. {OTHER_NETWORKS}"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's warnings and log to itself: they speak to its makers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _neutral(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+    """Take out what the exporter notes of this machine's files and versions, and put in our metadata."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    proto.ClearField("producer_version")
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.helper.set_model_props(proto, dict(metadata))
+    return proto

@@ -1,0 +1,223 @@
+"""
+Stage 06: what a person decided about pictures and the ledger has not carried out yet.
+
+Reads and writes review.csv, and reads choices that came from elsewhere (choices.csv). The idea: a flag is on disk
+when it is set, and belongs to a picture's id, never to a place on screen. One flag is a row at the end of the table, of
+which the last of an id counts; several at once are a new table, so that all of them are stored or none is.
+"""
+
+import csv
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+from utils.errors import FieldguideError
+from utils.project import Project
+from utils.storage import explained, locked
+from utils.tables import LINE_BREAKS, REVIEW_COLUMNS, append_rows, check_ended, read_rows, write_table
+
+KEEP, DELETE = "Keep", "Delete"  # choices in review.csv, where a label may stand too
+UNFIT = re.compile(r"[/\\\ud800-\udfff]")  # what no id holds: other folders, and bytes that a table cannot
+LONGEST_ID = 251  # bytes, so that ".jpg" fits behind it
+FEW = 2000  # files that are looked for one by one; for more it is quicker to read the folders
+
+
+def read_review(project: Project) -> dict[str, str]:
+    """Return the flags not yet applied, id → "Keep", "Delete" or a label; the last row of an id counts."""
+    return {id: row["choice"] for id, row in read_flags(project).items()}
+
+
+def save_flag(project: Project, id: str, choice: str | None) -> None:
+    """
+    Store the flag of one picture on disk, at once; None takes it back ("not looked at").
+
+    A picture's own label is stored as "Keep".
+
+    Raises
+    ------
+    FieldguideError
+        If there is no such picture in the training set, or `choice` is not "Keep", "Delete" or a label.
+    """
+    if refused := save_flags(project, {id: choice}):
+        raise FieldguideError(refused[id])
+
+
+def save_flags(project: Project, choices: Mapping[str, str | None]) -> dict[str, str]:
+    """Store the flags of several pictures as `save_flag` does, and return those refused, id → reason."""
+    with locked(project.data):
+        return store_flags(project, choices)[1]
+
+
+def read_choices(path: str | Path) -> dict[str, str]:
+    """
+    Read choices a person made elsewhere: a CSV with the columns id and choice, others are ignored.
+
+    An id may be a file name or a path; of an id that comes twice the last choice counts. Commas, semicolons or tabs
+    separate, as spreadsheets write any of them.
+
+    Raises
+    ------
+    FieldguideError
+        If there is no such file, it is not CSV in UTF-8, or one of the two columns is missing.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        header = lines[0] if lines else ""
+        mark = next((mark for mark in ",;\t" if mark in header), ",")
+        rows = csv.DictReader(lines, delimiter=mark)
+        rows.fieldnames = [name.strip().casefold() for name in rows.fieldnames or ()]
+        if missing := {"id", "choice"} - set(rows.fieldnames):
+            raise FieldguideError(
+                f"{path} begins with {header[:80]!r}: the column {' and '.join(sorted(missing))} is missing. "
+                "Its first line must name the columns id and choice."
+            )
+        return {id_in(row["id"] or ""): (row["choice"] or "").strip() for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise FieldguideError(f"Cannot read the choices in {path}: {error}. Save them as CSV in UTF-8.") from error
+
+
+def save_choices(project: Project, path: str | Path) -> dict[str, str]:
+    """
+    Merge the choices of a CSV (see `read_choices`) into the review, once; return those refused, id → reason.
+
+    A merged file is renamed to its next free number, such as choices.001.csv: read again, it would redo what was
+    undone and beat flags set since. To merge it once more, or what was refused after mending it, name it back.
+
+    Raises
+    ------
+    FieldguideError
+        If the file cannot be read, or not renamed; only in the latter case its choices are in the review.
+    """
+    path = Path(path)
+    with locked(project.data):
+        _, refused = store_flags(project, read_choices(path))
+        numbered = (path.with_name(f"{path.stem}.{number:03}{path.suffix}") for number in count(1))
+        with explained(path):
+            path.rename(next(name for name in numbered if not os.path.lexists(name)))
+    return refused
+
+
+# --- what the ledger needs too; whoever changes something holds the lock ------------------------------------------
+
+
+def read_flags(project: Project) -> dict[str, dict[str, str]]:
+    """Return the last row of each id in review.csv, the one set last at the end."""
+    flags: dict[str, dict[str, str]] = {}
+    for row in read_rows(project.table("review"), REVIEW_COLUMNS):
+        flags.pop(row["id"], None)
+        flags[row["id"]] = row
+    return flags
+
+
+def change_flags(project: Project, *, gone: Iterable[dict[str, str]] = (), new: Iterable[dict[str, str]] = ()) -> None:
+    """
+    Take the rows `gone` out of review.csv and put `new` in, both or neither.
+
+    A flag set anew since a row was read has another time than that row, and stays.
+    """
+    keys = set(map(_key, gone))
+    _rewrite(project, lambda row: _key(row) not in keys, new)
+
+
+def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Store flags as `save_flags` does, and return id → choice of those stored and id → reason of those refused."""
+    labels = labels_of(project.images, project.labels, choices)
+    stored, refused = {}, {}
+    for id, choice in choices.items():
+        try:
+            stored[id] = None if choice is None else _checked(project, id, choice, labels.get(id, []))
+        except FieldguideError as error:
+            refused[id] = str(error)
+    rows = [{"id": id, "choice": choice, "time": now()} for id, choice in stored.items() if choice]
+    withdrawn = {id for id, choice in stored.items() if choice is None}
+    if withdrawn or len(rows) > 1:
+        _rewrite(project, lambda row: row["id"] not in withdrawn, rows)
+    else:
+        append_rows(project.table("review"), REVIEW_COLUMNS, rows)
+    return stored, refused
+
+
+def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str, list[str]]:
+    """Return each of `ids` that lies in a label's folder below `root` now, id → the labels it lies under."""
+    labels, under = list(labels), {id: [] for id in ids if is_id(id)}
+    if len(under) * len(labels) <= FEW:
+        for id, found in under.items():
+            found += [label for label in labels if (root / label / f"{id}.jpg").exists()]
+    else:
+        for label in labels:
+            for id in _ids_in(root / label):
+                if id in under:
+                    under[id].append(label)
+    return {id: found for id, found in under.items() if found}
+
+
+def is_id(id: str) -> bool:
+    """
+    Return whether an id is a plain file name that a table holds as it is.
+
+    >>> is_id("0123456789abcdef"), is_id("../cat/0123456789abcdef")
+    (True, False)
+    """
+    hidden = not id or id.startswith(".")
+    return not (hidden or UNFIT.search(id) or LINE_BREAKS.search(id)) and len(id.encode("utf-8")) <= LONGEST_ID
+
+
+def id_in(text: str) -> str:
+    """
+    Return the id in a file name or path.
+
+    >>> id_in("images/cat/0123456789abcdef.jpg")
+    '0123456789abcdef'
+    """
+    return PurePosixPath(text.strip().replace("\\", "/")).name.removesuffix(".jpg")
+
+
+def now() -> str:
+    """Return the time in UTC to the microsecond: it also tells two rows about one picture apart."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _ids_in(folder: Path) -> list[str]:
+    """Return the ids of the pictures in a label's folder, in any order."""
+    return [path.stem for path in folder.iterdir() if path.suffix == ".jpg"] if folder.is_dir() else []
+
+
+def _rewrite(project: Project, stays: Callable[[dict[str, str]], bool], new: Iterable[dict[str, str]]) -> None:
+    """Write review.csv anew, whole: the rows that stay, then the new ones; not at all if that changes nothing."""
+    path, new = project.table("review"), {row["id"]: row for row in new}
+    check_ended(path, REVIEW_COLUMNS)
+    flags = read_flags(project)
+    kept = [row for id, row in flags.items() if id not in new and stays(row)]
+    if new or len(kept) < len(flags):
+        write_table(path, REVIEW_COLUMNS, [*kept, *new.values()])
+
+
+def _checked(project: Project, id: str, choice: str, labels: Sequence[str]) -> str:
+    """Return `choice` as review.csv spells it, or raise saying why it cannot be stored."""
+    if not labels:
+        raise FieldguideError(f"{id!r} is not in the training set {project.images}. Was it moved or deleted?")
+    if len(labels) > 1:
+        raise FieldguideError(f"{id!r} lies under {' and '.join(map(repr, labels))}. Remove all but one of the files.")
+    word = choice.strip().strip("<>").capitalize()  # fastai writes <Keep> and <Delete>
+    label = unicodedata.normalize("NFC", choice.strip())
+    if word in (KEEP, DELETE):
+        return word
+    if label not in project.labels:
+        raise FieldguideError(
+            f"{choice!r} is no choice for {id!r}. Choose {KEEP}, {DELETE} or one of {_few(project.labels)}."
+        )
+    return KEEP if label == labels[0] else label
+
+
+def _few(names: Iterable[str], limit: int = 10) -> str:
+    names = list(names)
+    return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[column] for column in REVIEW_COLUMNS)

@@ -1,0 +1,57 @@
+"""
+Small copies of pictures, and sheets of them.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from PIL import Image, ImageDraw
+
+from utils.pictures import WHITE, PictureError, open_picture
+
+
+def thumbnail(picture, side: int = 128) -> Image.Image:
+    """Return a small copy of a picture (its first frame), or a grey card with the reason where it cannot be read."""
+    try:
+        return open_picture(picture, longest_side=side, first_frame=True)
+    except (PictureError, OSError) as error:
+        card = Image.new("RGB", (side, side), (200, 200, 200))
+        ImageDraw.Draw(card).multiline_text((6, 6), _wrapped(str(error), side // 7), fill=(60, 60, 60))
+        return card
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Break a text into lines of at most `width` characters."""
+    return "\n".join(text[i : i + width] for i in range(0, len(text), max(width, 1)))
+
+
+def contact_sheet(
+    pictures: Sequence, captions: Iterable[str] = (), *, columns: int = 8, side: int = 112
+) -> Image.Image:
+    """
+    Return one image of N pictures in a grid, each with an optional caption below it.
+
+    Parameters
+    ----------
+    pictures : sequence of N pictures, as `open_picture` takes them
+        One that cannot be read stands as a grey card with the reason.
+    captions : iterable of up to N texts
+    columns : int
+        Pictures a row.
+    side : int
+        Pixels of a picture's longest side.
+    """
+    captions = list(captions)
+    text_height = 16 if captions else 0
+    columns = max(1, min(columns, len(pictures)))
+    rows = max(1, -(-len(pictures) // columns))
+    gap = 6
+    sheet = Image.new("RGB", (columns * (side + gap) + gap, rows * (side + text_height + gap) + gap), WHITE)
+    draw = ImageDraw.Draw(sheet)
+    for n, picture in enumerate(pictures):
+        small = thumbnail(picture, side)
+        left = gap + (n % columns) * (side + gap)
+        top = gap + (n // columns) * (side + text_height + gap)
+        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+        if n < len(captions):
+            draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
+    return sheet

@@ -1,0 +1,236 @@
+"""
+Writing files whole or not at all, append-only tables, and one writer at a time.
+
+Foundation of every stage. A stage may be killed at any moment, so a table is written to a temporary file
+in the same folder and renamed, and a log grows by whole lines: a torn last line is dropped when read.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from utils.errors import FieldguideError, WriteError
+
+TEMPORARY = ".part"  # in the name of files that are still being written
+TOGETHER = 8  # files that the disk is asked for at the same time
+
+ADVICE = {
+    errno.ENOSPC: "the disk is full. Free some space",
+    errno.EDQUOT: "your disk quota is used up. Free some space",
+    errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EPERM: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EROFS: "that disk is read-only. Name another folder in project.toml (data_dir, models_dir)",
+    errno.EFBIG: "the file is larger than that disk, or this account, may hold. Name another folder in project.toml",
+    errno.ENAMETOOLONG: "the path is too long for this system. Move the project to a shorter one",
+}
+
+
+def content_id(data: bytes) -> str:
+    """
+    Return the name of a picture: the first 16 hex digits of its bytes' SHA-256.
+
+    >>> content_id(b"")
+    'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing `path` into a `WriteError` that says what to do."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        advice = ADVICE.get(error.errno, f"{error.strerror or error}. Put that right")
+        raise WriteError(
+            f"Cannot write {path}: {advice} and run this notebook again; nothing gathered so far is lost."
+        ) from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create `path` and its parents where they are missing, and return it."""
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def require_writable(folder: Path) -> None:
+    """Raise a `WriteError` now if nothing can be written to `folder`, rather than after long work."""
+    make_folder(folder)
+    with explained(folder):
+        probe = _temporary(folder / "probe")
+        probe.touch()
+        probe.unlink()
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in `folder`, sorted by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary(path: Path) -> Path:
+    """Return a new hidden name beside `path`, as `remove_leftovers` knows it."""
+    return path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """
+    Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
+
+    The rename is atomic within one file system, so a reader sees the old file or the whole new one.
+    """
+    make_folder(path.parent)
+    with explained(path):
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    with writing(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
+
+
+def write_new(path: Path, data: bytes) -> bool:
+    """Write `data` to `path` unless something is there already; return whether it was written."""
+    if path.exists():
+        return False
+    write_whole(path, data)
+    return True
+
+
+class Shelf:
+    """
+    Many new files, written aside and put in their places together: whole, on disk, and with one wait for many.
+
+    What was not put in place when the process dies lies there as temporary files, for `remove_leftovers`.
+    """
+
+    def __init__(self):
+        self._aside: dict[Path, tuple[Path, BinaryIO]] = {}  # temporary file → its place, and itself still open
+        self._folders: set[Path] = set()
+
+    def add(self, path: Path, data: bytes) -> None:
+        """Write `data` to a temporary file beside `path`."""
+        if path.parent not in self._folders:
+            self._folders.add(make_folder(path.parent))
+        temporary = _temporary(path)
+        with explained(path):
+            file = temporary.open("xb")
+            self._aside[temporary] = path, file
+            try:
+                file.write(data)
+                file.flush()
+            except BaseException:
+                del self._aside[temporary]
+                _discard(temporary, file)
+                raise
+
+    def settle(self) -> None:
+        """Put all files in their places, or none of them that is not there yet when something goes wrong."""
+        if not self._aside:
+            return
+        aside, self._aside = self._aside, {}
+        left = dict(aside)
+        try:
+            # Asked at the same time, a file system settles many files in few turns of the disk: 4 times as quick.
+            with ThreadPoolExecutor(TOGETHER) as pool:
+                list(pool.map(_sync, *zip(*aside.values(), strict=True)))
+            for temporary, (path, _) in aside.items():
+                with explained(path):
+                    temporary.replace(path)
+                del left[temporary]
+            for folder in sorted({path.parent for path, _ in aside.values()}):
+                sync_folder(folder)
+        finally:
+            for temporary, (_, file) in left.items():
+                _discard(temporary, file)
+
+
+def _sync(path: Path, file: BinaryIO) -> None:
+    """Wait until a file that will lie at `path` is on disk, and close it."""
+    with explained(path):
+        os.fsync(file.fileno())
+        file.close()
+
+
+def _discard(temporary: Path, file: BinaryIO) -> None:
+    """Close and remove a temporary file; on a full disk, closing writes again what is left and fails again."""
+    with suppress(OSError):
+        file.close()
+    temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk too, where the system can tell."""
+    with suppress(OSError):  # Windows opens no folders, some network drives sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(folder: Path, *, below: bool = True) -> int:
+    """Remove the temporary files that a killed run left in `folder` and, mostly, below it; return how many."""
+    name = f".{'[0-9a-f]' * 16}{TEMPORARY}*"
+    leftovers = sorted(folder.rglob(name) if below else folder.glob(name))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: float = 5.0) -> Iterator[None]:
+    """
+    Hold the lock of a data folder: one writer at a time, whoever it is.
+
+    Raises
+    ------
+    FieldguideError
+        If another notebook or program still holds it after `wait` seconds.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / ".lock")
+    with explained(folder / ".lock"):
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise FieldguideError(
+                f"Another notebook or program is working on {folder}. Wait until it is done, or stop it, "
+                "and run this cell again; nothing is lost."
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,233 @@
+"""
+Tables as CSV: logs that grow by whole lines, and the columns of every table.
+
+Foundation of every stage. A torn last line, left by a kill, is dropped when read.
+"""
+
+import csv
+import io
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from utils.errors import FieldguideError
+from utils.storage import explained, write_whole
+
+LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+LIMIT = threading.Lock()  # held while csv's limit of a field is another
+FOLDER, HAND = "folder", "hand"  # engines, in sources.csv, of what a folder held and of what a person put in place
+TAKEN = ("kept", "thumbnail")  # the statuses, in sources.csv, of rows that stand for a file
+SOURCES_COLUMNS = (
+    *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
+    *("bytes", "width", "height", "fetched_at"),
+)
+PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
+REJECTED_COLUMNS = ("id", "label", "stage", "reason")
+SPLIT_COLUMNS = ("id", "group", "side")
+SIDES = ("train", "valid", "test")
+REVIEW_COLUMNS = ("id", "choice", "time")
+CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
+
+
+def one_line(value) -> str:
+    """
+    Return a value as it is read back from a table: one line of valid UTF-8; web answers hold lone surrogates.
+
+    >>> one_line("two\\nlines"), one_line("\\ud83d"), one_line(7)
+    ('two lines', '?', '7')
+    """
+    return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -> str:
+    """Return `rows` as CSV, one physical line a row."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    for row in rows:
+        writer.writerow([one_line(row.get(column, "")) for column in columns])
+    return buffer.getvalue()
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """Write `rows` (mappings of column to value) as a CSV table, whole or not at all."""
+    write_whole(path, csv_text(columns, rows, header=True))
+
+
+def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> None:
+    """
+    Append `rows` to the log at `path` in one write of whole lines, and wait until they are on disk.
+
+    A torn last line, left by a kill in the middle of a write, is cut off first.
+
+    Raises
+    ------
+    FieldguideError
+        If the last line has all columns and only lacks its line break (see `check_ended`), or the header is another.
+    """
+    text = csv_text(columns, rows, header=False)
+    if not text:
+        return
+    if not path.exists() or path.stat().st_size == 0:
+        write_whole(path, csv_text(columns, (), header=True) + text)
+        return
+    with explained(path), path.open("rb+") as log:
+        _check_header(path, columns, _fields(log.readline(100_000).decode("utf-8-sig", "replace").rstrip("\r\n")))
+        end, line = _last_line(log)
+        if _is_whole(columns, line):
+            raise FieldguideError(_unended(path))
+        try:
+            log.seek(end)
+            log.truncate()
+            log.write(text.encode("utf-8"))
+            log.flush()
+            os.fsync(log.fileno())
+        except OSError:
+            log.truncate(end)  # a full disk must not leave half a row behind
+            raise
+
+
+def check_ended(path: Path, columns: Sequence[str]) -> None:
+    """
+    Refuse a table whose last line has all columns but no line break, as some editors save it; call before rewriting.
+
+    Such a line is most likely a person's whole row. It can't be told from one torn in its last field, so it is
+    neither counted nor cut off.
+    """
+    if path.exists():
+        with path.open("rb") as log:
+            if _is_whole(columns, _last_line(log)[1]):
+                raise FieldguideError(_unended(path))
+
+
+def mend_log(path: Path, columns: Sequence[str]) -> None:
+    """
+    Cut off a last line without a line break, whole or not: for a log whose rows a machine can write again.
+
+    A header that lacks its line break gets it. What does not begin with the header stays as it is.
+    """
+    if path.exists():
+        with explained(path), path.open("rb+") as log:
+            header = log.readline()
+            if _fields(header.decode("utf-8-sig", "replace").rstrip("\r\n")) != list(columns):
+                return
+            end, line = _last_line(log)
+            if end and line:
+                log.truncate(end)
+            elif line:
+                log.seek(0, os.SEEK_END)
+                log.write(b"\n")
+
+
+def _last_line(log: BinaryIO) -> tuple[int, str]:
+    """Return where the last line break of an open log ends, and the text behind it, which is no whole line."""
+    end = log.seek(0, os.SEEK_END)
+    tail = b""
+    while b"\n" not in tail and len(tail) < end:
+        start = max(0, end - 2 * len(tail) - 8192)  # twice as far each time: a log without line breaks is no trap
+        log.seek(start)
+        tail = log.read(end - start)
+    line = tail[tail.rfind(b"\n") + 1 :]
+    return end - len(line), line.decode("utf-8-sig", "replace")
+
+
+def _is_whole(columns: Sequence[str], line: str) -> bool:
+    """Return whether a line that lacks its line break has all columns."""
+    return len(_fields(line)) == len(columns)
+
+
+def _unended(path: Path) -> str:
+    """Return what to do about a last line that has all columns but no line break."""
+    with path.open("rb") as log:
+        number = sum(1 for _ in log)
+    return (
+        f"{path}, line {number}: the last line has no line break at its end and is not counted. Open the file, press "
+        "Enter at the end of that line if it is whole, delete it if it is not, and save."
+    )
+
+
+def _fields(line: str) -> list[str]:
+    """Return the fields of one line; none if it is blank, or ends within quotes as only a torn one does."""
+    try:
+        return _split(line)
+    except csv.Error:
+        return []
+
+
+def _split(line: str) -> list[str]:
+    """Return the fields of one line, of any length; csv's limit, which is one for the whole process, stays as it is."""
+    with LIMIT:
+        limit = csv.field_size_limit(max(csv.field_size_limit(), len(line)))
+        try:
+            return next(csv.reader([line], strict=True), [])
+        finally:
+            csv.field_size_limit(limit)
+
+
+def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
+    if list(fields) == list(columns):
+        return
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if mark.join(fields).replace('"', "").split(mark) == list(columns):
+            raise FieldguideError(
+                f"{path} has {name} between its columns, as some spreadsheets save it. Save it again as CSV with "
+                "commas (and in UTF-8); nothing in it is lost."
+            )
+    raise FieldguideError(
+        f"{path} begins with {','.join(fields)[:80]!r}, expected {','.join(columns)!r}. "
+        "Put the first line back, or move the file away to begin a new one."
+    )
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """
+    Return the rows of the table at `path` as dicts of `columns`; an absent or empty file is an empty table.
+
+    A last line without a line break is left out; where it has all columns, a warning says so.
+
+    Raises
+    ------
+    FieldguideError
+        If the header is another one, or a row has another number of fields: a table edited by hand.
+    """
+    return list(each_row(path, columns))
+
+
+def each_row(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Yield what `read_rows` returns, a row at a time: a long log never lies in memory as a whole."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        end, line = _last_line(file)
+    if _is_whole(columns, line):
+        warnings.warn(_unended(path), stacklevel=3)
+    with path.open(encoding="utf-8-sig", newline="\n") as file:  # spreadsheets put a mark in front
+        try:
+            for number, line in enumerate(file, start=1):
+                if end and not line.endswith("\n"):
+                    return  # torn
+                fields = _row_fields(path, number, line)
+                if number == 1:
+                    _check_header(path, columns, fields)
+                elif fields and len(fields) != len(columns):
+                    raise FieldguideError(
+                        f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "
+                        f"({','.join(fields)[:80]!r}). Repair or delete that line."
+                    )
+                elif fields:
+                    yield dict(zip(columns, fields, strict=True))
+        except UnicodeDecodeError as error:
+            raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
+
+
+def _row_fields(path: Path, number: int, line: str) -> list[str]:
+    """Return the fields of one whole line: a row is a line (see `csv_text`), and no quote reaches into the next."""
+    try:
+        return _split(line.rstrip("\r\n"))
+    except csv.Error as error:
+        raise FieldguideError(f"{path}, line {number}: {error} ({line[:80]!r}). Repair or delete that line.") from error

@@ -1,0 +1,154 @@
+"""
+Stage 04, the pictures: what each goes through on its way into a batch, so that no two epochs show the same.
+
+fastai's ``aug_transforms`` turns, flips, warps and lights; three steps of ours may be added in the section [augment]:
+a share of the training pictures loses its colour, is smoothed, or is freed from haze. They work on whole batches, on
+the device that trains, and never on the pictures that judge.
+"""
+
+import torch
+from fastai.vision.all import RandTransform, TensorImage, Transform, aug_transforms
+from fastcore.basics import store_attr
+from torch.nn.functional import avg_pool2d, max_pool2d
+from torchvision.transforms.functional import gaussian_blur, rgb_to_grayscale
+
+from utils.errors import FieldguideError
+from utils.project import Project
+
+STRONG = {"mult": 2.0, "max_zoom": 1.3}  # twice the turning, lighting and warping: 20 degrees, 0.4 and 0.4
+KERNEL = 3  # pixels; the width of the Gaussian that smooths
+HAZE_PATCH = 1 / 15  # of a picture's side: He et al. look for the darkest value in 15 pixels of about 224
+HAZE_REMOVED = 0.95  # of the haze; what stays keeps distant things distant
+LEAST_SEEN = 0.1  # of the light from the things themselves; where there is less, noise would be enlarged
+AIR_SHARE = 0.001  # of the pixels, the haziest ones, tell the colour of the haze
+
+
+def augmentation(project: Project) -> list[Transform]:
+    """
+    Return the transforms that `augment` asks for, for the end of a DataBlock's ``batch_tfms``.
+
+    ``"standard"`` is fastai's ``aug_transforms()`` as it is, ``"strong"`` the same with `STRONG`; a table's keys are
+    parameters of ``aug_transforms`` and the shares (fractions of the training pictures) of the three steps below.
+
+    Raises
+    ------
+    FieldguideError
+        If parameters contradict each other.
+
+    Examples
+    --------
+    >>> labels = {"cat": ["cat photo"], "dog": ["dog photo"]}
+    >>> project = Project.model_validate({"name": "pets", "labels": labels, "augment": {"greyscale": 0.5}})
+    >>> [type(step).__name__ for step in augmentation(project)]
+    ['Flip', 'Brightness', 'Greyscale']
+    """
+    if project.augment == "standard":
+        return list(aug_transforms())
+    if project.augment == "strong":
+        return list(aug_transforms(**STRONG))
+    options = dict(project.augment)
+    steps = [step(share) for name, step in STEPS.items() if (share := options.pop(name, 0))]
+    _require_sense(options)
+    return [*aug_transforms(**options), *steps]
+
+
+def _require_sense(options: dict) -> None:
+    """Refuse parameters that ``aug_transforms`` takes and that fail, or give no numbers, in the first batch."""
+    smallest, largest = options.get("min_zoom", 1.0), options.get("max_zoom", 1.1)  # fastai's defaults
+    if smallest > largest:
+        raise FieldguideError(
+            f"[augment] has min_zoom = {smallest} above max_zoom = {largest}. Write a larger max_zoom, or a smaller "
+            "min_zoom."
+        )
+    lighting = options.get("max_lighting", 0.2) * options.get("mult", 1.0)
+    if lighting >= 1:
+        raise FieldguideError(
+            f"[augment] asks for max_lighting × mult = {lighting:g}, which leaves black pictures. Write values whose "
+            "product is below 1, such as max_lighting = 0.4."
+        )
+
+
+class SomePictures(RandTransform):
+    """Change a random `share` of the pictures in each training batch; the seed behind it is torch's."""
+
+    def __init__(self, share: float):
+        store_attr("share")  # so that it stands in the recipe of a training
+        super().__init__(p=1.0)  # fastai's p would take or leave whole batches
+
+    def encodes(self, x: TensorImage):
+        """Return the batch (B, 3, H, W), values in [0, 1], with some of its pictures changed."""
+        chosen = (torch.rand(len(x)) < self.share).nonzero().flatten().to(x.device)
+        if len(chosen) == 0:
+            return x
+        pixels = x.as_subclass(torch.Tensor).clone()
+        pixels[chosen] = self.changed(pixels[chosen])
+        return TensorImage(pixels)
+
+    @staticmethod
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        """Return pictures (B, 3, H, W) after the change."""
+        raise NotImplementedError
+
+
+class Greyscale(SomePictures):
+    """Take a share of the pictures' colour away: what is told apart by colour alone is not known for its shape."""
+
+    order = 50  # after fastai's lighting (40), before Normalize (99)
+
+    @staticmethod
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        """Return each picture's luminance in all three channels."""
+        return rgb_to_grayscale(pixels, num_output_channels=3)
+
+
+class Denoise(SomePictures):
+    """Smooth a share of the pictures with a Gaussian of 3×3 pixels, as a weak camera or strong compression does."""
+
+    order = 21  # after IntToFloatTensor (10) and `Dehaze`, before fastai turns and warps (30)
+
+    @staticmethod
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        """Return each picture smoothed."""
+        return gaussian_blur(pixels, [KERNEL, KERNEL])
+
+
+class Dehaze(SomePictures):
+    """
+    Free a share of the pictures from haze or murky water.
+
+    Notes
+    -----
+    He, Sun, Tang 2009, "Single image haze removal using dark channel prior": a clear picture has something dark in
+    every patch; what brightens the darkest is haze. Smoothed by a mean in place of their slow matting.
+    """
+
+    order = 20
+
+    @staticmethod
+    def changed(pixels: torch.Tensor) -> torch.Tensor:
+        """Return each picture without its haze; one that has none stays as it is."""
+        patch = 2 * round(HAZE_PATCH * min(pixels.shape[-2:]) / 2) + 1  # odd, so that it has a middle
+        dark = _darkest(pixels.amin(1, keepdim=True), patch)  # (B, 1, H, W)
+        haziest = dark.flatten(2).topk(max(1, round(AIR_SHARE * dark[0].numel()))).indices  # (B, 1, P)
+        air = pixels.flatten(2).gather(2, haziest.expand(-1, 3, -1)).mean(2)[..., None, None].clamp(min=0.1)
+        hazy = _mean(_darkest((pixels / air).amin(1, keepdim=True), patch), patch)
+        seen = (1 - HAZE_REMOVED * hazy).clamp(min=LEAST_SEEN)  # the share of light from the things themselves
+        return ((pixels - air) / seen + air).clamp(0, 1)
+
+
+def _darkest(values: torch.Tensor, patch: int) -> torch.Tensor:
+    """Return the smallest value in the patch around each place, columns first and then rows, which is quicker."""
+    for kernel in ((patch, 1), (1, patch)):
+        values = -max_pool2d(-values, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
+    return values
+
+
+def _mean(values: torch.Tensor, patch: int) -> torch.Tensor:
+    """Return the mean of the patch around each place."""
+    for kernel in ((patch, 1), (1, patch)):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        values = avg_pool2d(values, kernel, stride=1, padding=padding, count_include_pad=False)
+    return values
+
+
+STEPS = {"greyscale": Greyscale, "denoise": Denoise, "dehaze": Dehaze}
