@@ -35,13 +35,15 @@ from scipy import stats
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from sample.pictures import LABELS, sample_pictures  # noqa: E402
-from utils.copies import near_copy_groups  # noqa: E402
-from utils.download.collect import save_pictures  # noqa: E402
-from utils.download.folders import folder_pictures  # noqa: E402
-from utils.project import Project  # noqa: E402
-from utils.split.sides import assign_sides, save_split  # noqa: E402
-from utils.verify.judging import verify_images  # noqa: E402
+from sample.pictures import LABELS, sample_pictures
+from utils.copies import near_copy_groups
+from utils.download import (
+    folder_pictures,
+    save_pictures,
+)
+from utils.project import Project
+from utils.split import assign_sides, save_split
+from utils.verify import verify_images
 
 REDUCED = 160  # pixels of the longest side
 VALID = 0.2  # fraction, as in the course
@@ -187,7 +189,7 @@ def one_learner(project: Project) -> tuple[dict, dict]:
         vision_learner,
     )
 
-    from utils.train.schedule import learning_rates
+    from utils.train import learning_rates
 
     set_seed(project.seed)
     block = DataBlock(
@@ -214,7 +216,7 @@ def one_learner(project: Project) -> tuple[dict, dict]:
 
 def folds(project: Project) -> tuple[dict, dict]:
     """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
-    from utils.clean.suspects import rank_suspects
+    from utils.clean import rank_suspects
     from utils.heads import judge_pictures
     from utils.train import networks
     from utils.train import training as train

@@ -126,9 +126,9 @@ def theirs(urls: list[str], folder: Path):
 def ours(urls: list[str], folder: Path):
     """Return our two stages, as 01 and 02 call them."""
     sys.path.insert(0, str(REPOSITORY))
-    from utils.download.collect import download_images
+    from utils.download import download_images
     from utils.project import Project
-    from utils.verify.judging import verify_images
+    from utils.verify import verify_images
 
     labels = {"one": ["a search"], "two": ["another"]}
     project = Project.model_validate({"name": "collect", "labels": labels, "data_dir": str(folder / "data")})

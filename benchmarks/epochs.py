@@ -25,13 +25,18 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RUNNER = str(REPOSITORY / "notebooks" / "run.py")
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.evaluate.evaluation import predict_side  # noqa: E402
-from utils.intervals import bootstrap, interval  # noqa: E402
-from utils.project import Project  # noqa: E402
-from utils.train.device import speed_callbacks  # noqa: E402
-from utils.train.networks import download_weights  # noqa: E402
-from utils.train.schedule import learning_rates  # noqa: E402
-from utils.train.training import fine_tune, image_dataloaders, make_learner, training_loss  # noqa: E402
+from utils.evaluate import predict_side
+from utils.intervals import bootstrap, interval
+from utils.project import Project
+from utils.train import (
+    download_weights,
+    fine_tune,
+    image_dataloaders,
+    learning_rates,
+    make_learner,
+    speed_callbacks,
+    training_loss,
+)
 
 
 def main(file: Path | None, epochs: list[int], seeds: int) -> None:

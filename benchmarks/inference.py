@@ -128,7 +128,7 @@ def export(scratch: Path, photos: Path) -> dict:
         vision_learner,
     )
 
-    from utils.export.formats import save_learner, save_onnx
+    from utils.export import save_learner, save_onnx
     from utils.pictures import LONGEST_SIDE
 
     set_seed(0)
@@ -186,7 +186,7 @@ def learner(scratch: Path) -> tuple:
 
 def ours(scratch: Path, file: str) -> tuple[Judge, str]:
     """Return our way for any number of pictures."""
-    from utils.inference.classifier import load_classifier
+    from utils.inference import load_classifier
 
     classifier = load_classifier(scratch / file)
 
@@ -275,7 +275,7 @@ def run(side: str, scratch: Path, photos: Path, count: int) -> dict:
 
 def vetted(scratch: Path) -> dict:
     """Return the median of the seconds that vetting the export takes, and its bytes."""
-    from utils.inference.vetting import vet
+    from utils.inference import vet
 
     seconds = []
     for _ in range(STARTS):

@@ -19,12 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RUNNER = str(REPOSITORY / "notebooks" / "run.py")
 sys.path.insert(0, str(REPOSITORY))
 
-from sample.truth import accuracy_against_truth, faults_caught, wrong_labels_found  # noqa: E402
-from utils.clean.suspects import rank_suspects  # noqa: E402
-from utils.evaluate.rounds import read_evaluation, read_predictions  # noqa: E402
-from utils.project import Project  # noqa: E402
-from utils.tables import read_rows  # noqa: E402
-from utils.verify.judging import report_of  # noqa: E402
+from sample.truth import accuracy_against_truth, faults_caught, wrong_labels_found
+from utils.clean import rank_suspects
+from utils.evaluate import read_evaluation, read_predictions
+from utils.project import Project
+from utils.tables import read_rows
+from utils.verify import report_of
 
 
 def main(source: Path) -> None:

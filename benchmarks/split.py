@@ -18,8 +18,8 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.copies import NEAR, linked, name_groups, near_pairs  # noqa: E402
-from utils.split.sides import assign_sides  # noqa: E402
+from utils.copies import NEAR, linked, name_groups, near_pairs
+from utils.split import assign_sides
 
 LABELS = 10
 

@@ -126,9 +126,8 @@ def theirs(folder: Path) -> tuple:
 
 def ours(folder: Path) -> tuple:
     """Return what switches our cleaner to a label, turns to its next page, and flags, as the browser's messages do."""
-    from utils.clean.cleaner import ImageClassifierCleaner
-    from utils.clean.suspects import RIGHT_UNSURE, Suspect
-    from utils.ledger.flags import save_flags
+    from utils.clean import RIGHT_UNSURE, ImageClassifierCleaner, Suspect
+    from utils.ledger import save_flags
     from utils.project import Project
 
     labels = {label: [label] for label in LABELS}

@@ -33,14 +33,16 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from sample.pictures import LABELS, sample_pictures  # noqa: E402
-from utils.copies import near_copy_groups  # noqa: E402
-from utils.download.collect import save_pictures  # noqa: E402
-from utils.download.folders import folder_pictures  # noqa: E402
-from utils.intervals import bootstrap, interval  # noqa: E402
-from utils.project import Project  # noqa: E402
-from utils.split.sides import assign_sides  # noqa: E402
-from utils.verify.judging import verify_images  # noqa: E402
+from sample.pictures import LABELS, sample_pictures
+from utils.copies import near_copy_groups
+from utils.download import (
+    folder_pictures,
+    save_pictures,
+)
+from utils.intervals import bootstrap, interval
+from utils.project import Project
+from utils.split import assign_sides
+from utils.verify import verify_images
 
 VALID, TEST = 0.2, 0.2  # fractions of the pictures; theirs draws its valid side from all but the test pictures
 BARE_SECONDS = 30
@@ -241,10 +243,15 @@ def theirs(task: Task, tested: set[str]) -> tuple:
 
 def ours(task: Task, tested: set[str]) -> tuple:
     """Return 04's learner, its training, and the training copies that judge it."""
-    from utils.train.device import speed_callbacks
-    from utils.train.networks import download_weights
-    from utils.train.schedule import learning_rates
-    from utils.train.training import fine_tune, image_dataloaders, make_learner, training_loss
+    from utils.train import (
+        download_weights,
+        fine_tune,
+        image_dataloaders,
+        learning_rates,
+        make_learner,
+        speed_callbacks,
+        training_loss,
+    )
 
     project = task.project()
     dls = image_dataloaders(project, sides=task.sides())

@@ -24,11 +24,11 @@ NOTEBOOKS = Path(__file__).resolve().parent
 REPOSITORY = NOTEBOOKS.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sample.truth import accuracy_against_truth  # noqa: E402
-from utils.errors import FieldguideError  # noqa: E402
-from utils.evaluate.rounds import read_evaluation, read_predictions  # noqa: E402
-from utils.project import Project  # noqa: E402
-from utils.storage import write_whole  # noqa: E402
+from sample.truth import accuracy_against_truth
+from utils.errors import FieldguideError
+from utils.evaluate import read_evaluation, read_predictions
+from utils.project import Project
+from utils.storage import write_whole
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import anywidget
 
 from utils.errors import FieldguideError
-from utils.export.card import read_card
-from utils.inference.classifier import Classifier, ModelError, load_classifier
+from utils.export import read_card
+from utils.inference import Classifier, ModelError, load_classifier
 from utils.pictures import jpeg_bytes, open_picture
 from utils.project import Project
 from utils.storage import file_hash, subfolders

@@ -3,19 +3,18 @@ Stage 06: fastai's ImageClassifierCleaner, with flags that last and belong to pi
 
 Reads images/, split.csv and review.csv; writes review.csv the moment a flag is set, and has the ledger apply it. The
 constructor and the calls are fastai's (fastai/vision/widgets.py); what is mended of it is told in the tests. What is
-decided lives in `cleaning`; it is shown by `grid`, or by `menus` where anywidget cannot be loaded.
+decided lives in `cleaning`; `grid` shows it.
 """
 
 from collections.abc import Iterable, Sequence
 
 from IPython.display import display
 
-from utils.clean.session import Cleaning, Suspect, learner_pictures, learner_probs, project_pictures, summary
+from utils.clean.grid import Grid
+from utils.clean.session import Cleaning, Suspect, learner_pictures, learner_probs, project_pictures
 from utils.errors import FieldguideError
-from utils.ledger.flags import DELETE, KEEP
+from utils.ledger import DELETE, KEEP
 from utils.project import Project
-
-__all__ = ["ImageClassifierCleaner", "summary"]
 
 
 class ImageClassifierCleaner:
@@ -43,8 +42,6 @@ class ImageClassifierCleaner:
         The suspects, worst first, shown across labels.
     suspects : sequence of `Suspect`, optional
         Lists of suspects with reasons, worst first within a list; as `utils.suspects` finds them.
-    plain : bool
-        Whether to show plain menus instead of the grid.
 
     Attributes
     ----------
@@ -52,7 +49,7 @@ class ImageClassifierCleaner:
         The pictures at the start. It never changes, so that a position means one file, always.
     cleaning : Cleaning
         What is decided.
-    widget : Grid or Menus
+    widget : Grid
         What is shown.
     """
 
@@ -68,7 +65,6 @@ class ImageClassifierCleaner:
         probs=None,
         order: Iterable[int] | None = None,
         suspects: Iterable[Suspect] | None = None,
-        plain: bool = False,
     ):
         if learn is None and project is None:
             raise FieldguideError("There is nothing to clean: give a learner, or project=project.")
@@ -93,7 +89,7 @@ class ImageClassifierCleaner:
             "width": width,
             "max_n": max_n,
         }
-        self.widget = _widget(self.cleaning, plain=plain, **page)
+        self.widget = Grid(self.cleaning, **page)
 
     def _ipython_display_(self) -> None:
         display(self.widget)
@@ -105,21 +101,3 @@ class ImageClassifierCleaner:
     def change(self) -> list[tuple[int, str]]:
         """Return (position in `fns`, new label) for each file still there that is flagged to move."""
         return self.cleaning.changes()
-
-
-def _widget(cleaning: Cleaning, *, plain: bool, **page):
-    """Return the grid, or the menus where it cannot be had, with the reason."""
-    reason = "Plain menus, as asked for with plain=True."
-    if not plain:
-        try:
-            from utils.clean.grid import Grid
-        except ImportError as error:
-            reason = (
-                f"These menus stand in for the grid: anywidget cannot be loaded ({error}). "
-                "Run pip install anywidget and restart the kernel to have it."
-            )
-        else:
-            return Grid(cleaning, **page)
-    from utils.clean.menus import Menus
-
-    return Menus(cleaning, reason=reason, **page)

@@ -33,7 +33,7 @@ from utils.clean.session import (
 )
 from utils.clean.thumbnails import Thumbnails, draw_large
 from utils.errors import FieldguideError
-from utils.ledger.flags import DELETE, KEEP
+from utils.ledger import DELETE, KEEP
 
 LONGEST = 100  # characters of the name that a view of this widget gives itself
 logger = logging.getLogger(__name__)

@@ -19,8 +19,7 @@ import numpy as np
 
 from utils.addresses import web_host
 from utils.errors import FieldguideError
-from utils.ledger.flags import DELETE, KEEP, read_review, store_flags
-from utils.ledger.moves import DELETED, Ledger, Outcome
+from utils.ledger import DELETE, DELETED, KEEP, Ledger, Outcome, read_review, store_flags
 from utils.pictures import PictureError, open_picture
 from utils.project import Project
 from utils.storage import locked

@@ -18,6 +18,7 @@ from utils.errors import FieldguideError
 from utils.heads import Judgement, judge_pictures, out_of_fold
 from utils.project import Project
 from utils.tables import PICTURES_COLUMNS, read_rows
+from utils.words import share
 
 __all__ = ["Judgement", "Suspect", "find_suspects", "judge_pictures", "list_suspects", "out_of_fold", "rank_suspects"]
 
@@ -213,8 +214,8 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
             if (n in sure) == chosen:
                 model, folder = said[n], labels[n]
                 reason = (
-                    f"looks like {vocab[model]}: {percent(probs[n, model])}, where {percent(usual[model])} is usual; "
-                    f"like {vocab[folder]}: {percent(given[n])}, where {percent(usual[folder])} is usual"
+                    f"looks like {vocab[model]}: {share(probs[n, model])}, where {share(usual[model])} is usual; "
+                    f"like {vocab[folder]}: {share(given[n])}, where {share(usual[folder])} is usual"
                 )
                 if len(kinds[folder]) == 1:
                     reason += f"; no model has seen another {vocab[folder]}"
@@ -226,8 +227,8 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
     unsure = [n for n in order if second[n] <= given[n] < ODDS * second[n]]
     for n in unsure[: max(FEW, round(MOST_UNSURE * len(labels)))]:
         reason = (
-            f"{vocab[labels[n]]} {percent(given[n])}, where {percent(usual[labels[n]])} is usual; {vocab[rival[n]]} "
-            f"comes next with {percent(second[n])}"
+            f"{vocab[labels[n]]} {share(given[n])}, where {share(usual[labels[n]])} is usual; {vocab[rival[n]]} "
+            f"comes next with {share(second[n])}"
         )
         yield Suspect(n, RIGHT_UNSURE, reason, float(given[n]))
 
@@ -290,15 +291,3 @@ def _unlike(labels: np.ndarray, distances: np.ndarray, vocab: Sequence[str]) -> 
         )
         for n in sorted(far, key=lambda n: -distances[n] / limits[labels[n]])
     ]
-
-
-def percent(share: float) -> str:
-    """
-    Return a fraction in words that never say none or all where it is some or nearly.
-
-    >>> percent(0.871), percent(0.999), percent(0.001), percent(0.0)
-    ('87 %', 'over 99 %', 'under 1 %', '0 %')
-    """
-    if 0.99 < share < 1:
-        return "over 99 %"
-    return "under 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")

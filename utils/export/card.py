@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
 from utils.export.attribution import UNKNOWN
-from utils.export.modelcard import capitalised, judging_side, listed, percent, pictures
+from utils.export.modelcard import capitalised, counted, judging_side, listed, percent
 from utils.project import SAMPLE, SEARCH, Project
 from utils.tables import FOLDER, one_line
 
@@ -270,7 +270,7 @@ def _of_figures(card: Mapping) -> list[str]:
     accuracy = card[side].get("accuracy", {})
     if accuracy.get("low") is not None and accuracy["high"] - accuracy["low"] > WIDE:
         sentences.append(
-            f"How often it is right is known roughly only: {percent(accuracy)}, from {pictures(accuracy['n'])}."
+            f"How often it is right is known roughly only: {percent(accuracy)}, from {counted(accuracy['n'])}."
         )
     if side == "valid":
         never = "never" if not opened else f"opened for other models ({opened} in all), for this one not"
@@ -294,7 +294,7 @@ def _of_pairs(confused: Sequence[Mapping]) -> list[str]:
 
 
 def _of_shortcuts(shortcuts: Mapping | None) -> list[str]:
-    from utils.evaluate.shortcuts import shortcut_line  # here, because reading a card needs no scikit-learn
+    from utils.evaluate import shortcut_line  # here, because reading a card needs no scikit-learn
 
     line = shortcut_line(shortcuts) if shortcuts else ""
     told = line.removeprefix("Shortcut! ")
@@ -328,6 +328,6 @@ def _of_licences(licences: Mapping[str, int]) -> list[str]:
     if not unknown:
         return []
     return [
-        f"The licence of {unknown:,} of its {pictures(total)} is unknown: that is not a free one. ATTRIBUTION.csv "
+        f"The licence of {unknown:,} of its {counted(total)} is unknown: that is not a free one. ATTRIBUTION.csv "
         "says where each is from."
     ]

@@ -25,9 +25,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from utils.errors import FieldguideError
-from utils.evaluate.rounds import WORDS as BEFORE_LABELS
-from utils.evaluate.rounds import coded, read_evaluation, read_predictions, round_numbers
-from utils.evaluate.scores import scale
+from utils.evaluate import WORDS as BEFORE_LABELS
+from utils.evaluate import coded, read_evaluation, read_predictions, round_numbers, scale
 from utils.export.attribution import attribution
 from utils.export.awkward import awkward_pictures
 from utils.export.card import make_card, read_card
@@ -35,13 +34,11 @@ from utils.export.formats import save_learner, save_onnx
 from utils.export.modelcard import capitalised, model_card, with_licence
 from utils.export.unknown import fit_threshold, unseen_labels
 from utils.features import frozen_features, learned_features
-from utils.inference.classifier import Classifier, Prediction, load_classifier
-from utils.inference.vetting import ModelError
+from utils.inference import Classifier, ModelError, Prediction, load_classifier
 from utils.pictures import LONGEST_SIDE, ORIENTATION, PictureError
 from utils.project import Project
 from utils.storage import explained, file_hash, locked, make_folder, sync_folder, write_whole
-from utils.train.checkpoint import read_checkpoint
-from utils.train.networks import pretrained_body
+from utils.train import pretrained_body, read_checkpoint
 
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
 MODEL, ONNX, SOURCES, README, WORDS, CARD = FILES = (

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from utils.export.attribution import visible
 from utils.project import SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
+from utils.words import capitalised, counted, listed, percent
 
 STEPS = 6  # rows shown of the curve of coverage and error
 SOURCES = {SEARCH: "a web search", SAMPLE: "the drawn sample", FOLDER: "folders of the maker's own"}
@@ -126,20 +127,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence], *, texts: int = 1) ->
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def percent(figure: Mapping, *, told: str = "95 % interval ") -> str:
-    """
-    Return a figure in percent with its interval, or why it is missing.
-
-    >>> percent({"value": 0.8512, "low": 0.7, "high": 0.93, "n": 20})
-    '85.1% (95 % interval 70.0% to 93.0%)'
-    """
-    if figure["value"] is None:
-        return f"– ({figure.get('why', 'not known')})"
-    if figure["low"] is None:
-        return f"{figure['value']:.1%}"
-    return f"{figure['value']:.1%} ({told}{figure['low']:.1%} to {figure['high']:.1%})"
-
-
 def brief(figure: Mapping) -> str:
     """Return a figure as `percent` does, for a table beside which it is said what the brackets hold."""
     return percent(figure, told="")
@@ -149,7 +136,7 @@ def _summary(card: Mapping) -> str:
     """Return what the model tells apart, and how often it is right."""
     found = card[judging_side(card)].get("accuracy")
     judged = (
-        f" Of {pictures(found['n'])} that it did not learn from, it names {percent(found)} rightly." if found else ""
+        f" Of {counted(found['n'])} that it did not learn from, it names {percent(found)} rightly." if found else ""
     )
     return escaped(f"Tells {listed(card['labels'])} apart in photos.{judged}")
 
@@ -314,31 +301,3 @@ def _making(card: Mapping) -> list[str]:
 def judging_side(card: Mapping) -> str:
     """Return the side whose figures say most: test where it was opened for this model, else valid."""
     return "test" if card["test"] else "valid"
-
-
-def listed(labels: Iterable[str], *, most: int = 8) -> str:
-    """
-    Return labels as a part of a sentence.
-
-    >>> listed(["cat", "dog", "fox"]), listed("abcd", most=3)
-    ('“cat”, “dog” and “fox”', '“a”, “b”, “c” and 1 more')
-    """
-    quoted = [f"“{label}”" for label in labels]
-    if len(quoted) > most:
-        quoted = [*quoted[:most], f"{len(quoted) - most} more"]
-    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
-
-
-def capitalised(text: str) -> str:
-    """
-    Return a text with a capital first letter and the others as they are.
-
-    >>> capitalised("no “Cat” was seen")
-    'No “Cat” was seen'
-    """
-    return text[:1].upper() + text[1:]
-
-
-def pictures(count: int) -> str:
-    """Return a number of pictures in words: "1 picture", "1,000 pictures"."""
-    return f"{count:,} picture{'' if count == 1 else 's'}"

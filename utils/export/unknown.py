@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.evaluate.scores import auc_measure
+from utils.evaluate import auc_measure
 from utils.intervals import bootstrap, figure, interval, wilson
 
 CURVE = 100  # thresholds at most on the curve

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import re
-import sys
 import threading
 import warnings
 from collections import Counter, deque
@@ -26,14 +25,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-if __package__:
-    from . import vetting
-    from .pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
-    from .vetting import ModelError, UnsafeModel, one_line
-else:  # copied loose into another program's folder, the three files find each other by their bare names
-    import vetting
+from . import vetting
+from .vetting import ModelError, UnsafeModel, one_line
+
+if "." in __package__:
+    from ..pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
+else:  # inference/ and pictures.py were copied loose into another program's folder
     from pictures import LONGEST_SIDE, PictureError, open_picture, squish_and_crop
-    from vetting import ModelError, UnsafeModel, one_line
 
 __all__ = ["Classifier", "ModelError", "NoModel", "Prediction", "UnsafeModel", "load_classifier"]
 
@@ -595,24 +593,3 @@ def _judging(transform) -> bool:
 def _numbers(tensor) -> tuple[float, ...]:
     """Return a tensor of one number a channel as floats."""
     return tuple(tensor.flatten().tolist())
-
-
-def _command_line() -> int:
-    """Hand over to `commands`, which a copy of the three files alone may lack."""
-    try:
-        if __package__:
-            from .commands import main
-        else:
-            from commands import main
-    except ModuleNotFoundError as error:
-        name = (error.name or "").rpartition(".")[2]
-        lacking = "commands.py beside inference.py" if name == "commands" else f"{name}: pip install {name}"
-        print(f"The command line needs {lacking}.", file=sys.stderr)
-        return 1
-    return main()
-
-
-if __name__ == "__main__":
-    if sys.stdout:  # None where the caller closed it
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
-    sys.exit(_command_line())

@@ -33,10 +33,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-if __package__:
-    from .inference import BATCH_SIZE, ModelError, Prediction, load_classifier
-else:
-    from inference import BATCH_SIZE, ModelError, Prediction, load_classifier
+from .classifier import BATCH_SIZE, Prediction, load_classifier
+from .vetting import ModelError
 
 DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the last two as a shell names its signals
 PATTERN = re.compile(r"[*?\[]")

@@ -330,8 +330,8 @@ def run(tmp_path_factory):
         without_proxy(patch)
         patch.setenv("http_proxy", host.proxy)
         patch.setenv("no_proxy", "localhost")
-        patch.setattr("utils.fetch.PROBE", f"{host.url}/page")
-        patch.setattr("utils.fetch.PAUSE", 0.01)
+        patch.setattr("utils.download.fetch.PROBE", f"{host.url}/page")
+        patch.setattr("utils.download.fetch.PAUSE", 0.01)
         for label in labels:
             asked = [kind for kind in TABLE.values() if kind.label == label]
             results = [

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold
-from test_folds import split
+from test_heads import split
 
 from utils.clean.suspects import (
     COPIES,

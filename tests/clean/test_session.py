@@ -272,7 +272,7 @@ def test_two_processes_lose_no_flag(project):
         "for n in range(int(sys.argv[2]), 8, 2): cleaning.choose(n, 'Delete')"
     )
     command = [sys.executable, "-c", code, project.model_dump_json()]
-    running = [subprocess.Popen([*command, first], cwd=Path(__file__).parents[1]) for first in "01"]
+    running = [subprocess.Popen([*command, first], cwd=Path(__file__).parents[2]) for first in "01"]
     assert [process.wait(60) for process in running] == [0, 0]
     assert len(read_review(project)) == 8
 

@@ -248,8 +248,8 @@ def test_what_is_still_under_way_is_dropped(project, host):
 @pytest.mark.parametrize("dead", ["abc", "abcdefgh"], ids=["at the end", "in the middle"])
 def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
     """When no host can be reached, nor the probe, it is the network: an error, and no row that would end the matter."""
-    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
     results = [f"{host.url}/photo/1", *(f"http://{name}.invalid/x.jpg" for name in dead)]
     results += [f"{host.url}/photo/2"] if len(dead) > 3 else []
     with pytest.raises(FieldguideError, match=f"no network.*{len(dead)} addresses"):

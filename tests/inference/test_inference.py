@@ -25,7 +25,7 @@ from utils.inference.classifier import ModelError, NoModel, Prediction, UnsafeMo
 from utils.pictures import LONGEST_SIDE, open_picture, squish_and_crop
 from utils.storage import file_hash
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 COLOURS = ("red", "green", "blue")
 SIZES = [(64, 64), (300, 40), (40, 300), (512, 512), (500, 333), (123, 77), (65, 64), (200, 512), (32, 32), (90, 91)]
 

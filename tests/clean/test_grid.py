@@ -547,7 +547,7 @@ def test_colab_is_asked_to_show_such_widgets(project):
         "from utils.grid import Grid; from utils.cleaning import Cleaning\n"
         "Grid(Cleaning([], ['a', 'b']), labels=['a', 'b'], height=9, width=9, max_n=9); sys.exit(calls != [1])"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 # --- thumbnails ----------------------------------------------------------------------------------------------------

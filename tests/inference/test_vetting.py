@@ -42,7 +42,7 @@ from utils.export.formats import save_learner
 from utils.inference import vetting
 from utils.inference.vetting import ModelError, UnsafeModel, vet, vet_pickle
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORKS = (
     *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "mobilenet_v3_small"),
     *("regnet_y_400mf", "resnet34", "resnet50", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t", "swin_v2_t"),

@@ -22,7 +22,7 @@ def as_it_was_made(monkeypatch):
     """Without the proxy of this machine, and with hardly a pause between two tries."""
     without_proxy(monkeypatch)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    monkeypatch.setattr("utils.fetch.PAUSE", 0.01)
+    monkeypatch.setattr("utils.download.fetch.PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_nobody_is_told_who_asks(host, monkeypatch, tmp_path):
 
 def test_a_kept_connection_may_be_closed(host, monkeypatch):
     """Asking where the host has hung up meanwhile counts for no try: the same is asked over a new connection."""
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
     urls = [f"{host.url}/hangs_up?{n}" for n in range(3)]
     assert fetch(*urls, workers=1) == [kept(picture(59))] * 3
     assert [host.asked.count(f"/hangs_up?{n}") for n in range(3)] == [1, 2, 2]
@@ -176,7 +176,9 @@ def test_a_name_that_leads_elsewhere_the_second_time(host, monkeypatch):
         return next(answers, "127.0.0.2")
 
     names_lead(monkeypatch, turning)
-    monkeypatch.setattr("utils.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    monkeypatch.setattr(
+        "utils.download.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address)
+    )
     url = f"http://pictures.example.org:{host.port}/photo/1"
     assert fetch(url) == [kept(picture(1))]
     (later,) = fetch(url)
@@ -190,7 +192,9 @@ def test_a_public_host_needs_no_permission(host, monkeypatch):
         return "127.0.0.1"
 
     names_lead(monkeypatch, home)
-    monkeypatch.setattr("utils.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address))
+    monkeypatch.setattr(
+        "utils.download.fetch.is_private", lambda address: address != "127.0.0.1" and is_private(address)
+    )
     url = f"http://pictures.example.org:{host.port}"
     assert fetch(*(f"{url}/photo/{n}" for n in (1, 2)), hosts=[]) == [kept(picture(1)), kept(picture(2))]
 
@@ -377,8 +381,8 @@ def test_addresses_are_pulled_as_they_are_needed(host):
 
 def test_a_search_that_fails_half_way_loses_nothing(host, monkeypatch):
     """What came before the failure is fetched and told, dead hosts too; then the failure is raised."""
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
-    monkeypatch.setattr("utils.fetch.PROBE", f"{host.url}/page")
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.PROBE", f"{host.url}/page")
 
     def addresses():
         for n, url in enumerate([f"{host.url}/photo/1", "http://a.invalid/x.jpg", "http://b.invalid/x.jpg"]):
@@ -412,15 +416,15 @@ def test_leaving_early_drops_what_is_under_way(host):
 
 def test_dead_hosts_are_told_where_there_is_a_network(host, monkeypatch):
     """When the probe answers, the hosts are dead, each with its reason."""
-    monkeypatch.setattr("utils.fetch.PROBE", f"{host.url}/page")
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.PROBE", f"{host.url}/page")
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
     outcomes = fetch(*(f"http://{name}.invalid/x.jpg" for name in "abc"))
     assert [(outcome.status, outcome.reason) for outcome in outcomes] == [("failed", "no such host")] * 3
 
 
 def test_a_network_that_hangs_is_no_network(host, monkeypatch):
     """Where nothing answers before the deadline, the probe included, no host is blamed for it."""
-    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.example.org/")
+    monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.example.org/")
     names_lead(monkeypatch, asyncio.Event().wait)
     with pytest.raises(FieldguideError, match=r"no network.*3 addresses.*not whole after 0.2 s"):
         fetch(*(f"http://{name}.example.org/x.jpg" for name in "abc"), deadline=0.2)
@@ -429,8 +433,8 @@ def test_a_network_that_hangs_is_no_network(host, monkeypatch):
 @pytest.mark.parametrize("count", [2, 30])
 def test_one_dead_host_is_told_from_no_network(host, monkeypatch, count):
     """Where nobody answers, not even the probe, no address of however few hosts counts as asked for."""
-    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
     good = [f"{host.url}/photo/1"]
     dead = [f"http://gone.invalid/{n}.jpg" for n in range(count)]
     with pytest.raises(FieldguideError, match="no network"):
@@ -448,8 +452,8 @@ def test_a_slow_host_takes_nobodys_turn(host):
 
 def test_what_was_refused_tells_nothing_of_the_network(host, monkeypatch):
     """Addresses refused unasked, between dead ones, are no sign of a network; one host that answers is."""
-    monkeypatch.setattr("utils.fetch.PROBE", "http://probe.invalid/")
-    monkeypatch.setattr("utils.fetch.TRIES", 1)
+    monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.invalid/")
+    monkeypatch.setattr("utils.download.fetch.TRIES", 1)
     dead = [url for n in range(30) for url in (f"http://gone.invalid/{n}.jpg", "file:///etc/passwd")]
     with pytest.raises(FieldguideError, match="no network"):
         fetch(*dead)

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import primp
 import pytest
-import utils.search
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from standin_search import CAPTCHA, CLIENTS, CUT, HANG, MALFORMED, RESET, Answer, StandIn, listing, row, status
 
+import utils.download.clients
 from utils.download.clients import SearchRefused, SearchUnreachable, search_images, stream_images
 from utils.errors import FieldguideError
 
@@ -52,7 +52,7 @@ def lead_to(service, patch):
     for name, value in service.environment.items():
         patch.setenv(name, value)
     service.waits = []
-    patch.setattr("utils.search.time", SimpleNamespace(sleep=service.waits.append))
+    patch.setattr("utils.download.clients.time", SimpleNamespace(sleep=service.waits.append))
     patch.setattr("duckduckgo_search.duckduckgo_search.sleep", lambda seconds: None)
 
 
@@ -118,7 +118,7 @@ def test_ends_where_the_service_repeats_itself(web):
 
 def test_ends_at_the_last_page(web, monkeypatch):
     """A service without an end is not asked for ever."""
-    monkeypatch.setattr("utils.search.LAST_PAGE", 2)
+    monkeypatch.setattr("utils.download.clients.LAST_PAGE", 2)
     web.rows["fish"] = [row(n) for n in range(500)]
     assert len(found(max_results=500)) == 200
 
@@ -165,7 +165,7 @@ def test_the_list_is_the_stream_with_a_bar(web, monkeypatch):
     """`search_images` gives what the stream gives and shows one bar; the stream shows none."""
     web.rows["fish"] = [row(n) for n in range(200)]
     bars = []
-    monkeypatch.setattr("utils.search.tqdm", lambda stream, **told: bars.append(told) or stream)
+    monkeypatch.setattr("utils.download.clients.tqdm", lambda stream, **told: bars.append(told) or stream)
     stream = list(stream_images("fish", max_results=120, pause=0))
     assert bars == []
     assert search_images("fish", max_results=120, pause=0) == stream
@@ -405,8 +405,8 @@ def test_empty_is_no_refusal(web, client, text):
 def test_a_broken_connection_is_no_refusal(web, monkeypatch, step, fault, why):
     """A connection that breaks or goes silent is told as that, with what had been found before."""
     if fault is HANG:
-        monkeypatch.setattr("utils.search.TIMEOUT", 0.2)
-    monkeypatch.setattr("utils.search.ATTEMPTS", 1)
+        monkeypatch.setattr("utils.download.clients.TIMEOUT", 0.2)
+    monkeypatch.setattr("utils.download.clients.ATTEMPTS", 1)
     web.fail(step, fault, always=True)
     match = rf"could not be reached for the search 'fish' \({why}\); nothing had been found yet.*network"
     with pytest.raises(SearchUnreachable, match=match):
@@ -505,7 +505,9 @@ def test_the_warning_filters_are_left_alone(web):
         assert shown == []
 
 
-@pytest.mark.parametrize("client", [utils.search._Ddgs(), utils.search._DuckDuckGoSearch()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "client", [utils.download.clients._Ddgs(), utils.download.clients._DuckDuckGoSearch()], ids=lambda one: one.name
+)
 def test_the_clients_can_be_watched(client):
     """Both clients still hold what carries their requests where the search looks for it."""
     with warnings.catch_warnings(record=True):

@@ -362,7 +362,7 @@ import json, sys
 from utils.project import Project
 from utils import train
 train.worker_count = lambda: 0
-from test_train import quick_learner
+from test_training import quick_learner
 project = Project.model_validate(json.loads(sys.argv[1]))
 train.fine_tune(quick_learner(project), project.epochs, project=project)
 """
@@ -488,7 +488,7 @@ def test_the_curve_is_drawn_anew_in_its_own_place(ready, monkeypatch):
     monkeypatch.undo()
     shown = []
     handle = SimpleNamespace(update=lambda picture: shown.append("update"))
-    monkeypatch.setattr("utils.checkpoint.display", lambda picture, display_id: shown.append("display") or handle)
+    monkeypatch.setattr("utils.train.checkpoint.display", lambda picture, display_id: shown.append("display") or handle)
     monkeypatch.setattr(train, "worker_count", lambda: 0)
     fine_tune(quick_learner(ready), 2, project=ready)
     assert shown == ["display", "update", "update"]

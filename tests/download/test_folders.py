@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from test_download import files, interrupted, rows, saved
+from test_collect import files, interrupted, rows, saved
 from test_fetch import picture
 
 from utils.download import folders

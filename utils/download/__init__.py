@@ -1,0 +1,28 @@
+"""
+Stage 01: gather pictures into one folder per label, and note where each came from.
+"""
+
+from utils.download.clients import SearchUnfinished, search_images, stream_images
+from utils.download.collect import (
+    download_images,
+    gathered_sample,
+    kept_count,
+    reasons_table,
+    save_pictures,
+    sources_table,
+)
+from utils.download.folders import folder_pictures, folders_table
+
+__all__ = [
+    "SearchUnfinished",
+    "download_images",
+    "folder_pictures",
+    "folders_table",
+    "gathered_sample",
+    "kept_count",
+    "reasons_table",
+    "save_pictures",
+    "search_images",
+    "sources_table",
+    "stream_images",
+]

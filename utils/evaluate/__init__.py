@@ -1,0 +1,36 @@
+"""
+Stage 05: how good is the model, on which labels, and where does it err?
+"""
+
+from utils.evaluate.evaluation import (
+    evaluate_round,
+    label_table,
+    pair_table,
+    predict_side,
+    score_table,
+    worst_predictions,
+)
+from utils.evaluate.heatmaps import heat_strip, reliability_diagram
+from utils.evaluate.rounds import WORDS, coded, read_evaluation, read_predictions, round_numbers, round_sentence
+from utils.evaluate.scores import auc_measure, scale
+from utils.evaluate.shortcuts import shortcut_line
+
+__all__ = [
+    "WORDS",
+    "auc_measure",
+    "coded",
+    "evaluate_round",
+    "heat_strip",
+    "label_table",
+    "pair_table",
+    "predict_side",
+    "read_evaluation",
+    "read_predictions",
+    "reliability_diagram",
+    "round_numbers",
+    "round_sentence",
+    "scale",
+    "score_table",
+    "shortcut_line",
+    "worst_predictions",
+]

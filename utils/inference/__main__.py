@@ -1,0 +1,9 @@
+"""The command line of `inference`: ``python -m utils.inference MODEL IMAGE...``; `commands` says how."""
+
+import sys
+
+from .commands import main
+
+if sys.stdout:  # None where the caller closed it
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+sys.exit(main())

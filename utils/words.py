@@ -1,0 +1,68 @@
+"""
+Numbers, lists and plurals in words.
+
+Foundation of every stage: one way to write a percentage, a count or a list of labels.
+"""
+
+from collections.abc import Iterable, Mapping
+
+
+def percent(figure: Mapping, *, told: str = "95 % interval ") -> str:
+    """
+    Return a figure in percent with its interval, or why it is missing.
+
+    >>> percent({"value": 0.8512, "low": 0.7, "high": 0.93, "n": 20})
+    '85.1% (95 % interval 70.0% to 93.0%)'
+    """
+    if figure["value"] is None:
+        return f"– ({figure.get('why', 'not known')})"
+    if figure["low"] is None:
+        return f"{figure['value']:.1%}"
+    return f"{figure['value']:.1%} ({told}{figure['low']:.1%} to {figure['high']:.1%})"
+
+
+def listed(labels: Iterable[str], *, most: int = 8) -> str:
+    """
+    Return labels as a part of a sentence.
+
+    >>> listed(["cat", "dog", "fox"]), listed("abcd", most=3)
+    ('“cat”, “dog” and “fox”', '“a”, “b”, “c” and 1 more')
+    """
+    quoted = [f"“{label}”" for label in labels]
+    if len(quoted) > most:
+        quoted = [*quoted[:most], f"{len(quoted) - most} more"]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
+
+
+def capitalised(text: str) -> str:
+    """
+    Return a text with a capital first letter and the others as they are.
+
+    >>> capitalised("no “Cat” was seen")
+    'No “Cat” was seen'
+    """
+    return text[:1].upper() + text[1:]
+
+
+def counted(count: int, noun: str = "picture", plural: str | None = None) -> str:
+    """
+    Return a number of things in words.
+
+    >>> counted(1), counted(1000), counted(0, "class", "classes")
+    ('1 picture', '1,000 pictures', '0 classes')
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
+def share(fraction: float) -> str:
+    """
+    Return a fraction as a percentage that never says none or all where it is some or nearly.
+
+    >>> share(0.871), share(0.999), share(0.001), share(0.0)
+    ('87 %', 'over 99 %', 'under 1 %', '0 %')
+    """
+    if 0.99 < fraction < 1:
+        return "over 99 %"
+    if 0 < fraction < 0.01:
+        return "under 1 %"
+    return f"{fraction:.0%}".replace("%", " %")
