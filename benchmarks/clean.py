@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
-from utils.copies import near_copy_groups
+from utils.copies import near_duplicate_groups
 from utils.download import (
     folder_pictures,
     save_pictures,
@@ -131,7 +131,7 @@ def prepared(photos: Path, task: Task) -> int:
     save_pictures(project, folder_pictures(data / "photos", task.labels))
     verify_images(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test, seed=0))
     return len(labels)
 

@@ -76,7 +76,7 @@ def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
             fine_tune(learn, epochs, **learning_rates(task), schedule=task.schedule, patience=task.patience, seed=seed)
             answers = predict_side(task, learn, "valid")
         right += (answers.predicted == answers.label).tolist()
-        groups += project.groups(answers.id)  # seeds share pictures, and near-copies are no news either
+        groups += project.groups(answers.id)  # seeds share pictures, and near-duplicates are no news either
     hits = np.array(right, dtype=float)
     value, draws = bootstrap({"": lambda w: (w @ hits / w.sum(1))[:, None]}, groups, seed=0)[""]
     found = interval(value[0], draws[:, 0], n=len(hits), groups=groups)

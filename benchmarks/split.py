@@ -1,10 +1,10 @@
 """
-How long and how much memory stage 03 takes: near-copies found by bands of bits against comparing all with all.
+How long and how much memory stage 03 takes: near-duplicates found by bands of bits against comparing all with all.
 
     python benchmarks/split.py
 
-Draws perceptual hashes (one in ten a near-copy of an earlier one) and labels, then groups and splits them as 03 does,
-for 10,000 and for 200,000 pictures. Both ways of finding near-copies run on the same 100,000 hashes and must agree.
+Draws perceptual hashes (one in ten a near-duplicate of an earlier one) and labels, then groups and splits them as 03 does,
+for 10,000 and for 200,000 pictures. Both ways of finding near-duplicates run on the same 100,000 hashes and must agree.
 """
 
 import sys
@@ -33,7 +33,7 @@ def main() -> None:
     if found != expected:
         sys.exit("The two ways found different pairs; nothing was measured.")
     figures = f"{theirs:.1f} s / {ours:.1f} s / {theirs / ours:.1f}×"
-    print(f"| near-copies among 100,000: all with all / by bands / ratio | {figures} |")
+    print(f"| near-duplicates among 100,000: all with all / by bands / ratio | {figures} |")
     for count in (10_000, 200_000):
         seconds, groups = timed(lambda count=count: split(count))
         memory = psutil.Process().memory_info().rss / 1e9

@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
-from utils.copies import near_copy_groups
+from utils.copies import near_duplicate_groups
 from utils.download import (
     folder_pictures,
     save_pictures,
@@ -74,7 +74,7 @@ class Task:
         """Return the side of each picture."""
         project = self.project()
         labels = {id: path.parent.name for id, path in project.pictures().items()}
-        return assign_sides(near_copy_groups(project), labels, valid=VALID, test=TEST, seed=self.seed)
+        return assign_sides(near_duplicate_groups(project), labels, valid=VALID, test=TEST, seed=self.seed)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -132,7 +132,7 @@ def _extra(name, label, fault, labels, clean, seed):
     source = labels[labels.index(label) - 1] if fault == "copy under another label" else label
     of = clean[source].pop()
     data = _photo(seed, source, of)
-    return SamplePicture(name, label, source, fault, _near_copy(data, rng) if fault == "near-copy" else data, of)
+    return SamplePicture(name, label, source, fault, _near_duplicate(data, rng) if fault == "near-copy" else data, of)
 
 
 def _broken(kind, rng, photo):
@@ -155,7 +155,7 @@ def _broken(kind, rng, photo):
             return jpeg_bytes(Image.new("RGB", (int(rng.integers(200, 500)), 240), colour), quality=90)
 
 
-def _near_copy(data, rng):
+def _near_duplicate(data, rng):
     """The same photograph as another site shows it: cropped a little, smaller, brighter or darker, compressed anew."""
     image = Image.open(BytesIO(data)).convert("RGB")
     w, h = image.size

@@ -60,15 +60,15 @@ def faults_caught(project: Project) -> pd.DataFrame:
     return table
 
 
-def near_copies_together(project: Project, groups: Mapping[str, str]) -> pd.DataFrame:
-    """Return how many planted near-copies share a group (id → group) with their original."""
+def near_duplicates_together(project: Project, groups: Mapping[str, str]) -> pd.DataFrame:
+    """Return how many planted near-duplicates share a group (id → group) with their original."""
     truth = read_truth(project)
     ids = dict(zip(truth.url, truth.id, strict=True))
     pairs = [(row.id, ids.get(row.of)) for row in truth[truth.fault == "near-copy"].itertuples()]
     there = [(copy, original) for copy, original in pairs if copy in groups and original in groups]
     together = sum(groups[copy] == groups[original] for copy, original in there)
     counts = {"planted": len(pairs), "both in the training set": len(there), "in one group": together}
-    return pd.DataFrame([counts], index=["near-copies"]) if pairs else pd.DataFrame()
+    return pd.DataFrame([counts], index=["near-duplicates"]) if pairs else pd.DataFrame()
 
 
 def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.DataFrame:

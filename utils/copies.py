@@ -1,5 +1,5 @@
 """
-Near-copies: which pictures show the same photo, and so belong together.
+Near-duplicates: which pictures show the same photo, and so belong together.
 """
 
 import re
@@ -15,14 +15,14 @@ from utils.errors import FieldguideError
 from utils.project import Project
 from utils.tables import PICTURES_COLUMNS, read_rows
 
-# Bits of 64 in which the perceptual hashes of near-copies may differ. Of 300 real photos, 96 to 100 % are within 10 of
+# Bits of 64 in which the perceptual hashes of near-duplicates may differ. Of 300 real photos, 96 to 100 % are within 10 of
 # themselves cropped by 4 % (71 to 87 % within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
 NEAR = 10
 HASH = re.compile(r"[0-9a-fA-F]{16}")
 CANDIDATES = 2_000_000  # pairs looked at together: 100 MB or so
 
 
-def near_copy_groups(project: Project) -> dict[str, str]:
+def near_duplicate_groups(project: Project) -> dict[str, str]:
     """
     Return id → group: pictures whose perceptual hashes nearly agree share a group.
 

@@ -188,3 +188,18 @@ def _columns(
     """Return the columns groups and sides of N ids."""
     rows = [split.get(id, (id, None)) for id in ids]
     return tuple(group for group, _ in rows), tuple(side for _, side in rows)
+
+
+def round_fingerprint(dataset: Dataset, settings: Mapping) -> str:
+    """
+    Return 16 hex digits that change when the pictures, labels, sides or training settings do.
+
+    A trained round is current as long as its fingerprint is the one that its project would give today.
+
+    Parameters
+    ----------
+    settings : mapping of names to values that JSON can hold
+        Those that training really used, not those that a file asks for.
+    """
+    facts = {"data": dataset.fingerprint, "settings": dict(settings)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,7 +3,7 @@ Stage 06, first part: every picture judged by a model that never saw it.
 
 Reads images/ and split.csv; keeps what it found in models/<name>/out_of_fold.csv. With ImageNet weights the judges are
 logistic regressions on the frozen features of the pretrained body, a fold each; the fine-tuned body would not do, for
-it has seen the wrong labels. From scratch, they are short trainings of the same recipe. Near-copies stand in one fold.
+it has seen the wrong labels. From scratch, they are short trainings of the same recipe. Near-duplicates stand in one fold.
 Beside the probabilities, each picture is asked how far it lies from every label in the space of the features: a
 classifier must choose a label even for what belongs to none.
 """
@@ -61,7 +61,7 @@ def judge_pictures(
     project: Project, *, body: torch.nn.Module | None, train_fold: Callable[[Mapping[str, str]], Learner]
 ) -> Judgement:
     """
-    Judge every picture by a model that never saw it, nor a near-copy of it.
+    Judge every picture by a model that never saw it, nor a near-duplicate of it.
 
     The result is kept in out_of_fold.csv and read from there as long as labels, split and settings stay the same.
     Pictures that cannot be read are named in a warning, and nothing else is held up by them.
@@ -157,7 +157,7 @@ def _table(
     split = project.split()
     if lone := [id for id in ids if id not in split]:
         warnings.warn(
-            f"{len(lone)} pictures have no side yet, {lone[0]} among them: a near-copy of one may judge it. Run 03 "
+            f"{len(lone)} pictures have no side yet, {lone[0]} among them: a near-duplicate of one may judge it. Run 03 "
             "first.",
             stacklevel=3,
         )
@@ -173,10 +173,10 @@ def _table(
 
 def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = FOLDS) -> np.ndarray:
     """
-    Return the fold (0 ≤ fold < folds) of N pictures: stratified by label, near-copies in one fold.
+    Return the fold (0 ≤ fold < folds) of N pictures: stratified by label, near-duplicates in one fold.
 
     Where no label has as many pictures as there are folds, there are fewer folds. A label whose pictures are all
-    near-copies of each other, or one, stands in one fold, and the model that judges it never saw the label.
+    near-duplicates of each other, or one, stands in one fold, and the model that judges it never saw the label.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def _from_features(
     for fold in range(folds.max() + 1):
         held = folds == fold
         seen = np.unique(codes[~held])
-        if len(seen) == 1:  # of two labels, one whose pictures are all near-copies: nothing to tell apart
+        if len(seen) == 1:  # of two labels, one whose pictures are all near-duplicates: nothing to tell apart
             probs[held, seen[0]] = 1
         else:
             model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))

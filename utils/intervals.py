@@ -1,19 +1,19 @@
 """
 Intervals: how far a figure can be believed.
 
-Proportions have Wilson's interval, for as many pictures as their near-copies are worth; other figures are drawn again
-1,000 times by group of near-copies (Efron's bootstrap).
+Proportions have Wilson's interval, for as many pictures as their near-duplicates are worth; other figures are drawn again
+1,000 times by group of near-duplicates (Efron's bootstrap).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.stats import norm, skew, t
+from scipy.stats import binom, norm, skew, t
 
 RESAMPLES = 1000  # of the bootstrap; the interval's ends then move by about a tenth of its width
 LEVEL = 0.95
 AT_ONCE = 2_000_000  # numbers in a matrix of the bootstrap: 16 MB
-NO_SPREAD = "one picture, or one group of near-copies, has no spread"
+NO_SPREAD = "one picture, or one group of near-duplicates, has no spread"
 Figure = dict[str, float | int | str | None]
 # A measure takes weights (R, N), how often each of N pictures was drawn in R resamples, and returns (R, F): F figures.
 Measure = Callable[[np.ndarray], np.ndarray]
@@ -100,7 +100,7 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
     Parameters
     ----------
     groups : sequence of n, optional
-        Near-copies share a group. They are right or wrong together, so n²/Σm² pictures, m in a group, are as much
+        Near-duplicates share a group. They are right or wrong together, so n²/Σm² pictures, m in a group, are as much
         evidence as the n (Kish 1965): the interval is that of so many. scipy knows it for whole numbers only.
     """
     if n == 0:
@@ -109,3 +109,42 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
     share, room = hits / n, norm.ppf((1 + LEVEL) / 2) ** 2 * (counts**2).sum() / n**2
     half = np.sqrt(room * (share * (1 - share) + room / 4))
     return figure(share, max(0.0, (share + room / 2 - half) / (1 + room)), (share + room / 2 + half) / (1 + room), n)
+
+
+def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = None) -> dict[str, float | int | bool]:
+    """
+    Compare a classifier with guessing: always naming the most frequent label.
+
+    Parameters
+    ----------
+    labels, predicted : sequences of N
+        What the pictures are filed under, and what the classifier says.
+    groups : sequence of N, optional
+        Near-duplicates share a group and count once: the first of each group stands for it.
+
+    Returns
+    -------
+    dict
+        ``right`` of ``n`` pictures, ``guess`` (how many guessing gets, a whole number), ``p`` (the chance that guessing
+        gets as many right or more: exact binomial, one-sided) and ``better``: whether p lies below 0.05.
+
+    Raises
+    ------
+    ValueError
+        If there is no picture.
+
+    Examples
+    --------
+    >>> verdict(["ant", "ant", "bee", "bee"], ["ant", "ant", "bee", "ant"])
+    {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False}
+    """
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if len(labels) == 0:
+        raise ValueError("no picture was judged: a verdict needs one or more")
+    if groups is not None:
+        first = np.sort(np.unique(np.asarray(groups), return_index=True)[1])
+        labels, predicted = labels[first], predicted[first]
+    n, right = len(labels), int((labels == predicted).sum())
+    guess = int(np.unique(labels, return_counts=True)[1].max())
+    p = float(binom.sf(right - 1, n, guess / n))
+    return {"right": right, "n": n, "guess": guess, "p": round(p, 6), "better": p < 1 - LEVEL}

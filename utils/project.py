@@ -356,7 +356,7 @@ class Project(BaseModel):
         return rows
 
     def groups(self, ids: Iterable[str]) -> list[str]:
-        """Return the group of near-copies of each picture; one that is not in split.csv is a group of its own."""
+        """Return the group of near-duplicates of each picture; one that is not in split.csv is a group of its own."""
         split = self.split()
         return [split[id][0] if id in split else id for id in ids]
 

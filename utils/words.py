@@ -66,3 +66,29 @@ def share(fraction: float) -> str:
     if 0 < fraction < 0.01:
         return "under 1 %"
     return f"{fraction:.0%}".replace("%", " %")
+
+
+def verdict_sentence(verdict: Mapping) -> str:
+    """
+    Return the one sentence that stands before all figures: right how often, guessing how often, better or not.
+
+    Parameters
+    ----------
+    verdict : mapping
+        As `utils.intervals.verdict` returns it.
+
+    Examples
+    --------
+    >>> verdict_sentence({"right": 23, "n": 36, "guess": 18, "p": 0.066, "better": False})
+    'Right for 23 of 36 photos; guessing would get 18. On so few photos this cannot be told from guessing.'
+    >>> verdict_sentence({"right": 33, "n": 36, "guess": 18, "p": 0.0, "better": True})
+    'Right for 33 of 36 photos; guessing would get 18. That is better than guessing.'
+    """
+    right, n, guess = verdict["right"], verdict["n"], verdict["guess"]
+    if verdict["better"]:
+        told = "That is better than guessing."
+    elif right <= guess:
+        told = "That is no better than guessing."
+    else:
+        told = "On so few photos this cannot be told from guessing."
+    return f"Right for {right:,} of {counted(n, 'photo')}; guessing would get {guess:,}. {told}"

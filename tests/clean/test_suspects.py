@@ -178,7 +178,7 @@ def test_within_a_list_the_worst_comes_first_and_lists_keep_their_order():
     assert list(dict.fromkeys(s.list for s in found)) == [WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE, UNLIKE]
 
 
-def test_near_copies_under_two_labels_name_each_other():
+def test_near_duplicates_under_two_labels_name_each_other():
     """Three frames of ants and one filed as bee: the one and the nearest to it, with the bits that differ."""
     probs = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 2)
     found = list_suspects(
@@ -191,17 +191,17 @@ def test_near_copies_under_two_labels_name_each_other():
     )
     copies = [(s.position, s.reason, s.figure) for s in found if s.list == COPIES]
     assert copies == [
-        (2, "a near-copy of d.jpg, which is filed as bee: 1 of 64 bits of their hashes differ", 1.0),
-        (3, "a near-copy of c.jpg, which is filed as ant: 1 of 64 bits of their hashes differ", 1.0),
+        (2, "a near-duplicate of d.jpg, which is filed as bee: 1 of 64 bits of their hashes differ", 1.0),
+        (3, "a near-duplicate of c.jpg, which is filed as ant: 1 of 64 bits of their hashes differ", 1.0),
     ]
 
 
-def test_near_copies_without_hashes_are_still_named():
+def test_near_duplicates_without_hashes_are_still_named():
     """Where pictures.csv no longer knows a picture, the reason leaves the bits out."""
     found = list_suspects([0, 1], np.eye(2), vocab=["ant", "bee"], groups=["g", "g"], names=["a.jpg", "b.jpg"])
     assert [s.reason for s in found] == [
-        "a near-copy of b.jpg, which is filed as bee",
-        "a near-copy of a.jpg, which is filed as ant",
+        "a near-duplicate of b.jpg, which is filed as bee",
+        "a near-duplicate of a.jpg, which is filed as ant",
     ]
 
 

@@ -9,7 +9,7 @@ from fastai.vision.all import Learner, accuracy
 from PIL import Image, ImageDraw
 from torch import nn
 
-from utils.copies import near_copy_groups
+from utils.copies import near_duplicate_groups
 from utils.errors import FieldguideError
 from utils.evaluate.heatmaps import heat_maps, heat_strip, overlay, reliability_diagram
 from utils.pictures import jpeg_bytes, open_picture, squish_and_crop
@@ -28,7 +28,7 @@ def ready(make_project, monkeypatch):
         for k in range(12):
             put_raw(project, label, jpeg_bytes(draw_picture(100 * n + k, colour="navy")))
     verify_images(project)
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
     save_split(project, groups, assign_sides(groups, labels, valid=0.25, test=0.1))
     return project

@@ -210,7 +210,7 @@ def test_rounds_are_compared_under_the_labels_of_today(filled):
     assert (found.n, found.gained, found.lost) == (9, 1, 1)
 
 
-def test_near_copies_count_once(filled):
+def test_near_duplicates_count_once(filled):
     """Ten copies of one picture, gained together, are one picture's evidence."""
     project = filled(TEN_COPIES)
     ids = list(project.pictures())

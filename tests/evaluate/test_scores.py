@@ -64,7 +64,7 @@ def test_a_resample_is_the_repeated_pictures():
     for row, weight in enumerate(weights.astype(int)):
         expected = oracle(np.repeat(labels, weight), np.repeat(probs, weight, axis=0))
         assert {name: values[row] for name, values in drawn.items()} == pytest.approx({k: expected[k] for k in drawn})
-        assert (weight[::2] == weight[1::2]).all()  # near-copies come together
+        assert (weight[::2] == weight[1::2]).all()  # near-duplicates come together
 
 
 def test_the_interval_holds_the_truth_in_about_95_of_100_sets():
@@ -88,12 +88,12 @@ def test_wilson_is_the_textbooks():
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (123, 456)])
 def test_wilson_is_scipys(hits, n):
-    """Where no picture has a near-copy, to six digits."""
+    """Where no picture has a near-duplicate, to six digits."""
     ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert (wilson(hits, n)["low"], wilson(hits, n)["high"]) == (round(ends.low, 6), round(ends.high, 6))
 
 
-def test_near_copies_are_no_more_evidence_than_one_picture():
+def test_near_duplicates_are_no_more_evidence_than_one_picture():
     """Ten groups of six, right or wrong together, have the interval of ten pictures, and n is still 60."""
     groups = np.repeat(np.arange(10), 6)
     assert wilson(48, 60, groups=groups) == wilson(8, 10) | {"n": 60}
@@ -111,7 +111,7 @@ def test_near_copies_are_no_more_evidence_than_one_picture():
         assert [copied[k][measure]["low"] for k in alone] == [alone[k][measure]["low"] for k in alone]
 
 
-def test_the_interval_of_a_share_holds_the_truth_where_there_are_near_copies():
+def test_the_interval_of_a_share_holds_the_truth_where_there_are_near_duplicates():
     """Of 300 sets of 40 groups with one to five copies each, 92 to 98 in 100 intervals of accuracy hold the truth."""
     hits = 0
     for seed in range(300):
@@ -123,7 +123,7 @@ def test_the_interval_of_a_share_holds_the_truth_where_there_are_near_copies():
     assert 0.92 <= hits / 300 <= 0.98
 
 
-def test_near_copies_widen_the_interval():
+def test_near_duplicates_widen_the_interval():
     """Ten copies of each picture are no tenfold evidence: the bootstrap draws them together."""
     labels, probs = some_predictions(40)
     alone = scorecard(np.repeat(labels, 10), np.repeat(probs, 10, axis=0))["log_loss"]
@@ -142,7 +142,7 @@ def test_one_picture_has_figures_and_no_spread():
     """A side of one picture, or of copies of one, gives values; what cannot be had is None and says why."""
     card = scorecard([0], np.array([[0.7, 0.3]]))
     assert (card["accuracy"]["value"], card["macro_f1"]["value"], card["macro_f1"]["low"]) == (1.0, 1.0, None)
-    assert card["log_loss"]["why"] == "one picture, or one group of near-copies, has no spread"
+    assert card["log_loss"]["why"] == "one picture, or one group of near-duplicates, has no spread"
     assert card["auc"] == figure(None, None, None, 1, why="all pictures are of one label")
 
 
@@ -226,7 +226,7 @@ def test_no_picture_is_scaled_by_a_temperature_that_it_chose():
     first = cross_fitted(labels, probs, groups=groups)
     labels[30] = 1 - labels[30]
     second = cross_fitted(labels, probs, groups=groups)
-    assert (first[30:33] == second[30:33]).all()  # it and its near-copies
+    assert (first[30:33] == second[30:33]).all()  # it and its near-duplicates
     assert (first != second).any(1).sum() >= 40  # the other folds
 
 

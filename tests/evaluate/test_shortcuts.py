@@ -90,7 +90,7 @@ def test_a_trace_is_not_called_an_alarm():
     assert shortcut_line(found).startswith("Hardly a shortcut. File facts alone tell the labels in 74%")
 
 
-def test_near_copies_count_once(filled):
+def test_near_duplicates_count_once(filled):
     """Six copies each of ten pictures a label: asked about sixty they would be told by heart, asked about ten not."""
 
     def copies(label, n):

@@ -118,7 +118,7 @@ def test_order_and_copies_change_nothing(drawn, random, copies):
 
 
 def test_one_of_each_group_counts_for_all():
-    """19 right pictures reach 5 %, 19 near-copies of two pictures do not; another seed draws another one of each."""
+    """19 right pictures reach 5 %, 19 near-duplicates of two pictures do not; another seed draws another one of each."""
     sure = np.linspace(0.6, 0.99, 19)
     assert fitted(sure, [True] * 19)["reached"]
     copies = [fitted(sure, [True] * 18 + [False], [n % 2 for n in range(19)], seed=seed) for seed in range(8)]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.copies import near_copy_groups
+from utils.copies import near_duplicate_groups
 from utils.errors import FieldguideError
 from utils.heads import fold_of, judge_pictures, out_of_fold, relative_distances
 from utils.project import Project
@@ -56,7 +56,7 @@ def split(project: Project) -> Project:
     """Run 02 and 03."""
     verify_images(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test))
     return project
 
@@ -163,7 +163,7 @@ def test_no_pictures_or_one_label_are_refused(make_project, fill_raw, count):
         judge_pictures(project, body=body(), train_fold=None)
 
 
-def test_near_copies_stand_in_one_fold():
+def test_near_duplicates_stand_in_one_fold():
     """A model that saw a copy of a picture did see the picture."""
     labels = ["a", "b"] * 30
     groups = [n // 4 for n in range(60)]
@@ -196,7 +196,7 @@ def test_a_thousand_labels_of_two_pictures_are_folded():
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_a_label_of_one_picture_is_judged_too(make_project, fill_raw, copies):
-    """A label of one picture, or of near-copies of one: its judge never saw the label, and says the other one."""
+    """A label of one picture, or of near-duplicates of one: its judge never saw the label, and says the other one."""
     project = make_project()
     fill_raw(project, 8)
     split(project)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, sample_pictures
-from sample.truth import accuracy_against_truth, near_copies_together, read_truth, write_truth
+from sample.truth import accuracy_against_truth, near_duplicates_together, read_truth, write_truth
 from utils.project import Project
 from utils.storage import content_id
 
@@ -139,8 +139,8 @@ def test_copies_are_the_only_equal_files(pictures):
     assert len(others) == len(set(others))
 
 
-def test_near_copies(pictures, by_name):
-    """A near-copy has other bytes than its original and nearly the same perceptual hash."""
+def test_near_duplicates(pictures, by_name):
+    """A near-duplicate has other bytes than its original and nearly the same perceptual hash."""
     pairs = [(picture, by_name[picture.of]) for picture in with_fault(pictures, "near-copy")]
     for copy, original in pairs:
         assert (original.label, original.true_label) == (copy.label, copy.true_label)
@@ -149,7 +149,7 @@ def test_near_copies(pictures, by_name):
 
 
 def test_originals_differ(pictures):
-    """Different pictures are no near-copies of each other: their hashes lie far apart."""
+    """Different pictures are no near-duplicates of each other: their hashes lie far apart."""
     hashes = [phash(picture) for picture in with_fault(pictures, "", "wrong label")]
     assert min(a - b for a, b in combinations(hashes, 2)) > 8
 
@@ -186,7 +186,7 @@ def test_the_truth_of_two_samples_is_kept_together(tmp_path):
         for copy in with_fault(drawn, "near-copy"):
             near += 1
             groups[content_id(copy.data)] = groups[content_id(named[copy.of].data)] = f"{number} {copy.of}"
-    counts = near_copies_together(project, groups).iloc[0].to_dict()
+    counts = near_duplicates_together(project, groups).iloc[0].to_dict()
     assert counts == {"planted": near, "both in the training set": near, "in one group": near} and near >= 2
 
 

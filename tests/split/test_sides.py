@@ -11,7 +11,7 @@ from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.copies import NEAR, linked, near_copy_groups, near_pairs
+from utils.copies import NEAR, linked, near_duplicate_groups, near_pairs
 from utils.errors import FieldguideError
 from utils.split.sides import LabelTooSmall, assign_sides, changed_settings, leak_warning, save_split, split_counts
 from utils.tables import REJECTED_COLUMNS, read_rows
@@ -80,7 +80,7 @@ def test_survivors_never_move(count, group_size, seed, order, gone, more, moved)
     assert all(len(sides) == 1 for sides in on.values())
 
 
-def test_a_newcomer_joins_the_side_of_its_near_copies():
+def test_a_newcomer_joins_the_side_of_its_near_duplicates():
     """A copy of a test picture goes to test, whatever its hash would say."""
     groups, labels = some_pictures(30, labels=("a",))
     known = assign_sides(groups, labels, valid=0.2, test=0.1)
@@ -169,7 +169,7 @@ def test_what_is_linked_in_steps_shares_its_first_position(seed, count, spread):
     ],
     ids=["re-encoded", "resized", "cropped by 4 %", "all three"],
 )
-def test_near_copies_share_a_group_and_others_do_not(make_project, fill_raw, copied):
+def test_near_duplicates_share_a_group_and_others_do_not(make_project, fill_raw, copied):
     """A picture saved anew, smaller, slightly cropped or all of it is found; unlike pictures stay apart."""
     project = make_project()
     fill_raw(project, 8)
@@ -177,7 +177,7 @@ def test_near_copies_share_a_group_and_others_do_not(make_project, fill_raw, cop
     first = put_raw(project, "cat", picture_bytes(image, quality=95))
     second = put_raw(project, "cat", copied(image))
     verify_images(project)
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     assert groups[first] == groups[second]
     assert len(set(groups.values())) == len(groups) - 1
 
@@ -189,7 +189,7 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
     verify_images(project)
 
     def run():
-        groups = near_copy_groups(project)
+        groups = near_duplicate_groups(project)
         labels = {id: path.parent.name for id, path in project.pictures().items()}
         ids = list(groups)
         random.Random(3).shuffle(ids)
@@ -219,7 +219,7 @@ def test_a_spoilt_hash_is_named_and_made_anew(make_project, fill_raw, value):
     id, _, hash, *_ = first.split(",")
     table.write_text("".join([header, first.replace(hash, value), *others]))
     with pytest.raises(FieldguideError, match=rf"pictures\.csv says '{value}' in the column hash of picture {id}"):
-        near_copy_groups(project)
+        near_duplicate_groups(project)
     table.write_text("".join([header, *others]))
     assert verify_images(project).added == 1
     assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
@@ -233,18 +233,18 @@ def test_a_label_without_pictures_is_named(make_project, fill_raw):
     for path in (project.images / "dog").iterdir():
         path.unlink()
     with pytest.raises(FieldguideError, match=r"Label 'dog' has no pictures in .*dog.*Run 02 again.*remove the label"):
-        near_copy_groups(project)
+        near_duplicate_groups(project)
 
 
-def near_copies(seed):
-    """Return the bytes of a drawn picture and of a near-copy of it."""
+def near_duplicates(seed):
+    """Return the bytes of a drawn picture and of a near-duplicate of it."""
     image = draw_picture(seed, size=(400, 300))
     return picture_bytes(image, quality=95), picture_bytes(image.crop((4, 4, 396, 297)).resize((260, 195)), quality=60)
 
 
 def split_again(project):
     """Do what 03 does."""
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
     known = {id: side for id, (_, side) in project.split().items()}
     sides = assign_sides(groups, labels, known=known)
@@ -254,11 +254,11 @@ def split_again(project):
 
 @pytest.mark.parametrize("seed", range(901, 905))
 @pytest.mark.parametrize("how", ["trash", "label"])
-def test_what_left_the_training_set_keeps_its_near_copies_side(make_project, fill_raw, how, seed):
-    """A near-copy that comes while its original is in the trash, or its label out of the project, leaks nowhere."""
+def test_what_left_the_training_set_keeps_its_near_duplicates_side(make_project, fill_raw, how, seed):
+    """A near-duplicate that comes while its original is in the trash, or its label out of the project, leaks nowhere."""
     project = smaller = make_project(labels={"cat": ["c"], "dog": ["d"], "fox": ["f"]})
     fill_raw(project, 12)
-    original, copy = near_copies(seed)
+    original, copy = near_duplicates(seed)
     first = put_raw(project, "fox", original)
     verify_images(project)
     split_again(project)
@@ -283,11 +283,11 @@ def test_what_left_the_training_set_keeps_its_near_copies_side(make_project, fil
     assert leak_warning(project) == ""
 
 
-def test_near_copies_on_two_sides_are_said(make_project, fill_raw):
+def test_near_duplicates_on_two_sides_are_said(make_project, fill_raw):
     """A split.csv that was edited, or made before, may leak: a sentence names how many, and two of them."""
     project = make_project()
     fill_raw(project, 12)
-    first, second = (put_raw(project, "cat", data) for data in near_copies(901))
+    first, second = (put_raw(project, "cat", data) for data in near_duplicates(901))
     verify_images(project)
     split_again(project)
     assert leak_warning(project) == ""
@@ -344,7 +344,7 @@ def test_changed_settings_are_said(make_project, fill_raw):
     project = make_project()
     fill_raw(project, 12)
     verify_images(project)
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
     save_split(project, groups, assign_sides(groups, labels))
     assert changed_settings(project) == ""

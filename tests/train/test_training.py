@@ -15,7 +15,7 @@ import pytest
 import torch
 from fastai.vision.all import Callback, CancelBatchException, PILImage, no_random
 
-from utils.copies import near_copy_groups
+from utils.copies import near_duplicate_groups
 from utils.errors import FieldguideError
 from utils.project import REPOSITORY
 from utils.split.sides import assign_sides, save_split
@@ -43,7 +43,7 @@ def ready(make_project, fill_raw):
     project = make_project()
     fill_raw(project, 12)
     verify_images(project)
-    groups = near_copy_groups(project)
+    groups = near_duplicate_groups(project)
     labels = {id: path.parent.name for id, path in project.pictures().items()}
     save_split(project, groups, assign_sides(groups, labels, valid=0.25, test=0.1))
     return project

@@ -454,7 +454,7 @@ def test_a_jpeg_cut_and_closed_is_set_aside_and_a_coarse_one_warned_of(make_proj
     assert report.dubious["unfinished"] == [project.images / "cat" / f"{coarse}.jpg"]
 
 
-def test_near_copies_are_not_set_aside(make_project, fill_raw):
+def test_near_duplicates_are_not_set_aside(make_project, fill_raw):
     """Encoded anew, made smaller and cropped a little: 03 keeps them together by their hashes."""
     project = make_project()
     fill_raw(project, 2)
@@ -626,7 +626,7 @@ def test_what_03_set_aside_is_no_matter_of_02(with_aside):
     """A bridge between two sides is in the training set: neither shown, nor counted, nor to be taken back."""
     project, ids = with_aside
     id = next(iter(project.pictures()))
-    bridge = {"id": id, "label": "cat", "stage": "split", "reason": "near-copy of pictures on two sides"}
+    bridge = {"id": id, "label": "cat", "stage": "split", "reason": "near-duplicate of pictures on two sides"}
     append_rows(project.table("rejected"), REJECTED_COLUMNS, [bridge])
     report = verify_images(project)
     assert set(report.rejected.id) == set(ids.values()) and list(report.counts["set aside"]) == [len(ASIDE), 0]

@@ -1,7 +1,7 @@
 """
 Stage 06, second part: which pictures are probably filed under the wrong label, or under none that fits?
 
-Reads split.csv and pictures.csv for near-copies; what the models say comes from `folds`. The ranking measures each
+Reads split.csv and pictures.csv for near-duplicates; what the models say comes from `folds`. The ranking measures each
 probability by how sure the models usually are of that label, so that a hard label does not fill the list with its
 ordinary pictures (Northcutt et al. 2021, confident learning), and weighs the given label against its rivals, so that a
 picture which no label fits well does not stand before one that another label fits.
@@ -176,9 +176,9 @@ def list_suspects(
     distances : float array (N,), optional
         As `folds.relative_distances` returns them; NaN for what nobody judged.
     groups : sequence of N group names, optional
-        Near-copies share one.
+        Near-duplicates share one.
     hashes : sequence of N 64-bit numbers or None, optional
-        Perceptual hashes, which tell how near near-copies are.
+        Perceptual hashes, which tell how near near-duplicates are.
 
     Examples
     --------
@@ -237,7 +237,7 @@ def _copies(
     labels: np.ndarray, vocab: Sequence[str], names: Sequence[str], groups: Sequence, hashes: Sequence[int | None]
 ) -> list[Suspect]:
     """
-    Return near-copies filed differently, each beside its partner, the nearest copies first.
+    Return near-duplicates filed differently, each beside its partner, the nearest copies first.
 
     Of a group, those are listed that do not have its most frequent label, each with the picture of another label that
     is nearest to it: of three hundred frames of a film with one filed elsewhere, these are two.
@@ -259,7 +259,7 @@ def _copies(
             nearest[pair[1]] = min(nearest.get(pair[1], (BITS, n)), (pair[0], n))
     found = []
     for n, (bits, other) in sorted(nearest.items(), key=lambda item: (item[1][0], min(item[0], item[1][1]), item[0])):
-        reason = f"a near-copy of {names[other]}, which is filed as {vocab[labels[other]]}"
+        reason = f"a near-duplicate of {names[other]}, which is filed as {vocab[labels[other]]}"
         if bits < BITS:
             reason += f": {bits} of {BITS} bits of their hashes differ" if bits else ": their hashes are the same"
         found.append(Suspect(n, COPIES, reason, float(bits)))

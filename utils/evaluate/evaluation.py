@@ -132,7 +132,7 @@ def judged(project: Project, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
     scaled = cross_fitted(labels, probs, groups=groups, seed=project.seed)
     figures = {"valid": scorecard(labels, probs, groups=groups, scaled=scaled, seed=project.seed), "test": {}}
     if scaled is None:
-        why = temperature.get("why") or "one picture, or one group of near-copies, cannot be judged by others"
+        why = temperature.get("why") or "one picture, or one group of near-duplicates, cannot be judged by others"
         figures["valid"]["calibration_error_scaled"] = figure(None, None, None, len(labels), why=why)
     if len(test):
         true, answers = coded(test)
@@ -196,7 +196,7 @@ def confused_pairs(predictions: pd.DataFrame, *, groups: Sequence) -> list[dict]
     Parameters
     ----------
     groups : sequence of N
-        Near-copies share a group, as in `scorecard`.
+        Near-duplicates share a group, as in `scorecard`.
     """
     groups, rows = np.asarray(groups), []
     wrong = predictions[predictions.label != predictions.predicted]

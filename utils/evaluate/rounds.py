@@ -165,7 +165,7 @@ class Comparison:
     Two rounds on the same n pictures of one side, under today's labels.
 
     `before` and `after` are shares right with their intervals, `difference` is after − before, as fractions. `gained`
-    and `lost` count groups of near-copies that the later round has more, or fewer, of right; `p` is McNemar's exact
+    and `lost` count groups of near-duplicates that the later round has more, or fewer, of right; `p` is McNemar's exact
     one. `needed` is how many pictures would show the same difference in 80 of 100 cases: None where there is none.
     """
 
@@ -220,7 +220,7 @@ def compare_rounds(project: Project, earlier: int | None = None, later: int | No
     Notes
     -----
     McNemar's exact test asks whether the pictures that only one of the rounds has right are shared out as by a coin. A
-    group of near-copies counts once in it, by which round has more of the group right.
+    group of near-duplicates counts once in it, by which round has more of the group right.
     """
     numbers = round_numbers(project)
     later = later if later is not None else numbers[-1] if numbers else None

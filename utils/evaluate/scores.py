@@ -2,7 +2,7 @@
 Figures of a classifier, each with its 95 % interval and the number of pictures behind it.
 
 Works on labels and probabilities alone, for stage 05. Proportions have Wilson's interval, for as many pictures as their
-near-copies are worth; the others are drawn again 1,000 times by group of near-copies (Efron's bootstrap), with a few
+near-duplicates are worth; the others are drawn again 1,000 times by group of near-duplicates (Efron's bootstrap), with a few
 matrix products in place of 1,000 calls of scikit-learn, whose figures they are. A figure that cannot be had is None and
 says why.
 """
@@ -39,7 +39,7 @@ def scorecard(
     probs : float array (N, K)
         Probabilities; a row sums to 1.
     groups : sequence of N, optional
-        Near-copies share a group: they are no independent evidence, so the bootstrap draws them together.
+        Near-duplicates share a group: they are no independent evidence, so the bootstrap draws them together.
     scaled : float array (N, K), optional
         The probabilities after temperature scaling, for ``calibration_error_scaled``.
 
@@ -164,7 +164,7 @@ def could_be_calibrated(labels: Sequence[int], probs: np.ndarray, *, groups: Seq
     """
     Return whether 2.5 in 100 perfectly calibrated models, or more, would show as high a calibration error by chance.
 
-    Each picture is made right with the probability that the model gave it, near-copies alike (consistency resampling,
+    Each picture is made right with the probability that the model gave it, near-duplicates alike (consistency resampling,
     Bröcker and Smith 2007).
     """
     sure, (names, codes) = probs.max(1), np.unique(np.asarray(groups), return_inverse=True)
@@ -284,7 +284,7 @@ def cross_fitted(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, 
     """
     Return N pictures' probabilities, each scaled by the temperature that the other folds' pictures ask for.
 
-    Near-copies stand in one fold. Scaled by a temperature that it helped to choose, a picture would flatter the
+    Near-duplicates stand in one fold. Scaled by a temperature that it helped to choose, a picture would flatter the
     calibration. None where there are fewer than two groups, or no temperature can be fitted to all.
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)

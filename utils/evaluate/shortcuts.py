@@ -47,7 +47,7 @@ def find_shortcuts(project: Project) -> dict:
     Returns
     -------
     dict
-        ``accuracy``: a figure, over five folds, near-copies counted once; ``majority``: the share of the most frequent
+        ``accuracy``: a figure, over five folds, near-duplicates counted once; ``majority``: the share of the most frequent
         label; ``p``: how often as much comes about with labels dealt out anew, of 200 times; ``facts``: the accuracy by
         each fact alone; ``strongest``: the fact that tells most. Where there is too little to ask, accuracy's value is
         None and its "why" says so.
@@ -96,7 +96,7 @@ def shortcut_line(found: Mapping) -> str:
 
 
 def _sampled(project: Project) -> tuple[list[str], np.ndarray]:
-    """Return ids and labels of the train and valid sides, one of each group of near-copies, at most MOST."""
+    """Return ids and labels of the train and valid sides, one of each group of near-duplicates, at most MOST."""
     split, pictures = project.split(), project.pictures()
     first: dict[str, str] = {}  # group → its first id; pictures() is sorted
     for id in pictures:

@@ -55,7 +55,7 @@ def fit_threshold(
     probs : float array (N, K)
         Their probabilities as the exported model gives them, after the temperature.
     groups : sequence of N
-        Near-copies share a group. They are right or wrong together, so one of each group is drawn, and counts for all.
+        Near-duplicates share a group. They are right or wrong together, so one of each group is drawn, and counts for all.
     target : float
         Share of the labels named that may be wrong, in (0, 1).
     seed : int
@@ -66,7 +66,7 @@ def fit_threshold(
     dict
         ``threshold`` (None where nothing can be said), ``target_error``, ``reached``, ``error`` (of the pictures named,
         the share that is wrong) and ``coverage`` (the share named), both with Wilson's interval and counted on the
-        pictures that chose the threshold, near-copies once; ``curve``: threshold, coverage and error, at most 100
+        pictures that chose the threshold, near-duplicates once; ``curve``: threshold, coverage and error, at most 100
         times, from naming all to naming few. Where the target is not reached, ``why`` says what is in the way.
 
     Raises
@@ -96,7 +96,7 @@ def fit_threshold(
     if not np.isfinite(probs).all():
         raise ValueError("a probability is no number, so none can be a threshold: train again (04)")
     if len(np.unique(groups)) < 2:
-        why = "one picture, or one group of near-copies, does not tell how the next one fares"
+        why = "one picture, or one group of near-duplicates, does not tell how the next one fares"
         return _entry(None, target, why, np.empty(0), np.empty(0, dtype=bool))
     sure, wrong = probs.max(1), probs.argmax(1) != labels
     drawn = _one_of_each(groups, sure, wrong, seed)
@@ -195,7 +195,7 @@ def unseen_labels(
     held_out : bool array (N,)
         Which pictures the stand-in does not learn from.
     groups : sequence of N
-        Near-copies share a group, and a group stands on one side.
+        Near-duplicates share a group, and a group stands on one side.
     target : float
         As in `fit_threshold`.
     seed : int

@@ -1,7 +1,7 @@
 """
 Stage 03: decide, once, which pictures train the model and which judge it.
 
-Reads the folders of images/ and the hashes in pictures.csv; writes split.csv. Groups of near-copies are ranked by
+Reads the folders of images/ and the hashes in pictures.csv; writes split.csv. Groups of near-duplicates are ranked by
 a seeded hash of their name instead of shuffled by position, so that the sides are the same on every machine and a
 newcomer moves nobody.
 """
@@ -36,7 +36,7 @@ def assign_sides(
     known: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
-    Assign each of N pictures to ``"train"``, ``"valid"`` or ``"test"``, near-copies together.
+    Assign each of N pictures to ``"train"``, ``"valid"`` or ``"test"``, near-duplicates together.
 
     Within a label the groups are ranked by ``sha256(f"{seed}:{group}")``; the first fill the test side, the next
     the valid side, the rest train. The result depends on ids, groups and seed alone, never on order. A group of
@@ -129,7 +129,7 @@ def _check_label(label: str, have: Counter, goals: Mapping[str, int], *, first_t
     count = "1 picture" if sum(have.values()) == 1 else f"{sum(have.values())} pictures"
     sentence = (
         f"Label {label!r} has {count} and none for {' and '.join(missing)}. Gather more of it "
-        "(near-copies count as one), or lower valid and test in the project file."
+        "(near-duplicates count as one), or lower valid and test in the project file."
     )
     if first_time:
         raise LabelTooSmall(sentence)
@@ -156,7 +156,7 @@ def save_split(project: Project, groups: Mapping[str, str], sides: Mapping[str, 
                 "id": id,
                 "label": pictures[id].parent.name,
                 "stage": "split",
-                "reason": "near-copy of pictures on two sides",
+                "reason": "near-duplicate of pictures on two sides",
             }
             for id in groups
             if id in pictures and id not in sides and id not in noted
@@ -189,7 +189,7 @@ def changed_settings(project: Project) -> str:
 
 
 def leak_warning(project: Project) -> str:
-    """Return a sentence if near-copies of the training set stand on different sides, else an empty text."""
+    """Return a sentence if near-duplicates of the training set stand on different sides, else an empty text."""
     sides, hashes = project.sides(), _hashes(project)
     ids = sorted(id for id in sides if id in hashes)
     originals = [ids[root] for root in linked(_codes(project, ids, hashes))]
@@ -197,7 +197,7 @@ def leak_warning(project: Project) -> str:
     if not apart:
         return ""
     (first, second), n = apart[0], len({first for first, _ in apart})
-    stand = "group of near-copies stands" if n == 1 else "groups of near-copies stand"
+    stand = "group of near-duplicates stands" if n == 1 else "groups of near-duplicates stand"
     return (
         f"{n} {stand} on different sides, such as {first} ({sides[first]}) and {second} ({sides[second]}): the figures "
         "of 05 flatter the model. Keep one of each group, and delete the others in 06 or by hand."
@@ -217,7 +217,7 @@ def split_counts(project: Project) -> pd.DataFrame:
 
 
 def naive_leaks(groups: Mapping[str, str], *, valid: float, seed: int) -> int:
-    """Return how many valid pictures of a plain random split would have a near-copy among those that train."""
+    """Return how many valid pictures of a plain random split would have a near-duplicate among those that train."""
     ids = sorted(groups)
     order = np.random.default_rng(seed).permutation(len(ids))
     cut = round(valid * len(ids))
