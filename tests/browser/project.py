@@ -35,7 +35,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from utils.cleaner import ImageClassifierCleaner
+from utils.clean import ImageClassifierCleaner
 from utils.project import Project
 
 project = Project.load({path!r})

@@ -334,7 +334,7 @@ def test_flags_come_from_another_process(project):
     """What another process flagged is known to a cleaner opened later, and to one that is open already."""
     already = ImageClassifierCleaner(project=project)
     code = (
-        "import sys; from utils.project import Project; from utils.cleaner import ImageClassifierCleaner as Cleaner\n"
+        "import sys; from utils.project import Project; from utils.clean import ImageClassifierCleaner as Cleaner\n"
         "Cleaner(project=Project.model_validate_json(sys.argv[1])).cleaning.choose(0, 'dog')"
     )
     subprocess.run([sys.executable, "-c", code, project.model_dump_json()], cwd=Path(__file__).parents[2], check=True)

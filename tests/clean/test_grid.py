@@ -544,7 +544,7 @@ def test_colab_is_asked_to_show_such_widgets(project):
     code = (
         "import sys, types; calls = []; output = types.ModuleType('google.colab.output')\n"
         "output.enable_custom_widget_manager = lambda: calls.append(1); sys.modules['google.colab.output'] = output\n"
-        "from utils.grid import Grid; from utils.cleaning import Cleaning\n"
+        "from utils.clean.grid import Grid; from utils.clean.session import Cleaning\n"
         "Grid(Cleaning([], ['a', 'b']), labels=['a', 'b'], height=9, width=9, max_n=9); sys.exit(calls != [1])"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -493,7 +493,7 @@ def test_a_write_that_breaks_off_in_the_middle(project, host, limit, odd, cannot
     )
     command = [sys.executable, "-c", work, str(project.raw / "cat"), *results]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert "utils.files.WriteError: Cannot write" in run.stderr and cannot in run.stderr.splitlines()[-1]
+    assert "utils.errors.WriteError: Cannot write" in run.stderr and cannot in run.stderr.splitlines()[-1]
     assert all(Path(name).stem == content_id(data) for name, data in files(project.raw).items())
     assert {row["id"] for row in rows(project)} <= {Path(name).stem for name in files(project.raw)}
     fetch(project, results)
@@ -524,7 +524,7 @@ def test_a_folder_that_may_not_be_written(project, host, monkeypatch, number, ad
 def test_sample_is_kept_with_its_faults(project):
     """The sample's files are kept byte for byte, the broken and the empty included, each under its label."""
     project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-    drawn = list(sample.sample_pictures(project.labels, per_label=10, seed=1))
+    drawn = list(sample_pictures(project.labels, per_label=10, seed=1))
     found = saved(project, gathered_sample(drawn), total=len(drawn))
     assert len(found) == len(drawn)
     assert {(Path(name).parent.name, data) for name, data in files(project.raw).items()} == {
@@ -562,7 +562,7 @@ def test_another_sample_adds_its_pictures(project):
     project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
 
     def gather(per_label, seed):
-        drawn = list(sample.sample_pictures(project.labels, per_label=per_label, seed=seed))
+        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
         sample.write_truth(project, drawn)
         save_pictures(project, gathered_sample(drawn))
         return drawn

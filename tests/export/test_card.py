@@ -290,7 +290,7 @@ def test_an_older_card_is_read(tmp_path):
 
 def test_neither_torch_nor_fastai_is_imported():
     """The card is read by programs that run model.onnx alone; not even scikit-learn is loaded for it."""
-    code = "import sys; import utils.card; print({'torch', 'fastai', 'sklearn', 'pandas'} & set(sys.modules))"
+    code = "import sys; import utils.words; print({'torch', 'fastai', 'sklearn', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

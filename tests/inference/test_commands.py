@@ -575,7 +575,7 @@ def test_the_command_line_needs_no_torch(_model, tmp_path):
     """Asking a model.onnx from the command line imports neither torch nor fastai."""
     path = photo(tmp_path / "a.png")
     code = (
-        "import sys; from utils.commands import main; assert main(sys.argv[1:]) == 0; "
+        "import sys; from utils.inference.commands import main; assert main(sys.argv[1:]) == 0; "
         "print(sorted({'torch', 'fastai'} & set(sys.modules)))"
     )
     done = run("-c", code, _model, path)

@@ -551,7 +551,7 @@ def test_torch_reads_only_what_was_vetted(_export, tmp_path, monkeypatch):
 def test_vetting_imports_nothing_but_the_standard_library(_export):
     """Vetting a file imports neither torch nor fastai nor numpy."""
     code = (
-        "import sys; sys.path.insert(0, 'utils'); import vetting; vetting.vet(sys.argv[1]); "
+        "import sys; sys.path.insert(0, 'utils/inference'); import vetting; vetting.vet(sys.argv[1]); "
         "print(sorted({'torch', 'fastai', 'numpy', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, _export], cwd=REPOSITORY, capture_output=True, text=True)
@@ -576,7 +576,7 @@ def test_another_python_judges_alike(version, _export, tmp_path):
     kinds = hostile(tmp_path / "mark")
     files = [archive(tmp_path / f"{n}.pkl", data) for n, (data, _) in enumerate(kinds.values())]
     code = (
-        "import sys; sys.path.insert(0, 'utils'); import vetting; vetting.vet(sys.argv[1])\n"
+        "import sys; sys.path.insert(0, 'utils/inference'); import vetting; vetting.vet(sys.argv[1])\n"
         "for path in sys.argv[2:]:\n"
         "    try:\n        vetting.vet(path)\n        print('accepted', path)\n"
         "    except vetting.UnsafeModel as error:\n        print(ascii(str(error)))"
