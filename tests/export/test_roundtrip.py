@@ -68,7 +68,7 @@ def _folder(tmp_path_factory) -> Path:
     save_learner(learn, folder / "export.pkl", temperature=3.0)
     save_onnx(learn, folder / "model.onnx", temperature=3.0, metadata=METADATA)
     for name in ALONE:
-        shutil.copy(REPOSITORY / "utils" / f"{name}.py", folder)
+        copy_part(name, folder)
     for n, size in enumerate(SIZES):
         draw(folder / f"{n}.png", size=size, seed=n)
     return folder
@@ -117,3 +117,11 @@ def test_another_python_gives_the_same_answers(_folder):
         for way in ("fastai", "export.pkl", "model.onnx"):
             for ours, theirs in zip(here[way], there[way], strict=True):
                 assert theirs == pytest.approx(ours, abs=1e-5)
+
+
+def copy_part(name, folder):
+    """Copy pictures.py, or else the package inference, loose into another program's folder."""
+    if name == "pictures":
+        shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
+    else:
+        shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", dirs_exist_ok=True)

@@ -812,7 +812,7 @@ def test_what_is_not_installed_is_named(_models, kind, module):
 def test_three_files_are_enough(_models, _pictures, _classifier, tmp_path):
     """Copied loose into one folder, pictures, vetting and inference load both kinds without this repository."""
     for name in ("pictures", "vetting", "inference"):
-        shutil.copy(REPOSITORY / "utils" / f"{name}.py", tmp_path)
+        copy_part(name, tmp_path)
     code = (
         "import sys; from inference import load_classifier\n"
         "for path in sys.argv[2:]: print(load_classifier(path).predict(sys.argv[1])[0].probability)"
@@ -851,3 +851,11 @@ def test_a_gpu_may_not_round_more_than_others_do():
     network = inference.TorchNetwork(Layer(), (0.0,) * 3, (1.0,) * 3, "cpu")
     assert network(np.zeros((1, 8, 8, 3), dtype=np.uint8)).shape == (1, 3)
     assert (seen, torch.backends.cudnn.allow_tf32) == ([False], before)
+
+
+def copy_part(name, folder):
+    """Copy pictures.py, or else the package inference, loose into another program's folder."""
+    if name == "pictures":
+        shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
+    else:
+        shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", dirs_exist_ok=True)
