@@ -1,27 +1,28 @@
 """
 The pictures of a project as one frozen table: read once, then handed from function to function.
 
-Foundation of every stage. Reads the folders of images/ once and split.csv once. What the notebooks say of a picture
-(its label, group, side) comes from here, so that two cells of one notebook cannot disagree. After files moved, read
-it anew.
+Foundation of every stage. Reads the folders of images/ once, split.csv once, and sources.csv and pictures.csv once each
+if somebody asks for what they hold. What a notebook says of a picture (its label, group, side) comes from here, so that
+two of its cells cannot disagree. After files moved, read the data set anew.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.tables import FOLDER, HAND, SIDES, SOURCES_COLUMNS, SPLIT_COLUMNS, TAKEN, each_row, read_rows
+from utils.storage import file_stamp
+from utils.tables import FOLDER, HAND, PICTURES_COLUMNS, SIDES, SOURCES_COLUMNS, SPLIT_COLUMNS, each_row
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One row of a `Dataset`; `side` is None while split.csv does not know the picture."""
+    """One row of a `Dataset`: `side` is None if split.csv does not know the picture. Its fields are the columns."""
 
     id: str
     path: Path
@@ -31,13 +32,54 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Split:
+    """
+    All of split.csv as it was read.
+
+    Attributes
+    ----------
+    rows : mapping of id to (group, side)
+        The first row of an id counts: a picture never changes side. Pictures that are absent now keep their row: they
+        lie in the trash, or under a label that left the project file, and may come back.
+    stamp : list of int
+        What `file_stamp` said of the file, so that a writer can tell whether it has grown since.
+    """
+
+    rows: Mapping[str, tuple[str, str]]
+    stamp: list[int]
+
+
+class Records:
+    """What other tables say of the pictures of a project; each table is read once, when it is first asked."""
+
+    def __init__(self, project: Project):
+        self._project = project
+
+    @cached_property
+    def hashes(self) -> Mapping[str, str]:
+        """Id → perceptual hash (16 hex digits), from pictures.csv: every picture that 02 ever accepted."""
+        return {row["id"]: row["hash"] for row in each_row(self._project.table("pictures"), PICTURES_COLUMNS)}
+
+    @cached_property
+    def names(self) -> Mapping[str | tuple[str, str], str]:
+        """Id, and (id, label) → the first name that a file had in a person's own folder, from sources.csv."""
+        names: dict[str | tuple[str, str], str] = {}
+        for row in each_row(self._project.table("sources"), SOURCES_COLUMNS):
+            if row["id"] and row["engine"] in (FOLDER, HAND):
+                names.setdefault(row["id"], row["title"])
+                names.setdefault((row["id"], row["label"]), row["title"])
+        return names
+
+
+@dataclass(frozen=True)
 class Dataset:
     """
     The N pictures of a training set, sorted by id, as columns of one length.
 
+    A later column (boxes, masks) is a field more here and in `Picture`.
+
     Attributes
     ----------
-    project : Project
     ids : tuple of N str
     paths : tuple of N paths
         images/<label>/<id>.jpg.
@@ -46,30 +88,32 @@ class Dataset:
     groups : tuple of N str
         Near-duplicates share a group. A picture that split.csv does not know is a group of its own.
     sides : tuple of N str or None
-        "train", "valid" or "test"; None where split.csv does not know the picture.
-    split : mapping of id to (group, side)
-        All of split.csv. Pictures that are absent now, in the trash or of a label that left the project file, keep
-        their group and side here: they may come back.
+        "train", "valid" or "test"; None if split.csv does not know the picture.
+    project : Project
+    split : Split
+        All of split.csv, also the pictures that are absent now.
+    records : Records
+        What sources.csv and pictures.csv say; `names` and `hashes` are the columns for these pictures.
     """
 
-    project: Project
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     sides: tuple[str | None, ...]
-    split: Mapping[str, tuple[str, str]]
+    project: Project
+    split: Split
+    records: Records
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[Picture]:
-        return map(Picture, self.ids, self.paths, self.labels, self.groups, self.sides)
+        return map(Picture, *self._columns().values())
 
     def __getitem__(self, id: str) -> Picture:
         """Return the picture of an id, or raise KeyError."""
-        n = self.position[id]
-        return Picture(self.ids[n], self.paths[n], self.labels[n], self.groups[n], self.sides[n])
+        return Picture(*(column[self.position[id]] for column in self._columns().values()))
 
     def __contains__(self, id: object) -> bool:
         return id in self.position
@@ -88,24 +132,18 @@ class Dataset:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """
-        The name that each file had in the folder it came from, "" where it came from elsewhere.
+        The name that each file had in the folder of the person who gave it; "" if it came from elsewhere.
 
-        Read from sources.csv when it is first asked for.
+        A file that lies in two label folders has the name it has under the picture's label.
         """
-        own: dict[str, str] = {}
-        for row in each_row(self.project.table("sources"), SOURCES_COLUMNS):
-            if row["engine"] in (FOLDER, HAND) and row["status"] in TAKEN:
-                own.setdefault(row["id"], row["title"])
-        return tuple(own.get(id, "") for id in self.ids)
+        own = self.records.names
+        return tuple(own.get(key, own.get(key[0], "")) for key in zip(self.ids, self.labels, strict=True))
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hex digits that change when a picture, a label or a side does."""
-        facts = {
-            "labels": list(self.project.labels),
-            "pictures": list(zip(self.ids, self.labels, self.sides, strict=True)),
-        }
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        pictures = list(zip(self.ids, self.labels, self.sides, strict=True))
+        return _digest({"labels": list(self.project.labels), "pictures": pictures})
 
     def where(self, wanted: Callable[[Picture], bool]) -> "Dataset":
         """
@@ -123,14 +161,18 @@ class Dataset:
         """Return the pictures of one label, in the same order."""
         return self._rows([n for n, own in enumerate(self.labels) if own == label])
 
-    def with_split(self, split: Mapping[str, tuple[str, str]]) -> "Dataset":
+    def with_split(self, split: Split) -> "Dataset":
         """Return the same pictures with the groups and sides of another split."""
-        groups, sides = _columns(self.ids, split)
+        groups, sides = _groups_and_sides(self.ids, split)
         return replace(self, groups=groups, sides=sides, split=split)
 
+    def _columns(self) -> dict[str, tuple]:
+        """Return the columns by name, in the order of `Picture`'s fields."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[: len(fields(Picture))]}
+
     def _rows(self, places: Sequence[int]) -> "Dataset":
-        columns = ("ids", "paths", "labels", "groups", "sides")
-        return replace(self, **{name: tuple(getattr(self, name)[n] for n in places) for name in columns})
+        """Return the pictures at these places."""
+        return replace(self, **{name: tuple(column[n] for n in places) for name, column in self._columns().items()})
 
 
 def read_dataset(project: Project) -> Dataset:
@@ -146,7 +188,7 @@ def read_dataset(project: Project) -> Dataset:
     """
     found: dict[str, tuple[str, str]] = {}  # id → label, path
     for label in project.labels:
-        for name, path in _pictures_in(project.images / label):
+        for name, path in pictures_in(project.images / label):
             id = name.removesuffix(".jpg")
             if id in found:
                 raise FieldguideError(
@@ -156,37 +198,43 @@ def read_dataset(project: Project) -> Dataset:
             found[id] = label, path
     ids = tuple(sorted(found))
     split = read_split(project)
-    groups, sides = _columns(ids, split)
-    paths = tuple(Path(found[id][1]) for id in ids)
-    return Dataset(project, ids, paths, tuple(found[id][0] for id in ids), groups, sides, split)
+    groups, sides = _groups_and_sides(ids, split)
+    return Dataset(
+        ids=ids,
+        paths=tuple(Path(found[id][1]) for id in ids),
+        labels=tuple(found[id][0] for id in ids),
+        groups=groups,
+        sides=sides,
+        project=project,
+        split=split,
+        records=Records(project),
+    )
 
 
-def read_split(project: Project) -> dict[str, tuple[str, str]]:
-    """Return split.csv as id → (group, side); the first row of an id counts: a picture never changes side."""
-    rows: dict[str, tuple[str, str]] = {}
-    for row in read_rows(project.table("split"), SPLIT_COLUMNS):
+def read_split(project: Project) -> Split:
+    """Read split.csv."""
+    stamp, rows = file_stamp(project.table("split")), {}
+    for row in each_row(project.table("split"), SPLIT_COLUMNS):
         if row["side"] not in SIDES:
             raise FieldguideError(
                 f"{project.table('split')} says {row['side']!r} for picture {row['id']}, expected one of "
                 f"{', '.join(SIDES)}. Correct that line."
             )
         rows.setdefault(row["id"], (row["group"], row["side"]))
-    return rows
+    return Split(rows, stamp)
 
 
-def _pictures_in(folder: Path) -> list[tuple[str, str]]:
-    """Return name and path of each training copy in a label's folder, in any order."""
+def pictures_in(folder: Path) -> list[tuple[str, str]]:
+    """Return name and path of each training copy in a label's folder, in any order; hidden files are left out."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return [(e.name, e.path) for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
 
 
-def _columns(
-    ids: Sequence[str], split: Mapping[str, tuple[str, str]]
-) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+def _groups_and_sides(ids: Sequence[str], split: Split) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
     """Return the columns groups and sides of N ids."""
-    rows = [split.get(id, (id, None)) for id in ids]
+    rows = [split.rows.get(id, (id, None)) for id in ids]
     return tuple(group for group, _ in rows), tuple(side for _, side in rows)
 
 
@@ -201,5 +249,9 @@ def round_fingerprint(dataset: Dataset, settings: Mapping) -> str:
     settings : mapping of names to values that JSON can hold
         Those that training really used, not those that a file asks for.
     """
-    facts = {"data": dataset.fingerprint, "settings": dict(settings)}
+    return _digest({"data": dataset.fingerprint, "settings": dict(settings)})
+
+
+def _digest(facts: Mapping) -> str:
+    """Return 16 hex digits of the SHA-256 of `facts` as JSON."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]

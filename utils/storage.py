@@ -1,8 +1,8 @@
 """
-Writing files whole or not at all, append-only tables, and one writer at a time.
+Files written whole or not at all, one writer at a time, and what a notebook says it has written.
 
-Foundation of every stage. A stage may be killed at any moment, so a table is written to a temporary file
-in the same folder and renamed, and a log grows by whole lines: a torn last line is dropped when read.
+Foundation of every stage. A stage may be killed at any moment, so a file is written under a temporary name in the same
+folder and renamed.
 """
 
 import errno
@@ -19,10 +19,10 @@ from filelock import FileLock, Timeout
 
 from utils.errors import FieldguideError, WriteError
 
-TEMPORARY = ".part"  # in the name of files that are still being written
-TOGETHER = 8  # files that the disk is asked for at the same time
+UNFINISHED = ".part"  # in the name of files that are still being written
+TOGETHER = 8  # files that are synced at the same time
 
-ADVICE = {
+REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space",
     errno.EDQUOT: "your disk quota is used up. Free some space",
     errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
@@ -51,7 +51,7 @@ def explained(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno, f"{error.strerror or error}. Put that right")
+        advice = REMEDIES.get(error.errno, f"{error.strerror or error}. Put that right")
         raise WriteError(
             f"Cannot write {path}: {advice} and run this notebook again; nothing gathered so far is lost."
         ) from error
@@ -85,6 +85,26 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def file_stamp(path: Path) -> list[int]:
+    """Return numbers that change when a file is written or renamed, even back to its old name; [] if absent."""
+    if not path.exists():
+        return []
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def written(*paths: Path) -> str:
+    """
+    Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root.
+
+    For example "Written: data/sea_life/split.csv, data/sea_life/split.json".
+    """
+    root = Path(__file__).resolve().parents[1]
+    there = [path for path in map(Path, paths) if path.exists()]
+    names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in there]
+    return f"Written: {', '.join(names)}" if names else "Nothing was written."
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:
@@ -92,8 +112,8 @@ def file_hash(path: Path) -> str:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a new hidden name beside `path`, as `remove_leftovers` knows it."""
-    return path.with_name(f".{secrets.token_hex(8)}{TEMPORARY}{path.suffix}")
+    """Return a new hidden name beside `path`; `remove_leftovers` knows such names."""
+    return path.with_name(f".{secrets.token_hex(8)}{UNFINISHED}{path.suffix}")
 
 
 @contextmanager
@@ -131,9 +151,9 @@ def write_new(path: Path, data: bytes) -> bool:
 
 class Shelf:
     """
-    Many new files, written aside and put in their places together: whole, on disk, and with one wait for many.
+    Many new files, written under temporary names and put in their places together: one wait for the disk, not many.
 
-    What was not put in place when the process dies lies there as temporary files, for `remove_leftovers`.
+    If the process dies before that, temporary files are left for `remove_leftovers`.
     """
 
     def __init__(self):
@@ -157,13 +177,13 @@ class Shelf:
                 raise
 
     def settle(self) -> None:
-        """Put all files in their places, or none of them that is not there yet when something goes wrong."""
+        """Put all files in their places. Where that fails, those not yet in place are removed."""
         if not self._aside:
             return
         aside, self._aside = self._aside, {}
         left = dict(aside)
         try:
-            # Asked at the same time, a file system settles many files in few turns of the disk: 4 times as quick.
+            # Synced at the same time, many files share a turn of the disk: 4 times as quick.
             with ThreadPoolExecutor(TOGETHER) as pool:
                 list(pool.map(_sync, *zip(*aside.values(), strict=True)))
             for temporary, (path, _) in aside.items():
@@ -185,7 +205,7 @@ def _sync(path: Path, file: BinaryIO) -> None:
 
 
 def _discard(temporary: Path, file: BinaryIO) -> None:
-    """Close and remove a temporary file; on a full disk, closing writes again what is left and fails again."""
+    """Close and remove a temporary file. On a full disk closing fails again: it tries to write what is left."""
     with suppress(OSError):
         file.close()
     temporary.unlink(missing_ok=True)
@@ -203,7 +223,7 @@ def sync_folder(folder: Path) -> None:
 
 def remove_leftovers(folder: Path, *, below: bool = True) -> int:
     """Remove the temporary files that a killed run left in `folder` and, mostly, below it; return how many."""
-    name = f".{'[0-9a-f]' * 16}{TEMPORARY}*"
+    name = f".{'[0-9a-f]' * 16}{UNFINISHED}*"
     leftovers = sorted(folder.rglob(name) if below else folder.glob(name))
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """
 Tables as CSV: logs that grow by whole lines, and the columns of every table.
 
-Foundation of every stage. A torn last line, left by a kill, is dropped when read.
+Foundation of every stage. A row is one line of the file. A torn last line, left by a kill, is dropped when read.
 """
 
 import csv
@@ -18,9 +18,12 @@ from utils.errors import FieldguideError
 from utils.storage import explained, write_whole
 
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
-LIMIT = threading.Lock()  # held while csv's limit of a field is another
-FOLDER, HAND = "folder", "hand"  # engines, in sources.csv, of what a folder held and of what a person put in place
-TAKEN = ("kept", "thumbnail")  # the statuses, in sources.csv, of rows that stand for a file
+LIMIT = threading.Lock()  # held while csv's limit of a field is another: the whole process has only one
+FOLDER, HAND = (
+    "folder",
+    "hand",
+)  # engines in sources.csv: a file of a source folder, a file put into images/ by a person
+TAKEN = ("kept", "thumbnail")  # the statuses in sources.csv of rows that stand for a file
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
     *("bytes", "width", "height", "fetched_at"),
@@ -31,26 +34,38 @@ SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
 REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
+HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
+ATTRIBUTION_COLUMNS = ("id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at")
+PREDICTION_COLUMNS = ("id", "side", "label", "predicted")  # then one column per label
+OUT_OF_FOLD_COLUMNS = ("id", "fingerprint", "distance")  # then one column per label
 
 
 def one_line(value) -> str:
     """
-    Return a value as it is read back from a table: one line of valid UTF-8; web answers hold lone surrogates.
+    Return a value as it is read back from a table: one line of valid UTF-8. Web answers may hold lone surrogates.
 
     >>> one_line("two\\nlines"), one_line("\\ud83d"), one_line(7)
     ('two lines', '?', '7')
     """
-    return LINE_BREAKS.sub(" ", str(value).encode("utf-8", "replace").decode("utf-8"))
+    text = str(value)
+    if text.isprintable():  # as nearly all are; the rest is slow
+        return text
+    return LINE_BREAKS.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -> str:
-    """Return `rows` as CSV, one physical line a row."""
+    """Return `rows` as CSV, one line per row."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     if header:
         writer.writerow(columns)
     for row in rows:
-        writer.writerow([one_line(row.get(column, "")) for column in columns])
+        values = [row.get(column, "") for column in columns]
+        line = ",".join(map(str, values))
+        if line.isprintable() and '"' not in line and line.count(",") == len(columns) - 1 > 0:
+            buffer.write(line + "\n")  # what csv would write, in a third of the time
+        else:
+            writer.writerow(map(one_line, values))
     return buffer.getvalue()
 
 
@@ -68,7 +83,9 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     Raises
     ------
     FieldguideError
-        If the last line has all columns and only lacks its line break (see `check_ended`), or the header is another.
+        If the header is another one, or the last line has all columns and lacks only its line break. Such a line is
+        most likely a person's whole row, as some editors save it. It looks like a line torn in its last field, so it
+        is neither counted nor cut off.
     """
     text = csv_text(columns, rows, header=False)
     if not text:
@@ -77,10 +94,10 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
     with explained(path), path.open("rb+") as log:
-        _check_header(path, columns, _fields(log.readline(100_000).decode("utf-8-sig", "replace").rstrip("\r\n")))
-        end, line = _last_line(log)
+        _check_header(path, columns, _parsed(log.readline(100_000)))
+        end, line = _unended(log)
         if _is_whole(columns, line):
-            raise FieldguideError(_unended(path))
+            raise FieldguideError(_end_it(path, log))
         try:
             log.seek(end)
             log.truncate()
@@ -93,30 +110,24 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
 
 
 def check_ended(path: Path, columns: Sequence[str]) -> None:
-    """
-    Refuse a table whose last line has all columns but no line break, as some editors save it; call before rewriting.
-
-    Such a line is most likely a person's whole row. It can't be told from one torn in its last field, so it is
-    neither counted nor cut off.
-    """
+    """Refuse a table whose last line has all columns but no line break (see `append_rows`)."""
     if path.exists():
         with path.open("rb") as log:
-            if _is_whole(columns, _last_line(log)[1]):
-                raise FieldguideError(_unended(path))
+            if _is_whole(columns, _unended(log)[1]):
+                raise FieldguideError(_end_it(path, log))
 
 
 def mend_log(path: Path, columns: Sequence[str]) -> None:
     """
     Cut off a last line without a line break, whole or not: for a log whose rows a machine can write again.
 
-    A header that lacks its line break gets it. What does not begin with the header stays as it is.
+    A header that lacks its line break gets it. A file with another header stays as it is.
     """
     if path.exists():
         with explained(path), path.open("rb+") as log:
-            header = log.readline()
-            if _fields(header.decode("utf-8-sig", "replace").rstrip("\r\n")) != list(columns):
+            if _parsed(log.readline()) != list(columns):
                 return
-            end, line = _last_line(log)
+            end, line = _unended(log)
             if end and line:
                 log.truncate(end)
             elif line:
@@ -124,8 +135,8 @@ def mend_log(path: Path, columns: Sequence[str]) -> None:
                 log.write(b"\n")
 
 
-def _last_line(log: BinaryIO) -> tuple[int, str]:
-    """Return where the last line break of an open log ends, and the text behind it, which is no whole line."""
+def _unended(log: BinaryIO) -> tuple[int, bytes]:
+    """Return where the last line break of an open log ends, and the bytes after it: a line without its end."""
     end = log.seek(0, os.SEEK_END)
     tail = b""
     while b"\n" not in tail and len(tail) < end:
@@ -133,34 +144,35 @@ def _last_line(log: BinaryIO) -> tuple[int, str]:
         log.seek(start)
         tail = log.read(end - start)
     line = tail[tail.rfind(b"\n") + 1 :]
-    return end - len(line), line.decode("utf-8-sig", "replace")
+    return end - len(line), line
 
 
-def _is_whole(columns: Sequence[str], line: str) -> bool:
+def _is_whole(columns: Sequence[str], line: bytes) -> bool:
     """Return whether a line that lacks its line break has all columns."""
-    return len(_fields(line)) == len(columns)
+    return len(_parsed(line)) == len(columns)
 
 
-def _unended(path: Path) -> str:
+def _end_it(path: Path, log: BinaryIO) -> str:
     """Return what to do about a last line that has all columns but no line break."""
-    with path.open("rb") as log:
-        number = sum(1 for _ in log)
+    log.seek(0)
     return (
-        f"{path}, line {number}: the last line has no line break at its end and is not counted. Open the file, press "
-        "Enter at the end of that line if it is whole, delete it if it is not, and save."
+        f"{path}, line {sum(1 for _ in log)}: the last line has no line break at its end and is not counted. Open the "
+        "file, press Enter at the end of that line if it is whole, delete it if it is not, and save."
     )
 
 
-def _fields(line: str) -> list[str]:
+def _parsed(line: bytes) -> list[str]:
     """Return the fields of one line; none if it is blank, or ends within quotes as only a torn one does."""
     try:
-        return _split(line)
+        return _split(line.decode("utf-8-sig", "replace").rstrip("\r\n"))
     except csv.Error:
         return []
 
 
 def _split(line: str) -> list[str]:
     """Return the fields of one line, of any length; csv's limit, which is one for the whole process, stays as it is."""
+    if '"' not in line and "\r" not in line:
+        return line.split(",") if line else []
     with LIMIT:
         limit = csv.field_size_limit(max(csv.field_size_limit(), len(line)))
         try:
@@ -170,6 +182,7 @@ def _split(line: str) -> list[str]:
 
 
 def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
+    """Refuse a table that does not begin with its columns."""
     if list(fields) == list(columns):
         return
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
@@ -198,36 +211,45 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return list(each_row(path, columns))
 
 
-def each_row(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield what `read_rows` returns, a row at a time: a long log never lies in memory as a whole."""
+def each_row(path: Path, columns: Sequence[str], *, ended: bool = False) -> Iterator[dict[str, str]]:
+    """
+    Yield what `read_rows` returns, one row at a time: a long log never lies in memory as a whole.
+
+    With `ended`, a whole last line without a line break is an error instead of a warning, as in `append_rows`.
+    """
     if not path.exists():
         return
     with path.open("rb") as file:
-        end, line = _last_line(file)
-    if _is_whole(columns, line):
-        warnings.warn(_unended(path), stacklevel=3)
-    with path.open(encoding="utf-8-sig", newline="\n") as file:  # spreadsheets put a mark in front
-        try:
-            for number, line in enumerate(file, start=1):
-                if end and not line.endswith("\n"):
-                    return  # torn
-                fields = _row_fields(path, number, line)
-                if number == 1:
-                    _check_header(path, columns, fields)
-                elif fields and len(fields) != len(columns):
+        for number, line in enumerate(file, start=1):
+            whole = line.endswith(b"\n")
+            fields = _row_fields(path, number, line) if whole or number == 1 else _parsed(line)
+            if number == 1:
+                _check_header(path, columns, fields)
+            if not whole:
+                if len(fields) == len(columns) and ended:
+                    raise FieldguideError(_end_it(path, file))
+                if len(fields) == len(columns):
+                    warnings.warn(_end_it(path, file), stacklevel=3)
+                return
+            if number > 1 and fields:
+                if len(fields) != len(columns):
                     raise FieldguideError(
                         f"{path}, line {number}: {len(fields)} fields where {len(columns)} are expected "
                         f"({','.join(fields)[:80]!r}). Repair or delete that line."
                     )
-                elif fields:
-                    yield dict(zip(columns, fields, strict=True))
-        except UnicodeDecodeError as error:
-            raise FieldguideError(f"{path} is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8.") from error
+                yield dict(zip(columns, fields, strict=False))  # as many they are
 
 
-def _row_fields(path: Path, number: int, line: str) -> list[str]:
-    """Return the fields of one whole line: a row is a line (see `csv_text`), and no quote reaches into the next."""
+def _row_fields(path: Path, number: int, line: bytes) -> list[str]:
+    """Return the fields of one whole line. No quote reaches into the next line."""
     try:
-        return _split(line.rstrip("\r\n"))
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8")  # spreadsheets put a mark in front
+        return _split(text.rstrip("\r\n"))
+    except UnicodeDecodeError as error:
+        raise FieldguideError(
+            f"{path}, line {number}, is not UTF-8 text ({error.reason}). Save it as CSV in UTF-8."
+        ) from error
     except csv.Error as error:
-        raise FieldguideError(f"{path}, line {number}: {error} ({line[:80]!r}). Repair or delete that line.") from error
+        raise FieldguideError(
+            f"{path}, line {number}: {error} ({line.decode()[:80]!r}). Repair or delete that line."
+        ) from error

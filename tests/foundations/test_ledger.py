@@ -392,7 +392,7 @@ def test_a_row_torn_by_a_kill_is_written_again(project, monkeypatch, lost):
     """A row that lost its end, be it in its last field, is whole after the next call, and no person has to mend it."""
     save_flag(project, "a", "собака")
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module, "change_flags", lambda project, gone=(), new=(): stop() if gone else None)
+        patch.setattr(ledger_module.Review, "change", lambda self, gone=(), new=(): stop() if gone else None)
         with pytest.raises(Killed):
             Ledger(project).apply({"a": ("bird", 0.75)})
     path = project.table("corrections")

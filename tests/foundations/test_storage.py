@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils import storage as files
+from utils import tables
 from utils.errors import FieldguideError, WriteError
 from utils.storage import write_new, writing
 from utils.tables import append_rows, read_rows, write_table
@@ -67,7 +68,7 @@ def test_a_log_gives_back_its_rows(tmp_path_factory, rows):
     for row in rows:
         append_rows(path, COLUMNS, [row])
     encodable = [row | {"text": row["text"].encode("utf-8", "replace").decode("utf-8")} for row in rows]
-    expected = [row | {"text": files.LINE_BREAKS.sub(" ", row["text"])} for row in encodable]
+    expected = [row | {"text": tables.LINE_BREAKS.sub(" ", row["text"])} for row in encodable]
     assert read_rows(path, COLUMNS) == expected
 
 
@@ -228,7 +229,7 @@ def test_mending_a_log(tmp_path, text, mended):
     """A last line without a line break goes, a header without one gets it, and no strange file is touched."""
     path = tmp_path / "log.csv"
     path.write_bytes(text.encode())
-    files.mend_log(path, COLUMNS)
+    tables.mend_log(path, COLUMNS)
     assert path.read_bytes().decode() == mended
 
 

@@ -1,29 +1,31 @@
 """
-Stage 06: what a person decided about pictures and the ledger has not carried out yet.
+Flags: what a person decided about pictures and the ledger has not carried out yet.
 
-Reads and writes review.csv, and reads choices that came from elsewhere (choices.csv). The idea: a flag is on disk
-when it is set, and belongs to a picture's id, never to a place on screen. One flag is a row at the end of the table, of
-which the last of an id counts; several at once are a new table, so that all of them are stored or none is.
+Reads and writes review.csv, and reads choices made elsewhere (choices.csv). A flag is on disk when it is set, and
+belongs to a picture's id, never to a place on screen. One flag is a new row at the end of the table; the last row of
+an id counts. Several flags at once are a new table, so that all of them are stored or none is.
 """
 
 import csv
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
 
+from utils.dataset import pictures_in
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import explained, locked
-from utils.tables import LINE_BREAKS, REVIEW_COLUMNS, append_rows, check_ended, read_rows, write_table
+from utils.storage import explained, file_stamp, locked
+from utils.tables import LINE_BREAKS, REVIEW_COLUMNS, append_rows, each_row, write_table
+from utils.words import listed
 
 KEEP, DELETE = "Keep", "Delete"  # choices in review.csv, where a label may stand too
-UNFIT = re.compile(r"[/\\\ud800-\udfff]")  # what no id holds: other folders, and bytes that a table cannot
+UNFIT = re.compile(r"[/\\\ud800-\udfff]")  # never in an id: it would lead to another folder, or not fit in a table
 LONGEST_ID = 251  # bytes, so that ".jpg" fits behind it
-FEW = 2000  # files that are looked for one by one; for more it is quicker to read the folders
+ONE_BY_ONE = 2000  # files looked for one by one; for more it is quicker to list the folders
 
 
 def read_review(project: Project) -> dict[str, str]:
@@ -56,8 +58,8 @@ def read_choices(path: str | Path) -> dict[str, str]:
     """
     Read choices a person made elsewhere: a CSV with the columns id and choice, others are ignored.
 
-    An id may be a file name or a path; of an id that comes twice the last choice counts. Commas, semicolons or tabs
-    separate, as spreadsheets write any of them.
+    An id may be a file name or a path. If an id comes twice, the last choice counts. The separator may be a comma, a
+    semicolon or a tab: spreadsheets write all three.
 
     Raises
     ------
@@ -85,13 +87,13 @@ def save_choices(project: Project, path: str | Path) -> dict[str, str]:
     """
     Merge the choices of a CSV (see `read_choices`) into the review, once; return those refused, id → reason.
 
-    A merged file is renamed to its next free number, such as choices.001.csv: read again, it would redo what was
-    undone and beat flags set since. To merge it once more, or what was refused after mending it, name it back.
+    A merged file is renamed to its next free number, such as choices.001.csv. Read again, it would redo what was
+    undone and override newer flags. To merge it again, for example after mending what was refused, rename it back.
 
     Raises
     ------
     FieldguideError
-        If the file cannot be read, or not renamed; only in the latter case its choices are in the review.
+        If the file cannot be read; or if it cannot be renamed, and then its choices are in the review already.
     """
     path = Path(path)
     with locked(project.data):
@@ -105,23 +107,46 @@ def save_choices(project: Project, path: str | Path) -> dict[str, str]:
 # --- what the ledger needs too; whoever changes something holds the lock ------------------------------------------
 
 
-def read_flags(project: Project) -> dict[str, dict[str, str]]:
-    """Return the last row of each id in review.csv, the one set last at the end."""
+def read_flags(project: Project, *, ended: bool = False) -> dict[str, dict[str, str]]:
+    """Return the last row of each id in review.csv, the one set last at the end; `ended` as in `each_row`."""
     flags: dict[str, dict[str, str]] = {}
-    for row in read_rows(project.table("review"), REVIEW_COLUMNS):
+    for row in each_row(project.table("review"), REVIEW_COLUMNS, ended=ended):
         flags.pop(row["id"], None)
         flags[row["id"]] = row
     return flags
 
 
-def change_flags(project: Project, *, gone: Iterable[dict[str, str]] = (), new: Iterable[dict[str, str]] = ()) -> None:
+class Review:
     """
-    Take the rows `gone` out of review.csv and put `new` in, both or neither.
+    The flags, for one holder of the lock: review.csv is read once, and written only when flags change.
 
-    A flag set anew since a row was read has another time than that row, and stays.
+    Attributes
+    ----------
+    flags : dict of id to the last row of that id
     """
-    keys = set(map(_key, gone))
-    _rewrite(project, lambda row: _key(row) not in keys, new)
+
+    def __init__(self, project: Project):
+        self._project, self._path = project, project.table("review")
+        self._read()
+
+    def _read(self) -> None:
+        self._stamp = file_stamp(self._path)
+        self.flags = read_flags(self._project, ended=True)
+
+    def change(self, *, gone: Iterable[Mapping[str, str]] = (), new: Iterable[dict[str, str]] = ()) -> None:
+        """
+        Take the rows `gone` out and put `new` in, both or neither.
+
+        A flag set anew since a row was read has another time than that row, and stays.
+        """
+        if file_stamp(self._path) != self._stamp:  # an editor knows no lock
+            self._read()
+        new = {row["id"]: row for row in new}
+        dropped = {row["id"] for row in gone if self.flags.get(row["id"]) == row}
+        if new or dropped:
+            kept = {id: row for id, row in self.flags.items() if id not in dropped and id not in new}
+            write_table(self._path, REVIEW_COLUMNS, [*kept.values(), *new.values()])
+            self._stamp, self.flags = file_stamp(self._path), kept | new
 
 
 def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[dict[str, str | None], dict[str, str]]:
@@ -130,13 +155,14 @@ def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[di
     stored, refused = {}, {}
     for id, choice in choices.items():
         try:
-            stored[id] = None if choice is None else _checked(project, id, choice, labels.get(id, []))
+            stored[id] = None if choice is None else _spelt(project, id, choice, labels.get(id, []))
         except FieldguideError as error:
             refused[id] = str(error)
     rows = [{"id": id, "choice": choice, "time": now()} for id, choice in stored.items() if choice]
-    withdrawn = {id for id, choice in stored.items() if choice is None}
+    withdrawn = [id for id, choice in stored.items() if choice is None]
     if withdrawn or len(rows) > 1:
-        _rewrite(project, lambda row: row["id"] not in withdrawn, rows)
+        review = Review(project)
+        review.change(gone=[review.flags[id] for id in withdrawn if id in review.flags], new=rows)
     else:
         append_rows(project.table("review"), REVIEW_COLUMNS, rows)
     return stored, refused
@@ -145,13 +171,13 @@ def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[di
 def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str, list[str]]:
     """Return each of `ids` that lies in a label's folder below `root` now, id → the labels it lies under."""
     labels, under = list(labels), {id: [] for id in ids if is_id(id)}
-    if len(under) * len(labels) <= FEW:
+    if len(under) * len(labels) <= ONE_BY_ONE:
         for id, found in under.items():
             found += [label for label in labels if (root / label / f"{id}.jpg").exists()]
     else:
         for label in labels:
-            for id in _ids_in(root / label):
-                if id in under:
+            for name, _ in pictures_in(root / label):
+                if (id := name.removesuffix(".jpg")) in under:
                     under[id].append(label)
     return {id: found for id, found in under.items() if found}
 
@@ -182,22 +208,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def _ids_in(folder: Path) -> list[str]:
-    """Return the ids of the pictures in a label's folder, in any order."""
-    return [path.stem for path in folder.iterdir() if path.suffix == ".jpg"] if folder.is_dir() else []
-
-
-def _rewrite(project: Project, stays: Callable[[dict[str, str]], bool], new: Iterable[dict[str, str]]) -> None:
-    """Write review.csv anew, whole: the rows that stay, then the new ones; not at all if that changes nothing."""
-    path, new = project.table("review"), {row["id"]: row for row in new}
-    check_ended(path, REVIEW_COLUMNS)
-    flags = read_flags(project)
-    kept = [row for id, row in flags.items() if id not in new and stays(row)]
-    if new or len(kept) < len(flags):
-        write_table(path, REVIEW_COLUMNS, [*kept, *new.values()])
-
-
-def _checked(project: Project, id: str, choice: str, labels: Sequence[str]) -> str:
+def _spelt(project: Project, id: str, choice: str, labels: Sequence[str]) -> str:
     """Return `choice` as review.csv spells it, or raise saying why it cannot be stored."""
     if not labels:
         raise FieldguideError(f"{id!r} is not in the training set {project.images}. Was it moved or deleted?")
@@ -209,15 +220,6 @@ def _checked(project: Project, id: str, choice: str, labels: Sequence[str]) -> s
         return word
     if label not in project.labels:
         raise FieldguideError(
-            f"{choice!r} is no choice for {id!r}. Choose {KEEP}, {DELETE} or one of {_few(project.labels)}."
+            f"{choice!r} is no choice for {id!r}. Choose {KEEP}, {DELETE} or one of {listed(project.labels)}."
         )
     return KEEP if label == labels[0] else label
-
-
-def _few(names: Iterable[str], limit: int = 10) -> str:
-    names = list(names)
-    return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
-
-
-def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(row[column] for column in REVIEW_COLUMNS)

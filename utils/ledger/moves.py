@@ -1,10 +1,10 @@
 """
-Stage 06: the decisions of a person about pictures, carried out by moving files, and taken back when asked.
+The ledger: a person's decisions about pictures, carried out by moving files, and taken back when asked.
 
-Reads review.csv (flags set and not yet applied), writes corrections.csv (what was applied), and moves files between
-images/<label>/ and trash/<label>/ by rename; raw/ is never touched. The idea is a write-ahead log: what is about to
-move is written down and synced (pending.json), then the files move, then the rows, then the record goes. Whatever
-moment a run is killed at, the next call reads the record and either finishes each move or leaves it undone.
+Reads review.csv (flags not yet applied), writes corrections.csv (what was applied), and moves files between
+images/<label>/ and trash/<label>/ by rename; raw/ is never touched. It is a write-ahead log: what is about to move is
+written down and synced (pending.json), then the files move, then their rows are written, then the record is removed.
+Whenever a run is killed, the next call reads the record and either finishes each move or leaves it undone.
 """
 
 import json
@@ -14,46 +14,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 from utils.errors import FieldguideError
-from utils.ledger.flags import (
-    DELETE,
-    KEEP,
-    change_flags,
-    id_in,
-    is_id,
-    labels_of,
-    now,
-    read_choices,
-    read_flags,
-    read_review,
-    save_choices,
-    save_flag,
-    save_flags,
-)
+from utils.ledger.flags import DELETE, KEEP, Review, id_in, is_id, labels_of, now, read_flags
 from utils.project import Project, unsafe_name
-from utils.storage import explained, locked, make_folder, sync_folder, write_whole
+from utils.storage import explained, file_stamp, locked, make_folder, sync_folder, write_whole
 from utils.tables import CORRECTION_COLUMNS, REVIEW_COLUMNS, append_rows, check_ended, csv_text, mend_log, read_rows
-
-__all__ = [  # the flags' names too: who keeps a ledger finds all of stage 06's book-keeping here
-    "CORRECTION_COLUMNS",
-    "DELETE",
-    "DELETED",
-    "KEEP",
-    "RESTORED",
-    "Ledger",
-    "Outcome",
-    "read_choices",
-    "read_review",
-    "save_choices",
-    "save_flag",
-    "save_flags",
-]
 
 DELETED, RESTORED = "<Delete>", "<Restore>"  # in the column "new" of corrections.csv, where a label may stand too
 UNDONE = "<Undo>"  # in the column "predicted": this row takes an earlier one back. No label can hold "<"
-
-Flags = Mapping[str, dict[str, str]]  # rows of review.csv by id
 
 
 @dataclass(frozen=True)
@@ -91,13 +61,12 @@ class Ledger:
             What the model said, for corrections.csv.
         """
         with locked(self.project.data):
-            outcomes = _settle(self.project)
-            flags = read_flags(self.project)
+            review = Review(self.project)
+            outcomes = _settle(self.project, review)
+            flags = dict(sorted((id, row) for id, row in review.flags.items() if row["choice"] != KEEP))
             where = labels_of(self.project.images, self.project.labels, flags)
             moves, dropped, kept = [], [], []
-            for id, row in sorted(flags.items()):
-                if row["choice"] == KEEP:
-                    continue
+            for id, row in flags.items():
                 labels, new = where.get(id, []), DELETED if row["choice"] == DELETE else row["choice"]
                 if not labels:
                     dropped.append(row)
@@ -112,8 +81,8 @@ class Ledger:
                     outcomes.append(Outcome(id, labels[0], new, False, unknown))
                 else:
                     moves.append(Move(id, labels[0], new, *_prediction(predictions, id)))
-            change_flags(self.project, gone=dropped, new=kept)
-            return outcomes + _carry_out(self.project, moves, flags)
+            review.change(gone=dropped, new=kept)
+            return outcomes + _carry_out(self.project, review, moves, flags)
 
     def undo(self, n: int = 1) -> list[Outcome]:
         """
@@ -126,7 +95,8 @@ class Ledger:
         if n < 1:
             raise FieldguideError(f"undo({n}) takes nothing back. Give the number of corrections, 1 or more.")
         with locked(self.project.data):
-            outcomes = _settle(self.project)
+            review = Review(self.project)
+            outcomes = _settle(self.project, review)
             stack = [Move.of(row) for row in _standing(_corrections(self.project))]
             while stack and n > 0:
                 moves: dict[str, Move] = {}  # together as long as no picture comes twice: then one waits for the other
@@ -137,14 +107,15 @@ class Ledger:
                         n -= 1
                     else:
                         outcomes.append(back.outcome("it was moved by hand since: passed over"))
-                outcomes += _carry_out(self.project, list(moves.values()))
+                outcomes += _carry_out(self.project, review, moves.values())
             return outcomes
 
     def restore(self, ids: Iterable[str]) -> list[Outcome]:
         """Bring pictures back from the trash to the label they were in; `ids` may be file names."""
         ids = dict.fromkeys(map(id_in, [ids] if isinstance(ids, str) else ids))
         with locked(self.project.data):
-            outcomes = _settle(self.project)
+            review = Review(self.project)
+            outcomes = _settle(self.project, review)
             labels = sorted(path.name for path in self.project.trash.glob("*") if path.is_dir())
             trashed = labels_of(self.project.trash, labels, ids)
             twice = "it lies in the trash of several labels: move the right one by hand"
@@ -152,7 +123,7 @@ class Ledger:
                 if len(found := trashed.get(id, [])) != 1:
                     outcomes.append(Outcome(id, "", RESTORED, False, twice if found else "it is not in the trash"))
             moves = [Move(id, found[0], RESTORED) for id, found in trashed.items() if len(found) == 1]
-            return outcomes + _carry_out(self.project, moves)
+            return outcomes + _carry_out(self.project, review, moves)
 
     def table(self):
         """
@@ -261,9 +232,11 @@ class Move:
         return Outcome(self.id, self.old, self.new, done, reason)
 
 
-def _carry_out(project: Project, moves: Iterable[Move], flags: Flags | None = None) -> list[Outcome]:
-    """Make the moves, log them and drop the flags that asked for them; the caller holds the lock."""
-    time, flags = now(), flags or {}
+def _carry_out(
+    project: Project, review: Review, moves: Iterable[Move], flags: Mapping[str, dict[str, str]] = MappingProxyType({})
+) -> list[Outcome]:
+    """Make the moves, log them and drop the flags (rows by id) that asked for them; the caller holds the lock."""
+    time = now()
     moves = [replace(move, time=time) for move in moves]
     planned = {move: move.places(project) for move in moves}
     refused = _obstacles(project, planned)
@@ -283,7 +256,7 @@ def _carry_out(project: Project, moves: Iterable[Move], flags: Flags | None = No
             outcomes.append(move.outcome(done=True))
     for folder in sorted({place.parent for move in done for place in planned[move]}):
         sync_folder(folder)
-    _conclude(project, done, [flags[move.id] for move in done if move.id in flags])
+    _conclude(project, review, done, [flags[move.id] for move in done if move.id in flags])
     return outcomes
 
 
@@ -317,10 +290,10 @@ def _rename(source: Path, target: Path) -> None:
         source.rename(target)
 
 
-def _conclude(project: Project, moves: Iterable[Move], flags: Iterable[dict[str, str]]) -> None:
+def _conclude(project: Project, review: Review, moves: Iterable[Move], flags: Iterable[dict[str, str]]) -> None:
     """Log the moves made, then drop the flags, then the pending record: in this order nothing happens twice."""
     append_rows(project.table("corrections"), CORRECTION_COLUMNS, [move.row() for move in moves])
-    change_flags(project, gone=flags)
+    review.change(gone=flags)
     _pending(project).unlink(missing_ok=True)
     sync_folder(project.data)
 
@@ -334,15 +307,9 @@ def _pending(project: Project) -> Path:
 
 def _write_pending(project: Project, planned: Mapping[Move, tuple[Path, Path]], flags: list[dict[str, str]]) -> None:
     """Write down, on disk for good, what is about to move and which flags asked for it."""
-    entries = [{**move.row(), "stamp": _stamp(source)} for move, (source, _) in planned.items()]
+    entries = [{**move.row(), "stamp": file_stamp(source)} for move, (source, _) in planned.items()]
     write_whole(_pending(project), json.dumps({"moves": entries, "flags": flags}, ensure_ascii=False))
     sync_folder(project.data)
-
-
-def _stamp(path: Path) -> list[int]:
-    """Return what changes when a file is renamed, even back to its old name: its inode and change time."""
-    status = path.stat()
-    return [status.st_ino, status.st_ctime_ns]
 
 
 def _read_pending(project: Project) -> tuple[dict[Move, list[int]], dict[str, dict[str, str]]]:
@@ -363,16 +330,15 @@ def _read_pending(project: Project) -> tuple[dict[Move, list[int]], dict[str, di
     return stamps, flags
 
 
-def _settle(project: Project) -> list[Outcome]:
+def _settle(project: Project, review: Review) -> list[Outcome]:
     """
     Finish or leave undone what a killed run had begun; the caller holds the lock.
 
     A picture at its target was moved: it is logged, once. One at its source, unchanged, was not: its flag stays.
     One at its source with another stamp, or somewhere else, was moved by hand since: hands outrank flags.
     """
-    check_ended(project.table("review"), REVIEW_COLUMNS)  # both are written only after the files have moved
     if not _pending(project).exists():
-        check_ended(project.table("corrections"), CORRECTION_COLUMNS)
+        check_ended(project.table("corrections"), CORRECTION_COLUMNS)  # it is written only after the files have moved
         return []
     stamps, flags = _read_pending(project)
     _mend_corrections(project, stamps)
@@ -383,12 +349,12 @@ def _settle(project: Project) -> list[Outcome]:
         if move in logged or (target.exists() and not source.exists()):
             unlogged += [move] * (move not in logged)
             outcomes.append(move.outcome("begun by an interrupted run, finished now", done=True))
-        elif source.exists() and _stamp(source) == stamp:
+        elif stamp == file_stamp(source):
             continue
         else:
             outcomes.append(move.outcome("an interrupted run was at it, and it was moved by hand since: left as it is"))
         concluded.append(move.id)
-    _conclude(project, unlogged, [flags[id] for id in concluded if id in flags])
+    _conclude(project, review, unlogged, [flags[id] for id in concluded if id in flags])
     return outcomes
 
 
