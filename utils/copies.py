@@ -1,5 +1,7 @@
 """
 Near-duplicates: which pictures show the same photo, and so belong together.
+
+Foundation of every stage. Compares the perceptual hashes in pictures.csv.
 """
 
 import re
@@ -11,23 +13,23 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.project import Project
-from utils.tables import PICTURES_COLUMNS, read_rows
+from utils.words import counted
 
-# Bits of 64 in which the perceptual hashes of near-duplicates may differ. Of 300 real photos, 96 to 100 % are within 10 of
-# themselves cropped by 4 % (71 to 87 % within 6); of 321,201 pairs of 802 photos, five that are no copies are too.
+# Bits of 64 in which the perceptual hashes of near-duplicates may differ. Of 300 real photos, 96 to 100 % are within 10
+# of themselves cropped by 4 % (71 to 87 % within 6). So are 5 of the 321,201 pairs that 802 different photos make.
 NEAR = 10
-HASH = re.compile(r"[0-9a-fA-F]{16}")
-CANDIDATES = 2_000_000  # pairs looked at together: 100 MB or so
+PERCEPTUAL_HASH = re.compile(r"[0-9a-fA-F]{16}")
+CANDIDATES = 2_000_000  # pairs compared at a time: about 100 MB
 
 
-def near_duplicate_groups(project: Project) -> dict[str, str]:
+def near_duplicate_groups(dataset: Dataset) -> dict[str, str]:
     """
     Return id → group: pictures whose perceptual hashes nearly agree share a group.
 
-    Beside the training set these are the pictures of split.csv that are absent now, in the trash or under a label
-    that left the project file: they may come back to their side, so a newcomer that resembles one belongs there.
+    Besides the data set these are the pictures of split.csv that are absent now, in the trash or under a label that
+    left the project file. They may come back to their side, so a newcomer that resembles one belongs there too.
     A group is named after its first id in split.csv, else after its smallest id, so that names last.
 
     Raises
@@ -35,36 +37,44 @@ def near_duplicate_groups(project: Project) -> dict[str, str]:
     FieldguideError
         If 02 has not seen a picture yet, a label has none, or a hash in pictures.csv is spoilt.
     """
-    hashes = _hashes(project)
-    pictures = project.pictures()
-    ids = list(pictures)
-    if unseen := [id for id in ids if id not in hashes]:
-        raise FieldguideError(f"{len(unseen)} pictures are new to 02, {unseen[0]} among them. Run 02 first.")
-    if not ids:
+    project, hashes = dataset.project, dataset.records.hashes
+    if unseen := [id for id in dataset.ids if id not in hashes]:
+        pictures = "1 picture is" if len(unseen) == 1 else f"{counted(len(unseen))} are"
+        raise FieldguideError(f"{pictures} new to 02, such as {unseen[0]}. Run 02 first.")
+    if not dataset.ids:
         raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
-    filled = {path.parent.name for path in pictures.values()}
-    if empty := [label for label in project.labels if label not in filled]:
+    if empty := sorted(set(project.labels) - set(dataset.labels)):
         raise FieldguideError(
-            f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so nothing can be learnt of it. Run "
-            "02 again: its first remark says why, and what to do. Or remove the label from the project file."
+            f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so the model cannot learn it. Run 02 "
+            "again: its first remark says why, and what to do. Or remove the label from the project file."
         )
-    earlier = {id: group for id, (group, _) in project.split().items()}
-    ids = sorted({*ids, *(id for id in earlier if id in hashes)})
-    return name_groups(ids, linked(_codes(project, ids, hashes)), earlier)
+    ids = sorted({*dataset.ids, *(id for id in dataset.split if id in hashes)})
+    return name_groups(ids, linked(hash_codes(dataset, ids)), {id: group for id, (group, _) in dataset.split.items()})
+
+
+def hash_codes(dataset: Dataset, ids: Sequence[str]) -> np.ndarray:
+    """Return the hashes of N ids as a uint64 array (N,), or name one that is none: a table edited by hand."""
+    hashes = dataset.records.hashes
+    if spoilt := [id for id in ids if not PERCEPTUAL_HASH.fullmatch(hashes[id])]:
+        raise FieldguideError(
+            f"{dataset.project.table('pictures')} says {hashes[spoilt[0]][:40]!r} in the column hash of picture "
+            f"{spoilt[0]}, expected 16 hex digits. Delete that line and run 02 again: it makes it anew."
+        )
+    return np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)
 
 
 def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     """
     Yield pairs of positions whose 64-bit codes differ in at most `near` bits, the smaller first, as int arrays (M, 2).
 
-    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole), so for
-    each band only the codes are compared whose band is so near: of random codes one in 500, not all with all. A pair
-    may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
+    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole). So for
+    each band only codes with so near a band are compared: of random codes one pair in 500. A pair may come more than
+    once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
 
     Parameters
     ----------
     codes : uint64 array (N,)
-        Each at most once, lest a thousand equal ones make a million pairs.
+        Each at most once: a thousand equal ones would make a million pairs.
     """
     flips = [sum(1 << bit for bit in bits) for n in range(near // 4 + 1) for bits in combinations(range(16), n)]
     for low in range(0, 64, 16):
@@ -85,7 +95,7 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
 
 def linked(codes: np.ndarray) -> list[int]:
     """
-    Return for each of N codes the first position that it is near to, directly or in steps.
+    Return for each of N codes the first position that it is near to, directly or through others.
 
     >>> linked(np.array([0, 2**40 - 1, 1, 3], dtype=np.uint64))
     [0, 1, 0, 0]
@@ -95,7 +105,7 @@ def linked(codes: np.ndarray) -> list[int]:
     for pairs in near_pairs(distinct):
         links.append(pairs)
         size += len(pairs)
-        if size > CANDIDATES:  # of thousands that are all near to each other, what links them is enough
+        if size > CANDIDATES:  # thousands that are all near to each other: keep only what links them
             links, size = [_spanning(links, len(distinct))], 0
     roots = _spanning(links, len(distinct))[own, 1]
     first = np.full(len(codes), len(codes))
@@ -123,18 +133,3 @@ def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) ->
         name = min((earlier[id] for id in same if id in earlier), default=min(same))
         groups.update(dict.fromkeys(same, name))
     return dict(sorted(groups.items()))
-
-
-def _hashes(project: Project) -> dict[str, str]:
-    """Return id → perceptual hash (16 hex digits) of every picture ever accepted."""
-    return {row["id"]: row["hash"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
-
-
-def _codes(project: Project, ids: Sequence[str], hashes: Mapping[str, str]) -> np.ndarray:
-    """Return the hashes of N ids as a uint64 array (N,), or say which is none: a table edited by hand."""
-    if spoilt := [id for id in ids if not HASH.fullmatch(hashes[id])]:
-        raise FieldguideError(
-            f"{project.table('pictures')} says {hashes[spoilt[0]][:40]!r} in the column hash of picture {spoilt[0]}, "
-            "expected 16 hex digits. Delete that line and run 02 again: it makes it anew."
-        )
-    return np.array([int(hashes[id], 16) for id in ids], dtype=np.uint64)

@@ -10,14 +10,16 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import file_stamp
 from utils.tables import FOLDER, HAND, PICTURES_COLUMNS, SIDES, SOURCES_COLUMNS, SPLIT_COLUMNS, each_row
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -31,26 +33,8 @@ class Picture:
     side: str | None
 
 
-@dataclass(frozen=True)
-class Split:
-    """
-    All of split.csv as it was read.
-
-    Attributes
-    ----------
-    rows : mapping of id to (group, side)
-        The first row of an id counts: a picture never changes side. Pictures that are absent now keep their row: they
-        lie in the trash, or under a label that left the project file, and may come back.
-    stamp : list of int
-        What `file_stamp` said of the file, so that a writer can tell whether it has grown since.
-    """
-
-    rows: Mapping[str, tuple[str, str]]
-    stamp: list[int]
-
-
 class Records:
-    """What other tables say of the pictures of a project; each table is read once, when it is first asked."""
+    """What pictures.csv and sources.csv say of pictures; each is read once, when it is first asked."""
 
     def __init__(self, project: Project):
         self._project = project
@@ -71,15 +55,14 @@ class Records:
         return names
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """
     The N pictures of a training set, sorted by id, as columns of one length.
 
-    A later column (boxes, masks) is a field more here and in `Picture`.
-
     Attributes
     ----------
+    project : Project
     ids : tuple of N str
     paths : tuple of N paths
         images/<label>/<id>.jpg.
@@ -89,31 +72,42 @@ class Dataset:
         Near-duplicates share a group. A picture that split.csv does not know is a group of its own.
     sides : tuple of N str or None
         "train", "valid" or "test"; None if split.csv does not know the picture.
-    project : Project
-    split : Split
-        All of split.csv, also the pictures that are absent now.
+    split : mapping of id to (group, side)
+        All of split.csv; the first row of an id counts. Pictures that are absent now, in the trash or of a label that
+        left the project file, keep their group and side here: they may come back.
+    stamp : list of int, or None
+        What `file_stamp` said of split.csv as it was read; None if `split` is not what it holds.
     records : Records
-        What sources.csv and pictures.csv say; `names` and `hashes` are the columns for these pictures.
     """
 
+    project: Project
     ids: tuple[str, ...]
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...]
     sides: tuple[str | None, ...]
-    project: Project
-    split: Split
-    records: Records
+    split: Mapping[str, tuple[str, str]]
+    stamp: list[int] | None = None
+    records: Records = field(default=None, compare=False)
+
+    COLUMNS: ClassVar = ("ids", "paths", "labels", "groups", "sides")  # the fields of `Picture`, in its order
+
+    def __post_init__(self):
+        if self.records is None:
+            object.__setattr__(self, "records", Records(self.project))
+
+    def __repr__(self) -> str:
+        return f"<Dataset {self.project.name!r} of {counted(len(self))}>"
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __iter__(self) -> Iterator[Picture]:
-        return map(Picture, *self._columns().values())
+        return map(Picture, *(getattr(self, name) for name in self.COLUMNS))
 
     def __getitem__(self, id: str) -> Picture:
         """Return the picture of an id, or raise KeyError."""
-        return Picture(*(column[self.position[id]] for column in self._columns().values()))
+        return Picture(*(getattr(self, name)[self.position[id]] for name in self.COLUMNS))
 
     def __contains__(self, id: object) -> bool:
         return id in self.position
@@ -161,18 +155,13 @@ class Dataset:
         """Return the pictures of one label, in the same order."""
         return self._rows([n for n, own in enumerate(self.labels) if own == label])
 
-    def with_split(self, split: Split) -> "Dataset":
+    def with_split(self, split: Mapping[str, tuple[str, str]], stamp: list[int] | None = None) -> "Dataset":
         """Return the same pictures with the groups and sides of another split."""
         groups, sides = _groups_and_sides(self.ids, split)
-        return replace(self, groups=groups, sides=sides, split=split)
-
-    def _columns(self) -> dict[str, tuple]:
-        """Return the columns by name, in the order of `Picture`'s fields."""
-        return {field.name: getattr(self, field.name) for field in fields(self)[: len(fields(Picture))]}
+        return replace(self, groups=groups, sides=sides, split=split, stamp=stamp)
 
     def _rows(self, places: Sequence[int]) -> "Dataset":
-        """Return the pictures at these places."""
-        return replace(self, **{name: tuple(column[n] for n in places) for name, column in self._columns().items()})
+        return replace(self, **{name: tuple(getattr(self, name)[n] for n in places) for name in self.COLUMNS})
 
 
 def read_dataset(project: Project) -> Dataset:
@@ -197,23 +186,16 @@ def read_dataset(project: Project) -> Dataset:
                 )
             found[id] = label, path
     ids = tuple(sorted(found))
+    stamp = file_stamp(project.table("split"))
     split = read_split(project)
     groups, sides = _groups_and_sides(ids, split)
-    return Dataset(
-        ids=ids,
-        paths=tuple(Path(found[id][1]) for id in ids),
-        labels=tuple(found[id][0] for id in ids),
-        groups=groups,
-        sides=sides,
-        project=project,
-        split=split,
-        records=Records(project),
-    )
+    paths, labels = tuple(Path(found[id][1]) for id in ids), tuple(found[id][0] for id in ids)
+    return Dataset(project, ids, paths, labels, groups, sides, split, stamp)
 
 
-def read_split(project: Project) -> Split:
-    """Read split.csv."""
-    stamp, rows = file_stamp(project.table("split")), {}
+def read_split(project: Project) -> dict[str, tuple[str, str]]:
+    """Return split.csv as id → (group, side); the first row of an id counts: a picture never changes side."""
+    rows: dict[str, tuple[str, str]] = {}
     for row in each_row(project.table("split"), SPLIT_COLUMNS):
         if row["side"] not in SIDES:
             raise FieldguideError(
@@ -221,7 +203,7 @@ def read_split(project: Project) -> Split:
                 f"{', '.join(SIDES)}. Correct that line."
             )
         rows.setdefault(row["id"], (row["group"], row["side"]))
-    return Split(rows, stamp)
+    return rows
 
 
 def pictures_in(folder: Path) -> list[tuple[str, str]]:
@@ -232,9 +214,9 @@ def pictures_in(folder: Path) -> list[tuple[str, str]]:
         return [(e.name, e.path) for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
 
 
-def _groups_and_sides(ids: Sequence[str], split: Split) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
+def _groups_and_sides(ids: Sequence[str], split: Mapping) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
     """Return the columns groups and sides of N ids."""
-    rows = [split.rows.get(id, (id, None)) for id in ids]
+    rows = [split.get(id, (id, None)) for id in ids]
     return tuple(group for group, _ in rows), tuple(side for _, side in rows)
 
 

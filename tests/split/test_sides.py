@@ -2,8 +2,10 @@
 
 import hashlib
 import random
+import re
 import warnings
 from collections import Counter, defaultdict
+from itertools import product
 
 import numpy as np
 import pytest
@@ -12,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.copies import NEAR, linked, near_duplicate_groups, near_pairs
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.split.sides import LabelTooSmall, assign_sides, changed_settings, leak_warning, save_split, split_counts
-from utils.tables import REJECTED_COLUMNS, read_rows
-from utils.verify.judging import verify_images
+from utils.split import assign_sides, changed_settings, leak_warning, save_split, split_counts
+from utils.split.sides import LabelTooSmall
+from utils.storage import locked
+from utils.tables import REJECTED_COLUMNS, SPLIT_COLUMNS, append_rows, read_rows
+from utils.verify import verify_images
 
 
 def some_pictures(count, *, group_size=1, labels=("a", "b")):
@@ -40,6 +45,24 @@ def test_the_sides_are_these_on_every_machine():
     ranked = sorted(groups, key=lambda id: hashlib.sha256(f"42:{groups[id]}".encode()).digest())
     expected = {id: "test" if n < 1 else "valid" if n < 3 else "train" for n, id in enumerate(ranked)}
     assert sides == dict(sorted(expected.items()))
+
+
+def in_groups(sizes, label="a", seed=42):
+    """Return groups and labels of one label whose groups, in the order of their rank, have these sizes."""
+    names = sorted(
+        (f"{label}{n}" for n in range(len(sizes))), key=lambda g: hashlib.sha256(f"{seed}:{g}".encode()).digest()
+    )
+    groups = {f"{name}-{k}": name for name, size in zip(names, sizes, strict=True) for k in range(size)}
+    return groups, dict.fromkeys(groups, label)
+
+
+def test_a_group_joins_a_side_that_has_room_for_half_of_it():
+    """Of 20 pictures 4 should validate: a group of 8 may, one of 10 may not, and the sides stay near their share."""
+    for size, side in ((8, "valid"), (10, "train")):
+        groups, labels = in_groups([size, *[1] * (20 - size)])
+        sides = assign_sides(groups, labels, valid=0.2, test=0)
+        first = next(iter(groups))
+        assert sides[first] == side
 
 
 @settings(deadline=None, max_examples=60)
@@ -109,13 +132,45 @@ def test_a_label_too_small_is_named_the_first_time_and_a_warning_later():
     groups, labels = some_pictures(20, labels=("a",))
     groups |= {"b1": "b1", "b2": "b2"}
     labels |= {"b1": "b", "b2": "b"}
-    with pytest.raises(LabelTooSmall, match=r"'b' has 2 pictures and none for train"):
+    with pytest.raises(LabelTooSmall, match=r"'b' has 2 pictures, and none for the training set"):
         assign_sides(groups, labels)
-    with pytest.raises(LabelTooSmall, match=r"'b' has 1 picture and none for train and valid"):
+    with pytest.raises(LabelTooSmall, match=r"'b' has 1 picture, and none for the training set and the validation set"):
         assign_sides({id: group for id, group in groups.items() if id != "b2"}, labels)
     known = {"b1": "train", "b2": "valid"}
-    with pytest.warns(UserWarning, match=r"'b' has 2 pictures and none for test"):
+    with pytest.warns(UserWarning, match=r"'b' has 2 pictures, and none for the test set"):
         assign_sides(groups, labels, known=known)
+
+
+def test_large_groups_need_larger_fractions():
+    """Four groups of 10: only with room for half a group does a side get one, and the sentence says which fractions."""
+    groups, labels = in_groups([10, 10, 10, 10])
+    told = r"40 pictures in 4 groups of near-duplicates, and none for the test set\. Set test = 0\.12 in"
+    with pytest.raises(LabelTooSmall, match=told):
+        assign_sides(groups, labels, valid=0.2, test=0.1)
+    assert set(assign_sides(groups, labels, valid=0.2, test=0.12).values()) == {"train", "valid", "test"}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    first=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    second=st.lists(st.integers(1, 30), min_size=1, max_size=6),
+    valid=st.sampled_from([0.05, 0.125, 0.2, 0.5, 0.9]),
+    test=st.sampled_from([0, 0.05, 0.09]),
+)
+def test_following_the_advice_works(first, second, valid, test):
+    """Whichever fractions the refusal names, they give every label every side; without any, no fractions do."""
+    groups, labels = (a | b for a, b in zip(in_groups(first, "a"), in_groups(second, "b"), strict=True))
+    try:
+        assign_sides(groups, labels, valid=valid, test=test)
+    except LabelTooSmall as refusal:
+        said = {key: float(value) for key, value in re.findall(r"(valid|test) = ([\d.]*\d)", str(refusal))}
+        fractions = {"valid": valid, "test": test} | said
+        if said:
+            sides = assign_sides(groups, labels, **fractions)
+            wanted = {"train", "valid", *["test"] * bool(fractions["test"])}
+            assert {(labels[id], side) for id, side in sides.items()} == set(product("ab", wanted))
+        else:
+            assert min(len(first), len(second)) < 2
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.6, 0.5), (-0.1, 0.1), (1.0, 0.0)])
@@ -177,7 +232,7 @@ def test_near_duplicates_share_a_group_and_others_do_not(make_project, fill_raw,
     first = put_raw(project, "cat", picture_bytes(image, quality=95))
     second = put_raw(project, "cat", copied(image))
     verify_images(project)
-    groups = near_duplicate_groups(project)
+    groups = near_duplicate_groups(read_dataset(project))
     assert groups[first] == groups[second]
     assert len(set(groups.values())) == len(groups) - 1
 
@@ -189,12 +244,15 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
     verify_images(project)
 
     def run():
-        groups = near_duplicate_groups(project)
-        labels = {id: path.parent.name for id, path in project.pictures().items()}
+        dataset = read_dataset(project)
+        groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
         ids = list(groups)
         random.Random(3).shuffle(ids)
-        sides = assign_sides({id: groups[id] for id in ids}, labels, known=project.sides())
-        return save_split(project, groups, sides)
+        known = {id: side for id, (_, side) in dataset.split.items()}
+        sides = assign_sides({id: groups[id] for id in ids}, labels, known=known)
+        saved = save_split(dataset, groups, sides)
+        assert saved == read_dataset(project)
+        return len(saved.split) - len(dataset.split)
 
     assert run() == 24
     before = project.table("split").read_bytes()
@@ -204,7 +262,35 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
     verify_images(project)
     assert run() == 1
     assert project.table("split").read_bytes().startswith(before)
-    assert split_counts(project).loc["all", "all"] == 25
+    assert split_counts(read_dataset(project)).loc["all", "all"] == 25
+
+
+def test_what_another_notebook_saved_meanwhile_counts(make_project, fill_raw):
+    """Pictures that were given a side since the data set was read keep it; where more are to be saved, 03 starts anew."""
+    project = make_project()
+    fill_raw(project, 12)
+    verify_images(project)
+    dataset = read_dataset(project)
+    groups = near_duplicate_groups(dataset)
+    rows = [{"id": id, "group": groups[id], "side": "train"} for id in dataset.ids]
+    append_rows(project.table("split"), SPLIT_COLUMNS, rows[:1])
+    before = project.table("split").read_bytes()
+    with pytest.raises(
+        FieldguideError, match=r"Another notebook added pictures to .*split\.csv.*Run this notebook again"
+    ):
+        save_split(dataset, groups, dict.fromkeys(dataset.ids, "valid"))
+    assert project.table("split").read_bytes() == before
+    append_rows(project.table("split"), SPLIT_COLUMNS, rows[1:])
+    assert save_split(dataset, groups, dict.fromkeys(dataset.ids, "valid")).sides == ("train",) * 24
+
+
+def test_a_split_is_not_saved_while_another_notebook_writes(make_project, monkeypatch):
+    """The lock of the data folder is held: a sentence says so, and nothing is written."""
+    project = make_project()
+    monkeypatch.setattr("utils.split.sides.locked", lambda folder: locked(folder, wait=0.01))
+    with locked(project.data), pytest.raises(FieldguideError, match="Another notebook or program is working on"):
+        save_split(read_dataset(project), {}, {})
+    assert not project.table("split").exists()
 
 
 @pytest.mark.parametrize("value", ["xyz", "", "f" * 20, "-000000000000001"])
@@ -219,7 +305,7 @@ def test_a_spoilt_hash_is_named_and_made_anew(make_project, fill_raw, value):
     id, _, hash, *_ = first.split(",")
     table.write_text("".join([header, first.replace(hash, value), *others]))
     with pytest.raises(FieldguideError, match=rf"pictures\.csv says '{value}' in the column hash of picture {id}"):
-        near_duplicate_groups(project)
+        near_duplicate_groups(read_dataset(project))
     table.write_text("".join([header, *others]))
     assert verify_images(project).added == 1
     assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
@@ -233,7 +319,7 @@ def test_a_label_without_pictures_is_named(make_project, fill_raw):
     for path in (project.images / "dog").iterdir():
         path.unlink()
     with pytest.raises(FieldguideError, match=r"Label 'dog' has no pictures in .*dog.*Run 02 again.*remove the label"):
-        near_duplicate_groups(project)
+        near_duplicate_groups(read_dataset(project))
 
 
 def near_duplicates(seed):
@@ -243,29 +329,33 @@ def near_duplicates(seed):
 
 
 def split_again(project):
-    """Do what 03 does."""
-    groups = near_duplicate_groups(project)
-    labels = {id: path.parent.name for id, path in project.pictures().items()}
-    known = {id: side for id, (_, side) in project.split().items()}
-    sides = assign_sides(groups, labels, known=known)
-    save_split(project, groups, sides)
-    return groups, sides
+    """Do what 03 does; return the groups and the data set with its sides."""
+    dataset = read_dataset(project)
+    groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+    known = {id: side for id, (_, side) in dataset.split.items()}
+    return groups, save_split(dataset, groups, assign_sides(groups, labels, known=known))
+
+
+def sides_of(project):
+    """Return id → side of the pictures that are there."""
+    dataset = read_dataset(project)
+    return dict(zip(dataset.ids, dataset.sides, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(901, 905))
 @pytest.mark.parametrize("how", ["trash", "label"])
 def test_what_left_the_training_set_keeps_its_near_duplicates_side(make_project, fill_raw, how, seed):
-    """A near-duplicate that comes while its original is in the trash, or its label out of the project, leaks nowhere."""
+    """A near-duplicate that comes while its original is in the trash, or its label left the project, leaks nowhere."""
     project = smaller = make_project(labels={"cat": ["c"], "dog": ["d"], "fox": ["f"]})
     fill_raw(project, 12)
     original, copy = near_duplicates(seed)
     first = put_raw(project, "fox", original)
     verify_images(project)
     split_again(project)
-    tested = {id: "test" if id == first else side for id, side in project.sides().items()}
+    tested = {id: "test" if id == first else side for id, side in sides_of(project).items()}
     rows = "".join(f"{id},{id},{side}\n" for id, side in tested.items())
     project.table("split").write_text("id,group,side\n" + rows)
-    place = project.pictures()[first]
+    place = read_dataset(project)[first].path
     if how == "trash":
         (project.trash / "fox").mkdir(parents=True)
         place.rename(project.trash / "fox" / place.name)
@@ -273,14 +363,14 @@ def test_what_left_the_training_set_keeps_its_near_duplicates_side(make_project,
         smaller = make_project()
     second = put_raw(smaller, "dog", copy)
     verify_images(smaller)
-    groups, sides = split_again(smaller)
-    assert first not in sides and sides[second] == "test"
+    groups, dataset = split_again(smaller)
+    assert first not in dataset and dataset[second].side == "test"
     assert groups[second] == groups[first] == first
     if how == "trash":
         (project.trash / "fox" / place.name).rename(place)
-    assert {project.sides()[first], project.sides()[second]} == {"test"}
+    assert {sides_of(project)[first], sides_of(project)[second]} == {"test"}
     assert first not in [row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)]
-    assert leak_warning(project) == ""
+    assert leak_warning(read_dataset(project), groups) == ""
 
 
 def test_near_duplicates_on_two_sides_are_said(make_project, fill_raw):
@@ -289,13 +379,13 @@ def test_near_duplicates_on_two_sides_are_said(make_project, fill_raw):
     fill_raw(project, 12)
     first, second = (put_raw(project, "cat", data) for data in near_duplicates(901))
     verify_images(project)
-    split_again(project)
-    assert leak_warning(project) == ""
+    groups, dataset = split_again(project)
+    assert leak_warning(dataset, groups) == ""
     text = project.table("split").read_text()
     row = next(line for line in text.splitlines() if line.startswith(second))
     other = "valid" if row.endswith("train") else "train"
     project.table("split").write_text(text.replace(row, f"{second},{first},{other}"))
-    sentence = leak_warning(project)
+    sentence = leak_warning(read_dataset(project), groups)
     assert sentence.startswith("1 group ") and first in sentence and second in sentence and f"({other})" in sentence
 
 
@@ -304,17 +394,17 @@ def test_unknown_and_doubled_ids_move_nobody(make_project, fill_raw):
     project = make_project()
     fill_raw(project, 12)
     verify_images(project)
-    _, sides = split_again(project)
-    counts = split_counts(project)
+    _, dataset = split_again(project)
+    counts, sides = split_counts(dataset), dict(zip(dataset.ids, dataset.sides, strict=True))
     table = project.table("split")
     others = {"train": "valid", "valid": "test", "test": "train"}
     doubled = "".join(f"{id},{id},{others[side]}\n" for id, side in sides.items())
     table.write_text(table.read_text() + f"{'0' * 16},{'0' * 16},test\n" + doubled)
-    assert project.sides() == sides
+    assert sides_of(project) == sides
     before = table.read_bytes()
     groups, again = split_again(project)
-    assert again == sides and "0" * 16 not in groups and table.read_bytes() == before
-    assert split_counts(project).equals(counts) and leak_warning(project) == ""
+    assert again.sides == dataset.sides and "0" * 16 not in groups and table.read_bytes() == before
+    assert split_counts(again).equals(counts) and leak_warning(again, groups) == ""
 
 
 def test_counts_hold_a_label_of_any_name(make_project, fill_raw):
@@ -324,7 +414,7 @@ def test_counts_hold_a_label_of_any_name(make_project, fill_raw):
     verify_images(project)
     split_again(project)
     (project.images / "dog").rename(project.images / "all")
-    counts = split_counts(project.model_copy(update={"labels": {"cat": [], "all": []}}))
+    counts = split_counts(read_dataset(project.model_copy(update={"labels": {"cat": [], "all": []}})))
     assert counts["all"].tolist() == [12, 12, 24]
     assert counts.index.tolist() == ["all", "cat", "all"]
     assert counts.columns.tolist() == ["train", "valid", "test", "all"]
@@ -344,8 +434,6 @@ def test_changed_settings_are_said(make_project, fill_raw):
     project = make_project()
     fill_raw(project, 12)
     verify_images(project)
-    groups = near_duplicate_groups(project)
-    labels = {id: path.parent.name for id, path in project.pictures().items()}
-    save_split(project, groups, assign_sides(groups, labels))
+    split_again(project)
     assert changed_settings(project) == ""
     assert "seed 42 → 7" in changed_settings(make_project(seed=7))

@@ -1,29 +1,34 @@
 """
 Stage 03: decide, once, which pictures train the model and which judge it.
 
-Reads the folders of images/ and the hashes in pictures.csv; writes split.csv. Groups of near-duplicates are ranked by
-a seeded hash of their name instead of shuffled by position, so that the sides are the same on every machine and a
-newcomer moves nobody.
+Takes a data set and its groups of near-duplicates; writes split.csv. The groups are ranked by a seeded hash of their
+name instead of shuffled by position: the sides are the same on every machine, and a newcomer moves nobody.
 """
 
 import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from utils.copies import _codes, _hashes, linked
+from utils.copies import hash_codes, linked
+from utils.dataset import Dataset, read_split
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import locked, write_whole
-from utils.tables import REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, append_rows, read_rows
+from utils.storage import file_stamp, locked, write_whole
+from utils.tables import REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, append_rows, each_row
+from utils.words import capitalised, counted, listed
+
+SETS = {"train": "the training set", "valid": "the validation set", "test": "the test set"}
 
 
 class LabelTooSmall(FieldguideError):
-    """A label has too few pictures to stand on every side."""
+    """A label has too few groups of pictures to stand on every side."""
 
 
 def assign_sides(
@@ -38,17 +43,16 @@ def assign_sides(
     """
     Assign each of N pictures to ``"train"``, ``"valid"`` or ``"test"``, near-duplicates together.
 
-    Within a label the groups are ranked by ``sha256(f"{seed}:{group}")``; the first fill the test side, the next
-    the valid side, the rest train. The result depends on ids, groups and seed alone, never on order. A group of
+    Within a label the groups are ranked by ``sha256(f"{seed}:{group}")``. The first fill the test set, the next the
+    validation set, the rest train. The result depends on ids, groups and seed alone, never on order. A group of
     several labels counts for its most frequent one.
 
     Parameters
     ----------
     groups : mapping of ids to group names
-        Pictures that are copies of each other share a group.
+        Near-duplicates share a group.
     labels : mapping of N ids to K labels
-        An id of `groups` that has no label is absent now: it gets no side, but the one it has in `known` counts for
-        its group.
+        An id of `groups` without a label is absent now. It gets no side, but its side in `known` counts for its group.
     valid, test : float
         Fractions (not percent) of each label, in [0, 1), together below 1.
     seed : int
@@ -59,13 +63,13 @@ def assign_sides(
     Returns
     -------
     dict of id to side, sorted by id, for the ids with group and label
-        Left out are newcomers whose group already stands on two sides: on either they would leak.
+        Newcomers whose group already stands on two sides are left out: on either they would leak.
 
     Raises
     ------
     LabelTooSmall
-        If a label that `known` does not know has too few groups to stand on every side. A known label that has
-        shrunk is a warning.
+        If a label that is new to `known` would miss a side; the message says which fractions would do. A known label
+        that has shrunk is a warning.
 
     Examples
     --------
@@ -79,90 +83,148 @@ def assign_sides(
     if missing := sorted(set(groups) - set(labels) - set(known or {})):
         raise ValueError(f"picture {missing[0]} has a group but no label")
     known = {id: side for id, side in (known or {}).items() if id in groups}
-    here = sorted(id for id in groups if id in labels)
     members: dict[Hashable, list[str]] = defaultdict(list)
+    of_labels: dict[str, list[str]] = defaultdict(list)
     for id in sorted(groups):
         members[groups[id]].append(id)
+        if id in labels:
+            of_labels[labels[id]].append(id)
 
     sides = dict(known)
-    of_labels: dict[str, list[str]] = defaultdict(list)
-    for id in here:
-        of_labels[labels[id]].append(id)
-    new_groups: dict[str, list[list[str]]] = {label: [] for label in sorted(of_labels)}
+    waiting: dict[str, list[list[str]]] = {label: [] for label in sorted(of_labels)}
     for ids in members.values():
         taken = {known[id] for id in ids if id in known}
         if len(taken) == 1:
             sides.update(dict.fromkeys(ids, taken.pop()))
         elif not taken:
-            new_groups[_majority(labels[id] for id in ids)].append(ids)
+            waiting[_majority(labels[id] for id in ids)].append(ids)
 
-    wanted = {"test": test, "valid": valid}
-    for label, waiting in new_groups.items():
-        of_label = of_labels[label]
-        goals = {side: _goal(len(of_label), fraction) for side, fraction in wanted.items()}
-        have = Counter(sides[id] for id in of_label if id in sides)
-        waiting.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
-        for ids in waiting:
-            side = next((side for side in wanted if have[side] + len(ids) / 2 <= goals[side]), "train")
+    plans = {}
+    for label, new in waiting.items():
+        new.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
+        have = Counter(sides[id] for id in of_labels[label] if id in sides)
+        sizes = [(len(ids), sum(labels[id] == label for id in ids)) for ids in new]
+        plans[label] = plan = Plan(len(of_labels[label]), have, sizes)
+        for ids, side in zip(new, plan.sides(valid, test), strict=True):
             sides.update(dict.fromkeys(ids, side))
-            have[side] += sum(labels[id] == label for id in ids)
-        _check_label(label, have, goals, first_time=not any(id in known for id in of_label))
-    return {id: sides[id] for id in here if id in sides}
+    _check_plans(plans, valid, test, seen={labels[id] for id in known if id in labels})
+    return {id: sides[id] for id in sorted(groups) if id in labels and id in sides}
 
 
-def _majority(labels) -> str:
-    """Return the most frequent label, the first in the alphabet of equals."""
+@dataclass(frozen=True)
+class Plan:
+    """
+    What one label has to place.
+
+    Attributes
+    ----------
+    count : int
+        All its pictures.
+    have : Counter of side to pictures that stand there already
+    waiting : sequence of (pictures in a group, those of this label)
+        The groups without a side, ranked.
+    """
+
+    count: int
+    have: Counter
+    waiting: Sequence[tuple[int, int]]
+
+    def goals(self, valid: float, test: float) -> dict[str, int]:
+        """Return how many pictures each judging side should hold: at least one if its fraction is above 0."""
+        wanted = {"test": test, "valid": valid}
+        return {side: max(1, round(self.count * share)) for side, share in wanted.items() if share}
+
+    def sides(self, valid: float, test: float) -> list[str]:
+        """Return a side per waiting group: the first where at least half of it still has room, else train."""
+        have, goals, sides = Counter(self.have), self.goals(valid, test), []
+        for whole, own in self.waiting:
+            sides.append(next((side for side in goals if have[side] + whole / 2 <= goals[side]), "train"))
+            have[sides[-1]] += own
+        return sides
+
+    def missing(self, valid: float, test: float) -> list[str]:
+        """Return the sides that this label would miss."""
+        there = {*self.have, *self.sides(valid, test)}
+        return [side for side in SIDES if side not in there and side in ("train", *self.goals(valid, test))]
+
+
+def _majority(labels: Iterable[str]) -> str:
+    """Return the most frequent label, of equals the first in the alphabet."""
     counts = Counter(labels)
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def _goal(count: int, fraction: float) -> int:
-    """Return how many of `count` pictures a side should hold: at least one where the fraction asks for any."""
-    return max(1, round(count * fraction)) if fraction else 0
+def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str]) -> None:
+    """Refuse labels that miss a side the first time; only warn if cleaning made one so."""
+    short = {label: missing for label, plan in plans.items() if (missing := plan.missing(valid, test))}
+    more = "gather photos of it that do not resemble those it has: near-duplicates stay together."
+    told = {}
+    for label, sides in short.items():
+        count, groups = plans[label].count, len(plans[label].waiting)
+        few = f" in {counted(groups, 'group')} of near-duplicates" if label not in seen and groups < count else ""
+        told[label] = f"Label {label!r} has {counted(count)}{few}, and none for {' and '.join(SETS[s] for s in sides)}."
+    for label in short.keys() & seen:
+        warnings.warn(f"{told[label]} {capitalised(more)}", stacklevel=3)
+    if new := [label for label in short if label not in seen]:
+        also = f" The same is true of {listed(new[1:])}." if new[1:] else ""
+        others = [label for label in plans if label not in seen and label not in new]
+        fractions = _fitting_fractions([plans[label] for label in new + others], valid, test)
+        advice = f"Set {fractions} in the project file, or {more}" if fractions else capitalised(more)
+        raise LabelTooSmall(f"{told[new[0]]}{also} {advice}")
 
 
-def _check_label(label: str, have: Counter, goals: Mapping[str, int], *, first_time: bool) -> None:
-    """Refuse a label that misses a side; only warn where cleaning made it so."""
-    missing = [side for side in SIDES if not have[side] and (side == "train" or goals[side])]
-    if not missing:
-        return
-    count = "1 picture" if sum(have.values()) == 1 else f"{sum(have.values())} pictures"
-    sentence = (
-        f"Label {label!r} has {count} and none for {' and '.join(missing)}. Gather more of it "
-        "(near-duplicates count as one), or lower valid and test in the project file."
-    )
-    if first_time:
-        raise LabelTooSmall(sentence)
-    warnings.warn(sentence, stacklevel=3)
+def _fitting_fractions(plans: Sequence[Plan], valid: float, test: float) -> str:
+    """Return the fractions nearest to the present ones that give every label every side; "" if there are none."""
+    steps = [n / 100 for n in range(100)]
+    pairs = [(v, t) for v, t in product({valid, *steps[1:]}, {test, *steps}) if v + t < 1]
+    # A test set is given up only if nothing else helps.
+    pairs.sort(key=lambda pair: (bool(test) and not pair[1], abs(pair[0] - valid) + abs(pair[1] - test), pair))
+    for v, t in pairs:
+        if not any(plan.missing(v, t) for plan in plans):
+            changes = [f"{key} = {new:g}" for key, old, new in (("valid", valid, v), ("test", test, t)) if old != new]
+            return " and ".join(changes) + (" (no test set)" if test and not t else "")
+    return ""
 
 
-def save_split(project: Project, groups: Mapping[str, str], sides: Mapping[str, str]) -> int:
+def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, str]) -> Dataset:
     """
-    Append the pictures that split.csv does not know yet, and return how many these were.
+    Append the pictures that split.csv does not know yet, and return the data set with the groups and sides of the file.
 
     Newcomers without a side (see `assign_sides`) are written to rejected.csv.
+
+    Raises
+    ------
+    FieldguideError
+        If another notebook added to split.csv since the data set was read, and there is more to add: `sides` does not
+        know of those pictures, so that near-duplicates could come to stand on two sides.
     """
+    project, table = dataset.project, dataset.project.table("split")
     with locked(project.data):
-        known = project.split()
+        known = dataset.split if file_stamp(table) == dataset.stamp else read_split(project)
+        new = {id: (groups[id], side) for id, side in sides.items() if id not in known}
+        if new and known.keys() - dataset.split.keys():
+            raise FieldguideError(
+                f"Another notebook added pictures to {table} while this one was at work. Run this notebook again from "
+                "its first cell; nothing is lost."
+            )
         if not known:
             settings = {"seed": project.seed, "valid": project.valid, "test": project.test}
             write_whole(project.data / "split.json", json.dumps(settings))
-        new = [{"id": id, "group": groups[id], "side": side} for id, side in sides.items() if id not in known]
-        append_rows(project.table("split"), SPLIT_COLUMNS, new)
-        noted = {row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "split"}
-        pictures = project.pictures()
-        bridges = [
-            {
-                "id": id,
-                "label": pictures[id].parent.name,
-                "stage": "split",
-                "reason": "near-duplicate of pictures on two sides",
-            }
-            for id in groups
-            if id in pictures and id not in sides and id not in noted
-        ]
-        append_rows(project.table("rejected"), REJECTED_COLUMNS, bridges)
-    return len(new)
+        rows = [{"id": id, "group": group, "side": side} for id, (group, side) in new.items()]
+        append_rows(table, SPLIT_COLUMNS, rows)
+        dataset = dataset.with_split({**known, **new}, file_stamp(table))
+        _reject_bridges(dataset, [picture.id for picture in dataset if picture.side is None and picture.id in groups])
+    return dataset
+
+
+def _reject_bridges(dataset: Dataset, ids: Sequence[str]) -> None:
+    """Note pictures that resemble pictures of two sides in rejected.csv, each once; the caller holds the lock."""
+    if ids:
+        table = dataset.project.table("rejected")
+        noted = {row["id"] for row in each_row(table, REJECTED_COLUMNS) if row["stage"] == "split"}
+        why = {"stage": "split", "reason": "near-duplicate of pictures on two sides"}
+        rows = [{"id": id, "label": dataset[id].label} | why for id in ids if id not in noted]
+        append_rows(table, REJECTED_COLUMNS, rows)
 
 
 def changed_settings(project: Project) -> str:
@@ -188,28 +250,30 @@ def changed_settings(project: Project) -> str:
     return ""
 
 
-def leak_warning(project: Project) -> str:
-    """Return a sentence if near-duplicates of the training set stand on different sides, else an empty text."""
-    sides, hashes = project.sides(), _hashes(project)
-    ids = sorted(id for id in sides if id in hashes)
-    originals = [ids[root] for root in linked(_codes(project, ids, hashes))]
-    apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sides[first] != sides[id]]
+def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
+    """Return a sentence if near-duplicates in the data set stand on different sides, else an empty text."""
+    sided = {picture.id: picture.side for picture in dataset.on(*SIDES)}
+    stands: dict[str, set[str]] = defaultdict(set)
+    for id, side in sided.items():
+        stands[groups[id]].add(side)
+    # A group may hold together by pictures that are absent, or without a side. Those that are left are compared again.
+    ids = [id for id in sided if len(stands[groups[id]]) > 1]
+    originals = [ids[first] for first in linked(hash_codes(dataset, ids))]
+    apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sided[first] != sided[id]]
     if not apart:
         return ""
     (first, second), n = apart[0], len({first for first, _ in apart})
     stand = "group of near-duplicates stands" if n == 1 else "groups of near-duplicates stand"
     return (
-        f"{n} {stand} on different sides, such as {first} ({sides[first]}) and {second} ({sides[second]}): the figures "
+        f"{n} {stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
         "of 05 flatter the model. Keep one of each group, and delete the others in 06 or by hand."
     )
 
 
-def split_counts(project: Project) -> pd.DataFrame:
-    """Return the number of pictures a label and side, with totals; "none" are those without a side."""
-    sides = project.sides()
-    rows = [(path.parent.name, sides.get(id, "none")) for id, path in project.pictures().items()]
-    table = pd.DataFrame(rows, columns=["label", "side"])
-    table = pd.crosstab(table.label, table.side)
+def split_counts(dataset: Dataset) -> pd.DataFrame:
+    """Return the number of pictures per label and side, with totals; "none" are those without a side."""
+    sides = [side or "none" for side in dataset.sides]
+    table = pd.crosstab(pd.Series(dataset.labels, dtype=str), pd.Series(sides, dtype=str))
     table["all"] = table.sum(axis=1)
     total = pd.DataFrame([table.sum()], index=["all"])  # beside a label of that name, not over it
     table = pd.concat([table, total]).rename_axis(index="label", columns="side")
@@ -217,7 +281,7 @@ def split_counts(project: Project) -> pd.DataFrame:
 
 
 def naive_leaks(groups: Mapping[str, str], *, valid: float, seed: int) -> int:
-    """Return how many valid pictures of a plain random split would have a near-duplicate among those that train."""
+    """Return how many validation pictures of a plain random split would have a near-duplicate in the training set."""
     ids = sorted(groups)
     order = np.random.default_rng(seed).permutation(len(ids))
     cut = round(valid * len(ids))
