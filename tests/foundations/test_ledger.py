@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import tree
 from four_pictures import corrections, make_four, place_of, places
+from watching import watched
 
 from utils.errors import FieldguideError
 from utils.ledger import moves as ledger_module
@@ -65,6 +66,31 @@ def test_apply_moves_logs_and_clears(project):
     ]
     assert read_review(project) == {"c": "Keep"}
     assert not (project.data / "pending.json").exists()
+
+
+def test_a_flag_set_and_applied_opens_the_review_twice(project):
+    """Once to store it, once to apply it: at 10,000 flags each reading takes time that a person waits for."""
+    save_flags(project, {"a": "Keep", "b": "Keep", "c": "Keep"})
+    with watched() as seen:
+        save_flag(project, "d", "Delete")
+        assert [outcome.done for outcome in Ledger(project).apply()] == [True]
+    assert seen[str(project.table("review"))] == 2
+    assert read_review(project) == {"a": "Keep", "b": "Keep", "c": "Keep"}
+
+
+def test_a_flag_edited_while_pictures_move_is_kept(project, monkeypatch):
+    """An editor knows no lock: what it saved into review.csv while an apply was at work is not written over."""
+    save_flags(project, {"a": "собака", "b": "Keep"})
+    rename = ledger_module._rename
+
+    def edited(*places):
+        with project.table("review").open("a") as review:
+            review.write("c,Delete,x\n")
+        rename(*places)
+
+    monkeypatch.setattr(ledger_module, "_rename", edited)
+    Ledger(project).apply()
+    assert read_review(project) == {"b": "Keep", "c": "Delete"}
 
 
 def test_apply_twice_does_nothing_more(project):

@@ -97,6 +97,17 @@ def test_a_torn_last_line_is_dropped_and_then_overwritten(tmp_path_factory, data
     assert read_rows(path, COLUMNS) == [*rows[:left], {"id": "new", "text": "x"}]
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_line_torn_inside_a_character_is_dropped(tmp_path, cut):
+    """A kill may leave half of a letter that is no ASCII: the whole rows are read all the same."""
+    path = tmp_path / "log.csv"
+    append_rows(path, COLUMNS, [{"id": "1", "text": "ё"}])
+    with path.open("ab") as log:
+        log.write("2,ёё"[: cut + 1].encode()[:-1] if cut > 1 else "ё".encode()[:1])
+    with warnings.catch_warnings(action="ignore"):
+        assert read_rows(path, COLUMNS) == [{"id": "1", "text": "ё"}]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -262,3 +273,12 @@ def test_a_field_of_any_length_is_read(tmp_path):
     with pytest.warns(UserWarning, match="line 3: the last line has no line break"):
         assert read_rows(path, COLUMNS) == [long]
     assert csv.field_size_limit() == limit
+
+
+def test_only_what_is_there_is_said_to_be_written(tmp_path):
+    """Paths that exist, as seen from the repository's root; others are not claimed."""
+    root = files.Path(files.__file__).parents[1]
+    assert files.written(root / "utils" / "storage.py", root / "no such file") == "Written: utils/storage.py"
+    (tmp_path / "table.csv").touch()
+    assert files.written(tmp_path / "table.csv", root / "utils") == f"Written: {tmp_path}/table.csv, utils"
+    assert files.written(tmp_path / "nothing") == "Nothing was written."

@@ -266,7 +266,7 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
 
 
 def test_what_another_notebook_saved_meanwhile_counts(make_project, fill_raw):
-    """Pictures that were given a side since the data set was read keep it; where more are to be saved, 03 starts anew."""
+    """Pictures that got a side since the data set was read keep it; if more are to be saved, 03 is to start anew."""
     project = make_project()
     fill_raw(project, 12)
     verify_images(project)
