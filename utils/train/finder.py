@@ -1,0 +1,118 @@
+"""
+Stage 04, a look at ``lr_find``: what it suggests, said in a sentence, or why it is not listened to.
+
+Reads learner.pth, to know whether the model stands; writes nothing.
+"""
+
+import math
+import random
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from fastai.callback.schedule import valley
+from fastai.vision.all import Learner, no_random
+
+from utils.dataset import Dataset
+from utils.train.callbacks import copied_weights, put_back
+from utils.train.checkpoint import is_current, read_checkpoint
+from utils.train.plain import plain_errors
+from utils.train.schedule import learning_rates
+
+FINDER_STEPS = (30, 100)  # lr_find's 100 steps cost 4 minutes on 2 cores at 224 pixels; small sets need no more than 30
+SANE_RATES = (1e-5, 1e-1)  # outside, a suggestion comes from noise
+LEAST_FALL = 0.05  # of the loss; a curve that falls less is flat
+LEAST_POINTS = 10  # fewer show no shape
+
+
+def look_for_rate(dataset: Dataset, learn: Learner) -> str:
+    """
+    Run fastai's ``learn.lr_find`` and say what it suggests; the learner stays as it was.
+
+    It is left out where the model stands, and where its steps would outnumber the training's.
+    """
+    project, steps = dataset.project, finder_steps(learn)
+    used = learning_rates(project)["base_lr"]
+    whole = len(learn.dls.train) * (project.epochs + 1)
+    if is_current(dataset, read_checkpoint(project)):
+        return f"lr_find is left out: there is a model already. The training below uses {used:.1e}."
+    if steps > whole:
+        return (
+            f"lr_find is left out: it would take {steps} steps, and the whole training takes {whole}. The training "
+            f"below uses {used:.1e}."
+        )
+    with undisturbed(learn, seed=project.seed):
+        learn.lr_find(num_it=steps, suggest_funcs=longest_fall)
+    return rate_sentence(learn, used=used)
+
+
+@contextmanager
+def undisturbed(learn: Learner, *, seed: int = 42) -> Iterator[None]:
+    """
+    Let ``lr_find`` train for a moment, and leave everything that the training depends on as it was.
+
+    fastai puts the weights back, unless it fails. Beside them, it leaves gradients behind; it uses up random numbers;
+    it needs a folder; and it may fail after ``fine_tune``.
+    """
+    weights, loader = copied_weights(learn), learn.dls.train
+    before = learn.opt, learn.path, learn.model_dir, loader.rng
+    with tempfile.TemporaryDirectory() as folder, no_random(seed), plain_errors(learn.dls):
+        learn.opt, learn.path, learn.model_dir = None, Path(folder), "."
+        loader.rng = random.Random(seed)
+        try:
+            yield
+        finally:
+            learn.opt, learn.path, learn.model_dir, loader.rng = before
+            put_back(learn, weights)
+
+
+def finder_steps(learn: Learner) -> int:
+    """Return how many batches ``lr_find`` should try: two epochs' worth, at least 30 and at most 100."""
+    fewest, most = FINDER_STEPS
+    return min(most, max(fewest, 2 * len(learn.dls.train)))
+
+
+def longest_fall(rates: Sequence[float], losses: Sequence[float], steps: int) -> tuple[float, tuple[float, float]]:
+    """
+    Suggest a rate as fastai's ``valley`` does, or one that is not a number where the curve is no use.
+
+    For ``lr_find(suggest_funcs=longest_fall)``, which leaves out the ends of the curve and everything after a loss
+    that is no number; ``valley`` fails on what may then be left.
+    """
+    rate, _ = _suggestion(rates, losses)
+    at = [float(loss) for other, loss in zip(rates, losses, strict=True) if float(other) == rate]
+    return rate, (rate, at[0] if at else math.nan)
+
+
+def _suggestion(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, str]:
+    """Return a rate and no words, or not a number and why."""
+    rates, losses = [float(rate) for rate in rates], [float(loss) for loss in losses]
+    if len(rates) < LEAST_POINTS or not np.isfinite(losses).all():
+        return math.nan, "the loss was soon no number, or rose beyond measure"
+    lowest = int(np.argmin(losses))
+    if lowest == 0:
+        return math.nan, "the loss only rose"
+    if losses[0] - losses[lowest] < LEAST_FALL * losses[0]:
+        return math.nan, f"its curve is flat: the loss fell by less than {LEAST_FALL:.0%}"
+    if lowest == len(losses) - 1:
+        return math.nan, "the loss still fell at the highest rate tried"
+    rate, _ = valley(rates, losses, len(rates))
+    if not SANE_RATES[0] <= rate <= SANE_RATES[1]:
+        return math.nan, f"{rate:.1e} lies outside of {SANE_RATES[0]:.0e} to {SANE_RATES[1]:.0e}"
+    return rate, ""
+
+
+def rate_sentence(learn: Learner, *, used: float) -> str:
+    """Say what ``lr_find`` suggests beside the rate that is used, or why its suggestion is ignored."""
+    recorder, ends = learn.recorder, (finder_steps(learn) // 10, -5)  # what lr_find itself leaves out
+    rates, losses = (values[slice(*ends)] for values in (recorder.lrs, recorder.losses))
+    whole = next((n for n, loss in enumerate(losses) if math.isnan(loss)), len(losses))
+    rate, why = _suggestion(rates[:whole], losses[:whole])
+    if math.isnan(rate):
+        return f"lr_find is no help here, and ignored: {why}. The training below uses {used:.1e}."
+    return (
+        f"lr_find suggests {rate:.1e}; the training below uses {used:.1e}, for so few steps tell a rate only roughly. "
+        f"To take the suggestion, write base_lr={rate:.1e} below."
+    )
