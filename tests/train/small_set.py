@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import draw_picture, picture_bytes
+from fastcore.basics import noop
 
 from utils.dataset import read_dataset
 from utils.storage import content_id, write_whole
@@ -45,7 +46,7 @@ def quick_learner(dataset, block=None):
     how = {"cbs": speed_callbacks(dls), "loss_func": training_loss(dataset)}
     learn = make_learner(dataset.project, dls, pretrained=False, **how)
     learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
-    learn.logger = lambda *_: None
+    learn.logger = noop
     return learn
 
 

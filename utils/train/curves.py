@@ -108,7 +108,7 @@ def _overfits(row: Mapping, kept: Mapping) -> bool:
     return row["train_loss"] < kept["train_loss"] and row["valid_loss"] >= CLEAR_RISE * kept["valid_loss"]
 
 
-def overfitting_sentence(history: pd.DataFrame) -> str:
+def overfitting_sentence(rows: Sequence[Mapping]) -> str:
     """
     Say whether the network began to learn by heart, and at which epoch.
 
@@ -117,7 +117,6 @@ def overfitting_sentence(history: pd.DataFrame) -> str:
     It did if after the best epoch the training loss fell further while the validation loss ended at least 5 % higher.
     On few validation pictures either can happen by chance.
     """
-    rows = history.to_dict("records")
     best = best_epoch(rows)
     if best is None:
         return "No epoch has a validation loss that is a number."
@@ -134,8 +133,8 @@ def overfitting_sentence(history: pd.DataFrame) -> str:
     return f"Epoch {best} is kept. Since then {falls}, {rises}: no clear overfitting."
 
 
-def history_table(history: pd.DataFrame):
-    """Return history.csv as a table to show, with a remark an epoch and the kept one marked."""
-    table = history.assign(remark=remarks(history.to_dict("records")))
+def history_table(rows: Sequence[Mapping]):
+    """Return the rows of history.csv as a table to show, with a remark per epoch and the kept one marked."""
+    table = pd.DataFrame(rows).assign(remark=remarks(rows))
     style = table.style.hide(axis="index").highlight_min("valid_loss", color="#ffe08a")
     return style.format({"lr": "{:.1e}", "seconds": "{:.0f}"}, precision=3)
