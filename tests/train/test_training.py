@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +25,7 @@ from utils.train import loaders
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import HISTORY_COLUMNS, training_status
 from utils.train.device import device_sentence, speed_callbacks
-from utils.train.finder import finder_steps, longest_fall, look_for_rate, rate_sentence, undisturbed
+from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, train_fold
 from utils.train.loaders import image_dataloaders
 from utils.train.plain import TrainingStopped
@@ -414,44 +415,53 @@ def test_patience_ends_a_training_that_gets_no_better(ready, make_project):
     assert training_status(dataset) == STANDS
 
 
+def look(dataset, learn):
+    """Let lr_find look, as 04 does, for a training that is long enough; draw nothing."""
+    long = replace(dataset, project=dataset.project.model_copy(update={"epochs": 9}))
+    find = learn.lr_find
+    learn.lr_find = lambda **options: find(**options, show_plot=False)
+    said = look_for_rate(long, learn)
+    del learn.lr_find
+    return said
+
+
 def test_lr_find_changes_nothing_that_comes_after(ready):
     """Weights, gradients, random numbers and the later figures are those of a learner that never met lr_find."""
     plain, searched = quick_learner(ready), quick_learner(ready)
     torch.manual_seed(5), random.seed(5)
     before = weights(searched), torch.get_rng_state(), random.getstate(), searched.dls.train.rng.getstate()
-    with undisturbed(searched):
-        found = searched.lr_find(num_it=8, suggest_funcs=longest_fall, show_plot=False)
+    assert look(ready, searched).startswith("lr_find ")
     after = weights(searched), torch.get_rng_state(), random.getstate(), searched.dls.train.rng.getstate()
     assert all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(before, after, strict=True))
     assert [p for p in searched.model.parameters() if p.grad is not None] == []
-    assert len(found) == 1 and searched.opt is None and not ready.project.models.exists()
+    assert len(searched.recorder.lrs) > 5 and searched.opt is None and not ready.project.models.exists()
     expected = train(ready, 2, learn=plain, save=False)
     pd.testing.assert_frame_equal(figures(train(ready, 2, learn=searched, save=False)), figures(expected))
 
 
 def test_lr_find_works_on_a_trained_network_and_on_one_without_numbers(ready):
-    """After fine_tune, where fastai's own may fail; and where every loss is no number, which is said."""
+    """After fine_tune, where fastai's own may fail; and where every loss is not a number, which is said."""
     learn = quick_learner(ready)
     train(ready, learn=learn, save=False)
-    with undisturbed(learn):
-        learn.lr_find(num_it=8, suggest_funcs=longest_fall, show_plot=False)
+    look(ready, learn)
     for parameter in learn.model.parameters():
         parameter.data.fill_(float("nan"))
-    with undisturbed(learn):
-        (rate,) = learn.lr_find(num_it=finder_steps(learn), suggest_funcs=longest_fall, show_plot=False)
-    assert np.isnan(rate)
-    assert "ignored: the loss was soon not a number" in rate_sentence(learn, used=1e-2)
+    assert "is ignored: the loss was soon not a number" in look(ready, learn)
 
 
 def test_lr_find_is_left_out_where_it_would_cost_more_than_the_training(ready, make_project):
     """30 steps against 2 epochs of 4 batches; with 7 epochs and one more it is asked; where the model stands, not."""
-    learn = quick_learner(ready)
-    learn.lr_find = None  # would fail
+    learn, asked = quick_learner(ready), []
+
+    def lr_find(num_it, suggest_funcs):
+        asked.append(num_it)
+        suggest_funcs(torch.tensor([]), torch.tensor([]), num_it)
+
+    learn.lr_find = lr_find
     assert look_for_rate(ready, learn).startswith("lr_find is left out: it would take 30 steps, and the whole training")
-    asked = []
-    learn.lr_find = lambda **options: asked.append(options["num_it"])
-    learn.recorder.lrs, learn.recorder.losses = [], []
-    assert "the training below uses 1.0e-02" in look_for_rate(read_dataset(make_project(epochs=7)), learn).lower()
+    assert look_for_rate(read_dataset(make_project(epochs=6)), learn).startswith("lr_find is left out: it would")
+    assert asked == []
+    assert "The training below uses 1.0e-02" in look_for_rate(read_dataset(make_project(epochs=7)), learn)
     assert asked == [30]
     train(ready, base_lr=1e-2, lr_mult=10)
     assert look_for_rate(ready, learn).startswith("lr_find is left out: there is a model already")
@@ -488,8 +498,7 @@ def test_when_memory_runs_out_half_the_batch_is_advised(ready, error, step):
         if step == "fine_tune":
             train(ready, learn=learn)
         else:
-            with undisturbed(learn):
-                learn.lr_find(num_it=6, show_plot=False)
+            look(ready, learn)
 
 
 def test_other_errors_are_not_explained_away(ready):
@@ -509,8 +518,7 @@ def test_an_interrupt_is_one_sentence_and_still_an_interrupt(ready, step):
         if step == "fine_tune":
             train(ready, learn=learn)
         else:
-            with undisturbed(learn):
-                learn.lr_find(num_it=6, show_plot=False)
+            look(ready, learn)
     assert stopped.value._render_traceback_() == [str(stopped.value)]
     assert str(stopped.value).startswith("Stopped. ")
 

@@ -1,9 +1,8 @@
 """
 Stage 04, the callbacks that ``learn.fine_tune`` is given: what fastai lacks for a training that a person relies on.
 
-`History` counts epochs over both phases; the others look at it. Through `Resume` a training that was stopped goes on as
-if nothing had happened: same batches, same augmentations, same figures to the last digit. They are given to the call
-(``cbs=``), not to the learner, so that nothing of them stays in what ``learn.export()`` writes.
+`History` counts epochs over both phases; the others look at it. They are given to the call (``cbs=``), not to the
+learner, so that nothing of them stays in what ``learn.export()`` writes.
 """
 
 import random
@@ -13,14 +12,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-from fastai.vision.all import (
-    CancelEpochException,
-    CancelFitException,
-    Learner,
-    get_random_states,
-    set_random_states,
-    set_seed,
-)
+from fastai.callback.core import CancelEpochException, CancelFitException
+from fastai.learner import Learner
+from fastai.torch_core import get_random_states, set_random_states, set_seed, to_device
 from IPython.display import Image as InlineImage
 from IPython.display import display
 
@@ -28,6 +22,7 @@ from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.storage import remove_leftovers, require_writable
 from utils.train.checkpoint import (
+    STATE,
     broken_state,
     goes_on,
     read_checkpoint,
@@ -35,12 +30,11 @@ from utils.train.checkpoint import (
     record_of,
     save_parts,
     save_round,
-    state_path,
 )
 from utils.train.curves import training_curve
 from utils.train.loaders import validation_view
 from utils.train.plain import PlainCallback, PlainErrors, not_a_number
-from utils.train.record import asked_settings, first_settings, phase_settings
+from utils.train.record import asked_settings, digits, first_settings, phase_settings
 from utils.train.schedule import Schedule
 
 # The weights before the first training. As an attribute of the learner they would stand in what learn.export() writes.
@@ -51,9 +45,7 @@ def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCall
     """
     Return the callbacks for ``learn.fine_tune(..., cbs=training_callbacks(dataset))``.
 
-    They seed the training, keep its best epoch, save it after every epoch and go on where it was stopped, draw it,
-    move the learning rate by the project's `schedule`, end it by `patience`, and say errors in one sentence. With
-    ``save=False`` nothing is drawn, read or written.
+    With ``save=False`` nothing is drawn, read or written.
     """
     project = dataset.project
     lasting = [Resume(dataset), LiveCurve()] if save else []
@@ -63,7 +55,7 @@ def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCall
 
 class History(PlainCallback):
     """
-    Count the epochs over both phases, as fastai's table then does, and keep a row and the learning rates of each.
+    Count the epochs over both phases, as fastai's table then does, and keep each one's row and learning rates.
 
     A training begins with a frozen phase, or with one of all layers that follows no frozen one.
     """
@@ -71,48 +63,40 @@ class History(PlainCallback):
     order = 51  # right after fastai's Recorder has the epoch's figures
 
     def __init__(self):
-        self.rows: list[dict] = []
-        self.figures: list[list[float]] = []  # unrounded: train loss, validation loss, accuracy
-        self.rates: list[tuple[float, float]] = []  # of first layers and head, per batch
-        self.half_way = False
+        self.half_way = False  # the head has trained
         self.replayed: dict | None = None  # the row of an epoch that an earlier run finished
-        self.note = ""  # for people
 
     def before_fit(self):
-        """Begin anew, unless all layers train now after the head."""
         self.begins = self.opt.frozen_idx > 0 or not self.half_way
         self.half_way = False
         if self.begins:
-            self.rows, self.figures, self.rates, self.note = [], [], [], ""
+            self.rows: list[dict] = []
+            self.figures: list[list[float]] = []  # unrounded: train loss, validation loss, accuracy
+            self.rates: list[tuple[float, float]] = []  # of first layers and head, per batch
+            self.note = ""  # for people
 
     def before_epoch(self):
-        """Start the clock; let fastai's table count on."""
         self.replayed, self.started = None, time.perf_counter()
         self.recorder.log[0] = len(self.rows)
 
     def after_batch(self):
-        """Note the learning rates of a training batch."""
         if self.training:
             first = float("nan") if self.opt.frozen_idx > 0 else float(self.opt.hypers[0]["lr"])
             self.rates.append((first, float(self.opt.hypers[-1]["lr"])))
 
     def after_epoch(self):
-        """Note the epoch's figures."""
         self.figures.append([float(value) for value in self.recorder.values[-1][:3]])
-        train_loss, valid_loss, share = self.figures[-1]
+        losses_and_share = (round(value, 6) for value in self.figures[-1])
         row = {
             "epoch": len(self.rows),
             "phase": "frozen" if self.opt.frozen_idx > 0 else "unfrozen",
-            "train_loss": round(train_loss, 6),
-            "valid_loss": round(valid_loss, 6),
-            "accuracy": round(share, 6),
-            "lr": float(f"{self.opt.hypers[-1]['lr']:.4g}"),
+            **dict(zip(("train_loss", "valid_loss", "accuracy"), losses_and_share, strict=True)),
+            "lr": digits(self.opt.hypers[-1]["lr"]),
             "seconds": round(time.perf_counter() - self.started, 1),
         }
         self.rows.append(self.replayed or row)
 
     def after_fit(self):
-        """Remember whether the head alone has trained."""
         self.half_way = self.opt.frozen_idx > 0
 
     def since_best(self) -> int:
@@ -134,7 +118,6 @@ class Seed(PlainCallback):
         self.seed = seed
 
     def before_fit(self):
-        """Seed all generators, at the beginning of a training only."""
         if self.history.begins:
             put_back(self.learn, first_weights(self.learn))
             self.before = get_random_states()
@@ -142,7 +125,6 @@ class Seed(PlainCallback):
             self.dls.train.rng = random.Random(self.seed)  # its own generator was seeded when the loader was made
 
     def after_fit(self):
-        """Put the random numbers back when all layers have trained."""
         if self.opt.frozen_idx == 0:
             set_random_states(**self.before)
 
@@ -154,7 +136,9 @@ def copied_weights(learn: Learner) -> dict[str, torch.Tensor]:
 
 def first_weights(learn: Learner) -> dict[str, torch.Tensor]:
     """Return the weights that a learner had before its first training."""
-    return STARTS.setdefault(learn, copied_weights(learn))
+    if learn not in STARTS:
+        STARTS[learn] = copied_weights(learn)
+    return STARTS[learn]
 
 
 def put_back(learn: Learner, weights: Mapping[str, torch.Tensor]) -> None:
@@ -174,20 +158,17 @@ class BestEpoch(PlainCallback):
     order = 71
 
     def before_fit(self):
-        """Forget an earlier training."""
         if self.history.begins:
             self.kept, self.lowest = None, float("inf")
 
     def after_epoch(self):
-        """Keep the weights if the epoch is the best so far."""
         valid_loss = self.history.figures[-1][1]
         if self.history.replayed is None and valid_loss < self.lowest:
             self.kept, self.lowest = copied_weights(self.learn), valid_loss
 
     def after_fit(self):
-        """Give the learner the best weights when all layers have trained."""
         if self.opt.frozen_idx == 0:
-            if self.kept is None:
+            if self.kept is None:  # the training loss was a number, the validation loss never
                 raise not_a_number(0, self.opt.hypers[-1]["lr"])
             self.model.load_state_dict(self.kept)
 
@@ -196,8 +177,9 @@ class Resume(PlainCallback):
     """
     Save where a training stands after each epoch, and the round when it is complete; train nothing twice.
 
-    Epochs that an earlier run finished with the same settings pass with their old figures. What the phase of all
-    layers will be is known only when it begins: so the state between the phases is kept, too.
+    Epochs that an earlier run finished with the same settings pass with their old figures. Then the training goes on as
+    if it had never stopped: same batches, same augmentations, same figures to the last digit. What the phase of all
+    layers will be is known only when it begins, so the state between the phases is kept, too.
     """
 
     order = 73  # after BestEpoch
@@ -206,21 +188,17 @@ class Resume(PlainCallback):
         self.dataset, self.saved = dataset, 0
 
     def before_fit(self):
-        """Look for what was done already, with the settings that are known so far."""
         if self.history.begins:
             self.look_back()
         self.settings |= phase_settings(self.learn)
-        matching = [kept for kept in self.found if self.fits(kept)]
+        matching = [kept for kept in self.found if self.settings.items() <= kept["settings"].items()]
         if self.opt.frozen_idx > 0:
             self.pending = next((kept["frozen"] or kept for kept in matching), None)
         else:
-            whole = next((kept for kept in matching if kept["settings"].keys() == self.settings.keys()), None)
-            self.stands = whole is not None and "view" in whole
-            self.pending = whole or self.pending
-            if whole:
-                self.between = whole["frozen"]
-            elif not self.history.begins:
-                self.between = changed_weights(self.pending or self.state(), first_weights(self.learn))
+            whole = matching[0] if matching else None
+            self.pending, self.stands = whole or self.pending, bool(whole) and "view" in whole
+            if not self.history.begins:
+                self.between = whole["frozen"] if whole else self.slim(self.pending or self.state())
         if self.pending:
             self.take_over(self.pending)
 
@@ -233,14 +211,9 @@ class Resume(PlainCallback):
         remove_leftovers(project.models)
         self.asked = asked_settings(self.dataset)
         self.settings = first_settings(self.learn, self.asked)
-        shapes = {name: value.shape for name, value in self.model.state_dict().items()}
-        found = [read_checkpoint(project), read_state(project, shapes)]
+        found = [read_checkpoint(project), read_state(project, first_weights(self.learn))]
         self.found = [kept for kept in found if kept and kept["data"] == self.dataset.fingerprint]
         self.between, self.pending, self.stands, self.saved = None, None, False, 0
-
-    def fits(self, kept: Mapping) -> bool:
-        """Return whether an earlier training has the settings that are known of this one."""
-        return all(kept["settings"].get(name, self) == value for name, value in self.settings.items())
 
     def take_over(self, kept: Mapping) -> None:
         """Take the best epoch and the rates from an earlier run."""
@@ -248,12 +221,10 @@ class Resume(PlainCallback):
         self.best_epoch.kept = first_weights(self.learn) | dict(kept["model" if self.stands else "best"])
         self.best_epoch.lowest = min(valid_loss for _, valid_loss, _ in kept["figures"])
         self.saved = len(kept["rows"])
-        if self.opt.frozen_idx == 0:
-            note = f"The training was stopped and {goes_on(kept, self.n_epoch)}."
-            self.history.note = "Nothing was trained: this round stands." if self.stands else note
+        goes = f"The training was stopped and {goes_on(kept)}."
+        self.history.note = "Nothing was trained: this round stands." if self.stands else goes
 
     def before_epoch(self):
-        """Pass over an epoch that is done already, or go on after the last one."""
         done = len(self.history.rows)
         if self.pending and done < len(self.pending["rows"]):
             self.history.replayed = dict(self.pending["rows"][done])
@@ -267,47 +238,49 @@ class Resume(PlainCallback):
             self.pending = None
 
     def after_epoch(self):
-        """Write resume.pth."""
         if self.history.replayed is None and self.best_epoch.kept is not None:
-            save_parts(state_path(self.dataset.project), self.known() | {"frozen": self.between} | self.state())
+            save_parts(self.dataset.project.models / STATE, self.state())
             self.saved = len(self.history.rows)
 
     def after_fit(self):
-        """Write the round when all layers have trained."""
-        if self.opt.frozen_idx > 0:
-            return
-        project = self.dataset.project
-        history = {"rows": self.history.rows, "figures": self.history.figures, "rates": rate_tensor(self.history.rates)}
-        round_ = self.known() | history | {"labels": list(project.labels), "frozen": self.between}
-        if self.stands:
-            state_path(project).unlink(missing_ok=True)
-        else:
-            view = validation_view(self.dls)
-            save_round(project, round_ | {"view": view, "model": self.model.state_dict()})
-        self.learn.record = record_of(self.dataset, round_)
+        if self.opt.frozen_idx == 0:
+            project = self.dataset.project
+            if not self.stands:
+                last = {"labels": list(project.labels), "view": validation_view(self.dls)}
+                save_round(project, self.so_far() | last | {"model": self.model.state_dict()})
+            (project.models / STATE).unlink(missing_ok=True)
+            self.learn.record = record_of(self.dataset, self.so_far())
 
-    def known(self) -> dict:
-        """Return to which training a file belongs."""
-        return {"data": self.dataset.fingerprint, "settings": dict(self.settings), "asked": self.asked}
+    def so_far(self) -> dict:
+        """Return to which training a file belongs, and its history."""
+        rates = torch.tensor(self.history.rates, dtype=torch.float64).reshape(-1, 2)
+        history = {"rows": list(self.history.rows), "figures": list(self.history.figures), "rates": rates}
+        known = {"data": self.dataset.fingerprint, "settings": dict(self.settings), "asked": self.asked}
+        return known | history | {"frozen": self.between}
 
     def state(self) -> dict:
         """Return everything that the next epoch depends on, as plain values and tensors."""
-        smooth, states = self.recorder.smooth_loss, get_random_states()  # a schedule sets the rest of the optimizer
+        smooth, states = self.recorder.smooth_loss, get_random_states()
         kind, numbers, *rest = states.pop("numpy_state")
         scaler = getattr(self.learn, "scaler", None)  # of mixed precision
         model = self.model.state_dict()
-        return {
-            "rows": list(self.history.rows),
-            "figures": list(self.history.figures),
-            "rates": rate_tensor(self.history.rates),
+        return self.so_far() | {
             "best": self.best_epoch.kept if self.history.since_best() else model,  # the same tensors are written once
             "model": model,
-            "optimizer": [dict(state) for state in self.opt.state_dict()["state"]],
+            "optimizer": [dict(state) for state in self.opt.state_dict()["state"]],  # a schedule sets the rest
             "smooth": (smooth.count, float(smooth.val)),
             "random": states | {"numpy_state": (kind, numbers.tolist(), *rest)},
             "batches": self.dls.train.rng.getstate(),
             "scaler": scaler.state_dict() if scaler else {},
         }
+
+    def slim(self, state: Mapping) -> dict:
+        """Return a state between the phases with only the weights that changed: most of the network was frozen."""
+        first, slim = first_weights(self.learn), dict(state) | {"optimizer": []}
+        for part in ("model", "best"):
+            changed = {name: value.cpu() for name, value in state[part].items()}
+            slim[part] = {name: value.clone() for name, value in changed.items() if not torch.equal(value, first[name])}
+        return slim
 
     def restore(self, kept: Mapping) -> None:
         """Put the learner and all random generators into the state in which an earlier run left them."""
@@ -315,37 +288,14 @@ class Resume(PlainCallback):
         self.model.load_state_dict(first_weights(self.learn) | dict(kept["model"]))
         if self.epoch > 0:  # else a phase begins, as fastai begins it: with an optimizer that remembers nothing
             for (parameter, *_), state in zip(self.opt.all_params(), kept["optimizer"], strict=True):
-                self.opt.state[parameter] = {name: _moved(value, parameter) for name, value in state.items()}
+                self.opt.state[parameter] = to_device(dict(state), parameter.device)
             smooth.count, smooth.val = kept["smooth"][0], torch.tensor(kept["smooth"][1])
-            if kept.get("scaler"):
+            if kept["scaler"]:
                 self.learn.scaler.load_state_dict(kept["scaler"])
         kind, numbers, *rest = kept["random"]["numpy_state"]
         set_random_states(**kept["random"] | {"numpy_state": (kind, np.array(numbers, dtype=np.uint32), *rest)})
         self.dls.train.rng = random.Random()
         self.dls.train.rng.setstate(kept["batches"])
-
-
-def changed_weights(state: Mapping, first: Mapping[str, torch.Tensor]) -> dict:
-    """Return a state between the phases with those weights alone that changed: most of the network was frozen."""
-    parts = {part: {name: value.cpu().clone() for name, value in state[part].items()} for part in ("model", "best")}
-    for weights in parts.values():
-        for name in [name for name, value in weights.items() if torch.equal(value, first[name])]:
-            del weights[name]
-    return dict(state) | parts | {"optimizer": []}
-
-
-def rate_tensor(rates: list[tuple[float, float]]) -> torch.Tensor:
-    """Return learning rates as a tensor (N, 2)."""
-    return torch.tensor(rates, dtype=torch.float64).reshape(-1, 2)
-
-
-def _moved(value, parameter: torch.Tensor):
-    """Return what the optimizer remembers of a parameter on the parameter's device, or refuse another shape."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    if value.shape != parameter.shape:
-        raise ValueError(f"a state of shape {tuple(value.shape)} for a parameter of shape {tuple(parameter.shape)}")
-    return value.to(parameter.device)
 
 
 class LiveCurve(PlainCallback):
@@ -354,24 +304,21 @@ class LiveCurve(PlainCallback):
     order = 75
 
     def before_fit(self):
-        """Begin with no picture."""
         if self.history.begins:
             self.shown = None
 
     def after_epoch(self):
-        """Draw what is new."""
         if self.history.replayed is None:
             self.draw()
 
     def after_fit(self):
-        """Draw a round that stands, too, and say so."""
         if self.opt.frozen_idx == 0:
-            if self.shown is None:
+            if self.shown is None:  # a round that stands
                 self.draw()
             if self.history.note:
                 print(self.history.note)
 
-    def draw(self):
+    def draw(self) -> None:
         """Show the curve."""
         rates = np.array(self.history.rates).reshape(-1, 2)
         picture = InlineImage(training_curve(self.history.rows, rates, title=self.history.note))
@@ -394,6 +341,5 @@ class Patience(PlainCallback):
         self.patience = patience
 
     def after_epoch(self):
-        """Count."""
         if 0 < self.patience <= self.history.since_best():
             raise CancelFitException

@@ -19,23 +19,13 @@ from utils.tables import write_table
 from utils.train.curves import training_curve
 from utils.train.record import Record, asked_settings, changed_sentence
 
+ROUND, STATE = "learner.pth", "resume.pth"
 FORM = 2  # of both files; the version before had no number
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
-ROUND_PARTS = {"form", "data", "settings", "asked", "labels", "rows", "figures", "rates", "frozen", "view", "model"}
-STATE_PARTS = {"form", "data", "settings", "asked", "rows", "figures", "rates", "frozen"} | {
-    *("best", "model", "optimizer", "smooth", "random", "batches")
-}
+BOTH_PARTS = {"form", "data", "settings", "asked", "rows", "figures", "rates", "frozen", "model"}
+ROUND_PARTS = BOTH_PARTS | {"labels", "view"}
+STATE_PARTS = BOTH_PARTS | {"best", "optimizer", "smooth", "random", "batches", "scaler"}
 OLDER = "The model in {} comes from an earlier version of Fieldguide"
-
-
-def round_path_of(project: Project) -> Path:
-    """Return where the trained round lies."""
-    return project.models / "learner.pth"
-
-
-def state_path(project: Project) -> Path:
-    """Return where a training that is not complete lies."""
-    return project.models / "resume.pth"
 
 
 def save_parts(path: Path, parts: Mapping) -> None:
@@ -49,8 +39,7 @@ def save_round(project: Project, parts: Mapping) -> None:
     """Write the table and the picture of a training's history, then learner.pth, which makes the round complete."""
     write_table(project.models / "history.csv", HISTORY_COLUMNS, parts["rows"])
     write_whole(project.models / "training.png", training_curve(parts["rows"], parts["rates"].numpy()))
-    save_parts(round_path_of(project), parts)
-    state_path(project).unlink(missing_ok=True)
+    save_parts(project.models / ROUND, parts)
 
 
 def read_parts(path: Path, wanted: set[str]) -> dict | None:
@@ -72,35 +61,25 @@ def read_parts(path: Path, wanted: set[str]) -> dict | None:
 
 def read_checkpoint(project: Project) -> dict | None:
     """Return learner.pth: {} if it is of an earlier version, None where there is none. Nothing in it can run code."""
-    return read_parts(round_path_of(project), ROUND_PARTS)
+    return read_parts(project.models / ROUND, ROUND_PARTS)
 
 
-def read_state(project: Project, shapes: Mapping[str, torch.Size]) -> dict | None:
-    """
-    Return where a training was stopped, or None if none was.
-
-    Raises
-    ------
-    FieldguideError
-        If resume.pth is not a whole file of 04, or holds other weights than a network of these shapes has.
-    """
-    kept = read_parts(state_path(project), STATE_PARTS)
+def read_state(project: Project, weights: Mapping[str, torch.Tensor]) -> dict | None:
+    """Return where a training was stopped, or None; refuse what is not a whole state of a network of these weights."""
+    kept = read_parts(project.models / STATE, STATE_PARTS)
     if not kept:
         return None
-    try:
-        fits = all({name: value.shape for name, value in kept[part].items()} == shapes for part in ("model", "best"))
-        whole = all(set(row) == set(HISTORY_COLUMNS) for row in kept["rows"]) and kept["rates"].shape[1] == 2
-        whole = whole and len(kept["rows"]) == len(kept["figures"]) > 0
-    except (AttributeError, TypeError, IndexError):
-        fits = False
-    if not (fits and whole):
+    networks = (weights, kept["model"], kept["best"])
+    shapes = {tuple((name, value.shape) for name, value in network.items()) for network in networks}
+    columns = {tuple(row) for row in kept["rows"]}
+    if len(shapes) > 1 or columns != {HISTORY_COLUMNS} or len(kept["rows"]) != len(kept["figures"]):
         raise broken_state(project)
     return kept
 
 
 def broken_state(project: Project) -> FieldguideError:
     """Return what to say of a resume.pth that cannot be gone on from."""
-    return FieldguideError(f"{state_path(project)} is broken. Delete it and run 04 again: it begins at epoch 0.")
+    return FieldguideError(f"{project.models / STATE} is broken. Delete it and run 04 again: it begins at epoch 0.")
 
 
 def record_of(dataset: Dataset, kept: Mapping) -> Record:
@@ -124,9 +103,9 @@ def training_status(dataset: Dataset) -> str:
         if not changed:
             return "The model stands: pictures, split and settings are those that it was trained with."
         return f"{changed} That model stands as long as the cells below ask for the same; else it is trained anew."
-    state = read_parts(state_path(project), STATE_PARTS)
+    state = read_parts(project.models / STATE, STATE_PARTS)
     if is_current(dataset, state):
-        return f"A training was stopped. Unless you change the cells below, it {goes_on(state, project.epochs)}."
+        return f"A training was stopped. Unless you change the cells below, it {goes_on(state)}."
     if kept is None:
         return "There is no model yet: it is trained now."
     if not kept:
@@ -134,11 +113,7 @@ def training_status(dataset: Dataset) -> str:
     return "Pictures, labels, split or settings changed since the last training: a new round is trained now."
 
 
-def goes_on(kept: Mapping, epochs: int) -> str:
-    """
-    Return where a stopped training begins again, in words; epoch 0 is the frozen one.
-
-    >>> goes_on({"rows": [{}, {}, {}]}, 12)
-    'goes on from epoch 3 of 12'
-    """
+def goes_on(kept: Mapping) -> str:
+    """Return where a stopped training begins again, in words; epoch 0 is the frozen one."""
+    epochs = kept["settings"].get("epochs", kept["asked"]["epochs"])
     return f"goes on from epoch {len(kept['rows'])} of {epochs}"

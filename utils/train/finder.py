@@ -33,7 +33,7 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
 
     It is left out where the model stands, and where its steps would outnumber the training's.
     """
-    project, steps = dataset.project, finder_steps(learn)
+    project, steps, found = dataset.project, finder_steps(learn), []
     used = learning_rates(project)["base_lr"]
     whole = len(learn.dls.train) * (project.epochs + 1)
     if is_current(dataset, read_checkpoint(project)):
@@ -43,9 +43,15 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
             f"lr_find is left out: it would take {steps} steps, and the whole training takes {whole}. The training "
             f"below uses {used:.1e}."
         )
+
+    def longest_fall(rates, losses, _) -> tuple[float, tuple[float, float]]:
+        rate, why = suggestion(rates, losses)
+        found.append((rate, why))
+        return rate, (rate, float(losses[rates == rate][0]) if not why else math.nan)
+
     with undisturbed(learn, seed=project.seed):
         learn.lr_find(num_it=steps, suggest_funcs=longest_fall)
-    return rate_sentence(learn, used=used)
+    return rate_sentence(*found[0], used=used)
 
 
 @contextmanager
@@ -53,8 +59,8 @@ def undisturbed(learn: Learner, *, seed: int = 42) -> Iterator[None]:
     """
     Let ``lr_find`` train for a moment, and leave everything that the training depends on as it was.
 
-    fastai puts the weights back, unless it fails. Beside them, it leaves gradients behind; it uses up random numbers;
-    it needs a folder; and it may fail after ``fine_tune``.
+    fastai puts the weights back, unless it fails. It leaves gradients behind, uses up random numbers, needs a folder,
+    and may fail after ``fine_tune``.
     """
     weights, loader = copied_weights(learn), learn.dls.train
     before = learn.opt, learn.path, learn.model_dir, loader.rng
@@ -74,23 +80,11 @@ def finder_steps(learn: Learner) -> int:
     return min(most, max(fewest, 2 * len(learn.dls.train)))
 
 
-def longest_fall(rates: Sequence[float], losses: Sequence[float], steps: int) -> tuple[float, tuple[float, float]]:
-    """
-    Suggest a rate as fastai's ``valley`` does, or one that is not a number where the curve is no use.
-
-    For ``lr_find(suggest_funcs=longest_fall)``, which leaves out the ends of the curve and everything after a loss
-    that is no number; ``valley`` fails on what may then be left.
-    """
-    rate, _ = _suggestion(rates, losses)
-    at = [float(loss) for other, loss in zip(rates, losses, strict=True) if float(other) == rate]
-    return rate, (rate, at[0] if at else math.nan)
-
-
-def _suggestion(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, str]:
-    """Return a rate and no words, or not a number and why."""
+def suggestion(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, str]:
+    """Return the rate that fastai's ``valley`` suggests and "", or "not a number" and why the curve says nothing."""
     rates, losses = [float(rate) for rate in rates], [float(loss) for loss in losses]
     if len(rates) < LEAST_POINTS or not np.isfinite(losses).all():
-        return math.nan, "the loss was soon no number, or rose beyond measure"
+        return math.nan, "the loss was soon not a number, or rose beyond measure"
     lowest = int(np.argmin(losses))
     if lowest == 0:
         return math.nan, "the loss only rose"
@@ -104,14 +98,10 @@ def _suggestion(rates: Sequence[float], losses: Sequence[float]) -> tuple[float,
     return rate, ""
 
 
-def rate_sentence(learn: Learner, *, used: float) -> str:
+def rate_sentence(rate: float, why: str, *, used: float) -> str:
     """Say what ``lr_find`` suggests beside the rate that is used, or why its suggestion is ignored."""
-    recorder, ends = learn.recorder, (finder_steps(learn) // 10, -5)  # what lr_find itself leaves out
-    rates, losses = (values[slice(*ends)] for values in (recorder.lrs, recorder.losses))
-    whole = next((n for n, loss in enumerate(losses) if math.isnan(loss)), len(losses))
-    rate, why = _suggestion(rates[:whole], losses[:whole])
-    if math.isnan(rate):
-        return f"lr_find is no help here, and ignored: {why}. The training below uses {used:.1e}."
+    if why:
+        return f"lr_find does not help here and is ignored: {why}. The training below uses {used:.1e}."
     return (
         f"lr_find suggests {rate:.1e}; the training below uses {used:.1e}, for so few steps tell a rate only roughly. "
         f"To take the suggestion, write base_lr={rate:.1e} below."

@@ -1,28 +1,18 @@
 """
-Stage 04, the learners: the one that a project file asks for, the one that 04 trained, and those of cross-validation.
-
-Reads learner.pth; writes nothing.
+Stage 04, the learners: the one that 04 trained, and those of cross-validation. Reads learner.pth.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from fastai.vision.all import (
-    Callback,
-    CancelValidException,
-    DataBlock,
-    DataLoaders,
-    Learner,
-    accuracy,
-    no_random,
-    vision_learner,
-)
+from fastai.callback.core import Callback, CancelValidException
+from fastai.vision.all import DataBlock, DataLoaders, Learner, accuracy, no_random, vision_learner
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.train.checkpoint import OLDER, is_current, read_checkpoint, record_of, round_path_of
+from utils.train.checkpoint import OLDER, ROUND, is_current, read_checkpoint, record_of
 from utils.train.device import speed_callbacks
 from utils.train.loaders import image_dataloaders, training_loss, validation_view
 from utils.train.networks import architecture, download_weights
@@ -45,19 +35,10 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
     """
     Return the learner that 04 trained, with its `Record` as ``learn.record``.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    block : DataBlock, optional
-        The one that 04 trained with, where that is another than the notebook's own.
-
-    Raises
-    ------
-    FieldguideError
-        If there is none, pictures, split or the project file changed since, or the pictures would reach the network
-        in another way than in 04.
+    Where 04 trained with a DataBlock of its own that prepares pictures in another way, `block` must be that one. A
+    model is refused if pictures, split or the project file changed since.
     """
-    project, path = dataset.project, round_path_of(dataset.project)
+    project, path = dataset.project, dataset.project.models / ROUND
     kept = read_checkpoint(project)
     if kept is None:
         raise FieldguideError(f"There is no trained model in {project.models}. Run 04 first.")

@@ -10,19 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from fastai.vision.all import (
-    CategoryBlock,
-    CrossEntropyLossFlat,
-    DataBlock,
-    DataLoaders,
-    ImageBlock,
-    IndexSplitter,
-    Normalize,
-    RandomResizedCrop,
-    imagenet_stats,
-    no_random,
-    parent_label,
-)
+from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, IndexSplitter, Normalize, no_random, parent_label
+from fastai.vision.all import CrossEntropyLossFlat, ImageBlock, RandomResizedCrop, imagenet_stats
 from PIL import Image
 
 from utils.dataset import Dataset
@@ -31,12 +20,11 @@ from utils.project import Project
 from utils.tables import REJECTED_COLUMNS, read_rows
 from utils.train.augment import augmentation
 from utils.train.device import worker_count
-from utils.train.plain import require_whole, spoilt_pictures_named
+from utils.train.plain import require_readable
 from utils.words import counted
 
 MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
 LEAST_TO_LEARN = 2  # pictures of a label: from one alone a network learns that picture
-SET_NAMES = {"train": "training", "valid": "validation"}
 
 
 def image_block(project: Project) -> DataBlock:
@@ -62,12 +50,6 @@ def image_dataloaders(
         How a picture becomes a batch; by default `image_block`. Its splitter is replaced.
     sides : mapping of id to side, optional
         Other sides than split.csv's, for cross-validation.
-
-    Raises
-    ------
-    FieldguideError
-        If 03 has not run, a set is empty, a picture has no side yet or cannot be read, or a label has nothing to
-        learn from.
     """
     project = dataset.project
     decided = sides is None
@@ -75,21 +57,24 @@ def image_dataloaders(
         _require_sides(dataset)
     else:
         dataset = dataset.with_split({id: (id, side) for id, side in sides.items()})
-    train, valid = (dataset.on(side) for side in SET_NAMES)
-    for side, pictures in (("train", train), ("valid", valid)):
+    train, valid = dataset.on("train"), dataset.on("valid")
+    for name, pictures in (("training", train), ("validation", valid)):
         if not len(pictures):
-            raise FieldguideError(f"The {SET_NAMES[side]} set of {project.name!r} is empty. Run 02 and 03 first.")
+            raise FieldguideError(f"The {name} set of {project.name!r} is empty. Run 02 and 03 first.")
     if decided:
         _require_every_label(train)
     block = block or image_block(project)
     paths = [*train.paths, *valid.paths]
     # In place: a copied DataBlock goes on loading through the original, whose splitter is random.
     block.splitter = IndexSplitter(range(len(train), len(paths)))
-    with no_random(project.seed), spoilt_pictures_named(lambda: paths):
-        require_whole(paths)
-        dls = block.dataloaders(
-            paths, path=project.models, bs=min(project.batch_size, len(train)), num_workers=worker_count()
-        )
+    require_readable(paths)
+    how = {"path": project.models, "bs": min(project.batch_size, len(train)), "num_workers": worker_count()}
+    try:
+        with no_random(project.seed):
+            dls = block.dataloaders(paths, **how)
+    except (OSError, SyntaxError):  # fastai opens the first picture
+        require_readable(paths, fully=True)
+        raise
     dls.fingerprint = dataset.fingerprint
     return dls
 

@@ -37,8 +37,8 @@ def cycle_lengths(epochs: int) -> list[int]:
     """
     Return how many epochs each cycle of the schedule "cyclic" lasts: at least two, if there are two.
 
-    >>> cycle_lengths(4), cycle_lengths(7), cycle_lengths(12), cycle_lengths(1)
-    ([2, 2], [3, 2, 2], [3, 3, 3, 3], [1])
+    >>> cycle_lengths(7), cycle_lengths(12), cycle_lengths(1)
+    ([3, 2, 2], [3, 3, 3, 3], [1])
     """
     cycles = min(MOST_CYCLES, max(1, epochs // 2))
     return [epochs // cycles + (n < epochs % cycles) for n in range(cycles)]
@@ -53,14 +53,9 @@ def whole_phase(schedule: str, epochs: int, peak: np.ndarray | float) -> Callabl
     """
     Return the rate as a function of the position in [0, 1] in the phase that trains all layers.
 
-    Parameters
-    ----------
-    schedule : str
-        "one-cycle": up for 30 % and down for the rest, as ``fine_tune`` does. "cyclic": up to four such cycles, each
-        with half the peak of the one before (Smith 2017, "Cyclical learning rates"). "smooth": down along a cosine.
-    epochs : int
-    peak : float array (G,) or float
-        The highest rate of each of G groups of layers.
+    "one-cycle": up for 30 % and down for the rest, as ``fine_tune`` does. "cyclic": up to four such cycles, each with
+    half the peak of the one before (Smith 2017, "Cyclical learning rates"). "smooth": down along a cosine. `peak` is
+    the highest rate, of each group of layers or of one.
     """
     if schedule == "smooth":
         return SchedCos(peak, peak / LOWEST)
