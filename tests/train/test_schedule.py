@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,8 +12,9 @@ from fastai.callback.schedule import valley
 from fastai.vision.all import Callback, DataLoaders, Learner
 from torch.utils.data import TensorDataset
 
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.train.finder import finder_steps, rate_sentence, suggestion
+from utils.train.finder import finder_steps, look_for_rate, suggestion
 from utils.train.schedule import Schedule, planned_rates, whole_phase
 
 RATES = np.geomspace(1e-7, 10, 22)
@@ -105,17 +107,31 @@ CURVES = {
 
 
 @pytest.mark.parametrize("says", CURVES)
-def test_a_curve_that_says_nothing_is_ignored_with_the_reason(says):
+def test_a_curve_that_says_nothing_is_ignored_with_the_reason(make_project, says):
     """The suggestion is not a number; the sentence says why, and which rate is used instead."""
     losses = CURVES[says]
     rate, why = suggestion(torch.tensor(RATES[: len(losses)]), torch.tensor(losses))
-    sentence = rate_sentence(rate, why, used=2e-3)
-    assert math.isnan(rate) and "ignored" in sentence and says in sentence and "2.0e-03" in sentence
+    assert math.isnan(rate) and says in why
+    sentence = sentence_of(make_project, losses)
+    assert "is ignored: " in sentence and says in sentence and "The training below uses 1.0e-02." in sentence
 
 
-def test_a_suggestion_stands_beside_the_rate_that_is_used():
+def test_a_suggestion_stands_beside_the_rate_that_is_used(make_project):
     """Both figures, and how to take the suggestion: as a number, which holds when lr_find is left out next time."""
-    rate, why = suggestion(RATES, falling_then_rising())
-    sentence = rate_sentence(rate, why, used=2e-3)
-    assert "uses 2.0e-03" in sentence
-    assert float(re.search(r"write base_lr=(\S+) below", sentence)[1]) == pytest.approx(rate, rel=0.05)
+    rate, _ = suggestion(RATES, falling_then_rising())
+    sentence = sentence_of(make_project, falling_then_rising())
+    assert "The training below uses 1.0e-02." in sentence
+    assert float(re.search(r"write base_lr=(\S+)\.$", sentence)[1]) == pytest.approx(rate, rel=0.05)
+
+
+def sentence_of(make_project, losses):
+    """Return what is said of a curve, for a training of many steps."""
+
+    def lr_find(num_it, suggest_funcs):
+        rate, (at, loss) = suggest_funcs(torch.tensor(RATES[: len(losses)]), torch.tensor(losses), num_it)
+        assert math.isnan(rate) or (rate == at and loss == losses[np.argmin(abs(RATES - rate))])
+
+    learn = SimpleNamespace(dls=SimpleNamespace(train=range(100)), lr_find=lr_find)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.train.finder.undisturbed", lambda learn, seed: nullcontext())
+        return look_for_rate(read_dataset(make_project()), learn)

@@ -5,6 +5,9 @@ fastai's ``aug_transforms`` turns, flips, warps and lights. The section [augment
 of the training pictures loses its colour, is smoothed, or is freed from haze. Validation pictures never change.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from fastai.vision.all import RandTransform, TensorImage, Transform, aug_transforms
 from fastcore.basics import store_attr
@@ -113,26 +116,19 @@ class Dehaze(SomePictures):
     def changed(pixels: torch.Tensor) -> torch.Tensor:
         """Return each picture without its haze."""
         patch = 2 * round(HAZE_PATCH * min(pixels.shape[-2:]) / 2) + 1  # odd, so that it has a middle
-        dark = _darkest(pixels.amin(1, keepdim=True), patch)  # (B, 1, H, W)
+        dark = -_pooled(max_pool2d, -pixels.amin(1, keepdim=True), patch)  # (B, 1, H, W)
         haziest = dark.flatten(2).topk(max(1, round(AIR_SHARE * dark[0].numel()))).indices  # (B, 1, P)
         air = pixels.flatten(2).gather(2, haziest.expand(-1, 3, -1)).mean(2)[..., None, None].clamp(min=0.1)
-        hazy = _mean(_darkest((pixels / air).amin(1, keepdim=True), patch), patch)
+        clear = _pooled(max_pool2d, -(pixels / air).amin(1, keepdim=True), patch)
+        hazy = _pooled(partial(avg_pool2d, count_include_pad=False), -clear, patch)
         seen = (1 - HAZE_REMOVED * hazy).clamp(min=LEAST_SEEN)  # the share of light from the things themselves
         return ((pixels - air) / seen + air).clamp(0, 1)
 
 
-def _darkest(values: torch.Tensor, patch: int) -> torch.Tensor:
-    """Return the smallest value in the patch around each place, columns first and then rows, which is quicker."""
+def _pooled(pool: Callable, values: torch.Tensor, patch: int) -> torch.Tensor:
+    """Return values pooled over the patch around each place, columns first and then rows, which is quicker."""
     for kernel in ((patch, 1), (1, patch)):
-        values = -max_pool2d(-values, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
-    return values
-
-
-def _mean(values: torch.Tensor, patch: int) -> torch.Tensor:
-    """Return the mean of the patch around each place."""
-    for kernel in ((patch, 1), (1, patch)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        values = avg_pool2d(values, kernel, stride=1, padding=padding, count_include_pad=False)
+        values = pool(values, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
     return values
 
 

@@ -34,24 +34,26 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
     It is left out where the model stands, and where its steps would outnumber the training's.
     """
     project, steps, found = dataset.project, finder_steps(learn), []
-    used = learning_rates(project)["base_lr"]
     whole = len(learn.dls.train) * (project.epochs + 1)
+    uses = f"The training below uses {learning_rates(project)['base_lr']:.1e}."
     if is_current(dataset, read_checkpoint(project)):
-        return f"lr_find is left out: there is a model already. The training below uses {used:.1e}."
+        return f"lr_find is left out: there is a model already. {uses}"
     if steps > whole:
-        return (
-            f"lr_find is left out: it would take {steps} steps, and the whole training takes {whole}. The training "
-            f"below uses {used:.1e}."
-        )
+        return f"lr_find is left out: it would take {steps} steps, and the whole training takes {whole}. {uses}"
 
     def longest_fall(rates, losses, _) -> tuple[float, tuple[float, float]]:
         rate, why = suggestion(rates, losses)
         found.append((rate, why))
-        return rate, (rate, float(losses[rates == rate][0]) if not why else math.nan)
+        return rate, (rate, math.nan if why else float(losses[rates == rate][0]))
 
     with undisturbed(learn, seed=project.seed):
         learn.lr_find(num_it=steps, suggest_funcs=longest_fall)
-    return rate_sentence(*found[0], used=used)
+    rate, why = found[0]
+    if why:
+        return f"lr_find does not help here and is ignored: {why}. {uses}"
+    return (
+        f"lr_find suggests {rate:.1e}, roughly: its steps are few. {uses} To follow it, write base_lr={rate:.1e}."
+    )
 
 
 @contextmanager
@@ -96,13 +98,3 @@ def suggestion(rates: Sequence[float], losses: Sequence[float]) -> tuple[float, 
     if not SANE_RATES[0] <= rate <= SANE_RATES[1]:
         return math.nan, f"{rate:.1e} lies outside of {SANE_RATES[0]:.0e} to {SANE_RATES[1]:.0e}"
     return rate, ""
-
-
-def rate_sentence(rate: float, why: str, *, used: float) -> str:
-    """Say what ``lr_find`` suggests beside the rate that is used, or why its suggestion is ignored."""
-    if why:
-        return f"lr_find does not help here and is ignored: {why}. The training below uses {used:.1e}."
-    return (
-        f"lr_find suggests {rate:.1e}; the training below uses {used:.1e}, for so few steps tell a rate only roughly. "
-        f"To take the suggestion, write base_lr={rate:.1e} below."
-    )

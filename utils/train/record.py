@@ -20,7 +20,6 @@ from utils.train.schedule import learning_rates, schedule_name, scheduled
 
 FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
 STANDARD = {"TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback", "ParamScheduler"}  # fastai's own
-CHANGED = "changed in 04"
 AS_ASKED = {"arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights"}
 SHOWN_BY = {"augment": "batch_tfms", "lr": "base_lr", "class_weights": "loss"}  # differences that are named once
 
@@ -55,7 +54,7 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
         "batch_size": loader.bs,
         "seed": getattr(cbs.get("Seed"), "seed", None),
         "patience": getattr(cbs.get("Patience"), "patience", 0),
-        "augment": asked["augment"] if batches == asked["batch_tfms"] else CHANGED,
+        "augment": asked["augment"] if batches == asked["batch_tfms"] else "changed in 04",
         "item_tfms": texts(loader.after_item),
         "batch_tfms": batches,
         "class_weights": "weight=" in loss,
