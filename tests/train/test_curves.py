@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from utils.train.curves import (
-    best_epoch,
+    best_row,
     history_table,
     overfitting_sentence,
-    remarks,
+    remark,
     schedule_picture,
     training_curve,
 )
@@ -52,9 +52,9 @@ def test_where_there_is_none_it_is_not_claimed(losses, says):
 def test_every_epoch_has_its_remark():
     """Beside the kept epoch, those are marked where training is better than in it and validation clearly worse."""
     worse = "overfitting: training improved since epoch 2, validation worsened"
-    assert remarks(HEART) == ["", "", "the best: its weights are kept", worse, worse]
+    assert [remark(row, best_row(HEART)) for row in HEART] == ["", "", "the best: its weights are kept", worse, worse]
     early = history((1.0, 0.7), (0.8, 0.9), (0.6, 0.6), (0.5, 0.61))  # worse before the best, and hardly worse after
-    assert remarks(early) == ["", "", "the best: its weights are kept", ""]
+    assert [remark(row, best_row(early)) for row in early] == ["", "", "the best: its weights are kept", ""]
 
 
 def test_the_table_shows_the_remarks():
@@ -66,8 +66,8 @@ def test_the_table_shows_the_remarks():
 
 def test_the_first_of_equal_epochs_is_the_best():
     """As the weights that are kept."""
-    assert best_epoch(history((1, 0.5), (1, 0.5))) == 0
-    assert best_epoch(history((1, float("nan")), (1, 0.5))) == 1
+    assert best_row(history((1, 0.5), (1, 0.5)))["epoch"] == 0
+    assert best_row(history((1, float("nan")), (1, 0.5)))["epoch"] == 1
 
 
 def test_the_curves_are_a_picture_of_three():

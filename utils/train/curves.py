@@ -5,6 +5,7 @@ Reads and writes nothing: functions take the rows of history.csv and return pict
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -32,10 +33,10 @@ def training_curve(rows: Sequence[Mapping], rates: np.ndarray, *, title: str = "
     losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="validation", color=VALID)
     share.plot(epochs, [row["accuracy"] for row in rows], "s--", color=VALID, label="validation")
     share.set_ylim(0, 1.02)
-    best = best_epoch(rows)
+    best = best_row(rows)
     for axes, name in ((losses, "loss (lower is better)"), (share, "accuracy on the validation set")):
         if best is not None:
-            axes.axvline(best, color=GREY, linewidth=1, linestyle=":", label="best epoch")
+            axes.axvline(best["epoch"], color=GREY, linewidth=1, linestyle=":", label="best epoch")
         axes.set(title=name, xlabel="epoch (0 is the frozen one)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
@@ -73,22 +74,19 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def best_epoch(rows: Sequence[Mapping]) -> int | None:
-    """Return the epoch with the lowest validation loss, the first of equals; None where no loss is a number."""
-    losses = np.array([row["valid_loss"] for row in rows], dtype=float)
-    return int(rows[int(np.nanargmin(losses))]["epoch"]) if np.isfinite(losses).any() else None
+def best_row(rows: Sequence[Mapping]) -> Mapping | None:
+    """Return the row of the lowest validation loss, the first of equals; None where no loss is a number."""
+    known = [row for row in rows if math.isfinite(row["valid_loss"])]
+    return min(known, key=lambda row: row["valid_loss"], default=None)
 
 
-def remarks(rows: Sequence[Mapping]) -> list[str]:
-    """Say of each epoch in plain words how it compares with the best one."""
-    kept = next((row for row in rows if row["epoch"] == best_epoch(rows)), None)
-    words = []
-    for row in rows:
-        if kept is not None and row["epoch"] > kept["epoch"] and _overfits(row, kept):
-            words.append(f"overfitting: training improved since epoch {kept['epoch']}, validation worsened")
-        else:
-            words.append("the best: its weights are kept" if row is kept else "")
-    return words
+def remark(row: Mapping, best: Mapping | None) -> str:
+    """Say of an epoch in plain words how it compares with the best one."""
+    if row is best:
+        return "the best: its weights are kept"
+    if best is None or row["epoch"] < best["epoch"] or not _overfits(row, best):
+        return ""
+    return f"overfitting: training improved since epoch {best['epoch']}, validation worsened"
 
 
 def _overfits(row: Mapping, kept: Mapping) -> bool:
@@ -103,11 +101,11 @@ def overfitting_sentence(rows: Sequence[Mapping]) -> str:
     It did if after the best epoch the training loss fell further while the validation loss ended at least 5 % higher.
     On few validation pictures either can happen by chance.
     """
-    best = best_epoch(rows)
-    if best is None:
+    kept, last = best_row(rows), rows[-1]
+    if kept is None:
         return "No epoch has a validation loss that is a number."
-    kept, last = next(row for row in rows if row["epoch"] == best), rows[-1]
-    if best == last["epoch"]:
+    best = kept["epoch"]
+    if kept is last:
         return f"The last epoch, {best}, is the best: no overfitting yet, and more epochs may help."
     falls = f"the training loss went from {kept['train_loss']:.2f} to {last['train_loss']:.2f}"
     rises = f"the validation loss from {kept['valid_loss']:.2f} to {last['valid_loss']:.2f}"
@@ -121,6 +119,7 @@ def overfitting_sentence(rows: Sequence[Mapping]) -> str:
 
 def history_table(rows: Sequence[Mapping]):
     """Return the rows of history.csv as a table to show, with a remark per epoch and the kept one marked."""
-    table = pd.DataFrame(rows).assign(remark=remarks(rows))
+    best = best_row(rows)
+    table = pd.DataFrame(rows).assign(remark=[remark(row, best) for row in rows])
     style = table.style.hide(axis="index").highlight_min("valid_loss", color="#ffe08a")
     return style.format({"lr": "{:.1e}", "seconds": "{:.1f}"}, precision=3)

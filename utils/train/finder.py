@@ -51,9 +51,7 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
     rate, why = found[0]
     if why:
         return f"lr_find does not help here and is ignored: {why}. {uses}"
-    return (
-        f"lr_find suggests {rate:.1e}, roughly: its steps are few. {uses} To follow it, write base_lr={rate:.1e}."
-    )
+    return f"lr_find suggests {rate:.1e}, roughly: its steps are few. {uses} To follow it, write base_lr={rate:.1e}."
 
 
 @contextmanager
