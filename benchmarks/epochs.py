@@ -4,18 +4,16 @@ How many epochs does it take? Accuracy against epochs, each number of epochs a t
     python benchmarks/epochs.py [PROJECT_FILE] [--epochs 1 2 4 8 12] [--seeds 3]
 
 Without a file it gathers the shipped sample afresh; with one, such as projects/animals.toml, it takes the pictures that
-01 to 03 of that project have gathered and split. Trains as 04 does, on the project's own sides, and judges on the valid
-side; the test side stays shut, and nothing of the project's is written. The first losses and accuracies of a long
-training are not those of a short one, for the learning rate is still high: so one training's curve does not tell this.
+01 to 03 of that project have gathered and split. Trains as 04 does, on the project's own split, and judges on the
+validation set; the test set stays shut, and nothing of the project's is written. One training's curve does not tell
+this: in the first epochs of a long training the learning rate is still high.
 """
 
 import argparse
-import io
 import os
 import sys
 import tempfile
 import time
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -25,16 +23,17 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RUNNER = str(REPOSITORY / "notebooks" / "run.py")
 sys.path.insert(0, str(REPOSITORY))
 
+from utils.dataset import read_dataset
 from utils.evaluate import predict_side
 from utils.intervals import bootstrap, interval
 from utils.project import Project
 from utils.train import (
     download_weights,
-    fine_tune,
     image_dataloaders,
     learning_rates,
     make_learner,
     speed_callbacks,
+    training_callbacks,
     training_loss,
 )
 
@@ -43,10 +42,10 @@ def main(file: Path | None, epochs: list[int], seeds: int) -> None:
     """Train with each number of epochs and print the table, a row as soon as it is known."""
     with tempfile.TemporaryDirectory() as scratch:
         project = Project.load(file or gathered(Path(scratch)))
-        sides = list(project.sides().values())
-        if not sides:
+        train, valid = (len(read_dataset(project).on(side)) for side in ("train", "valid"))
+        if not train:
             sys.exit(f"{project.name} has no split yet. Run 01 to 03 on it first.")
-        print(f"{project.name}: {sides.count('train')} pictures train, {sides.count('valid')} judge; {project.arch}, ")
+        print(f"{project.name}: {train} pictures train, {valid} judge; {project.arch}, ")
         print(f"weights {project.weights}, {project.size} px, {seeds} seeds\n")
         print("| epochs | accuracy (95 % interval) | seconds |\n|---|---|---|")
         for count in epochs:
@@ -69,14 +68,15 @@ def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
     right, groups, began = [], [], time.perf_counter()
     for seed in range(seeds):
         task = project.model_copy(update={"epochs": epochs, "seed": seed})
-        dls = image_dataloaders(task)
-        how = {"pretrained": download_weights(task), "loss_func": training_loss(task, dls)}
+        dataset = read_dataset(task)
+        dls = image_dataloaders(dataset)
+        how = {"pretrained": download_weights(task), "loss_func": training_loss(dataset)}
         learn = make_learner(task, dls, cbs=speed_callbacks(dls), **how)
-        with learn.no_bar(), learn.no_logging(), redirect_stdout(io.StringIO()):  # its curves are for a notebook
-            fine_tune(learn, epochs, **learning_rates(task), schedule=task.schedule, patience=task.patience, seed=seed)
-            answers = predict_side(task, learn, "valid")
+        with learn.no_bar(), learn.no_logging():
+            learn.fine_tune(epochs, **learning_rates(task), cbs=training_callbacks(dataset, save=False))
+            answers = predict_side(dataset, learn, "valid")
         right += (answers.predicted == answers.label).tolist()
-        groups += project.groups(answers.id)  # seeds share pictures, and near-duplicates are no news either
+        groups += [dataset[id].group for id in answers.id]  # seeds share pictures; near-duplicates tell nothing new
     hits = np.array(right, dtype=float)
     value, draws = bootstrap({"": lambda w: (w @ hits / w.sum(1))[:, None]}, groups, seed=0)[""]
     found = interval(value[0], draws[:, 0], n=len(hits), groups=groups)

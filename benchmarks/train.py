@@ -3,11 +3,11 @@ How quick training is and what it teaches: the plain course notebook against sta
 
     python benchmarks/train.py [FOLDER] [--drawn 60] [--epochs 4] [--seeds 3] [--weights none]
 
-FOLDER holds <label>/<photos>; without it, `--drawn` pictures a label are drawn. Theirs is the course's notebook:
+FOLDER holds <label>/<photos>; without it, `--drawn` pictures per label are drawn. Theirs is the course's notebook:
 RandomSplitter, Resize from the originals, aug_transforms, fine_tune. Ours is what 04 does, on 02's training copies.
 Two tasks: the photos as they are at 224 pixels, and enlarged to 1500×1200 for a network that sees 128. Both sides have
 the same network, epochs, seeds and number of training pictures, and are judged on the same pictures, which neither
-saw: ours on its test side, taken out of theirs. Processes take turns, each fresh. The limit is the bare network:
+saw: our test set, taken out of theirs. Processes take turns, each fresh. The limit is the bare network:
 forward and backward in PyTorch on one ready batch of the same size. lr_find, which 04 shows, is in neither side.
 A rate is that of the quickest epoch of all seeds, and the bare network's that of its quickest stretch of as many
 images: what a machine that is shared with others can do, when the others are quiet.
@@ -35,16 +35,14 @@ sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
 from utils.copies import near_duplicate_groups
-from utils.download import (
-    folder_pictures,
-    save_pictures,
-)
+from utils.dataset import Dataset, read_dataset
+from utils.download import folder_pictures, save_pictures
 from utils.intervals import bootstrap, interval
 from utils.project import Project
 from utils.split import assign_sides
 from utils.verify import verify_images
 
-VALID, TEST = 0.2, 0.2  # fractions of the pictures; theirs draws its valid side from all but the test pictures
+VALID, TEST = 0.2, 0.2  # fractions of the pictures; theirs draws its validation set from all but the test pictures
 BARE_SECONDS = 30
 LARGE = (1500, 1200)  # pixels
 
@@ -70,11 +68,12 @@ class Task:
         fixed = {"name": "train", "source": f"{self.data}/photos", "valid": VALID, "test": TEST}
         return Project.model_validate(fixed | settings | roots | {"labels": labels, "batch_size": self.batch_size})
 
-    def sides(self) -> dict[str, str]:
-        """Return the side of each picture."""
-        project = self.project()
-        labels = {id: path.parent.name for id, path in project.pictures().items()}
-        return assign_sides(near_duplicate_groups(project), labels, valid=VALID, test=TEST, seed=self.seed)
+    def dataset(self) -> Dataset:
+        """Return the pictures, split by the task's seed."""
+        dataset = read_dataset(self.project())
+        groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+        sides = assign_sides(groups, labels, valid=VALID, test=TEST, seed=self.seed)
+        return dataset.with_split({id: (groups[id], side) for id, side in sides.items()})
 
 
 def main(options: argparse.Namespace) -> None:
@@ -135,12 +134,12 @@ def prepared(photos: Path, task: Task, *, large: bool) -> str:
     verify_images(project)
     seconds = time.perf_counter() - began
     originals = {path.stem: path for path in sorted(project.raw.rglob("*.*"))}
-    kept = project.pictures()
-    for id, copy in kept.items():
-        link = data / "originals" / copy.parent.name / originals[id].name
+    kept = read_dataset(project)
+    for picture in kept:
+        link = data / "originals" / picture.label / originals[picture.id].name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(originals[id])
-    kilobytes = np.mean([originals[id].stat().st_size for id in kept]) / 1000
+        link.symlink_to(originals[picture.id])
+    kilobytes = np.mean([originals[id].stat().st_size for id in kept.ids]) / 1000
     return (
         f"{len(kept)} photos of {len(task.labels)} labels, {kilobytes:.0f} kB in the mean; 02 made their training "
         f"copies once, in {seconds:.1f} s, which are not counted below."
@@ -186,9 +185,8 @@ def run(task: Task) -> dict:
                 self.rates.append(self.images / (time.perf_counter() - self.began))
 
     if task.side == "bare":
-        return {"rate": bare_rate(task, sum(side == "train" for side in task.sides().values()))}
-    tested = {id for id, side in task.sides().items() if side == "test"}
-    learn, fit, judges = {"theirs": theirs, "ours": ours}[task.side](task, tested)
+        return {"rate": bare_rate(task, len(task.dataset().on("train")))}
+    learn, fit, judges = {"theirs": theirs, "ours": ours}[task.side](task, task.dataset())
     learn.add_cb(watch := Watch())
     began = time.perf_counter()
     with learn.no_bar(), learn.no_logging():
@@ -210,7 +208,7 @@ def finished() -> None:
         torch.cuda.synchronize()
 
 
-def theirs(task: Task, tested: set[str]) -> tuple:
+def theirs(task: Task, dataset: Dataset) -> tuple:
     """Return the course's learner, its training, and the originals that judge it."""
     from fastai.vision.all import (
         CategoryBlock,
@@ -228,6 +226,7 @@ def theirs(task: Task, tested: set[str]) -> tuple:
     )
 
     set_seed(task.seed)
+    tested = set(dataset.on("test").ids)
     paths = sorted(get_image_files(Path(task.data) / "originals"))
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
@@ -241,24 +240,23 @@ def theirs(task: Task, tested: set[str]) -> tuple:
     return learn, lambda: learn.fine_tune(task.epochs), [path for path in paths if path.stem in tested]
 
 
-def ours(task: Task, tested: set[str]) -> tuple:
+def ours(task: Task, dataset: Dataset) -> tuple:
     """Return 04's learner, its training, and the training copies that judge it."""
     from utils.train import (
         download_weights,
-        fine_tune,
         image_dataloaders,
         learning_rates,
         make_learner,
         speed_callbacks,
+        training_callbacks,
         training_loss,
     )
 
-    project = task.project()
-    dls = image_dataloaders(project, sides=task.sides())
-    how = {"pretrained": download_weights(project), "loss_func": training_loss(project, dls)}
+    project, dls = dataset.project, image_dataloaders(dataset)
+    how = {"pretrained": download_weights(project), "loss_func": training_loss(dataset)}
     learn = make_learner(project, dls, cbs=speed_callbacks(dls), **how)
-    fit = partial(fine_tune, learn, task.epochs, **learning_rates(project), seed=task.seed, project=project)
-    return learn, fit, [path for id, path in project.pictures().items() if id in tested]
+    fit = partial(learn.fine_tune, task.epochs, **learning_rates(project), cbs=training_callbacks(dataset))
+    return learn, fit, list(dataset.on("test").paths)
 
 
 def bare_rate(task: Task, images_an_epoch: int) -> float:

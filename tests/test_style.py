@@ -66,7 +66,7 @@ def test_04_shows_the_datablock_that_the_folds_use():
     """What the reader sees in 04 and what 06 trains its folds with is one recipe, argument by argument."""
     import inspect
 
-    from utils.train.training import MIN_SCALE, image_block
+    from utils.train.loaders import MIN_SCALE, image_block
 
     shown = next(cell for cell in code_cells(REPOSITORY / "notebooks" / "04_train.ipynb") if "DataBlock(" in cell)
     used = inspect.getsource(image_block).replace("MIN_SCALE", str(MIN_SCALE))

@@ -37,7 +37,7 @@ def test_weights_come_from_torchs_own_cache(make_project, tmp_path, monkeypatch)
 
 def test_an_unknown_architecture_is_named(make_project):
     """A misspelt arch gives torchvision's version and examples."""
-    with pytest.raises(FieldguideError, match="'resnet19' is no model of torchvision"):
+    with pytest.raises(FieldguideError, match="'resnet19' is not a model of torchvision"):
         architecture(make_project(arch="resnet19"))
 
 

@@ -2,16 +2,20 @@
 
 import math
 import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from fastai.callback.schedule import valley
 from fastai.vision.all import Callback, DataLoaders, Learner
 from torch.utils.data import TensorDataset
 
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.train.schedule import finder_steps, fit_phases, longest_fall, planned_rates, rate_sentence, whole_phase
+from utils.train.finder import finder_steps, look_for_rate, suggestion
+from utils.train.schedule import Schedule, planned_rates, whole_phase
 
 RATES = np.geomspace(1e-7, 10, 22)
 
@@ -48,18 +52,10 @@ def test_what_is_drawn_is_what_trains(learn, schedule, epochs):
     """The planned rates of head and first layers are those of every batch, fine_tune's own among them."""
     record = Rates()
     rates = {"base_lr": 1e-2, "lr_mult": 10}
-    fit_phases(learn, epochs, schedule=schedule, **rates, cbs=[record])
+    learn.fine_tune(epochs, **rates, cbs=[Schedule(schedule), record])
     plan = planned_rates(schedule, epochs, steps=5, **rates)
     assert plan.shape == (5 * (epochs + 1), 2)
     np.testing.assert_allclose(np.array(record.seen), plan, rtol=1e-5)
-
-
-def test_one_cycle_is_fastais_fine_tune(learn):
-    """The default schedule is one call of learn.fine_tune, with fastai's own shape."""
-    asked = {}
-    learn.fine_tune = lambda epochs, **options: asked.update(options, epochs=epochs)
-    fit_phases(learn, 3, schedule="one-cycle", base_lr=1e-3, lr_mult=5, cbs=[])
-    assert asked == {"epochs": 3, "base_lr": 1e-3, "lr_mult": 5, "freeze_epochs": 1, "cbs": []}
 
 
 def test_cyclic_halves_its_peak_from_cycle_to_cycle():
@@ -96,45 +92,46 @@ def falling_then_rising():
 
 
 def test_a_useful_curve_gives_fastais_suggestion():
-    """The suggestion is valley's, and the point lies on the curve."""
-    from fastai.callback.schedule import valley
-
+    """The suggestion is valley's."""
     losses = falling_then_rising()
-    rate, point = longest_fall(torch.tensor(RATES), torch.tensor(losses), 30)
-    assert rate == valley(list(RATES), list(losses), 30)[0]
-    assert point == (rate, losses[list(RATES).index(rate)])
+    assert suggestion(torch.tensor(RATES), torch.tensor(losses)) == (valley(list(RATES), list(losses), 30)[0], "")
 
 
 CURVES = {
     "only rose": np.linspace(1, 4, 22),
     "flat": 1 + 0.01 * np.sin(np.arange(22)),
     "still fell": np.linspace(4, 1, 22),
-    "soon no number": falling_then_rising()[:6],
+    "soon not a number": falling_then_rising()[:6],
     "outside": np.array([2.0, 1.7, 1.4, 1.1] + [3.0] * 18),
 }
 
 
-@pytest.mark.parametrize("why", CURVES)
-def test_a_curve_that_is_no_use_is_ignored_and_said_to_be(why):
-    """The suggestion is no number, and the sentence says why, and which rate is used instead."""
-    losses = CURVES[why]
-    rate, _ = longest_fall(torch.tensor(RATES[: len(losses)]), torch.tensor(losses), 30)
-    assert math.isnan(rate)
-    padded = SimpleNamespace(
-        recorder=SimpleNamespace(
-            lrs=[0.0] * 3 + list(RATES[: len(losses)]) + [0.0] * 5, losses=[9.0] * 3 + list(losses) + [9.0] * 5
-        ),
-        dls=SimpleNamespace(train=range(1)),
-    )
-    sentence = rate_sentence(padded, used=2e-3)
-    assert "ignored" in sentence and why in sentence and "2.0e-03" in sentence
+@pytest.mark.parametrize("says", CURVES)
+def test_a_curve_that_says_nothing_is_ignored_with_the_reason(make_project, says):
+    """The suggestion is not a number; the sentence says why, and which rate is used instead."""
+    losses = CURVES[says]
+    rate, why = suggestion(torch.tensor(RATES[: len(losses)]), torch.tensor(losses))
+    assert math.isnan(rate) and says in why
+    sentence = sentence_of(make_project, losses)
+    assert "is ignored: " in sentence and says in sentence and "The training below uses 1.0e-02." in sentence
 
 
-def test_a_suggestion_stands_beside_the_rate_that_is_used():
+def test_a_suggestion_stands_beside_the_rate_that_is_used(make_project):
     """Both figures, and how to take the suggestion: as a number, which holds when lr_find is left out next time."""
-    losses = [9.0] * 3 + list(falling_then_rising()) + [9.0] * 5
-    recorder = SimpleNamespace(lrs=[0.0] * 3 + list(RATES) + [0.0] * 5, losses=losses)
-    sentence = rate_sentence(SimpleNamespace(recorder=recorder, dls=SimpleNamespace(train=range(1))), used=2e-3)
-    assert "uses 2.0e-03" in sentence
-    advised = float(re.search(r"write base_lr=(\S+) below", sentence)[1])
-    assert advised == pytest.approx(longest_fall(RATES, falling_then_rising(), 22)[0], rel=0.05)
+    rate, _ = suggestion(RATES, falling_then_rising())
+    sentence = sentence_of(make_project, falling_then_rising())
+    assert "The training below uses 1.0e-02." in sentence
+    assert float(re.search(r"write base_lr=(\S+)\.$", sentence)[1]) == pytest.approx(rate, rel=0.05)
+
+
+def sentence_of(make_project, losses):
+    """Return what is said of a curve, for a training of many steps."""
+
+    def lr_find(num_it, suggest_funcs):
+        rate, (at, loss) = suggest_funcs(torch.tensor(RATES[: len(losses)]), torch.tensor(losses), num_it)
+        assert math.isnan(rate) or (rate == at and loss == losses[np.argmin(abs(RATES - rate))])
+
+    learn = SimpleNamespace(dls=SimpleNamespace(train=range(100)), lr_find=lr_find)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("utils.train.finder.undisturbed", lambda learn, seed: nullcontext())
+        return look_for_rate(read_dataset(make_project()), learn)

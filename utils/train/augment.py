@@ -1,10 +1,12 @@
 """
-Stage 04, the pictures: what each goes through on its way into a batch, so that no two epochs show the same.
+Stage 04, augmentation: training pictures change at random, so that no two epochs show the same.
 
-fastai's ``aug_transforms`` turns, flips, warps and lights; three steps of ours may be added in the section [augment]:
-a share of the training pictures loses its colour, is smoothed, or is freed from haze. They work on whole batches, on
-the device that trains, and never on the pictures that judge.
+fastai's ``aug_transforms`` turns, flips, warps and lights. The section [augment] may add three steps of ours: a share
+of the training pictures loses its colour, is smoothed, or is freed from haze. Validation pictures never change.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from fastai.vision.all import RandTransform, TensorImage, Transform, aug_transforms
@@ -27,20 +29,8 @@ def augmentation(project: Project) -> list[Transform]:
     """
     Return the transforms that `augment` asks for, for the end of a DataBlock's ``batch_tfms``.
 
-    ``"standard"`` is fastai's ``aug_transforms()`` as it is, ``"strong"`` the same with `STRONG`; a table's keys are
-    parameters of ``aug_transforms`` and the shares (fractions of the training pictures) of the three steps below.
-
-    Raises
-    ------
-    FieldguideError
-        If parameters contradict each other.
-
-    Examples
-    --------
-    >>> labels = {"cat": ["cat photo"], "dog": ["dog photo"]}
-    >>> project = Project.model_validate({"name": "pets", "labels": labels, "augment": {"greyscale": 0.5}})
-    >>> [type(step).__name__ for step in augmentation(project)]
-    ['Flip', 'Brightness', 'Greyscale']
+    ``"standard"`` is fastai's ``aug_transforms()`` as it is, ``"strong"`` the same with `STRONG`. The keys of a table
+    are parameters of ``aug_transforms``, and the shares (fractions of the training pictures) of the three steps below.
     """
     if project.augment == "standard":
         return list(aug_transforms())
@@ -53,7 +43,7 @@ def augmentation(project: Project) -> list[Transform]:
 
 
 def _require_sense(options: dict) -> None:
-    """Refuse parameters that ``aug_transforms`` takes and that fail, or give no numbers, in the first batch."""
+    """Refuse parameters that ``aug_transforms`` takes, and that fail in the first batch."""
     smallest, largest = options.get("min_zoom", 1.0), options.get("max_zoom", 1.1)  # fastai's defaults
     if smallest > largest:
         raise FieldguideError(
@@ -69,7 +59,7 @@ def _require_sense(options: dict) -> None:
 
 
 class SomePictures(RandTransform):
-    """Change a random `share` of the pictures in each training batch; the seed behind it is torch's."""
+    """Change a random `share` of the pictures in each training batch."""
 
     def __init__(self, share: float):
         store_attr("share")  # so that it stands in the recipe of a training
@@ -91,7 +81,7 @@ class SomePictures(RandTransform):
 
 
 class Greyscale(SomePictures):
-    """Take a share of the pictures' colour away: what is told apart by colour alone is not known for its shape."""
+    """Take the colour of some pictures away: the network must look at shapes, too."""
 
     order = 50  # after fastai's lighting (40), before Normalize (99)
 
@@ -102,7 +92,7 @@ class Greyscale(SomePictures):
 
 
 class Denoise(SomePictures):
-    """Smooth a share of the pictures with a Gaussian of 3×3 pixels, as a weak camera or strong compression does."""
+    """Smooth some pictures with a Gaussian of 3×3 pixels, as a weak camera or strong compression does."""
 
     order = 21  # after IntToFloatTensor (10) and `Dehaze`, before fastai turns and warps (30)
 
@@ -114,40 +104,31 @@ class Denoise(SomePictures):
 
 class Dehaze(SomePictures):
     """
-    Free a share of the pictures from haze or murky water.
+    Free some pictures from haze or murky water.
 
-    Notes
-    -----
     He, Sun, Tang 2009, "Single image haze removal using dark channel prior": a clear picture has something dark in
-    every patch; what brightens the darkest is haze. Smoothed by a mean in place of their slow matting.
+    every patch, and what brightens it is haze. A mean smooths here, in place of their slow matting.
     """
 
     order = 20
 
     @staticmethod
     def changed(pixels: torch.Tensor) -> torch.Tensor:
-        """Return each picture without its haze; one that has none stays as it is."""
+        """Return each picture without its haze."""
         patch = 2 * round(HAZE_PATCH * min(pixels.shape[-2:]) / 2) + 1  # odd, so that it has a middle
-        dark = _darkest(pixels.amin(1, keepdim=True), patch)  # (B, 1, H, W)
+        dark = -_pooled(max_pool2d, -pixels.amin(1, keepdim=True), patch)  # (B, 1, H, W)
         haziest = dark.flatten(2).topk(max(1, round(AIR_SHARE * dark[0].numel()))).indices  # (B, 1, P)
         air = pixels.flatten(2).gather(2, haziest.expand(-1, 3, -1)).mean(2)[..., None, None].clamp(min=0.1)
-        hazy = _mean(_darkest((pixels / air).amin(1, keepdim=True), patch), patch)
+        clear = _pooled(max_pool2d, -(pixels / air).amin(1, keepdim=True), patch)
+        hazy = _pooled(partial(avg_pool2d, count_include_pad=False), -clear, patch)
         seen = (1 - HAZE_REMOVED * hazy).clamp(min=LEAST_SEEN)  # the share of light from the things themselves
         return ((pixels - air) / seen + air).clamp(0, 1)
 
 
-def _darkest(values: torch.Tensor, patch: int) -> torch.Tensor:
-    """Return the smallest value in the patch around each place, columns first and then rows, which is quicker."""
+def _pooled(pool: Callable, values: torch.Tensor, patch: int) -> torch.Tensor:
+    """Return values pooled over the patch around each place, columns first and then rows, which is quicker."""
     for kernel in ((patch, 1), (1, patch)):
-        values = -max_pool2d(-values, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
-    return values
-
-
-def _mean(values: torch.Tensor, patch: int) -> torch.Tensor:
-    """Return the mean of the patch around each place."""
-    for kernel in ((patch, 1), (1, patch)):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        values = avg_pool2d(values, kernel, stride=1, padding=padding, count_include_pad=False)
+        values = pool(values, kernel, stride=1, padding=(kernel[0] // 2, kernel[1] // 2))
     return values
 
 

@@ -1,10 +1,11 @@
 """
-Stage 04, what a person sees: the curves while it trains, the schedule before it does, and the table afterwards.
+Stage 04, what a person sees: the curves while it trains, the schedule before, and the table afterwards.
 
-Reads nothing and writes nothing: functions take the rows of history.csv and return pictures, tables and sentences.
+Reads and writes nothing: functions take the rows of history.csv and return pictures, tables and sentences.
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,36 +18,30 @@ TRAIN, VALID, GREY = "#0072b2", "#d55e00", "#999999"
 CLEAR_RISE = 1.05  # a validation loss this many times its lowest is no chance of few pictures
 
 
-def training_curve(rows: Sequence[Mapping], rates: np.ndarray | None = None, *, title: str = "") -> bytes:
+def training_curve(rows: Sequence[Mapping], rates: np.ndarray, *, title: str = "") -> bytes:
     """
     Return losses, accuracy and learning rate against epochs as a PNG; the best epoch is marked.
 
-    Parameters
-    ----------
-    rows : sequence of mappings
-        The rows of history.csv so far.
-    rates : float array (N, 2), optional
-        The rate of the first layers and of the head in each of N batches; not a number where layers are frozen.
-    title : str
-        A sentence above the three.
+    `rows` are those of history.csv so far; `rates`, float array (N, 2), the rates of first layers and head in each
+    batch, not a number where layers are frozen.
     """
     figure = Figure(figsize=(13, 3.4))  # margins by hand: matplotlib's layouts take longer than the drawing
     figure.subplots_adjust(left=0.04, right=0.99, bottom=0.15, top=0.83, wspace=0.16)
     losses, share, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in rows]
-    losses.plot(epochs, [row["train_loss"] for row in rows], "o-", label="train", color=TRAIN)
-    losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="valid", color=VALID)
-    share.plot(epochs, [row["accuracy"] for row in rows], "s--", color=VALID, label="valid")
+    losses.plot(epochs, [row["train_loss"] for row in rows], "o-", label="training", color=TRAIN)
+    losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="validation", color=VALID)
+    share.plot(epochs, [row["accuracy"] for row in rows], "s--", color=VALID, label="validation")
     share.set_ylim(0, 1.02)
-    best = best_epoch(rows)
-    for axes, name in ((losses, "loss (lower is better)"), (share, "accuracy on the valid side")):
+    best = best_row(rows)
+    for axes, name in ((losses, "loss (lower is better)"), (share, "accuracy on the validation set")):
         if best is not None:
-            axes.axvline(best, color=GREY, linewidth=1, linestyle=":", label="best epoch")
+            axes.axvline(best["epoch"], color=GREY, linewidth=1, linestyle=":", label="best epoch")
         axes.set(title=name, xlabel="epoch (0 is the frozen one)")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    if rates is not None and len(rates):
-        _draw_rates(rate, rates, np.arange(len(rates)) / len(rates) * len(rows))
+    _draw_rates(rate, rates, np.arange(len(rates)) / max(1, len(rates)) * len(rows))
+    rate.set_xlim(0, len(rows))
     rate.set(title="learning rate", xlabel="epochs done")
     for axes in (losses, share, rate):
         axes.grid(alpha=0.3)
@@ -79,28 +74,19 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def best_epoch(rows: Sequence[Mapping]) -> int | None:
-    """Return the epoch with the lowest validation loss, the first of equals; None where no loss is a number."""
-    losses = np.array([row["valid_loss"] for row in rows], dtype=float)
-    return int(rows[int(np.nanargmin(losses))]["epoch"]) if np.isfinite(losses).any() else None
+def best_row(rows: Sequence[Mapping]) -> Mapping | None:
+    """Return the row of the lowest validation loss, the first of equals; None where no loss is a number."""
+    known = [row for row in rows if math.isfinite(row["valid_loss"])]
+    return min(known, key=lambda row: row["valid_loss"], default=None)
 
 
-def remarks(rows: Sequence[Mapping]) -> list[str]:
-    """
-    Say of each epoch in plain words how it compares with the best one.
-
-    >>> losses = [(0.9, 0.8), (0.6, 0.7), (0.4, 0.9)]
-    >>> remarks([{"epoch": n, "train_loss": a, "valid_loss": b} for n, (a, b) in enumerate(losses)])
-    ['', 'the best: its weights are kept', 'overfitting: training improved since epoch 1, validation worsened']
-    """
-    kept = next((row for row in rows if row["epoch"] == best_epoch(rows)), None)
-    words = []
-    for row in rows:
-        if kept is not None and row["epoch"] > kept["epoch"] and _overfits(row, kept):
-            words.append(f"overfitting: training improved since epoch {kept['epoch']}, validation worsened")
-        else:
-            words.append("the best: its weights are kept" if row is kept else "")
-    return words
+def remark(row: Mapping, best: Mapping | None) -> str:
+    """Say of an epoch in plain words how it compares with the best one."""
+    if row is best:
+        return "the best: its weights are kept"
+    if best is None or row["epoch"] < best["epoch"] or not _overfits(row, best):
+        return ""
+    return f"overfitting: training improved since epoch {best['epoch']}, validation worsened"
 
 
 def _overfits(row: Mapping, kept: Mapping) -> bool:
@@ -108,21 +94,18 @@ def _overfits(row: Mapping, kept: Mapping) -> bool:
     return row["train_loss"] < kept["train_loss"] and row["valid_loss"] >= CLEAR_RISE * kept["valid_loss"]
 
 
-def overfitting_sentence(history: pd.DataFrame) -> str:
+def overfitting_sentence(rows: Sequence[Mapping]) -> str:
     """
     Say whether the network began to learn by heart, and at which epoch.
 
-    Notes
-    -----
     It did if after the best epoch the training loss fell further while the validation loss ended at least 5 % higher.
     On few validation pictures either can happen by chance.
     """
-    rows = history.to_dict("records")
-    best = best_epoch(rows)
-    if best is None:
+    kept, last = best_row(rows), rows[-1]
+    if kept is None:
         return "No epoch has a validation loss that is a number."
-    kept, last = next(row for row in rows if row["epoch"] == best), rows[-1]
-    if best == last["epoch"]:
+    best = kept["epoch"]
+    if kept is last:
         return f"The last epoch, {best}, is the best: no overfitting yet, and more epochs may help."
     falls = f"the training loss went from {kept['train_loss']:.2f} to {last['train_loss']:.2f}"
     rises = f"the validation loss from {kept['valid_loss']:.2f} to {last['valid_loss']:.2f}"
@@ -134,8 +117,9 @@ def overfitting_sentence(history: pd.DataFrame) -> str:
     return f"Epoch {best} is kept. Since then {falls}, {rises}: no clear overfitting."
 
 
-def history_table(history: pd.DataFrame):
-    """Return history.csv as a table to show, with a remark an epoch and the kept one marked."""
-    table = history.assign(remark=remarks(history.to_dict("records")))
+def history_table(rows: Sequence[Mapping]):
+    """Return the rows of history.csv as a table to show, with a remark per epoch and the kept one marked."""
+    best = best_row(rows)
+    table = pd.DataFrame(rows).assign(remark=[remark(row, best) for row in rows])
     style = table.style.hide(axis="index").highlight_min("valid_loss", color="#ffe08a")
-    return style.format({"lr": "{:.1e}", "seconds": "{:.0f}"}, precision=3)
+    return style.format({"lr": "{:.1e}", "seconds": "{:.1f}"}, precision=3)

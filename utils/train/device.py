@@ -15,7 +15,7 @@ TENSOR_CORES = (7, 0)  # the first CUDA capability that calculates faster in hal
 
 
 def worker_count() -> int:
-    """Return how many processes may load pictures: one a core, none where notebooks can't start any."""
+    """Return how many processes may load pictures: one per core, none where notebooks can't start any."""
     if sys.platform != "linux":
         return 0  # macOS and Windows start workers anew, which costs more than it gives on sets of this size
     return min(8, len(os.sched_getaffinity(0)))
@@ -25,8 +25,8 @@ def speed_callbacks(dls: DataLoaders) -> list[Callback]:
     """
     Return the callbacks that make the device at hand train faster, for ``vision_learner(cbs=...)``.
 
-    Pictures lie in memory pixel by pixel (``to_channelslast``, 8 % faster on a CPU at 224 pixels); a CUDA device with
-    tensor cores calculates in half precision (``to_fp16``), a CPU never does: without the units for it, it is slower.
+    Pictures lie in memory pixel by pixel (8 % faster on a CPU at 224 pixels). A CUDA device with tensor cores
+    calculates in half precision. A CPU does not: without the units for it, it is slower.
     """
     if dls.device.type == "cuda":
         return [ChannelsLast(), MixedPrecision()] if has_tensor_cores(dls.device) else []

@@ -1,8 +1,8 @@
 """
 Stage 04, the network: torchvision's, by name, and its ImageNet weights.
 
-Reads torch's own cache and writes there what it downloads. torchvision makes the networks and fastai cuts them; this
-module finds out beforehand, without weights, whether that will do, and says so in a sentence where it won't.
+Reads torch's own cache and writes there what it downloads. torchvision makes the networks and fastai cuts them. Whether
+that works is found out beforehand, without weights.
 """
 
 import warnings
@@ -26,15 +26,12 @@ def architecture(project: Project) -> Callable:
     """
     Return the torchvision function of the project's `arch`, such as ``resnet18``.
 
-    Raises
-    ------
-    FieldguideError
-        If torchvision has no such network, or fastai can't cut it into body and head, or pictures of `size` are too
-        small for it. Found out on a network without weights, within seconds.
+    A network is refused that torchvision does not have, that fastai can't cut into body and head, or for which
+    pictures of `size` are too small.
     """
     if project.arch not in torchvision.models.list_models(module=torchvision.models):
         raise FieldguideError(
-            f"arch = {project.arch!r} is no model of torchvision {torchvision.__version__}. Write one such as "
+            f"arch = {project.arch!r} is not a model of torchvision {torchvision.__version__}. Write one such as "
             "resnet18, resnet34 or resnet50."
         )
     arch = getattr(torchvision.models, project.arch)
@@ -66,14 +63,7 @@ def _failure(arch: Callable, size: int) -> Exception | None:
 
 
 def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
-    """
-    Return the ImageNet weights that ``vision_learner`` takes for a network: not always torchvision's best.
-
-    Raises
-    ------
-    FieldguideError
-        If torchvision has none that fastai would take.
-    """
+    """Return the ImageNet weights that ``vision_learner`` takes for a network: not always torchvision's best."""
     known = torchvision.models.get_model_weights(arch).__members__
     name = model_meta.get(arch, {}).get("weights", "IMAGENET1K_V1")
     if name not in known:
@@ -85,14 +75,7 @@ def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
 
 
 def download_weights(project: Project) -> bool:
-    """
-    Make sure that the ImageNet weights are on this machine; return whether the project wants them.
-
-    Raises
-    ------
-    FieldguideError
-        If they cannot be downloaded, or the copy on disk is broken; the message says where to put them.
-    """
+    """Make sure that the ImageNet weights are on this machine; return whether the project wants them."""
     if project.weights == "none":
         return False
     url = imagenet_weights(architecture(project)).url

@@ -1,0 +1,130 @@
+"""
+Stage 04, the settings: those that a training really used, read off the learner, beside those of the project file.
+
+Reads and writes nothing. A round stands by these settings, and evaluation and card tell them.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+from fastai.optimizer import Adam
+from fastai.vision.all import Learner
+from fasttransform import Pipeline
+
+from utils.dataset import Dataset
+from utils.storage import content_id
+from utils.train.loaders import image_block, training_loss
+from utils.train.schedule import learning_rates, schedule_name, scheduled
+
+FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
+STANDARD = {"TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback", "ParamScheduler"}  # fastai's own
+AS_ASKED = {"arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights"}
+SHOWN_BY = {"augment": "batch_tfms", "lr": "base_lr", "class_weights": "loss"}  # differences that are named once
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a training: ``learn.record``."""
+
+    settings: dict  # those that were really used; JSON can hold them
+    changed: str  # a sentence on what differs from the project file, or ""
+    fingerprint: str  # of the pictures and these settings, as `round_fingerprint` gives
+    history: list[dict]  # the rows of history.csv
+
+    def __reduce__(self):
+        """Pickle as a plain dict: what ``learn.export()`` writes must load without utils."""
+        return dict, (asdict(self),)
+
+
+def first_settings(learn: Learner, asked: Mapping) -> dict:
+    """Return the settings that a learner has when its training begins: all but those of the phases."""
+    loader, network = learn.dls.train, getattr(learn, "arch", type(learn.model))
+    batches, loss = texts(loader.after_batch), loss_text(learn.loss_func)
+    sizes = [step.size for step in [*loader.after_item.fs, *loader.after_batch.fs] if getattr(step, "size", None)]
+    cbs = {type(cb).__name__: cb for cb in learn.cbs}
+    others = {name for name, cb in cbs.items() if not type(cb).__module__.startswith(__package__)}
+    return {
+        "arch": getattr(network, "__name__", str(network)),
+        "weights": "imagenet" if getattr(learn, "pretrained", False) else "none",
+        "start": content_id(b"".join(value.cpu().numpy().tobytes() for value in learn.model.state_dict().values())),
+        "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
+        "size": max(sizes[-1]) if sizes else None,
+        "batch_size": loader.bs,
+        "seed": getattr(cbs.get("Seed"), "seed", None),
+        "patience": getattr(cbs.get("Patience"), "patience", 0),
+        "augment": asked["augment"] if batches == asked["batch_tfms"] else "changed in 04",
+        "item_tfms": texts(loader.after_item),
+        "batch_tfms": batches,
+        "class_weights": "weight=" in loss,
+        "loss": loss,
+        "optimizer": optimizer_text(learn.opt_func, learn.opt.hypers[-1]),
+        "callbacks": sorted(others - FAST - STANDARD),
+    }
+
+
+def phase_settings(learn: Learner) -> dict:
+    """Return the settings of the phase that begins: its epochs, and how the learning rate is about to move."""
+    peaks = scheduled(learn, "lr").max(0)  # of each group of layers
+    head = digits(peaks[-1])
+    if learn.opt.frozen_idx > 0:
+        return {"freeze_epochs": learn.n_epoch, "base_lr": head, "frozen_schedule": schedule_name(learn)}
+    whole = {"lr": head, "lr_mult": digits(peaks[-1] / peaks[0]), "schedule": schedule_name(learn)}
+    return {"epochs": learn.n_epoch} | whole
+
+
+def asked_settings(dataset: Dataset) -> dict:
+    """Return the settings that 04 uses if none of its cells is changed."""
+    project, block = dataset.project, image_block(dataset.project)
+    rates = learning_rates(project)
+    return project.model_dump(include=AS_ASKED) | {
+        "n_in": 3,
+        "batch_size": min(project.batch_size, len(dataset.on("train"))),
+        "freeze_epochs": 1,
+        **rates,
+        "lr": digits(rates["base_lr"] / 2),
+        "frozen_schedule": "one-cycle",
+        "item_tfms": texts(Pipeline(block.item_tfms)),
+        "batch_tfms": texts(Pipeline(block.batch_tfms)),
+        "loss": loss_text(training_loss(dataset)),
+        "optimizer": optimizer_text(Adam, Adam([torch.zeros(1)], lr=0).hypers[-1]),
+        "callbacks": [],
+    }
+
+
+def changed_sentence(settings: Mapping, asked: Mapping) -> str:
+    """Name the settings that differ from those of the project file; "" if none does."""
+    other = {name: (settings.get(name), value) for name, value in asked.items() if settings.get(name) != value}
+    words = []
+    for name in [name for name in other if SHOWN_BY.get(name) not in other]:
+        used, wanted = (f"{value:g}" if isinstance(value, float) else str(value) for value in other[name])
+        words.append(f"another {name}" if " " in used + wanted else f"{name} = {used} instead of {wanted}")
+    return f"Cells of 04 were changed: it trained with {', '.join(words)}." if words else ""
+
+
+def texts(steps: Pipeline) -> list[str]:
+    """Return transforms as text, the same on every device."""
+    lines = (str(step).partition("\n(enc:")[0] for step in steps.fs)
+    return [re.sub(r"\s+", " ", re.sub(r", device='[^']*'|np\.float64(?=\()", "", line)) for line in lines]
+
+
+def loss_text(loss) -> str:
+    """Return a loss as text: its name, its numbers and its weights."""
+    inner = getattr(loss, "func", loss)
+    facts = {name: value for name, value in vars(inner).items() if isinstance(value, int | float | str)}
+    if (weight := getattr(inner, "weight", None)) is not None:
+        facts["weight"] = [digits(value) for value in weight.tolist()]
+    told = (f"{name}={facts[name]}" for name in sorted(facts.keys() - {"training"}))
+    return f"{getattr(inner, '__name__', type(inner).__name__)}({', '.join(told)})"
+
+
+def optimizer_text(optimizer, hypers: Mapping) -> str:
+    """Return an optimizer as text: its name and what no schedule moves."""
+    name = getattr(getattr(optimizer, "func", optimizer), "__name__", str(optimizer))
+    return f"{name}({', '.join(f'{key}={hypers[key]}' for key in sorted(hypers.keys() - {'lr', 'mom'}))})"
+
+
+def digits(value: float) -> float:
+    """Return a number with four digits: more come from how it was calculated."""
+    return float(f"{value:.4g}")
