@@ -1,8 +1,8 @@
 """
-Intervals: how far a figure can be believed.
+Intervals: how far a figure can be believed, and whether a model is better than guessing.
 
-Proportions have Wilson's interval, for as many pictures as their near-duplicates are worth; other figures are drawn again
-1,000 times by group of near-duplicates (Efron's bootstrap).
+Proportions have Wilson's interval, for as many pictures as their near-duplicates are worth. Other figures are drawn
+again 1,000 times by group of near-duplicates (Efron's bootstrap).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ def resamples(groups: Sequence, *, seed: int) -> Iterator[np.ndarray]:
 
 
 def bootstrap(measures: dict[str, Measure], groups: Sequence, *, seed: int) -> dict[str, tuple]:
-    """Return for each measure its F values (F,) and what they are in the resamples (RESAMPLES, F)."""
+    """Return for each measure its F values (F,) and its values in the resamples (RESAMPLES, F)."""
     whole = np.ones((1, len(groups)))
     draws: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     for weights in resamples(groups, seed=seed):
@@ -47,17 +47,17 @@ def interval(
     Parameters
     ----------
     value : float
-        NaN is a figure that cannot be had, for the reason `why`.
+        NaN where there is no such figure, for the reason `why`.
     draws : float array (R,)
         Its values in the resamples; NaN where one has none.
     top : float, optional
-        The best or worst it can be, as 0 is; None where it has no upper end.
+        The largest value possible; the smallest is 0. None: there is no upper limit.
     mirrored : bool
         The basic interval (2 value − draw), widened so that it holds the value.
     """
     if not np.isfinite(value):
         return figure(None, None, None, n, why=why)
-    draws = draws[np.isfinite(draws)].round(12)  # what differs in the last digits only is the same
+    draws = draws[np.isfinite(draws)].round(12)  # a difference in the last digits is none
     G = len(np.unique(np.asarray(groups)))
     if G < 2 or len(draws) == 0:
         return figure(value, None, None, n, why=NO_SPREAD)
@@ -85,11 +85,9 @@ def _levels(draws: np.ndarray, G: int) -> np.ndarray:
 
 
 def figure(value: float | None, low: float | None, high: float | None, n: int, *, why: str = "") -> Figure:
-    """Return one entry of evaluation.json."""
-    entry = {
-        name: None if number is None else round(float(number), 6)
-        for name, number in (("value", value), ("low", low), ("high", high))
-    }
+    """Return one entry of evaluation.json; an end that is None is open."""
+    numbers = {"value": value, "low": low, "high": high}
+    entry = {name: None if number is None else round(float(number), 6) for name, number in numbers.items()}
     return entry | {"n": int(n)} | ({"why": why} if why else {})
 
 
@@ -113,38 +111,57 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
 
 def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = None) -> dict[str, float | int | bool]:
     """
-    Compare a classifier with guessing: always naming the most frequent label.
+    Compare a classifier with guessing, by the exact binomial test.
+
+    Guessing means naming the label that is the most frequent among these very pictures. The training set plays no part,
+    even if another label leads there: no other guess gets more of these pictures right, so no model looks good only
+    because the guess was a poor one.
 
     Parameters
     ----------
     labels, predicted : sequences of N
-        What the pictures are filed under, and what the classifier says.
+        The folders' labels, and the classifier's.
     groups : sequence of N, optional
-        Near-duplicates share a group and count once: the first of each group stands for it.
+        Near-duplicates share a group. The first of a group stands for it, with its own label and prediction.
 
     Returns
     -------
     dict
-        ``right`` of ``n`` pictures, ``guess`` (how many guessing gets, a whole number), ``p`` (the chance that guessing
-        gets as many right or more: exact binomial, one-sided) and ``better``: whether p lies below 0.05.
+        ``right`` of ``n`` pictures (one per group), ``guess`` (how many guessing gets), ``p`` (the chance that guessing
+        gets as many right or more, one-sided), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
 
     Raises
     ------
     ValueError
         If there is no picture.
 
+    Notes
+    -----
+    Pictures sorted by id are sorted by a hash: which one comes first depends neither on its label nor on the
+    prediction. So the groups are independent draws, also where one holds several labels, and the test stays exact.
+    Who names labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
+
     Examples
     --------
     >>> verdict(["ant", "ant", "bee", "bee"], ["ant", "ant", "bee", "ant"])
-    {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False}
+    {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False, 'pictures': 4}
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if len(labels) == 0:
         raise ValueError("no picture was judged: a verdict needs one or more")
-    if groups is not None:
-        first = np.sort(np.unique(np.asarray(groups), return_index=True)[1])
-        labels, predicted = labels[first], predicted[first]
-    n, right = len(labels), int((labels == predicted).sum())
-    guess = int(np.unique(labels, return_counts=True)[1].max())
+    first = slice(None) if groups is None else np.unique(np.asarray(groups), return_index=True)[1]
+    right, n = int((labels == predicted)[first].sum()), len(labels[first])
+    guess = int(np.unique(labels[first], return_counts=True)[1].max())
     p = float(binom.sf(right - 1, n, guess / n))
-    return {"right": right, "n": n, "guess": guess, "p": round(p, 6), "better": p < 1 - LEVEL}
+    better = p < 1 - LEVEL
+    return {"right": right, "n": n, "guess": guess, "p": round(p, 6), "better": better, "pictures": len(labels)}
+
+
+def luck(verdict: dict) -> int:
+    """
+    Return how many pictures guessing gets right at most in 95 of 100 cases; a model needs more to be called better.
+
+    >>> luck({"n": 36, "guess": 18})
+    23
+    """
+    return int(binom.ppf(LEVEL, verdict["n"], verdict["guess"] / verdict["n"]))

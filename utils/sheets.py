@@ -1,7 +1,8 @@
 """
-Small copies of pictures, and sheets of them.
+Thumbnails and contact sheets.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
@@ -15,13 +16,8 @@ def thumbnail(picture, side: int = 128) -> Image.Image:
         return open_picture(picture, longest_side=side, first_frame=True)
     except (PictureError, OSError) as error:
         card = Image.new("RGB", (side, side), (200, 200, 200))
-        ImageDraw.Draw(card).multiline_text((6, 6), _wrapped(str(error), side // 7), fill=(60, 60, 60))
+        ImageDraw.Draw(card).multiline_text((6, 6), textwrap.fill(str(error), max(1, side // 7)), fill=(60, 60, 60))
         return card
-
-
-def _wrapped(text: str, width: int) -> str:
-    """Break a text into lines of at most `width` characters."""
-    return "\n".join(text[i : i + width] for i in range(0, len(text), max(width, 1)))
 
 
 def contact_sheet(
@@ -33,12 +29,12 @@ def contact_sheet(
     Parameters
     ----------
     pictures : sequence of N pictures, as `open_picture` takes them
-        One that cannot be read stands as a grey card with the reason.
+        In place of one that cannot be read there is a grey card with the reason.
     captions : iterable of up to N texts
     columns : int
-        Pictures a row.
+        Pictures per row.
     side : int
-        Pixels of a picture's longest side.
+        Pixels of the longest side of a picture.
     """
     captions = list(captions)
     text_height = 16 if captions else 0

@@ -1,0 +1,89 @@
+"""
+Diagrams of stage 05: better than guessing or not, and how far the probabilities can be believed.
+
+Draws what evaluation.json holds; writes nothing.
+"""
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from utils.intervals import luck
+from utils.words import SETS, between
+
+BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#bbbbbb"  # told apart by every kind of eyesight (Okabe and Ito)
+
+
+def verdict_picture(verdict: Mapping) -> Image.Image:
+    """
+    Return the verdict as a picture: what the model gets right, above what guessing gets.
+
+    Parameters
+    ----------
+    verdict : mapping
+        As evaluation.json holds it: that of `utils.intervals.verdict`, and the side.
+
+    Notes
+    -----
+    The dotted line is `luck`: in 95 of 100 cases guessing gets no further. A model is better if its bar passes the line.
+    """
+    right, n, guess, most = verdict["right"], verdict["n"], verdict["guess"], luck(verdict)
+    canvas = Canvas(figsize=(9, 2.2), layout="constrained")
+    axes = canvas.subplots()
+    axes.barh(["guessing", "this model"], [guess, right], color=[GREY, BLUE], height=0.6)
+    axes.barh(["this model"], [n - right], left=[right], color=ORANGE, height=0.6)
+    axes.hlines(0, guess, most, color="black", linewidth=1.5)
+    axes.axvline(most, color="black", linestyle=":", label=f"guessing with luck: up to {most:,}")
+    parts = [(right / 2, 1, f"{right:,} right", "white"), (guess / 2, 0, f"{guess:,} right", "black")]
+    parts += [((n + right) / 2, 1, f"{n - right:,} wrong", "black")]
+    for x, y, text, colour in parts:
+        if not text.startswith("0 "):
+            axes.text(x, y, text, ha="center", va="center", color=colour)
+    axes.set(xlim=(0, n), xlabel=f"photos of the {SETS[verdict['side']]}")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    canvas.legend(loc="outside upper right", frameon=False)
+    return _drawn(canvas)
+
+
+def reliability_diagram(evaluation: Mapping) -> Image.Image:
+    """
+    Return how often the model is right (with 95 % intervals) at each confidence, before and after scaling.
+
+    Parameters
+    ----------
+    evaluation : mapping
+        As evaluation.json holds it.
+    """
+    canvas = Canvas(figsize=(9, 4.4), layout="constrained")
+    value, low, high = (evaluation["temperature"][key] for key in ("value", "low", "high"))
+    span = between(low, high, "{:.2f}".format)
+    temperature = "no scaling" if value is None else f"after scaling (temperature {value:.2f}{span and f', {span}'})"
+    titles = {"before": "before scaling", "after": temperature}
+    for axes, (name, title) in zip(canvas.subplots(1, 2, sharey=True), titles.items(), strict=True):
+        bins = evaluation["reliability"][name]
+        confidence = [b["sure"] for b in bins]
+        right, low, high = ([b["right"][key] for b in bins] for key in ("value", "low", "high"))
+        axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="as confident as right")
+        if bins:
+            ends = np.clip([np.subtract(right, low), np.subtract(high, right)], 0, 1)
+            axes.errorbar(confidence, right, yerr=ends, fmt="o", color=BLUE, capsize=3)
+        for b in bins:  # below the points, in the middle of the bin: points may stand close together
+            place = (b["from"] + b["to"]) / 2, -0.12
+            axes.annotate(f"{b['right']['n']:,}", place, ha="center", fontsize=8)
+        axes.set(title=title, xlabel="confidence (just above: how many pictures)", xlim=(0, 1.04))
+        axes.set(ylim=(-0.15, 1.04), yticks=np.linspace(0, 1, 6))
+        axes.grid(alpha=0.3)
+    canvas.axes[0].set_ylabel("how often it was right")
+    canvas.legend(*canvas.axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
+    return _drawn(canvas)
+
+
+def _drawn(canvas: Canvas) -> Image.Image:
+    """Return a figure as a picture."""
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=90)
+    return Image.open(buffer)
