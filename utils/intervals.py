@@ -38,22 +38,20 @@ def bootstrap(measures: dict[str, Measure], groups: Sequence, *, seed: int) -> d
     return {name: (measure(whole)[0], np.concatenate(draws[name])) for name, measure in measures.items()}
 
 
+def mean_measure(values: np.ndarray) -> Measure:
+    """Return the measure of the mean of N values, one per picture."""
+    return lambda w: (w @ values / w.sum(1))[:, None]
+
+
 def interval(
     value: float, draws: np.ndarray, *, n: int, groups: Sequence, top: float | None = 1, mirrored=False, why: str = ""
 ) -> Figure:
     """
-    Return a figure with the 95 % interval that its resamples give.
+    Return a figure with the 95 % interval that its values in the resamples give.
 
-    Parameters
-    ----------
-    value : float
-        NaN where there is no such figure, for the reason `why`.
-    draws : float array (R,)
-        Its values in the resamples; NaN where one has none.
-    top : float, optional
-        The largest value possible; the smallest is 0. None: there is no upper limit.
-    mirrored : bool
-        The basic interval (2 value − draw), widened so that it holds the value.
+    `value` is NaN if there is no such figure, for the reason `why`; `draws` (R,) are NaN where a resample has none. `top`
+    is the largest value possible (None: no limit); the smallest is 0. `mirrored` asks for the basic interval
+    (2 value − draw), widened so that it holds the value.
     """
     if not np.isfinite(value):
         return figure(None, None, None, n, why=why)
@@ -75,9 +73,8 @@ def _levels(draws: np.ndarray, G: int) -> np.ndarray:
     """
     Return at which shares of the resamples of G groups the interval ends.
 
-    The plain 2.5 and 97.5 % hold the truth too seldom where groups are few or a figure leans to one side. So the ends
-    are accelerated (Efron 1987), by a sixth of the draws' skewness, as is right for a mean, and spread by Student's
-    quantile (Hesterberg 2015).
+    The plain 2.5 and 97.5 % hold the truth too seldom if groups are few or a figure leans to one side. So the ends are
+    accelerated (Efron 1987), by a sixth of the draws' skewness, and spread by Student's quantile (Hesterberg 2015).
     """
     lean = skew(draws) / 6 if np.ptp(draws) > 0 else 0
     ends = lean + np.array([-1, 1]) * t.ppf((1 + LEVEL) / 2, G - 1) * np.sqrt(G / (G - 1))
@@ -95,11 +92,8 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
     """
     Return the share hits / n with its 95 % Wilson interval (Wilson 1927); n = 0 leaves everything open.
 
-    Parameters
-    ----------
-    groups : sequence of n, optional
-        Near-duplicates share a group. They are right or wrong together, so n²/Σm² pictures, m in a group, are as much
-        evidence as the n (Kish 1965): the interval is that of so many. scipy knows it for whole numbers only.
+    Near-duplicates share one of the n groups. They are right or wrong together, so the n pictures are as much evidence as
+    n²/Σm² pictures, m in a group (Kish 1965): the interval is that of so many. scipy's takes whole numbers only.
     """
     if n == 0:
         return figure(None, 0, 1, 0, why=why)
@@ -113,33 +107,19 @@ def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = 
     """
     Compare a classifier with guessing, by the exact binomial test.
 
-    Guessing means naming the label that is the most frequent among these very pictures. The training set plays no part,
-    even if another label leads there: no other guess gets more of these pictures right, so no model looks good only
-    because the guess was a poor one.
+    Guessing means naming the label that is most frequent among these very N pictures, even if another label leads in the
+    training set. No other guess gets more of them, so no model looks good because the guess was a poor one. Who names
+    labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
 
-    Parameters
-    ----------
-    labels, predicted : sequences of N
-        The folders' labels, and the classifier's.
-    groups : sequence of N, optional
-        Near-duplicates share a group. The first of a group stands for it, with its own label and prediction.
+    Near-duplicates share a group, and the first of a group stands for it, with its own label and prediction. Pictures
+    are sorted by id, a hash, so which one comes first depends on neither: the groups are independent draws, also if one
+    holds several labels.
 
     Returns
     -------
     dict
         ``right`` of ``n`` pictures (one per group), ``guess`` (how many guessing gets), ``p`` (the chance that guessing
-        gets as many right or more, one-sided), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
-
-    Raises
-    ------
-    ValueError
-        If there is no picture.
-
-    Notes
-    -----
-    Pictures sorted by id are sorted by a hash: which one comes first depends neither on its label nor on the
-    prediction. So the groups are independent draws, also where one holds several labels, and the test stays exact.
-    Who names labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
+        gets as many right or more), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
 
     Examples
     --------
@@ -158,10 +138,5 @@ def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = 
 
 
 def luck(verdict: dict) -> int:
-    """
-    Return how many pictures guessing gets right at most in 95 of 100 cases; a model needs more to be called better.
-
-    >>> luck({"n": 36, "guess": 18})
-    23
-    """
+    """Return how many pictures guessing gets at most in 95 of 100 cases; a model needs more to be called better."""
     return int(binom.ppf(LEVEL, verdict["n"], verdict["guess"] / verdict["n"]))

@@ -10,12 +10,7 @@ SETS = {"train": "training set", "valid": "validation set", "test": "test set"} 
 
 
 def rounded(fraction: float, digits: int = 0) -> str:
-    """
-    Return a fraction as a percentage.
-
-    >>> rounded(0.871), rounded(0.8712, 1)
-    ('87 %', '87.1 %')
-    """
+    """Return a fraction as a percentage, such as 87 %."""
     return f"{100 * fraction:.{digits}f} %"
 
 
@@ -40,9 +35,9 @@ def between(low: float | None, high: float | None, write: Callable[[float], str]
     >>> between(1, 2), between(1, None), between(None, 2), between(None, None)
     ('1 to 2', 'at least 1', 'at most 2', '')
     """
-    if low is None or high is None:
-        return f"at least {write(low)}" if low is not None else f"at most {write(high)}" if high is not None else ""
-    return f"{write(low)} to {write(high)}"
+    if low is not None and high is not None:
+        return f"{write(low)} to {write(high)}"
+    return f"at least {write(low)}" if low is not None else f"at most {write(high)}" if high is not None else ""
 
 
 def percent(figure: Mapping, *, told: str = "95 % interval ", digits: int = 1) -> str:
@@ -72,12 +67,7 @@ def listed(labels: Iterable[str], *, most: int = 8) -> str:
 
 
 def capitalised(text: str) -> str:
-    """
-    Return a text with a capital first letter and the others as they are.
-
-    >>> capitalised("no “Cat” was seen")
-    'No “Cat” was seen'
-    """
+    """Return a text with a capital first letter and the others as they are."""
     return text[:1].upper() + text[1:]
 
 
@@ -93,15 +83,8 @@ def counted(count: int, noun: str = "picture", plural: str | None = None) -> str
 
 def verdict_sentence(verdict: Mapping) -> str:
     """
-    Return the one sentence that stands before all figures: right how often, guessing how often, better or not.
+    Return a verdict of `utils.intervals.verdict` as the one sentence that stands before all figures.
 
-    Parameters
-    ----------
-    verdict : mapping
-        As `utils.intervals.verdict` returns it.
-
-    Examples
-    --------
     >>> verdict_sentence({"right": 23, "n": 36, "guess": 18, "p": 0.066, "better": False, "pictures": 36})
     'Right for 23 of 36 photos; guessing would get 18. On so few photos this cannot be told from guessing.'
     >>> verdict_sentence({"right": 33, "n": 36, "guess": 18, "p": 0.0, "better": True, "pictures": 40})

@@ -19,16 +19,9 @@ BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#bbbbbb"  # told apart by every kind
 
 def verdict_picture(verdict: Mapping) -> Image.Image:
     """
-    Return the verdict as a picture: what the model gets right, above what guessing gets.
+    Return the verdict of evaluation.json as a picture: what the model gets right, above what guessing gets.
 
-    Parameters
-    ----------
-    verdict : mapping
-        As evaluation.json holds it: that of `utils.intervals.verdict`, and the side.
-
-    Notes
-    -----
-    The dotted line is `luck`: in 95 of 100 cases guessing gets no further. A model is better if its bar passes the line.
+    The dotted line is `luck`: in 95 of 100 cases guessing gets no further. A better model passes it.
     """
     right, n, guess, most = verdict["right"], verdict["n"], verdict["guess"], luck(verdict)
     canvas = Canvas(figsize=(9, 2.2), layout="constrained")
@@ -50,14 +43,7 @@ def verdict_picture(verdict: Mapping) -> Image.Image:
 
 
 def reliability_diagram(evaluation: Mapping) -> Image.Image:
-    """
-    Return how often the model is right (with 95 % intervals) at each confidence, before and after scaling.
-
-    Parameters
-    ----------
-    evaluation : mapping
-        As evaluation.json holds it.
-    """
+    """Return how often the model is right (with 95 % intervals) at each confidence, before and after scaling."""
     canvas = Canvas(figsize=(9, 4.4), layout="constrained")
     value, low, high = (evaluation["temperature"][key] for key in ("value", "low", "high"))
     span = between(low, high, "{:.2f}".format)

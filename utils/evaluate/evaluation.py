@@ -32,10 +32,7 @@ def predict_side(dataset: Dataset, learn, side: str) -> pd.DataFrame:
     """
     Return the learner's predictions for one side, through the validation transforms.
 
-    Returns
-    -------
-    DataFrame
-        One row per picture, sorted by id: id, side, label, predicted, then the probability of each label.
+    One row per picture, sorted by id: id, side, label, predicted, then the probability of each label.
 
     Raises
     ------
@@ -57,8 +54,8 @@ def predict_side(dataset: Dataset, learn, side: str) -> pd.DataFrame:
         if error.errno is not None:  # of the system, not of a picture
             raise
         raise FieldguideError(
-            f"A picture of the {SETS[side]} cannot be read ({told}). Remove it from {project.images}, and run 04 and 05 "
-            "again."
+            f"A picture of the {SETS[side]} cannot be read ({told}). Remove it from {project.images}, and run 04 and "
+            "05 again."
         ) from error
     if not np.isfinite(probs).all():
         raise FieldguideError("The model answers with something other than numbers: its training failed. Run 04 again.")
@@ -75,20 +72,8 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
     A round that was judged before stands as it is. Openings of the test set are counted: if it is looked at after each
     change, it no longer tells how good a model is on pictures that nobody chose it by.
 
-    Parameters
-    ----------
-    learn : Learner
-        As `utils.train.load_trained` returns it; its `record` says what training really used.
-
-    Returns
-    -------
-    dict
-        ``verdict``: that of `utils.intervals.verdict` and the ``side`` it is about, test if opened; ``changed``: how
-        training differed from the project file, "" if not at all; ``settings``: those of the training; ``valid``,
-        ``test`` (empty while closed): figures of `scorecard`; ``labels``, ``test_labels``: those of each label;
-        ``confusion``: label → predicted → count, of valid; ``confused``: `confused_pairs` of valid; ``temperature``:
-        fitted on valid; ``reliability``: before and after scaling, one row per bin; ``shortcuts``; ``test_opened``;
-        ``fingerprint`` and ``model`` say what was judged.
+    `learn.record` says what training really used. models/README.md lists the keys of the dict; its ``verdict`` is about
+    the ``side`` test if that is open, else valid.
 
     Raises
     ------
@@ -178,24 +163,12 @@ def label_table(scores: Mapping[str, Mapping]) -> pd.DataFrame:
 
 
 def _short(entry: Figure) -> str:
-    """
-    Return a figure as text for a cell of a table.
-
-    >>> _short({"value": 0.8512, "low": 0.7, "high": 0.93, "n": 20})
-    '85 % (70 % to 93 %)'
-    """
+    """Return a figure as text for a cell of a table, such as 85 % (70 % to 93 %)."""
     return percent(entry, told="", digits=0)
 
 
 def confused_pairs(predictions: pd.DataFrame, *, groups: Sequence) -> list[dict]:
-    """
-    Return which labels are taken for which, most often first: label, predicted, share of the label's pictures.
-
-    Parameters
-    ----------
-    groups : sequence of N
-        Near-duplicates share a group, as in `scorecard`.
-    """
+    """Return which labels are taken for which, most often first: label, predicted, share of the label's pictures."""
     groups, rows = np.asarray(groups), []
     wrong = predictions[predictions.label != predictions.predicted]
     pairs = wrong.groupby(["label", "predicted"]).size().sort_values(ascending=False, kind="stable")

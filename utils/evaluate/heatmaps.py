@@ -6,7 +6,6 @@ feature map by how much each one speaks for a label, and shows where they are ac
 """
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
@@ -26,17 +25,12 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     """
     Return N pictures as the network sees them, and where it finds what speaks for a label.
 
-    Parameters
-    ----------
-    learn : Learner of ``vision_learner``: a body that makes feature maps, and a head
-    paths : sequence of N paths
-    labels : sequence of N labels, optional
-        By default the network's own answer for each picture.
+    The labels are by default the network's own answers.
 
     Returns
     -------
     shown : uint8 array (N, size, size, 3)
-        The picture after the validation transforms, which cut off the edges.
+        The pictures after the validation transforms, which cut off the edges.
     heat : float array (N, h, w)
         0 to 1; 1 is the place that speaks most for the label; all 0 if no place does. The grid is the body's: in a
         resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
@@ -51,14 +45,18 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     vocab = list(learn.dls.vocab)
     wanted = None if labels is None else torch.tensor([vocab.index(label) for label in labels])
     shown, heat = [], []
-    with _evaluating(learn.model.to(learn.dls.device)):
-        loader = learn.dls.test_dl(list(paths), num_workers=0)
-        for batch in loader:
-            start = sum(map(len, shown))
-            chosen = None if wanted is None else wanted[start : start + len(batch[0])]
-            heat.append(_batch_heat(learn.model, batch[0], chosen))
-            pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, size, size), 0 to 255
-            shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
+    model = learn.model.to(learn.dls.device).eval()  # fastai's own calls set the mode that they need
+    if not (isinstance(model, torch.nn.Sequential) and len(model) == 2):
+        raise FieldguideError(
+            "Where this network looks cannot be shown: it is not made of a body and a head, as by vision_learner."
+        )
+    loader = learn.dls.test_dl(list(paths), num_workers=0)
+    for batch in loader:
+        start = sum(map(len, shown))
+        chosen = None if wanted is None else wanted[start : start + len(batch[0])]
+        heat.append(_batch_heat(model, batch[0], chosen))
+        pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, size, size), 0 to 255
+        shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     return np.concatenate(shown), np.concatenate(heat)
 
 
@@ -83,21 +81,6 @@ def _batch_heat(model: torch.nn.Module, x: torch.Tensor, chosen: torch.Tensor | 
     return (heat / torch.where(hottest > 0, hottest, 1)).cpu().numpy()
 
 
-@contextmanager
-def _evaluating(model: torch.nn.Module):
-    """Put a network of body and head into evaluation mode, and back into its own mode afterwards."""
-    if not (isinstance(model, torch.nn.Sequential) and len(model) == 2):
-        raise FieldguideError(
-            "Where this network looks cannot be shown: it is not made of a body and a head, as by vision_learner."
-        )
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
-
-
 def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
     """Return a picture with a heat map (h, w) laid over it: bright places spoke for the label."""
     wide = Image.fromarray(heat.astype(np.float32)).resize(picture.size, Image.Resampling.BICUBIC)
@@ -108,14 +91,7 @@ def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
 
 
 def heat_strip(dataset: Dataset, learn, table, *, side: int = 150) -> Image.Image:
-    """
-    Return three rows: N pictures, what spoke for the predicted label, what spoke for the own label.
-
-    Parameters
-    ----------
-    table : DataFrame with the columns file, label, predicted and probability
-        As `worst_predictions` returns it.
-    """
+    """Return three rows: the pictures of `worst_predictions`, what spoke for the predicted label, and for the own one."""
     if not len(table):
         return contact_sheet([])
     paths = [dataset.project.images / file for file in table.file]

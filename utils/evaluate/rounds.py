@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import FiniteFloat, ValidationError, create_model
 from scipy.stats import binomtest, norm
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.intervals import LEVEL, Figure, bootstrap, interval, wilson
+from utils.intervals import LEVEL, Figure, bootstrap, interval, mean_measure, wilson
 from utils.project import Project
 from utils.storage import write_whole
 from utils.tables import SIDES, csv_text
@@ -31,52 +31,19 @@ POWER = 0.8  # the chance to see a difference that is there, which "about 120 wo
 HARDLY = 100_000  # pictures; a difference that needs more than these is not worth proving
 
 
-class _Entry(BaseModel):
-    """A figure of evaluation.json, as `utils.intervals.figure` makes it."""
-
-    value: FiniteFloat | None
-    low: FiniteFloat | None
-    high: FiniteFloat | None
-    n: int
+def _required(kind, *names: str) -> dict[str, tuple]:
+    """Return fields of one kind for pydantic, none of which may be missing."""
+    return dict.fromkeys(names, (kind, ...))
 
 
-class _Scores(BaseModel):
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _Entry]
-    accuracy: _Entry
-
-
-class _Verdict(BaseModel):
-    right: int
-    n: int
-    guess: int
-    better: bool
-    pictures: int
-    side: Literal["valid", "test"]
-
-
-class _AnyForm(BaseModel):
-    """What every version wrote, and 05 still reads."""
-
-    test: dict
-    test_opened: int
-    fingerprint: str
-
-
-class _ThisForm(_AnyForm):
-    verdict: _Verdict
-    valid: _Scores
-    test: dict[str, _Entry]
-    labels: dict
-    test_labels: dict
-    confusion: dict
-    confused: list
-    temperature: _Entry
-    reliability: dict
-    shortcuts: dict
-    settings: dict
-    changed: str
-    model: str
+# What must be in evaluation.json: figures, the verdict, what every version wrote, and what this one writes.
+_ENTRY = create_model("Entry", **_required(FiniteFloat | None, "value", "low", "high"), **_required(int, "n"))
+_SIDE = {"side": (Literal["valid", "test"], ...)}
+_VERDICT = create_model("V", **_required(int, "right", "n", "guess", "pictures"), **_required(bool, "better"), **_SIDE)
+_MAPPINGS = ("labels", "test_labels", "confusion", "reliability", "shortcuts", "settings")
+_ANY_FORM = {"test": (dict[str, _ENTRY], ...), "test_opened": (int, ...), "fingerprint": (str, ...)}
+_THIS_FORM = _ANY_FORM | _required(dict, *_MAPPINGS) | _required(str, "changed", "model") | _required(list, "confused")
+_THIS_FORM |= {"valid": (dict[str, _ENTRY], ...), "temperature": (_ENTRY, ...), "verdict": (_VERDICT, ...)}
 
 
 def stored_evaluation(project: Project) -> dict | None:
@@ -85,7 +52,7 @@ def stored_evaluation(project: Project) -> dict | None:
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         this = isinstance(evaluation, dict) and evaluation.get("form") == FORM
-        (_ThisForm if this else _AnyForm).model_validate(evaluation, strict=True)
+        create_model("Evaluation", **(_THIS_FORM if this else _ANY_FORM)).model_validate(evaluation, strict=True)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -96,14 +63,7 @@ def stored_evaluation(project: Project) -> dict | None:
 
 
 def read_evaluation(project: Project) -> dict | None:
-    """
-    Return evaluation.json, or None where there is none.
-
-    Raises
-    ------
-    FieldguideError
-        If an earlier version of Fieldguide wrote the file, or it is no longer what 05 wrote.
-    """
+    """Return evaluation.json, or None; one of another version of Fieldguide is refused with a `FieldguideError`."""
     evaluation = stored_evaluation(project)
     if evaluation is not None and evaluation.get("form") != FORM:
         raise FieldguideError(
@@ -199,8 +159,8 @@ class Comparison:
     Two rounds on the same n pictures of one side, under today's labels.
 
     `before` and `after` are shares right with their intervals, `difference` is after − before, as fractions. `gained`
-    and `lost` count groups of near-duplicates of which the later round has more, or fewer, right; `p` is McNemar's exact
-    one. `needed` is how many pictures would show the same difference in 80 of 100 cases; None if there is none.
+    and `lost` count groups of near-duplicates of which the later round has more, or fewer, right; `p` is that of
+    McNemar's exact test. `needed` pictures would show the same difference in 80 of 100 cases; None if there is none.
     """
 
     earlier: int
@@ -238,19 +198,9 @@ def compare_rounds(dataset: Dataset, earlier: int | None = None, later: int | No
     """
     Compare two rounds on the pictures that both judged: of the test set if both opened it, else of the validation set.
 
-    Parameters
-    ----------
-    earlier, later : int, optional
-        Numbers of rounds; by default the last one, and the one before `later`.
-
-    Returns
-    -------
-    Comparison, or None if there is no earlier round
-
-    Notes
-    -----
-    McNemar's exact test looks at the pictures that only one of the rounds has right: a fair coin would give each round
-    half of them. A group of near-duplicates counts once, for the round that has more of it right.
+    By default the last round and the one before; None if there is none before. McNemar's exact test looks at the
+    pictures that only one of the rounds has right: a fair coin would give each round half of them. A group of
+    near-duplicates counts once, for the round that has more of it right.
     """
     project = dataset.project
     numbers = round_numbers(project)
@@ -278,7 +228,7 @@ def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed:
     _, codes = np.unique(groups, return_inverse=True)
     net = np.bincount(codes, weights=change)  # per group
     gained, lost = int((net > 0).sum()), int((net < 0).sum())
-    value, draws = bootstrap({"": lambda w: (w @ change / w.sum(1))[:, None]}, groups, seed=seed)[""]
+    value, draws = bootstrap({"": mean_measure(change)}, groups, seed=seed)[""]
     difference = interval(value[0], draws[:, 0], n=n, groups=groups, top=None)
     if not change.any() and difference["high"]:  # what may have been missed either way
         difference["low"] = -difference["high"]
@@ -307,13 +257,9 @@ def pictures_needed(gained: int, lost: int, n: int) -> float | None:
     """
     Return how many pictures show such a difference, at 5 %, in 80 of 100 cases; None if there is no difference.
 
-    Notes
-    -----
     With a share ψ of pictures that only one round has right, and a difference d of the two shares,
     n = (z₀.₉₇₅ √ψ + z₀.₈ √(ψ − d²))² / d² (Miettinen 1968; Connor 1987, Biometrics 43:207).
 
-    Examples
-    --------
     >>> round(pictures_needed(20, 10, 100))
     233
     """

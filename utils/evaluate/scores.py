@@ -10,14 +10,24 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix
 
-from utils.intervals import LEVEL, NO_SPREAD, RESAMPLES, Figure, Measure, bootstrap, figure, interval, wilson
+from utils.intervals import (
+    LEVEL,
+    NO_SPREAD,
+    RESAMPLES,
+    Figure,
+    Measure,
+    bootstrap,
+    figure,
+    interval,
+    mean_measure,
+    wilson,
+)
 
 BINS = 10  # of equal width, for the calibration error and its diagram
 CALIBRATION_FOLDS = 5  # so that no picture is scaled by a temperature that it helped to choose
 COOLEST, HOTTEST = 0.05, 20.0  # the range in which a temperature is sought
-OPEN_END = "the resamples reach the end of the range that is searched, 0.05 to 20: nothing is known beyond"
+OPEN_END = "the resamples reach the end of the range that is searched, 0.05 to 20"
 LEAST = 1e-15  # a probability of 0 has no logarithm
 
 
@@ -36,12 +46,10 @@ def scorecard(
     ----------
     labels : int array (N,)
         True classes, 0 ≤ label < K.
-    probs : float array (N, K)
-        Probabilities; a row sums to 1.
+    probs, scaled : float arrays (N, K)
+        Probabilities, and those after temperature scaling for ``calibration_error_scaled``; a row sums to 1.
     groups : sequence of N, optional
         Near-duplicates share a group. They are not independent evidence, so the bootstrap draws them together.
-    scaled : float array (N, K), optional
-        The probabilities after temperature scaling, for ``calibration_error_scaled``.
 
     Returns
     -------
@@ -54,9 +62,9 @@ def scorecard(
     Notes
     -----
     If all pictures are right, or none is, no resample differs, and the bootstrap would show no doubt at all. Wilson's
-    end for that many groups takes its place. The calibration error (Guo et al. 2017, 10 bins of equal width) is too high
-    in small sets, and higher still in their resamples. So its interval is the basic one, mirrored about the value. It
-    begins at 0 where a perfectly calibrated model could show as much.
+    end for that many groups takes its place. The calibration error (Guo et al. 2017, 10 bins of equal width) is too
+    high in small sets, and higher still in their resamples. So its interval is the basic one, mirrored about the value.
+    It begins at 0 where a perfectly calibrated model could show as much.
 
     Examples
     --------
@@ -65,43 +73,28 @@ def scorecard(
     (0.75, 4)
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
-    if len(labels) == 0 or probs.shape[0] != len(labels):
-        raise ValueError(
-            f"{len(labels)} labels and probabilities of shape {probs.shape}: expected (N,) and (N, K), N > 0"
-        )
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    figures = {"accuracy": wilson(int((probs.argmax(1) == labels).sum()), len(labels), groups=groups)}
+    n, predicted = len(labels), probs.argmax(1)
+    if n == 0 or len(probs) != n:
+        raise ValueError(f"{n} labels and probabilities of shape {probs.shape}: expected (N,) and (N, K), N > 0")
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    hits, true, said = _one_hot(labels, predicted, probs.shape[1])
     calibration = {"calibration_error": probs} | ({} if scaled is None else {"calibration_error_scaled": scaled})
     measures = {
-        **_confusion_measures(labels, probs),
+        "balanced_accuracy": lambda w: _mean_where(_ratio(w @ hits, w @ true)),
+        "macro_f1": lambda w: _mean_where(_f1(w @ hits, w @ true, w @ said)),
         "auc": auc_measure(labels, probs),
-        "log_loss": _mean_measure(-np.log(np.clip(probs[np.arange(len(labels)), labels], LEAST, 1))),
+        "log_loss": mean_measure(_losses(labels, probs, 1)),
         **{name: _calibration_measure(labels, table) for name, table in calibration.items()},
     }
+    figures = {"accuracy": wilson(int((predicted == labels).sum()), n, groups=groups)}
     for name, (values, draws) in bootstrap(measures, groups, seed=seed).items():
-        figures[name] = interval(
-            values[0],
-            draws[:, 0],
-            n=len(labels),
-            groups=groups,
-            top=None if name == "log_loss" else 1,
-            mirrored=name in calibration,
-            why="all pictures are of one label" if name == "auc" else "",
-        )
+        how = {"top": None if name == "log_loss" else 1, "mirrored": name in calibration}
+        why = "all pictures are of one label" if name == "auc" else ""
+        figures[name] = interval(values[0], draws[:, 0], n=n, groups=groups, why=why, **how)
     for name, table in calibration.items():
         if figures[name]["low"] and could_be_calibrated(labels, table, groups=groups, seed=seed):
             figures[name]["low"] = 0.0
     return figures
-
-
-def _confusion_measures(labels: np.ndarray, probs: np.ndarray) -> dict[str, Measure]:
-    """Return the measures that need only the true and the predicted labels."""
-    predicted = probs.argmax(1)
-    hits, true, said = _one_hot(labels, predicted, probs.shape[1])
-    return {
-        "balanced_accuracy": lambda w: _mean_where(_ratio(w @ hits, w @ true)),
-        "macro_f1": lambda w: _mean_where(_f1(w @ hits, w @ true, w @ said)),
-    }
 
 
 def _one_hot(labels: np.ndarray, predicted: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -124,11 +117,6 @@ def _mean_where(values: np.ndarray) -> np.ndarray:
     """Return the mean of each row over the labels that have a value: (R, K) → (R, 1)."""
     there = ~np.isnan(values)
     return _ratio(np.where(there, values, 0).sum(1, keepdims=True), there.sum(1, keepdims=True))
-
-
-def _mean_measure(values: np.ndarray) -> Measure:
-    """Return the mean of a value per picture."""
-    return lambda w: (w @ values / w.sum(1))[:, None]
 
 
 def auc_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
@@ -184,12 +172,7 @@ def bin_of(sure: np.ndarray) -> np.ndarray:
 
 
 def label_scores(
-    labels: Sequence[str],
-    predicted: Sequence[str],
-    vocab: Sequence[str],
-    *,
-    groups: Sequence | None = None,
-    seed: int = 42,
+    labels: Sequence[str], predicted: Sequence[str], vocab: Sequence[str], *, groups: Sequence | None = None, seed=42
 ) -> dict[str, dict]:
     """
     Return precision, recall and F1 of each label, with n = pictures of it.
@@ -197,18 +180,15 @@ def label_scores(
     Precision and recall have Wilson's intervals, F1 the bootstrap's. A label that was never predicted has no
     precision; one without pictures has no recall and no F1 (None, with the reason).
     """
-    vocab = list(vocab)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    counts = confusion_matrix(labels, predicted, labels=vocab)
-    place = {label: k for k, label in enumerate(vocab)}
-    true, guess = (np.array([place[label] for label in names]) for names in (labels, predicted))
+    true, guess = (np.array([list(vocab).index(label) for label in names], dtype=int) for names in (labels, predicted))
     hits, own, said = _one_hot(true, guess, len(vocab))
     values, draws = bootstrap({"f1": lambda w: _f1(w @ hits, w @ own, w @ said)}, groups, seed=seed)["f1"]
     scores = {}
     for k, label in enumerate(vocab):
-        right, n, called = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
-        concerned = groups[(true == k) | (guess == k)]
+        right, n, called = (int(column[:, k].sum()) for column in (hits, own, said))
         missing = f"there is no picture of {label!r} in this set"
+        concerned = groups[(true == k) | (guess == k)]
         scores[label] = {
             "precision": wilson(right, called, groups=groups[guess == k], why=f"no picture was called {label!r}"),
             "recall": wilson(right, n, groups=groups[true == k], why=missing),
@@ -218,9 +198,7 @@ def label_scores(
     return scores
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Calibration: of the pictures with a confidence of 80 %, are 80 in 100 right?
-# ---------------------------------------------------------------------------------------------------------------
+# --- Calibration: of the pictures with a confidence of 80 %, are 80 in 100 right? ---
 
 
 def scale(probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -251,8 +229,8 @@ def temperature_figure(labels: Sequence[int], probs: np.ndarray, *, groups: Sequ
     """
     Return the fitted temperature with its interval, from resamples by group.
 
-    An end of the interval is None where nothing is known about it: where the resamples, or their mirror image, reach the
-    end of the range that is searched.
+    An end of the interval is None if the resamples, or their mirror image, reach the end of the range that is searched:
+    nothing is known beyond it.
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     value = fit_temperature(labels, probs)

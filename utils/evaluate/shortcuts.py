@@ -24,7 +24,7 @@ from utils.dataset import Dataset
 from utils.intervals import LEVEL, wilson
 from utils.project import Project
 from utils.tables import PICTURES_COLUMNS, SOURCES_COLUMNS, TAKEN, each_row
-from utils.words import percent, rounded
+from utils.words import counted, percent, rounded
 
 PERMUTATIONS = 200
 TREE_FOLDS = 5
@@ -83,7 +83,7 @@ def shortcut_line(found: Mapping) -> str:
     if accuracy["value"] is None:
         return f"No shortcut was looked for: {accuracy['why']}."
     told = (
-        f"From facts of the files alone the label is right for {percent(accuracy, digits=0)}, n = {accuracy['n']}; "
+        f"File facts alone give the right label for {percent(accuracy, digits=0)} of {counted(accuracy['n'])}; "
         f"always naming the most frequent label: {rounded(found['majority'])}, p = {found['p']:.2g}"
     )
     gain = accuracy["value"] - found["majority"]
@@ -157,7 +157,7 @@ def border_colour(path: Path) -> list[float]:
 
 
 def _host_columns(project: Project, ids: Sequence[str]) -> np.ndarray:
-    """Return which of the most frequent hosts each of N pictures is from, as 0 and 1; no column if there is one host."""
+    """Return which of the most frequent hosts each of N pictures is from, as 0 and 1; no column for a single host."""
     wanted = set(ids)
     hosts: dict[str, str] = {}
     for row in each_row(project.table("sources"), SOURCES_COLUMNS):
