@@ -38,7 +38,7 @@ def bootstrap(measures: dict[str, Measure], groups: Sequence, *, seed: int) -> d
     return {name: (measure(whole)[0], np.concatenate(draws[name])) for name, measure in measures.items()}
 
 
-def mean_measure(values: np.ndarray) -> Measure:
+def mean_of(values: np.ndarray) -> Measure:
     """Return the measure of the mean of N values, one per picture."""
     return lambda w: (w @ values / w.sum(1))[:, None]
 
@@ -49,8 +49,8 @@ def interval(
     """
     Return a figure with the 95 % interval that its values in the resamples give.
 
-    `value` is NaN if there is no such figure, for the reason `why`; `draws` (R,) are NaN where a resample has none. `top`
-    is the largest value possible (None: no limit); the smallest is 0. `mirrored` asks for the basic interval
+    `value` is NaN if there is no such figure, for the reason `why`; `draws` (R,) are NaN where a resample has none.
+    `top` is the largest value possible (None: no limit); the smallest is 0. `mirrored` asks for the basic interval
     (2 value − draw), widened so that it holds the value.
     """
     if not np.isfinite(value):
@@ -92,7 +92,7 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
     """
     Return the share hits / n with its 95 % Wilson interval (Wilson 1927); n = 0 leaves everything open.
 
-    Near-duplicates share one of the n groups. They are right or wrong together, so the n pictures are as much evidence as
+    Near-duplicates share one of the n `groups`. They are right or wrong together, so all are as much evidence as
     n²/Σm² pictures, m in a group (Kish 1965): the interval is that of so many. scipy's takes whole numbers only.
     """
     if n == 0:
@@ -107,9 +107,9 @@ def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = 
     """
     Compare a classifier with guessing, by the exact binomial test.
 
-    Guessing means naming the label that is most frequent among these very N pictures, even if another label leads in the
-    training set. No other guess gets more of them, so no model looks good because the guess was a poor one. Who names
-    labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
+    Guessing means naming the label that is most frequent among these very N pictures, even if another label leads in
+    the training set. No other guess gets more of them, so no model looks good because the guess was a poor one. Who
+    names labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
 
     Near-duplicates share a group, and the first of a group stands for it, with its own label and prediction. Pictures
     are sorted by id, a hash, so which one comes first depends on neither: the groups are independent draws, also if one

@@ -6,6 +6,7 @@ import pytest
 from conftest import draw_picture
 from scipy.stats import binomtest
 
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.evaluate.rounds import (
     compare_rounds,
@@ -136,12 +137,12 @@ def test_rounds_that_are_not_there_say_so(make_project):
     project = make_project()
     with pytest.raises(FieldguideError, match="Run 05 first"):
         read_predictions(project)
-    assert compare_rounds(project) is None
-    assert round_sentence(project) == "This is the first round: there is none to compare it with."
+    assert compare_rounds(read_dataset(project)) is None
+    assert round_sentence(read_dataset(project)) == "This is the first round: there is no other to compare it with."
     save_round(project, predictions({"a": "cat"}), again=False)
-    assert compare_rounds(project) is None
+    assert compare_rounds(read_dataset(project)) is None
     with pytest.raises(FieldguideError, match=r"There is no round 7 .* There are: 1\."):
-        compare_rounds(project, 7, 1)
+        compare_rounds(read_dataset(project), 7, 1)
 
 
 def test_mcnemar_is_the_hand_counted_binomial():
@@ -162,36 +163,36 @@ def test_the_promised_number_of_pictures_has_80_percent_power():
 def test_a_better_round_is_called_better(filled):
     """30 right of 60, then 45, none lost: 25 points, and p = 2 / 2^15."""
     project = filled(cats(60))
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids, range(30))), again=False)
     save_round(project, predictions(answers(ids, range(45))), again=False)
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost, found.p) == (60, 15, 0, 2 / 2**15)
     assert (found.before["value"], found.after["value"], found.difference["value"]) == (0.5, 0.75, 0.25)
     assert 0.1 < found.difference["low"] < 0.25 < found.difference["high"] < 0.4
     assert "better by 25.0 points" in found.sentence and "p < 0.001" in found.sentence
-    back = compare_rounds(project, 2, 1)
+    back = compare_rounds(read_dataset(project), 2, 1)
     assert (back.difference["value"], back.p) == (-0.25, found.p) and "worse by 25.0 points" in back.sentence
 
 
 def test_too_few_pictures_are_said_to_be_too_few(filled):
     """Two gained of ten prove nothing; the sentence says how many pictures would."""
     project = filled(cats(10))
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids, range(5))), again=False)
     save_round(project, predictions(answers(ids, range(7))), again=False)
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.p, found.needed) == (0.5, 37)  # (1.96 √.2 + .84 √.16)² / .04 = 36.8
-    assert found.sentence.endswith("p = 0.5: not enough pictures to tell; about 37 would do.")
+    assert found.sentence.endswith("p = 0.5: not enough photos to tell; about 37 would do.")
 
 
 def test_no_difference_promises_no_number(filled):
     """The same answers twice: nothing to prove, and the interval is as wide as ten pictures are few."""
     project = filled(cats(10))
     for _ in range(2):
-        save_round(project, predictions(answers(project.pictures(), range(5))), again=False)
-    save_round(project, predictions(answers(project.pictures(), range(5)), label="dog"), again=False)
-    found = compare_rounds(project)
+        save_round(project, predictions(answers(read_dataset(project).ids, range(5))), again=False)
+    save_round(project, predictions(answers(read_dataset(project).ids, range(5)), label="dog"), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.difference["value"], found.p, found.needed) == (0.0, 1.0, None)
     assert found.difference["low"] == -found.difference["high"] and found.difference["high"] > 0.2
     assert found.sentence.endswith("no difference to be seen, p = 1.")
@@ -200,39 +201,39 @@ def test_no_difference_promises_no_number(filled):
 def test_rounds_are_compared_under_the_labels_of_today(filled):
     """A picture that moved counts under its new label, one that is gone drops out, a newcomer to one round does too."""
     project = filled(cats(12))
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids[:10], range(10))), again=False)
     save_round(project, predictions(answers(ids, range(8))), again=False)
     (project.images / "cat" / f"{ids[0]}.jpg").unlink()
     write_whole(project.images / "dog" / f"{ids[9]}.jpg", (project.images / "cat" / f"{ids[9]}.jpg").read_bytes())
     (project.images / "cat" / f"{ids[9]}.jpg").unlink()
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost) == (9, 1, 1)
 
 
 def test_near_duplicates_count_once(filled):
     """Ten copies of one picture, gained together, are one picture's evidence."""
     project = filled(TEN_COPIES)
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids, range(10, 20))), again=False)
     save_round(project, predictions(answers(ids, range(20))), again=False)
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost, found.p) == (20, 1, 0, 1.0)
     assert found.after["low"] < 0.6  # 20 of 20, but worth 400 / (100 + 10) = 3.6 pictures
-    assert found.difference["value"] == 0.5 and "not enough pictures to tell" in found.sentence
+    assert found.difference["value"] == 0.5 and "not enough photos to tell" in found.sentence
     save_round(project, predictions(answers(ids, range(10, 17))), again=False)
     save_round(project, predictions(answers(ids, range(18))), again=False)
-    against = compare_rounds(project, 2, 3)  # the large group is lost, three pictures too: ten and three of twenty
+    against = compare_rounds(read_dataset(project), 2, 3)  # ten copies are lost, and three other pictures
     assert (against.gained, against.lost) == (0, 4)
 
 
 def test_groups_and_pictures_that_disagree_claim_nothing(filled):
     """One large group gained and six pictures lost: more pictures are right, more groups wrong; neither is claimed."""
     project = filled(TEN_COPIES)
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids, range(10, 20))), again=False)
     save_round(project, predictions(answers(ids, [*range(10), 18, 19])), again=False)
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.gained, found.lost, found.difference["value"], found.needed) == (1, 8, 0.1, None)
     assert "no difference to be seen" in found.sentence
 
@@ -244,15 +245,16 @@ def test_the_test_side_is_used_where_both_rounds_opened_it(filled):
     both = pd.concat([predictions(answers(valid, range(3))), predictions(answers(test, range(2)), side="test")])
     save_round(project, both, again=False)
     save_round(project, predictions(answers(valid, range(4))), again=False)
-    assert (compare_rounds(project).side, compare_rounds(project).n) == ("valid", 6)
+    dataset = read_dataset(project)
+    assert (compare_rounds(dataset).side, compare_rounds(dataset).n) == ("valid", 6)
     save_round(project, both, again=False)
-    assert (compare_rounds(project, 1, 3).side, compare_rounds(project, 1, 3).n) == ("test", 4)
+    assert (compare_rounds(dataset, 1, 3).side, compare_rounds(dataset, 1, 3).n) == ("test", 4)
 
 
 def test_rounds_without_a_picture_in_common_are_not_compared(filled):
     """After a split drawn anew the sentence says so, and nothing fails."""
     project = filled(cats(4))
-    ids = list(project.pictures())
+    ids = list(read_dataset(project).ids)
     save_round(project, predictions(answers(ids[:2], ())), again=False)
     save_round(project, predictions(answers(ids[2:], ())), again=False)
-    assert round_sentence(project).startswith("Rounds 1 and 2 were judged on no picture in common")
+    assert round_sentence(read_dataset(project)).startswith("Rounds 1 and 2 have no judged picture in common")

@@ -91,7 +91,7 @@ def overlay(picture: Image.Image, heat: np.ndarray) -> Image.Image:
 
 
 def heat_strip(dataset: Dataset, learn, table, *, side: int = 150) -> Image.Image:
-    """Return three rows: the pictures of `worst_predictions`, what spoke for the predicted label, and for the own one."""
+    """Return the pictures of `worst_predictions`, what spoke for the predicted label, and for the own: three rows."""
     if not len(table):
         return contact_sheet([])
     paths = [dataset.project.images / file for file in table.file]

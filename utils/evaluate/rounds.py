@@ -14,12 +14,12 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import FiniteFloat, ValidationError, create_model
+from pydantic import BaseModel, FiniteFloat, ValidationError
 from scipy.stats import binomtest, norm
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.intervals import LEVEL, Figure, bootstrap, interval, mean_measure, wilson
+from utils.intervals import LEVEL, Figure, bootstrap, interval, mean_of, wilson
 from utils.project import Project
 from utils.storage import write_whole
 from utils.tables import SIDES, csv_text
@@ -31,19 +31,43 @@ POWER = 0.8  # the chance to see a difference that is there, which "about 120 wo
 HARDLY = 100_000  # pictures; a difference that needs more than these is not worth proving
 
 
-def _required(kind, *names: str) -> dict[str, tuple]:
-    """Return fields of one kind for pydantic, none of which may be missing."""
-    return dict.fromkeys(names, (kind, ...))
+class _Entry(BaseModel):
+    value: FiniteFloat | None
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    n: int
 
 
-# What must be in evaluation.json: figures, the verdict, what every version wrote, and what this one writes.
-_ENTRY = create_model("Entry", **_required(FiniteFloat | None, "value", "low", "high"), **_required(int, "n"))
-_SIDE = {"side": (Literal["valid", "test"], ...)}
-_VERDICT = create_model("V", **_required(int, "right", "n", "guess", "pictures"), **_required(bool, "better"), **_SIDE)
-_MAPPINGS = ("labels", "test_labels", "confusion", "reliability", "shortcuts", "settings")
-_ANY_FORM = {"test": (dict[str, _ENTRY], ...), "test_opened": (int, ...), "fingerprint": (str, ...)}
-_THIS_FORM = _ANY_FORM | _required(dict, *_MAPPINGS) | _required(str, "changed", "model") | _required(list, "confused")
-_THIS_FORM |= {"valid": (dict[str, _ENTRY], ...), "temperature": (_ENTRY, ...), "verdict": (_VERDICT, ...)}
+class _Verdict(BaseModel):
+    right: int
+    n: int
+    guess: int
+    better: bool
+    pictures: int
+    side: Literal["valid", "test"]
+
+
+class _AnyForm(BaseModel):
+    """What every version wrote into evaluation.json."""
+
+    test: dict[str, _Entry]
+    test_opened: int
+    fingerprint: str
+
+
+class _ThisForm(_AnyForm):
+    verdict: _Verdict
+    valid: dict[str, _Entry]
+    temperature: _Entry
+    labels: dict
+    test_labels: dict
+    confusion: dict
+    confused: list
+    reliability: dict
+    shortcuts: dict
+    settings: dict
+    changed: str
+    model: str
 
 
 def stored_evaluation(project: Project) -> dict | None:
@@ -52,7 +76,7 @@ def stored_evaluation(project: Project) -> dict | None:
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
         this = isinstance(evaluation, dict) and evaluation.get("form") == FORM
-        create_model("Evaluation", **(_THIS_FORM if this else _ANY_FORM)).model_validate(evaluation, strict=True)
+        (_ThisForm if this else _AnyForm).model_validate(evaluation, strict=True)
     except FileNotFoundError:
         return None
     except ValidationError as error:
@@ -228,7 +252,7 @@ def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed:
     _, codes = np.unique(groups, return_inverse=True)
     net = np.bincount(codes, weights=change)  # per group
     gained, lost = int((net > 0).sum()), int((net < 0).sum())
-    value, draws = bootstrap({"": mean_measure(change)}, groups, seed=seed)[""]
+    value, draws = bootstrap({"": mean_of(change)}, groups, seed=seed)[""]
     difference = interval(value[0], draws[:, 0], n=n, groups=groups, top=None)
     if not change.any() and difference["high"]:  # what may have been missed either way
         difference["low"] = -difference["high"]

@@ -20,7 +20,7 @@ from utils.intervals import (
     bootstrap,
     figure,
     interval,
-    mean_measure,
+    mean_of,
     wilson,
 )
 
@@ -83,7 +83,7 @@ def scorecard(
         "balanced_accuracy": lambda w: _mean_where(_ratio(w @ hits, w @ true)),
         "macro_f1": lambda w: _mean_where(_f1(w @ hits, w @ true, w @ said)),
         "auc": auc_measure(labels, probs),
-        "log_loss": mean_measure(_losses(labels, probs, 1)),
+        "log_loss": mean_of(_losses(labels, probs, 1)),
         **{name: _calibration_measure(labels, table) for name, table in calibration.items()},
     }
     figures = {"accuracy": wilson(int((predicted == labels).sum()), n, groups=groups)}
@@ -241,11 +241,13 @@ def temperature_figure(labels: Sequence[int], probs: np.ndarray, *, groups: Sequ
     grid = np.geomspace(COOLEST, HOTTEST, 601)  # steps of 1 %
     losses = np.stack([_losses(labels, probs, temperature) for temperature in grid], axis=1)  # (N, 601)
     draws = bootstrap({"": lambda w: grid[(w @ losses).argmin(1)][:, None]}, groups, seed=seed)[""][1][:, 0]
-    # In small sets the temperature comes out too low, in resamples lower still: mirrored, as ratios, that is undone.
-    most, least = np.quantile(draws, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
-    low, high = min(value**2 / most, value), max(value**2 / least, value)
-    low = None if most >= grid[-2] or low < COOLEST else low
-    high = None if least <= grid[1] or high > HOTTEST else high
+    least, most = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = [(least, least > grid[1]), (most, most < grid[-2])]  # and whether the search stopped there by itself
+    if grid[1] < value < grid[-2]:
+        # In small sets the temperature comes out too low, in resamples lower still: mirrored, as ratios, that is undone.
+        ends = [(value**2 / end, known) for end, known in reversed(ends)]
+    low, high = (end if known and COOLEST <= end <= HOTTEST else None for end, known in ends)
+    low, high = low and min(low, value), high and max(high, value)
     return figure(value, low, high, len(labels), why="" if low and high else OPEN_END)
 
 
