@@ -26,15 +26,8 @@ def contact_sheet(
     """
     Return one image of N pictures in a grid, each with an optional caption below it.
 
-    Parameters
-    ----------
-    pictures : sequence of N pictures, as `open_picture` takes them
-        In place of one that cannot be read there is a grey card with the reason.
-    captions : iterable of up to N texts
-    columns : int
-        Pictures per row.
-    side : int
-        Pixels of the longest side of a picture.
+    There are `columns` pictures per row; the longest side of each has `side` pixels. In place of one that cannot be read
+    there is a grey card with the reason.
     """
     captions = list(captions)
     text_height = 16 if captions else 0

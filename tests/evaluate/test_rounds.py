@@ -10,7 +10,6 @@ from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.evaluate.rounds import (
     compare_rounds,
-    mcnemar,
     pictures_needed,
     read_predictions,
     round_numbers,
@@ -143,11 +142,6 @@ def test_rounds_that_are_not_there_say_so(make_project):
     assert compare_rounds(read_dataset(project)) is None
     with pytest.raises(FieldguideError, match=r"There is no round 7 .* There are: 1\."):
         compare_rounds(read_dataset(project), 7, 1)
-
-
-def test_mcnemar_is_the_hand_counted_binomial():
-    """9 gained and 1 lost: (1 + 10) / 2^10, twice; no discordant picture tells nothing."""
-    assert (mcnemar(9, 1), mcnemar(1, 9), mcnemar(0, 0), mcnemar(3, 3)) == (22 / 1024, 22 / 1024, 1.0, 1.0)
 
 
 def test_the_promised_number_of_pictures_has_80_percent_power():

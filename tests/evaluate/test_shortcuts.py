@@ -84,6 +84,19 @@ def test_a_fact_that_tells_the_labels_is_named(filled, fact):
     assert line.startswith("Shortcut! File facts alone") and shortcuts.WHERE_TO_LOOK[fact] in line
 
 
+@pytest.mark.parametrize(
+    ("p", "alarm"),
+    [(0.005, "Shortcut!"), (0.049, "Shortcut!"), (0.051, "No shortcut found."), (0.2, "No shortcut found.")],
+)
+def test_the_alarm_rings_at_5_percent(p, alarm):
+    """60 of 100 right where 40 are guessed: an alarm only if fewer than 5 of 100 dealt-out sets do as well."""
+    facts = {"aspect": shortcuts.wilson(60, 100)}
+    found = {"accuracy": facts["aspect"], "majority": 0.4, "p": p, "strongest": "aspect", "facts": facts}
+    assert shortcut_line(found).startswith(
+        f"{alarm} File facts alone give the right label for 60 % (95 % interval 50 %"
+    )
+
+
 def test_a_trace_is_not_called_an_alarm():
     """Better than guessing beyond doubt, but by 4 points: said, and said to be little."""
     found = {"accuracy": shortcuts.wilson(740, 1000), "majority": 0.7, "p": 0.005, "strongest": "aspect"}

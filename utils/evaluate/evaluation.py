@@ -8,6 +8,7 @@ what the files alone give away, `diagrams` and `heatmaps` draw.
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,11 @@ from utils.errors import FieldguideError
 from utils.evaluate.rounds import FORM, WORDS, coded, rounds_opened, save_round, stored_evaluation
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
-from utils.intervals import Figure, figure, verdict, wilson
+from utils.intervals import figure, verdict, wilson
 from utils.storage import file_hash, write_whole
 from utils.words import SETS, percent
 
+short = partial(percent, told="", digits=0)  # a figure in a cell of a table, such as 85 % (70 % to 93 %)
 IF_EMPTY = {
     "valid": "Run 03 first.",
     "test": "Write test = 0.1 in the project file before a split is drawn, or go on without: open_test=False.",
@@ -32,12 +34,8 @@ def predict_side(dataset: Dataset, learn, side: str) -> pd.DataFrame:
     """
     Return the learner's predictions for one side, through the validation transforms.
 
-    One row per picture, sorted by id: id, side, label, predicted, then the probability of each label.
-
-    Raises
-    ------
-    FieldguideError
-        If no picture is on that side, one cannot be read, or the answers are not numbers.
+    One row per picture, sorted by id: id, side, label, predicted, then the probability of each label. A
+    `FieldguideError` says if no picture is on that side, one cannot be read, or the answers are not numbers.
     """
     project, pictures = dataset.project, dataset.on(side)
     if not pictures:
@@ -158,13 +156,8 @@ def score_table(figures: Mapping[str, Mapping]) -> pd.DataFrame:
 def label_table(scores: Mapping[str, Mapping]) -> pd.DataFrame:
     """Return the labels' precision, recall and F1, each with its 95 % interval, as a table of texts."""
     names = ("precision", "recall", "f1")
-    rows = {label: {name: _short(s[name]) for name in names} | {"n": s["n"]} for label, s in scores.items()}
+    rows = {label: {name: short(s[name]) for name in names} | {"n": s["n"]} for label, s in scores.items()}
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*names, "n"])
-
-
-def _short(entry: Figure) -> str:
-    """Return a figure as text for a cell of a table, such as 85 % (70 % to 93 %)."""
-    return percent(entry, told="", digits=0)
 
 
 def confused_pairs(predictions: pd.DataFrame, *, groups: Sequence) -> list[dict]:
@@ -181,7 +174,7 @@ def confused_pairs(predictions: pd.DataFrame, *, groups: Sequence) -> list[dict]
 
 def pair_table(pairs: Sequence[Mapping], *, count: int = 10) -> pd.DataFrame:
     """Return the first of `confused_pairs` as a table of texts."""
-    rows = [{**pair, "of": pair["share"]["n"], "share": _short(pair["share"])} for pair in pairs[:count]]
+    rows = [{**pair, "of": pair["share"]["n"], "share": short(pair["share"])} for pair in pairs[:count]]
     return pd.DataFrame(rows, columns=["label", "predicted", "pictures", "of", "share"])
 
 

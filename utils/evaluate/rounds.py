@@ -128,12 +128,8 @@ def read_predictions(project: Project, *, side: str = "valid", number: int | Non
     """
     Return a round's predictions of one side: id, side, label, predicted, one column per label.
 
-    By default those of the last round. The table is empty if that round was not judged on that side.
-
-    Raises
-    ------
-    FieldguideError
-        If 05 has not run, there is no such round, or the file is damaged.
+    By default those of the last round. The table is empty if that round was not judged on that side. A
+    `FieldguideError` says if 05 has not run, there is no such round, or the file is damaged.
     """
     numbers = round_numbers(project)
     if not numbers:
@@ -262,19 +258,9 @@ def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed:
         "difference": difference,
         "gained": gained,
         "lost": lost,
-        "p": mcnemar(gained, lost),
+        "p": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         "needed": None if needed is None else int(float(f"{needed * n / len(net):.2g}")),  # "about 120"
     }
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """
-    Return the two-sided p of McNemar's exact test from the counts of pictures that only one round has right.
-
-    >>> mcnemar(9, 1)
-    0.021484375
-    """
-    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
 def pictures_needed(gained: int, lost: int, n: int) -> float | None:

@@ -92,7 +92,7 @@ def scorecard(
         why = "all pictures are of one label" if name == "auc" else ""
         figures[name] = interval(values[0], draws[:, 0], n=n, groups=groups, why=why, **how)
     for name, table in calibration.items():
-        if figures[name]["low"] and could_be_calibrated(labels, table, groups=groups, seed=seed):
+        if figures[name]["low"] and could_be_calibrated(figures[name]["value"], table, groups=groups, seed=seed):
             figures[name]["low"] = 0.0
     return figures
 
@@ -148,22 +148,18 @@ def _calibration_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
     return lambda w: (np.abs(w @ gaps).sum(1) / w.sum(1))[:, None]
 
 
-def could_be_calibrated(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, seed: int = 42) -> bool:
+def could_be_calibrated(error: float, probs: np.ndarray, *, groups: np.ndarray, seed: int = 42) -> bool:
     """
-    Return whether 2.5 in 100 perfectly calibrated models or more would show as high a calibration error by chance.
+    Return whether 2.5 in 100 perfectly calibrated models or more would show such a calibration error by chance.
 
     Each picture is right with the probability that the model gave it, near-duplicates together (consistency
     resampling, Bröcker and Smith 2007).
     """
-    sure, (names, codes) = probs.max(1), np.unique(np.asarray(groups), return_inverse=True)
-    in_bin = np.eye(BINS)[bin_of(sure)]
-    rng = np.random.default_rng(seed)
-    errors = []
-    for _ in range(RESAMPLES):
-        right = rng.random(len(names))[codes] < sure
-        errors.append(np.abs((sure - right) @ in_bin).sum() / len(sure))
-    observed = _calibration_measure(np.asarray(labels), probs)(np.ones((1, len(sure))))[0, 0]
-    return bool(observed <= np.quantile(errors, (1 + LEVEL) / 2))
+    sure, (names, codes) = probs.max(1), np.unique(groups, return_inverse=True)
+    in_bin, rng = np.eye(BINS)[bin_of(sure)], np.random.default_rng(seed)
+    sets = (rng.random(len(names))[codes] < sure for _ in range(RESAMPLES))
+    errors = [np.abs((sure - right) @ in_bin).sum() / len(sure) for right in sets]
+    return bool(error <= np.quantile(errors, (1 + LEVEL) / 2))
 
 
 def bin_of(sure: np.ndarray) -> np.ndarray:
@@ -196,9 +192,6 @@ def label_scores(
             "n": n,
         }
     return scores
-
-
-# --- Calibration: of the pictures with a confidence of 80 %, are 80 in 100 right? ---
 
 
 def scale(probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -244,7 +237,7 @@ def temperature_figure(labels: Sequence[int], probs: np.ndarray, *, groups: Sequ
     least, most = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     ends = [(least, least > grid[1]), (most, most < grid[-2])]  # and whether the search stopped there by itself
     if grid[1] < value < grid[-2]:
-        # In small sets the temperature comes out too low, in resamples lower still: mirrored, as ratios, that is undone.
+        # Small sets give too low a temperature, their resamples a lower one still: the mirror image makes up for that.
         ends = [(value**2 / end, known) for end, known in reversed(ends)]
     low, high = (end if known and COOLEST <= end <= HOTTEST else None for end, known in ends)
     low, high = low and min(low, value), high and max(high, value)
