@@ -26,8 +26,8 @@ def contact_sheet(
     """
     Return one image of N pictures in a grid, each with an optional caption below it.
 
-    There are `columns` pictures per row; the longest side of each has `side` pixels. In place of one that cannot be read
-    there is a grey card with the reason.
+    There are `columns` pictures per row; the longest side of each has `side` pixels. A grey card with the reason
+    replaces a picture that cannot be read.
     """
     captions = list(captions)
     text_height = 16 if captions else 0

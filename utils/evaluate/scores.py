@@ -11,18 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-from utils.intervals import (
-    LEVEL,
-    NO_SPREAD,
-    RESAMPLES,
-    Figure,
-    Measure,
-    bootstrap,
-    figure,
-    interval,
-    mean_of,
-    wilson,
-)
+from utils.intervals import LEVEL, NO_SPREAD, RESAMPLES, Figure, Measure, bootstrap, figure, interval, mean_of, wilson
 
 BINS = 10  # of equal width, for the calibration error and its diagram
 CALIBRATION_FOLDS = 5  # so that no picture is scaled by a temperature that it helped to choose
