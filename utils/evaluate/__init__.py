@@ -12,7 +12,15 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
-from utils.evaluate.rounds import WORDS, coded, read_evaluation, read_predictions, round_numbers, round_sentence
+from utils.evaluate.rounds import (
+    WORDS,
+    coded,
+    read_evaluation,
+    read_predictions,
+    round_numbers,
+    round_path,
+    round_sentence,
+)
 from utils.evaluate.scores import auc_measure, scale
 from utils.evaluate.shortcuts import shortcut_line
 
@@ -29,6 +37,7 @@ __all__ = [
     "read_predictions",
     "reliability_diagram",
     "round_numbers",
+    "round_path",
     "round_sentence",
     "scale",
     "score_table",

@@ -14,7 +14,7 @@ from PIL import Image
 from utils.intervals import luck
 from utils.words import SETS, between
 
-BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#bbbbbb"  # told apart by every kind of eyesight (Okabe and Ito)
+RIGHT, WRONG, GUESSED = "#0072b2", "#e69f00", "#bbbbbb"  # every kind of eyesight tells them apart (Okabe and Ito)
 
 
 def verdict_picture(verdict: Mapping) -> Image.Image:
@@ -26,8 +26,8 @@ def verdict_picture(verdict: Mapping) -> Image.Image:
     right, n, guess, most = verdict["right"], verdict["n"], verdict["guess"], luck(verdict)
     canvas = Canvas(figsize=(9, 2.2), layout="constrained")
     axes = canvas.subplots()
-    axes.barh(["guessing", "this model"], [guess, right], color=[GREY, BLUE], height=0.6)
-    axes.barh(["this model"], [n - right], left=[right], color=ORANGE, height=0.6)
+    axes.barh(["guessing", "this model"], [guess, right], color=[GUESSED, RIGHT], height=0.6)
+    axes.barh(["this model"], [n - right], left=[right], color=WRONG, height=0.6)
     axes.hlines(0, guess, most, color="black", linewidth=1.5)
     axes.axvline(most, color="black", linestyle=":", label=f"guessing with luck: up to {most:,}")
     parts = [(right / 2, 1, f"{right:,} right", "white"), (guess / 2, 0, f"{guess:,} right", "black")]
@@ -39,7 +39,7 @@ def verdict_picture(verdict: Mapping) -> Image.Image:
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     canvas.legend(loc="outside upper right", frameon=False)
-    return _drawn(canvas)
+    return _as_picture(canvas)
 
 
 def reliability_diagram(evaluation: Mapping) -> Image.Image:
@@ -56,7 +56,7 @@ def reliability_diagram(evaluation: Mapping) -> Image.Image:
         axes.plot([0, 1], [0, 1], color="#999999", linestyle=":", label="as confident as right")
         if bins:
             ends = np.clip([np.subtract(right, low), np.subtract(high, right)], 0, 1)
-            axes.errorbar(confidence, right, yerr=ends, fmt="o", color=BLUE, capsize=3)
+            axes.errorbar(confidence, right, yerr=ends, fmt="o", color=RIGHT, capsize=3)
         for b in bins:  # below the points, in the middle of the bin: points may stand close together
             place = (b["from"] + b["to"]) / 2, -0.12
             axes.annotate(f"{b['right']['n']:,}", place, ha="center", fontsize=8)
@@ -65,10 +65,10 @@ def reliability_diagram(evaluation: Mapping) -> Image.Image:
         axes.grid(alpha=0.3)
     canvas.axes[0].set_ylabel("how often it was right")
     canvas.legend(*canvas.axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
-    return _drawn(canvas)
+    return _as_picture(canvas)
 
 
-def _drawn(canvas: Canvas) -> Image.Image:
+def _as_picture(canvas: Canvas) -> Image.Image:
     """Return a figure as a picture."""
     buffer = io.BytesIO()
     canvas.savefig(buffer, format="png", dpi=90)
