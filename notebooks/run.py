@@ -216,7 +216,8 @@ def quality(dataset: Dataset) -> list[str]:
         changed = ", ".join(asked_otherwise)
     else:
         return lines
-    return [*lines, f"stale      {capitalised(changed)} changed since that verdict: run {', '.join(AFTER_MOVES)}"]
+    again = "run 03_split, 04_train and 05_evaluate"
+    return [*lines, f"stale      {capitalised(changed)} changed since that verdict: {again}"]
 
 
 def shown(path: Path) -> str:
