@@ -193,14 +193,24 @@ def test_the_temperatures_of_resamples_are_the_fitted_ones(monkeypatch):
 
 
 def test_no_picture_is_scaled_by_a_temperature_that_it_chose():
-    """Turning one picture's label round changes its own fold's probabilities no more than by nothing at all."""
+    """Turning a picture's label round changes nothing in its own fold, where its near-duplicates are too."""
     labels, probs = calibrated(60, 2, 3)
     groups = np.arange(60) // 3
     first = cross_fitted(labels, probs, groups=groups)
-    labels[30] = 1 - labels[30]
-    second = cross_fitted(labels, probs, groups=groups)
-    assert (first[30:33] == second[30:33]).all()  # it and its near-duplicates
-    assert (first != second).any(1).sum() >= 40  # the other folds
+    for n in (0, 15, 30, 45):
+        turned = np.where(np.arange(60) == n, 1 - labels, labels)
+        second = cross_fitted(turned, probs, groups=groups)
+        assert (first[n : n + 3] == second[n : n + 3]).all()  # it and its near-duplicates
+        assert (first != second).any(1).sum() >= 40  # the other folds
+
+
+def test_near_duplicates_do_not_disprove_calibration():
+    """Fifty pictures show an error by chance; ten copies of each show the same, and prove no more."""
+    for seed in range(5):
+        labels, probs = calibrated(50, 3, seed)
+        copied = np.repeat(labels, 10), np.repeat(probs, 10, axis=0)
+        found = scorecard(*copied, groups=np.repeat(np.arange(50), 10))["calibration_error"]
+        assert found["low"] == 0 == scorecard(labels, probs)["calibration_error"]["low"]
 
 
 def test_a_faultless_set_has_no_temperature():

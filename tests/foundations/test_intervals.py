@@ -68,6 +68,16 @@ def test_two_groups_and_resamples_of_one_value_have_an_interval():
     assert interval(0.5, np.full(9, 0.5), n=9, groups=range(9)) == figure(0.5, 0.5, 0.5, 9)
 
 
+def test_few_groups_of_many_copies_are_few():
+    """Copies of one picture have no spread; with five groups of ten the ends are as far out as with five pictures."""
+    draws = np.random.default_rng(0).normal(0.5, 0.1, size=1000)
+    assert interval(0.5, draws, n=10, groups=["a"] * 10) == figure(
+        0.5, None, None, 10, why="one picture, or one group of near-duplicates, has no spread"
+    )
+    copied = interval(0.5, draws, n=50, groups=np.repeat(np.arange(5), 10))
+    assert copied == interval(0.5, draws, n=5, groups=range(5)) | {"n": 50}
+
+
 def test_the_verdict_is_scipys():
     """Right, guess and p of drawn sets agree with a count and scipy's exact one-sided binomial test."""
     rng = np.random.default_rng(0)
