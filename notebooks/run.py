@@ -176,9 +176,9 @@ def summary(project: Project) -> list[str]:
     rejected = {(row["id"], row["label"]) for row in each_row(project.table("rejected"), REJECTED_COLUMNS)} - filed
     if filed:
         labels = counted(len(project.labels), "label")
-        lines.append(f"pictures   {counted(len(filed))} of {labels}, in {shown(project.images)}")
+        lines.append(f"pictures   {len(filed):,} of {labels}, in {shown(project.images)}")
     if rejected:
-        lines.append(f"rejected   {counted(len(rejected))}, each with its reason in {shown(project.table('rejected'))}")
+        lines.append(f"rejected   {len(rejected):,}, each with its reason in {shown(project.table('rejected'))}")
     if (project.models / "card.json").exists() and (project.models / "model.onnx").exists():
         files = [project.models / name for name in ("export.pkl", "model.onnx")]
         sizes = " and ".join(f"{shown(path)} ({path.stat().st_size / 1e6:.0f} MB)" for path in files if path.exists())

@@ -106,7 +106,7 @@ def test_the_summary_says_the_verdict_and_no_bare_figure(runner, ready):
     judged(ready)
     lines = told(runner, ready)
     assert lines["verdict"].startswith("Right for 23 of 36 photos; guessing would get 18. On so few photos")
-    assert lines["pictures"].startswith("8 pictures of 2 labels, in ")
+    assert lines["pictures"].startswith("8 of 2 labels, in ")
     assert "make lab" in lines["next"]
     assert set(lines) == {"verdict", "pictures", "next"}
     assert not re.search(r"0\.\d|\d\.\d ?%|accuracy", " ".join(lines.values()))
@@ -146,5 +146,5 @@ def test_the_summary_counts_what_was_rejected_and_what_waits(runner, ready):
     append_rows(ready.table("rejected"), REJECTED_COLUMNS, rows)
     save_flag(ready, dataset.ids[1], "Delete")
     lines = told(runner, ready)
-    assert lines["rejected"].startswith("2 pictures, each with its reason in ")
+    assert lines["rejected"].startswith("2, each with its reason in ")
     assert lines["waiting"].startswith("1 choice of yours: ") and "next" not in lines

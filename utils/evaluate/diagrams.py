@@ -26,19 +26,16 @@ def verdict_picture(verdict: Mapping) -> Image.Image:
     right, n, guess, most = verdict["right"], verdict["n"], verdict["guess"], luck(verdict)
     canvas = Canvas(figsize=(9, 2.2), layout="constrained")
     axes = canvas.subplots()
-    axes.barh(["guessing", "this model"], [guess, right], color=[GUESSED, RIGHT], height=0.6)
-    axes.barh(["this model"], [n - right], left=[right], color=WRONG, height=0.6)
+    rows = [f"guessing: {guess:,} right", f"this model: {right:,} right, {n - right:,} wrong"]
+    axes.barh(rows[:1], [guess], color=GUESSED, height=0.6)
+    axes.barh(rows[1:], [right], color=RIGHT, height=0.6, label="right")
+    axes.barh(rows[1:], [n - right], left=[right], color=WRONG, height=0.6, label="wrong")
     axes.hlines(0, guess, most, color="black", linewidth=1.5)
     axes.axvline(most, color="black", linestyle=":", label=f"guessing with luck: up to {most:,}")
-    parts = [(right / 2, 1, f"{right:,} right", "white"), (guess / 2, 0, f"{guess:,} right", "black")]
-    parts += [((n + right) / 2, 1, f"{n - right:,} wrong", "black")]
-    for x, y, text, colour in parts:
-        if not text.startswith("0 "):
-            axes.text(x, y, text, ha="center", va="center", color=colour)
     axes.set(xlim=(0, n), xlabel=f"photos of the {SETS[verdict['side']]}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    canvas.legend(loc="outside upper right", frameon=False)
+    canvas.legend(loc="outside upper right", frameon=False, ncols=3)
     return _as_picture(canvas)
 
 
