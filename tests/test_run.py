@@ -7,7 +7,7 @@ import re
 import pytest
 
 from utils.dataset import read_dataset, round_fingerprint
-from utils.evaluate.rounds import FORM
+from utils.evaluate.rounds import EVALUATION_FORM
 from utils.ledger import save_flag
 from utils.project import REPOSITORY
 from utils.tables import REJECTED_COLUMNS, append_rows
@@ -87,7 +87,13 @@ def judged(project, **changed):
     settings = asked | changed.pop("settings", {})
     figure = {"value": 0.6389, "low": 0.5, "high": 0.8, "n": 8}
     facts = {key: {} for key in ("test", "labels", "test_labels", "confusion", "reliability", "shortcuts")}
-    facts |= {"form": FORM, "valid": {"accuracy": figure}, "temperature": figure, "confused": [], "test_opened": 0}
+    facts |= {
+        "form": EVALUATION_FORM,
+        "valid": {"accuracy": figure},
+        "temperature": figure,
+        "confused": [],
+        "test_opened": 0,
+    }
     verdict = {"right": 23, "n": 36, "guess": 18, "p": 0.07, "better": False, "pictures": 36, "side": "valid"}
     facts["verdict"] = verdict
     facts |= {"fingerprint": round_fingerprint(read_dataset(project), settings), "model": "", "changed": ""}

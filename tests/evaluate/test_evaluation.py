@@ -25,7 +25,7 @@ from utils.evaluate.evaluation import (
     score_table,
     worst_predictions,
 )
-from utils.evaluate.rounds import read_evaluation, read_predictions, save_round
+from utils.evaluate.rounds import read_evaluation, read_predictions, save_predictions
 from utils.evaluate.scores import scorecard
 from utils.intervals import verdict
 from utils.tables import SPLIT_COLUMNS, append_rows
@@ -312,7 +312,7 @@ def test_predictions_come_back_and_the_worst_is_the_surest_error(ready):
     """Sorted by loss, −ln of the probability of the picture's own label; file and probability are shown."""
     project, _ = ready
     table = some_predictions(read_dataset(project), "valid")
-    save_round(project, table, again=False)
+    save_predictions(project, table, again=False)
     worst = worst_predictions(read_predictions(project), count=3)
     losses = [-np.log(row[row.label]) for _, row in table.iterrows()]
     assert worst.loss.tolist() == pytest.approx(sorted(losses, reverse=True)[:3], abs=1e-3)

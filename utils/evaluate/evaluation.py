@@ -16,7 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
-from utils.evaluate.rounds import FORM, WORDS, coded, rounds_opened, save_round, stored_evaluation
+from utils.evaluate.rounds import EVALUATION_FORM, WORDS, coded, rounds_opened, save_predictions, stored_evaluation
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
 from utils.intervals import figure, verdict, wilson
@@ -91,14 +91,14 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         raise FieldguideError("Pictures, labels or sides changed since this model was trained. Run 03 and 04 again.")
     stands = {key: earlier.get(key) for key in now} == now
     was_open = stands and bool(earlier["test"])
-    if stands and earlier.get("form") == FORM and (was_open or not open_test):
+    if stands and earlier.get("form") == EVALUATION_FORM and (was_open or not open_test):
         evaluation = earlier | {"changed": record.changed}
     else:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed, "shortcuts": find_shortcuts(dataset)}
-        evaluation = {"form": FORM, **round_figures(dataset, valid, test), **told, **now}
-        save_round(project, pd.concat([valid, test]), again=stands)
+        evaluation = {"form": EVALUATION_FORM, **round_figures(dataset, valid, test), **told, **now}
+        save_predictions(project, pd.concat([valid, test]), again=stands)
         counted = earlier.get("test_opened", 0) + (open_test and not was_open)
         evaluation["test_opened"] = max(counted, rounds_opened(project))  # evaluation.json may have been deleted
     if evaluation != earlier:

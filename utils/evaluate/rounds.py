@@ -25,7 +25,7 @@ from utils.storage import write_whole
 from utils.tables import SIDES, csv_text
 from utils.words import SETS, counted, rounded
 
-FORM = 4  # of evaluation.json; a round judged in an older form is judged again
+EVALUATION_FORM = 4  # of evaluation.json; a round judged in an older form is judged again
 WORDS = ("id", "side", "label", "predicted")  # columns of predictions.csv before those of the labels
 POWER = 0.8  # the chance to see a difference that is there, which "about 120 would do" promises
 HARDLY = 100_000  # pictures; a difference that needs more than these is not worth proving
@@ -75,7 +75,7 @@ def stored_evaluation(project: Project) -> dict | None:
     path = project.models / "evaluation.json"
     try:
         evaluation = json.loads(path.read_text(encoding="utf-8"))
-        this = isinstance(evaluation, dict) and evaluation.get("form") == FORM
+        this = isinstance(evaluation, dict) and evaluation.get("form") == EVALUATION_FORM
         (_ThisForm if this else _AnyForm).model_validate(evaluation, strict=True)
     except FileNotFoundError:
         return None
@@ -89,7 +89,7 @@ def stored_evaluation(project: Project) -> dict | None:
 def read_evaluation(project: Project) -> dict | None:
     """Return evaluation.json, or None; one of another version of Fieldguide is refused with a `FieldguideError`."""
     evaluation = stored_evaluation(project)
-    if evaluation is not None and evaluation.get("form") != FORM:
+    if evaluation is not None and evaluation.get("form") != EVALUATION_FORM:
         raise FieldguideError(
             f"{project.models / 'evaluation.json'} is of another version of Fieldguide. Train again: run 04 and 05."
         )
@@ -107,7 +107,7 @@ def round_path(project: Project, number: int) -> Path:
     return project.models / "rounds" / f"{number:03}" / "predictions.csv"
 
 
-def save_round(project: Project, predictions: pd.DataFrame, *, again: bool) -> None:
+def save_predictions(project: Project, predictions: pd.DataFrame, *, again: bool) -> None:
     """Write rounds/<NNN>/predictions.csv: the next number, or the last one if the same round is judged again."""
     last = max(round_numbers(project), default=0)
     text = csv_text(list(predictions.columns), predictions.to_dict("records"), header=True).encode("utf-8")
