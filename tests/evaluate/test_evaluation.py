@@ -1,4 +1,4 @@
-"""05: rounds that stand, a test side that is counted, and figures that say so when they cannot be had."""
+"""05: rounds that stand, openings of the test set that are counted, figures that say why they are missing."""
 
 import json
 import math
@@ -383,7 +383,7 @@ def test_predictions_that_cannot_be_made_say_why(ready, answer, says):
 
 @pytest.mark.parametrize(("side", "says"), [("valid", "Run 03 first"), ("test", "open_test=False")])
 def test_an_empty_side_says_what_to_do(make_project, fill_raw, side, says):
-    """Without a split, or without a test side, the sentence names the way on."""
+    """Without a split, or without a test set, the sentence names the way on."""
     project = make_project()
     fill_raw(project, 1)
     verify_images(project)
@@ -407,16 +407,16 @@ def hurt(text, *keys, value):
         (lambda text: text[:-1], "is broken"),
         (lambda text: "\xff", "is broken"),
         (lambda text: "[" * 100_000, "is broken"),
-        (lambda text: "[]", "is none that 05 wrote"),
-        (lambda text: "{}", "is none that 05 wrote"),
-        (lambda text: hurt(text, "valid", value=1), "is none that 05 wrote"),
-        (lambda text: hurt(text, "valid", "accuracy", value=0.5), "is none that 05 wrote"),
-        (lambda text: hurt(text, "valid", "accuracy", "value", value="0.5"), "is none that 05 wrote"),
-        (lambda text: hurt(text, "valid", "accuracy", "value", value=math.nan), "is none that 05 wrote"),
-        (lambda text: hurt(text, "valid", "accuracy", value={"value": 0.5, "n": 2}), "is none that 05 wrote"),
-        (lambda text: hurt(text, "verdict", "right", value=None), "is none that 05 wrote"),
-        (lambda text: hurt(text, "verdict", value={}), "is none that 05 wrote"),
-        (lambda text: hurt(text, "test_opened", value="2"), "is none that 05 wrote"),
+        (lambda text: "[]", "was not written by 05"),
+        (lambda text: "{}", "was not written by 05"),
+        (lambda text: hurt(text, "valid", value=1), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", value=0.5), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", "value", value="0.5"), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", "value", value=math.nan), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", value={"value": 0.5, "n": 2}), "was not written by 05"),
+        (lambda text: hurt(text, "verdict", "right", value=None), "was not written by 05"),
+        (lambda text: hurt(text, "verdict", value={}), "was not written by 05"),
+        (lambda text: hurt(text, "test_opened", value="2"), "was not written by 05"),
     ],
 )
 def test_a_broken_evaluation_is_named(ready, change, says):

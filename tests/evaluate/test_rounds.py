@@ -88,7 +88,7 @@ def test_the_same_predictions_are_no_new_round(make_project):
 
 
 def test_a_side_that_opens_or_shuts_makes_no_new_round(make_project):
-    """The same valid predictions with those of the test side behind them are one round, which keeps the test side."""
+    """The same valid predictions with those of the test set behind them are one round, which keeps the test set."""
     project = make_project()
     valid, test = predictions({"a": "cat"}), predictions({"b": "cat"}, side="test")
     for tables in ([valid], [valid, test], [valid]):
@@ -233,7 +233,7 @@ def test_groups_and_pictures_that_disagree_claim_nothing(filled):
 
 
 def test_the_test_side_is_used_where_both_rounds_opened_it(filled):
-    """Opened by one round alone, valid decides; opened by both, the test side."""
+    """Opened by one round alone, valid decides; opened by both, the test set."""
     project = filled(cats(6) | {f"t{n}": ("cat", f"t{n}", "test") for n in range(4)})
     valid, test = cats(6), [f"t{n}" for n in range(4)]
     both = pd.concat([predictions(answers(valid, range(3))), predictions(answers(test, range(2)), side="test")])

@@ -80,7 +80,9 @@ def stored_evaluation(project: Project) -> dict | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise FieldguideError(f"{path} is none that 05 wrote. Delete it and run 05 again.") from error
+        raise FieldguideError(
+            f"{path} was not written by 05, or was changed since. Delete it and run 05 again."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise FieldguideError(f"{path} is broken ({error}). Delete it and run 05 again.") from error
     return evaluation
