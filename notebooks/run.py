@@ -3,8 +3,8 @@ Run the notebooks 01–08 one after another, without a browser, and say what cam
 
     python notebooks/run.py [01_download ...] [--reports FOLDER]
 
-Each notebook runs in a fresh kernel, as a person would run it from top to bottom; the executed copies are kept as
-HTML, by default under build/<name of the project>. The notebooks themselves stay untouched.
+Each notebook runs in a fresh kernel, from top to bottom. The executed copies are kept as HTML, by default under
+build/<name of the project>. The notebooks themselves stay untouched. On the drawn sample, sample_truth follows 06.
 """
 
 import argparse
@@ -24,35 +24,38 @@ NOTEBOOKS = Path(__file__).resolve().parent
 REPOSITORY = NOTEBOOKS.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from sample.truth import accuracy_against_truth
+from utils.dataset import Dataset, read_dataset, round_fingerprint
 from utils.errors import FieldguideError
-from utils.evaluate import read_evaluation, read_predictions
-from utils.project import Project
+from utils.ledger import read_review
+from utils.project import SAMPLE, Project
 from utils.storage import write_whole
+from utils.tables import REJECTED_COLUMNS, each_row
+from utils.words import capitalised, counted, verdict_sentence
 
+AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
+TRUTH = NOTEBOOKS / "sample_truth.ipynb"
+SETTINGS = ("arch", "weights", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named notebooks, by default all that have a number; return the exit status."""
+    """Run the named notebooks, by default all that apply; return the exit status."""
     stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones, by default all: {', '.join(stages)}")
     parser.add_argument("--reports", type=Path, help="where the executed copies go, by default build/<project>")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.names if name not in stages]:
+    if unknown := [name for name in options.names if name not in (*stages, TRUTH.stem)]:
         parser.error(f"there is no notebook {unknown[0]!r}; choose among {', '.join(stages)}")
     try:
         project = Project.load()
         reports = options.reports or REPOSITORY / "build" / project.name
         print(f"{project.name}: {', '.join(project.labels)}\n")
         for name in options.names or stages:
-            before = project.fingerprint()
-            run_notebook(NOTEBOOKS / f"{name}.ipynb", reports)
-            if name == "06_clean" and not options.names and project.fingerprint() != before:
-                print("\nPictures were moved: what depends on them is made again.")
-                for again in ("03_split", "04_train", "05_evaluate"):
-                    run_notebook(NOTEBOOKS / f"{again}.ipynb", reports)
+            if name == "06_clean" and not options.names:
+                clean(project, reports)
+            else:
+                run_notebook(NOTEBOOKS / f"{name}.ipynb", reports)
         print("\n" + "\n".join(summary(project)))
         print(f"reports    {shown(reports)}: each notebook with its pictures and figures")
     except FieldguideError as error:
@@ -62,6 +65,18 @@ def main(arguments: list[str]) -> int:
         print("\nStopped. What was gathered and trained so far is kept; run the same command again to go on.")
         return 130
     return 0
+
+
+def clean(project: Project, reports: Path) -> None:
+    """Run 06, again what depends on pictures that it moved, and on the drawn sample the comparison with the truth."""
+    before = read_dataset(project).fingerprint
+    run_notebook(NOTEBOOKS / "06_clean.ipynb", reports)
+    if read_dataset(project).fingerprint != before:
+        print("\nPictures were moved: what depends on them is made again.")
+        for again in AFTER_MOVES:
+            run_notebook(NOTEBOOKS / f"{again}.ipynb", reports)
+    if SAMPLE in project.sources and TRUTH.exists():
+        run_notebook(TRUTH, reports)
 
 
 def run_notebook(path: Path, reports: Path) -> None:
@@ -154,40 +169,55 @@ def readable(output):
 
 
 def summary(project: Project) -> list[str]:
-    """Return what was made, how good it is and where it lies, a line each."""
-    lines = []
-    card = project.models / "card.json"
-    evaluation = read_evaluation(project)
-    pictures = project.pictures()
-    if pictures:
-        lines.append(f"pictures   {len(pictures)} in {len(project.labels)} labels, in {shown(project.images)}")
-    if evaluation:
-        accuracy = evaluation["valid"]["accuracy"]
-        if evaluation["fingerprint"] != project.fingerprint():
-            lines.append("(Labels, split or settings changed since the last round: what follows is of that one.)")
-        lines.append(
-            f"accuracy   {accuracy['value']:.1%} on {accuracy['n']} validation pictures "
-            f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})"
-        )
-    shares = accuracy_against_truth(project, read_predictions(project)) if evaluation else ()
-    if evaluation:
-        guess = read_predictions(project).label.value_counts(normalize=True).max()
-        lines.append(f"           {guess:.1%} would be right by always naming the most frequent label")
-    if len(shares):
-        truth = shares.loc["what the pictures show"]
-        told = f"{truth['accuracy against']:.1%} (95 % interval {truth['95 % from']:.1%} to {truth['to']:.1%})"
-        lines.append(f"           {told} against what the drawn pictures really show")
-    if card.exists() and (project.models / "model.onnx").exists():
+    """Return how good the model is, what was made and where it lies, one line each."""
+    dataset = read_dataset(project)
+    lines = quality(dataset)
+    filed = set(zip(dataset.ids, dataset.labels, strict=True))
+    rejected = {(row["id"], row["label"]) for row in each_row(project.table("rejected"), REJECTED_COLUMNS)} - filed
+    if filed:
+        labels = counted(len(project.labels), "label")
+        lines.append(f"pictures   {len(filed):,} of {labels}, in {shown(project.images)}")
+    if rejected:
+        lines.append(f"rejected   {len(rejected):,}, each with its reason in {shown(project.table('rejected'))}")
+    if (project.models / "card.json").exists() and (project.models / "model.onnx").exists():
         files = [project.models / name for name in ("export.pkl", "model.onnx")]
         sizes = " and ".join(f"{shown(path)} ({path.stat().st_size / 1e6:.0f} MB)" for path in files if path.exists())
         lines.append(f"model      {sizes}, described in MODEL_CARD.md beside them")
         command = shlex.join([shown(Path(sys.executable)), "-m", "utils.inference", shown(files[1])])
         lines.append(f"try it     {command} PHOTO...")
-    if evaluation and not project.table("corrections").exists():
-        named = os.environ.get("PROJECT", "project.toml")  # make always names one
-        same = "" if named == "project.toml" else f"PROJECT={shlex.quote(named)} "
-        lines.append(f"next       {same}make lab, and look at the first suspects in 06_clean: some labels may be wrong")
+    named = os.environ.get("PROJECT", "project.toml")  # make always names one
+    lab = "make lab" if named == "project.toml" else f"PROJECT={shlex.quote(named)} make lab"
+    if waiting := read_review(project):
+        lines.append(f"waiting    {counted(len(waiting), 'choice')} of yours: {lab}, and press Apply in 06_clean")
+    elif filed and not project.table("corrections").exists():
+        lines.append(f"next       {lab}, and look at the first suspects in 06_clean: some labels may be wrong")
     return lines
+
+
+def quality(dataset: Dataset) -> list[str]:
+    """Return the verdict in a line, and what a reader must know about it."""
+    project = dataset.project
+    if not (project.models / "evaluation.json").exists():
+        return ["verdict    none yet: run 04_train and 05_evaluate"]
+    from utils.evaluate import read_evaluation  # here, because it loads torch: the first line of a run comes at once
+
+    try:
+        evaluation = read_evaluation(project)
+    except FieldguideError as error:
+        return [f"verdict    {error}"]
+    lines = [f"verdict    {verdict_sentence(evaluation['verdict'])}"]
+    if evaluation["changed"]:
+        lines.append(f"settings   {evaluation['changed']}")
+    settings = evaluation["settings"]
+    asked_otherwise = [key for key in SETTINGS if settings.get(key) != getattr(project, key)]
+    if round_fingerprint(dataset, settings) != evaluation["fingerprint"]:
+        changed = "pictures, labels or sides"
+    elif asked_otherwise and not evaluation["changed"]:
+        changed = ", ".join(asked_otherwise)
+    else:
+        return lines
+    again = "run 03_split, 04_train and 05_evaluate"
+    return [*lines, f"stale      {capitalised(changed)} changed since that verdict: {again}"]
 
 
 def shown(path: Path) -> str:

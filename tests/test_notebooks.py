@@ -14,6 +14,7 @@ from conftest import draw_picture, tree
 from standin_host import serving, without_proxy
 from standin_search import StandIn, row, status
 
+from utils.dataset import read_dataset, round_fingerprint
 from utils.inference.classifier import load_classifier
 from utils.ledger.flags import save_flag
 from utils.project import REPOSITORY, Project
@@ -63,9 +64,10 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
         *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds"),
         *("export.pkl", "model.onnx", "card.json", "MODEL_CARD.md", "README.md", "ATTRIBUTION.csv"),
     }
-    assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(project.pictures())
+    assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(read_dataset(project).ids)
     figures = json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["fingerprint"] == project.fingerprint()
+    assert figures["fingerprint"] == round_fingerprint(read_dataset(project), figures["settings"])
+    assert figures["verdict"]["n"] > 0 and figures["settings"]["epochs"] == project.epochs and figures["changed"] == ""
     assert set(figures["valid"]["accuracy"]) == {"value", "low", "high", "n"}
 
 
@@ -91,7 +93,7 @@ def test_a_second_run_changes_no_file(tiny):
     assert done.returncode == 0, done.stderr
     after = tree(project.data) | tree(project.models)
     assert sorted(name for name in before | after if before.get(name) != after.get(name)) == []
-    assert "accuracy" in done.stdout and "export.pkl" in done.stdout
+    assert "Right for " in done.stdout and "guessing would get" in done.stdout and "export.pkl" in done.stdout
     assert [f"{n:02}_" in done.stdout for n in range(1, 9)] == [True] * 8
     assert len(list((tiny / "reports").glob("0?_*.html"))) == 8
     assert (tiny / "reports" / "02_verify.html").stat().st_size > 50_000

@@ -1,8 +1,8 @@
 """
-Intervals: how far a figure can be believed.
+Intervals: how far a figure can be believed, and whether a model is better than guessing.
 
-Proportions have Wilson's interval, for as many pictures as their near-duplicates are worth; other figures are drawn again
-1,000 times by group of near-duplicates (Efron's bootstrap).
+Proportions have Wilson's interval, for as many pictures as their near-duplicates are worth. Other figures are drawn
+again 1,000 times by group of near-duplicates (Efron's bootstrap).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,7 @@ def resamples(groups: Sequence, *, seed: int) -> Iterator[np.ndarray]:
 
 
 def bootstrap(measures: dict[str, Measure], groups: Sequence, *, seed: int) -> dict[str, tuple]:
-    """Return for each measure its F values (F,) and what they are in the resamples (RESAMPLES, F)."""
+    """Return for each measure its F values (F,) and its values in the resamples (RESAMPLES, F)."""
     whole = np.ones((1, len(groups)))
     draws: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     for weights in resamples(groups, seed=seed):
@@ -38,26 +38,24 @@ def bootstrap(measures: dict[str, Measure], groups: Sequence, *, seed: int) -> d
     return {name: (measure(whole)[0], np.concatenate(draws[name])) for name, measure in measures.items()}
 
 
+def mean_of(values: np.ndarray) -> Measure:
+    """Return the measure of the mean of N values, one per picture."""
+    return lambda w: (w @ values / w.sum(1))[:, None]
+
+
 def interval(
     value: float, draws: np.ndarray, *, n: int, groups: Sequence, top: float | None = 1, mirrored=False, why: str = ""
 ) -> Figure:
     """
-    Return a figure with the 95 % interval that its resamples give.
+    Return a figure with the 95 % interval that its values in the resamples give.
 
-    Parameters
-    ----------
-    value : float
-        NaN is a figure that cannot be had, for the reason `why`.
-    draws : float array (R,)
-        Its values in the resamples; NaN where one has none.
-    top : float, optional
-        The best or worst it can be, as 0 is; None where it has no upper end.
-    mirrored : bool
-        The basic interval (2 value − draw), widened so that it holds the value.
+    `value` is NaN if there is no such figure, for the reason `why`; `draws` (R,) are NaN where a resample has none.
+    `top` is the largest value possible (None: no limit); the smallest is 0. `mirrored` asks for the basic interval
+    (2 value − draw), widened so that it holds the value.
     """
     if not np.isfinite(value):
         return figure(None, None, None, n, why=why)
-    draws = draws[np.isfinite(draws)].round(12)  # what differs in the last digits only is the same
+    draws = draws[np.isfinite(draws)].round(12)  # a difference in the last digits is none
     G = len(np.unique(np.asarray(groups)))
     if G < 2 or len(draws) == 0:
         return figure(value, None, None, n, why=NO_SPREAD)
@@ -75,9 +73,8 @@ def _levels(draws: np.ndarray, G: int) -> np.ndarray:
     """
     Return at which shares of the resamples of G groups the interval ends.
 
-    The plain 2.5 and 97.5 % hold the truth too seldom where groups are few or a figure leans to one side. So the ends
-    are accelerated (Efron 1987), by a sixth of the draws' skewness, as is right for a mean, and spread by Student's
-    quantile (Hesterberg 2015).
+    The plain 2.5 and 97.5 % hold the truth too seldom if groups are few or a figure leans to one side. So the ends are
+    accelerated (Efron 1987), by a sixth of the draws' skewness, and spread by Student's quantile (Hesterberg 2015).
     """
     lean = skew(draws) / 6 if np.ptp(draws) > 0 else 0
     ends = lean + np.array([-1, 1]) * t.ppf((1 + LEVEL) / 2, G - 1) * np.sqrt(G / (G - 1))
@@ -85,11 +82,9 @@ def _levels(draws: np.ndarray, G: int) -> np.ndarray:
 
 
 def figure(value: float | None, low: float | None, high: float | None, n: int, *, why: str = "") -> Figure:
-    """Return one entry of evaluation.json."""
-    entry = {
-        name: None if number is None else round(float(number), 6)
-        for name, number in (("value", value), ("low", low), ("high", high))
-    }
+    """Return one entry of evaluation.json; an end that is None is open."""
+    numbers = {"value": value, "low": low, "high": high}
+    entry = {name: None if number is None else round(float(number), 6) for name, number in numbers.items()}
     return entry | {"n": int(n)} | ({"why": why} if why else {})
 
 
@@ -97,11 +92,8 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
     """
     Return the share hits / n with its 95 % Wilson interval (Wilson 1927); n = 0 leaves everything open.
 
-    Parameters
-    ----------
-    groups : sequence of n, optional
-        Near-duplicates share a group. They are right or wrong together, so n²/Σm² pictures, m in a group, are as much
-        evidence as the n (Kish 1965): the interval is that of so many. scipy knows it for whole numbers only.
+    Near-duplicates share one of the n `groups`. They are right or wrong together, so all are as much evidence as
+    n²/Σm² pictures, m in a group (Kish 1965): the interval is that of so many. scipy's takes whole numbers only.
     """
     if n == 0:
         return figure(None, 0, 1, 0, why=why)
@@ -113,38 +105,38 @@ def wilson(hits: int, n: int, *, groups: Sequence | None = None, why: str = "the
 
 def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = None) -> dict[str, float | int | bool]:
     """
-    Compare a classifier with guessing: always naming the most frequent label.
+    Compare a classifier with guessing, by the exact binomial test.
 
-    Parameters
-    ----------
-    labels, predicted : sequences of N
-        What the pictures are filed under, and what the classifier says.
-    groups : sequence of N, optional
-        Near-duplicates share a group and count once: the first of each group stands for it.
+    Guessing means naming the label that is most frequent among these very N pictures, even if another label leads in
+    the training set. No other guess gets more of them, so no model looks good because the guess was a poor one. Who
+    names labels without looking is called better in at most 5 of 100 cases (Hoeffding 1956).
+
+    Near-duplicates share a group, and the first of a group stands for it, with its own label and prediction. Pictures
+    are sorted by id, a hash, so which one comes first depends on neither: the groups are independent draws, also if one
+    holds several labels.
 
     Returns
     -------
     dict
-        ``right`` of ``n`` pictures, ``guess`` (how many guessing gets, a whole number), ``p`` (the chance that guessing
-        gets as many right or more: exact binomial, one-sided) and ``better``: whether p lies below 0.05.
-
-    Raises
-    ------
-    ValueError
-        If there is no picture.
+        ``right`` of ``n`` pictures (one per group), ``guess`` (how many guessing gets), ``p`` (the chance that guessing
+        gets as many right or more), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
 
     Examples
     --------
     >>> verdict(["ant", "ant", "bee", "bee"], ["ant", "ant", "bee", "ant"])
-    {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False}
+    {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False, 'pictures': 4}
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if len(labels) == 0:
         raise ValueError("no picture was judged: a verdict needs one or more")
-    if groups is not None:
-        first = np.sort(np.unique(np.asarray(groups), return_index=True)[1])
-        labels, predicted = labels[first], predicted[first]
-    n, right = len(labels), int((labels == predicted).sum())
-    guess = int(np.unique(labels, return_counts=True)[1].max())
+    first = slice(None) if groups is None else np.unique(np.asarray(groups), return_index=True)[1]
+    right, n = int((labels == predicted)[first].sum()), len(labels[first])
+    guess = int(np.unique(labels[first], return_counts=True)[1].max())
     p = float(binom.sf(right - 1, n, guess / n))
-    return {"right": right, "n": n, "guess": guess, "p": round(p, 6), "better": p < 1 - LEVEL}
+    better = p < 1 - LEVEL
+    return {"right": right, "n": n, "guess": guess, "p": round(p, 6), "better": better, "pictures": len(labels)}
+
+
+def luck(verdict: dict) -> int:
+    """Return how many pictures guessing gets at most in 95 of 100 cases; a model needs more to be called better."""
+    return int(binom.ppf(LEVEL, verdict["n"], verdict["guess"] / verdict["n"]))

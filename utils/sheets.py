@@ -1,7 +1,8 @@
 """
-Small copies of pictures, and sheets of them.
+Thumbnails and contact sheets.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 
 from PIL import Image, ImageDraw
@@ -15,13 +16,8 @@ def thumbnail(picture, side: int = 128) -> Image.Image:
         return open_picture(picture, longest_side=side, first_frame=True)
     except (PictureError, OSError) as error:
         card = Image.new("RGB", (side, side), (200, 200, 200))
-        ImageDraw.Draw(card).multiline_text((6, 6), _wrapped(str(error), side // 7), fill=(60, 60, 60))
+        ImageDraw.Draw(card).multiline_text((6, 6), textwrap.fill(str(error), max(1, side // 7)), fill=(60, 60, 60))
         return card
-
-
-def _wrapped(text: str, width: int) -> str:
-    """Break a text into lines of at most `width` characters."""
-    return "\n".join(text[i : i + width] for i in range(0, len(text), max(width, 1)))
 
 
 def contact_sheet(
@@ -30,15 +26,8 @@ def contact_sheet(
     """
     Return one image of N pictures in a grid, each with an optional caption below it.
 
-    Parameters
-    ----------
-    pictures : sequence of N pictures, as `open_picture` takes them
-        One that cannot be read stands as a grey card with the reason.
-    captions : iterable of up to N texts
-    columns : int
-        Pictures a row.
-    side : int
-        Pixels of a picture's longest side.
+    There are `columns` pictures per row; the longest side of each has `side` pixels. A grey card with the reason
+    replaces a picture that cannot be read.
     """
     captions = list(captions)
     text_height = 16 if captions else 0

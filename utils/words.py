@@ -1,24 +1,56 @@
 """
 Numbers, lists and plurals in words.
 
-Foundation of every stage: one way to write a percentage, a count or a list of labels.
+Foundation of every stage: one way to write a percentage, an interval, a count or a list of labels.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+
+SETS = {"train": "training set", "valid": "validation set", "test": "test set"}  # what a side of split.csv is called
 
 
-def percent(figure: Mapping, *, told: str = "95 % interval ") -> str:
+def rounded(fraction: float, digits: int = 0) -> str:
+    """Return a fraction as a percentage, such as 87 %."""
+    return f"{100 * fraction:.{digits}f} %"
+
+
+def share(fraction: float) -> str:
+    """
+    Return a fraction as a percentage that never says none or all where it is some or nearly.
+
+    >>> share(0.871), share(0.999), share(0.001), share(0.0)
+    ('87 %', 'over 99 %', 'under 1 %', '0 %')
+    """
+    if 0.99 < fraction < 1:
+        return "over 99 %"
+    if 0 < fraction < 0.01:
+        return "under 1 %"
+    return rounded(fraction)
+
+
+def between(low: float | None, high: float | None, write: Callable[[float], str] = str) -> str:
+    """
+    Return an interval in words; an end that is None is open.
+
+    >>> between(1, 2), between(1, None), between(None, 2), between(None, None)
+    ('1 to 2', 'at least 1', 'at most 2', '')
+    """
+    if low is not None and high is not None:
+        return f"{write(low)} to {write(high)}"
+    return f"at least {write(low)}" if low is not None else f"at most {write(high)}" if high is not None else ""
+
+
+def percent(figure: Mapping, *, told: str = "95 % interval ", digits: int = 1) -> str:
     """
     Return a figure in percent with its interval, or why it is missing.
 
     >>> percent({"value": 0.8512, "low": 0.7, "high": 0.93, "n": 20})
-    '85.1% (95 % interval 70.0% to 93.0%)'
+    '85.1 % (95 % interval 70.0 % to 93.0 %)'
     """
     if figure["value"] is None:
         return f"– ({figure.get('why', 'not known')})"
-    if figure["low"] is None:
-        return f"{figure['value']:.1%}"
-    return f"{figure['value']:.1%} ({told}{figure['low']:.1%} to {figure['high']:.1%})"
+    span = between(figure["low"], figure["high"], lambda end: rounded(end, digits))
+    return rounded(figure["value"], digits) + (f" ({told}{span})" if span else "")
 
 
 def listed(labels: Iterable[str], *, most: int = 8) -> str:
@@ -35,12 +67,7 @@ def listed(labels: Iterable[str], *, most: int = 8) -> str:
 
 
 def capitalised(text: str) -> str:
-    """
-    Return a text with a capital first letter and the others as they are.
-
-    >>> capitalised("no “Cat” was seen")
-    'No “Cat” was seen'
-    """
+    """Return a text with a capital first letter and the others as they are."""
     return text[:1].upper() + text[1:]
 
 
@@ -54,41 +81,21 @@ def counted(count: int, noun: str = "picture", plural: str | None = None) -> str
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
-def share(fraction: float) -> str:
-    """
-    Return a fraction as a percentage that never says none or all where it is some or nearly.
-
-    >>> share(0.871), share(0.999), share(0.001), share(0.0)
-    ('87 %', 'over 99 %', 'under 1 %', '0 %')
-    """
-    if 0.99 < fraction < 1:
-        return "over 99 %"
-    if 0 < fraction < 0.01:
-        return "under 1 %"
-    return f"{fraction:.0%}".replace("%", " %")
-
-
 def verdict_sentence(verdict: Mapping) -> str:
     """
-    Return the one sentence that stands before all figures: right how often, guessing how often, better or not.
+    Return a verdict of `utils.intervals.verdict` as the one sentence that stands before all figures.
 
-    Parameters
-    ----------
-    verdict : mapping
-        As `utils.intervals.verdict` returns it.
-
-    Examples
-    --------
-    >>> verdict_sentence({"right": 23, "n": 36, "guess": 18, "p": 0.066, "better": False})
+    >>> verdict_sentence({"right": 23, "n": 36, "guess": 18, "p": 0.066, "better": False, "pictures": 36})
     'Right for 23 of 36 photos; guessing would get 18. On so few photos this cannot be told from guessing.'
-    >>> verdict_sentence({"right": 33, "n": 36, "guess": 18, "p": 0.0, "better": True})
-    'Right for 33 of 36 photos; guessing would get 18. That is better than guessing.'
+    >>> verdict_sentence({"right": 33, "n": 36, "guess": 18, "p": 0.0, "better": True, "pictures": 40})
+    'Right for 33 of 36 photos (near-duplicates counted once); guessing would get 18. That is better than guessing.'
     """
     right, n, guess = verdict["right"], verdict["n"], verdict["guess"]
+    once = " (near-duplicates counted once)" if verdict.get("pictures", n) > n else ""
     if verdict["better"]:
         told = "That is better than guessing."
     elif right <= guess:
         told = "That is no better than guessing."
     else:
-        told = "On so few photos this cannot be told from guessing."
-    return f"Right for {right:,} of {counted(n, 'photo')}; guessing would get {guess:,}. {told}"
+        told = f"On {'so few' if n < 1000 else 'these'} photos this cannot be told from guessing."
+    return f"Right for {right:,} of {counted(n, 'photo')}{once}; guessing would get {guess:,}. {told}"

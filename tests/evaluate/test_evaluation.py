@@ -1,6 +1,7 @@
-"""05: rounds that stand, a test side that is counted, and figures that say so when they cannot be had."""
+"""05: rounds that stand, openings of the test set that are counted, figures that say why they are missing."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,47 +11,56 @@ import torch
 from conftest import tree
 from sklearn.metrics import confusion_matrix
 
+from utils.dataset import Dataset, read_dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.evaluate import evaluation as evaluate
 from utils.evaluate import shortcuts
 from utils.evaluate.evaluation import (
     confused_pairs,
     evaluate_round,
-    judged,
     label_table,
     pair_table,
     predict_side,
+    round_figures,
     score_table,
     worst_predictions,
 )
-from utils.evaluate.rounds import FORM, read_evaluation, read_predictions, save_round
+from utils.evaluate.rounds import read_evaluation, read_predictions, save_predictions
 from utils.evaluate.scores import scorecard
+from utils.intervals import verdict
 from utils.tables import SPLIT_COLUMNS, append_rows
-from utils.verify.judging import verify_images
+from utils.verify import verify_images
+from utils.words import SETS
 
 FIGURES = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "log_loss", "calibration_error"}
 
 
-def some_predictions(project, side):
+def some_predictions(dataset, side):
     """Return a stand-in's predictions of one side: drawn from the id, right more often than not."""
-    sides, vocab = project.sides(), list(project.labels)
-    paths = {id: path for id, path in project.pictures().items() if sides.get(id) == side}
-    rows = []
-    for id, path in paths.items():
-        rng = np.random.default_rng(int(id[:8], 16))
-        probs = np.exp(rng.normal(size=len(vocab)) + (np.array(vocab) == path.parent.name))
+    vocab, rows = list(dataset.project.labels), []
+    for picture in dataset.on(side):
+        rng = np.random.default_rng(int(picture.id[:8], 16))
+        probs = np.exp(rng.normal(size=len(vocab)) + (np.array(vocab) == picture.label))
         probs /= probs.sum()
         said = vocab[int(probs.argmax())]
-        row = {"id": id, "side": side, "label": path.parent.name, "predicted": said}
+        row = {"id": picture.id, "side": side, "label": picture.label, "predicted": said}
         rows.append(row | dict(zip(vocab, probs.tolist(), strict=True)))
     return pd.DataFrame(rows, columns=["id", "side", "label", "predicted", *vocab])
 
 
 class Learner:
-    """Stands for a learner of the project as it is now."""
+    """Stands for a learner of the project as it is now, with the record of its training."""
 
-    def __init__(self, project):
-        self.dls = SimpleNamespace(vocab=list(project.labels), fingerprint=project.fingerprint())
+    def __init__(self, project, *, changed="", **settings):
+        self.dls = SimpleNamespace(vocab=list(project.labels))
+        settings = {"arch": "resnet18", "epochs": 1} | settings
+        fingerprint = round_fingerprint(read_dataset(project), settings)
+        self.record = SimpleNamespace(fingerprint=fingerprint, settings=settings, changed=changed)
+
+
+def evaluated(project, learn=None, **options):
+    """Return what 05 gives on the project as it is now."""
+    return evaluate_round(read_dataset(project), learn or Learner(project), **options)
 
 
 @pytest.fixture
@@ -67,13 +77,19 @@ def ready(make_project, fill_raw, monkeypatch):
     append_rows(project.table("split"), SPLIT_COLUMNS, rows)
     asked = []
 
-    def predict_side(project, learn, side):
+    def predict_side(dataset, learn, side):
         asked.append(side)
-        return some_predictions(project, side)
+        return some_predictions(dataset, side)
 
     monkeypatch.setattr(evaluate, "predict_side", predict_side)
     monkeypatch.setattr(shortcuts, "PERMUTATIONS", 3)
     return project, asked
+
+
+def alone(project, table):
+    """Return a data set of the pictures in a table of predictions, each a group of its own."""
+    rows = (tuple(table.id), tuple(table.id), tuple(table.label), tuple(table.id), tuple(table.side))
+    return Dataset(project, *rows, {})
 
 
 def strict(project):
@@ -85,11 +101,11 @@ def strict(project):
 def test_evaluation_holds_every_figure(ready):
     """Each figure has value, low, high and n; counts, bins, temperature and shortcuts are there, in strict JSON."""
     project, _ = ready
-    evaluation = evaluate_round(project, Learner(project))
+    evaluation = evaluated(project)
     assert strict(project) == evaluation
     assert set(evaluation) == {
         *("form", "valid", "test", "labels", "test_labels", "confusion", "confused", "temperature", "reliability"),
-        *("shortcuts", "test_opened", "fingerprint", "model"),
+        *("shortcuts", "test_opened", "fingerprint", "model", "verdict", "settings", "changed"),
     }
     assert set(evaluation["valid"]) == FIGURES | {"calibration_error_scaled"}
     entries = [*evaluation["valid"].values(), evaluation["temperature"], evaluation["shortcuts"]["accuracy"]]
@@ -106,55 +122,55 @@ def test_evaluation_holds_every_figure(ready):
 def test_a_judged_round_stands_and_a_changed_one_is_the_next(ready):
     """The same fingerprint is not judged again and no file is touched; after a change there is a second round."""
     project, asked = ready
-    first = evaluate_round(project, Learner(project))
+    first = evaluated(project)
     assert first["valid"]["accuracy"]["n"] == 8
     before = {path: path.stat().st_mtime_ns for path in project.models.rglob("*")}
-    assert evaluate_round(project, Learner(project)) == first
+    assert evaluated(project) == first
     assert {path: path.stat().st_mtime_ns for path in project.models.rglob("*")} == before
     assert asked == ["valid"]
-    path = next(path for id, path in project.pictures().items() if project.sides()[id] == "valid")
+    path = read_dataset(project).on("valid").paths[0]
     path.rename(project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
-    evaluate_round(project, Learner(project))
+    evaluated(project)
     assert sorted(p.parent.name for p in project.models.glob("rounds/*/predictions.csv")) == ["001", "002"]
 
 
 def test_the_same_round_gives_the_same_bytes(ready):
     """Judged again from nothing, every file is the same to the last byte."""
     project, _ = ready
-    evaluate_round(project, Learner(project), open_test=True)
+    evaluated(project, open_test=True)
     first = tree(project.models)
     for name in first:
         (project.models / name).unlink()
-    evaluate_round(project, Learner(project), open_test=True)
+    evaluated(project, open_test=True)
     assert tree(project.models) == first
 
 
 def test_the_test_side_is_opened_only_when_asked_and_counted(ready):
     """Asked once, it is judged once; a second look at the same round costs nothing, the next round's look counts."""
     project, asked = ready
-    evaluate_round(project, Learner(project))
+    evaluated(project)
     assert strict(project)["test_opened"] == 0
-    opened = evaluate_round(project, Learner(project), open_test=True)
+    opened = evaluated(project, open_test=True)
     assert (opened["test_opened"], opened["test"]["accuracy"]["n"]) == (1, 4)
     assert set(opened["test"]) == FIGURES | {"calibration_error_scaled"}
     assert {label: of["n"] for label, of in opened["test_labels"].items()} == {"cat": 2, "dog": 2}
-    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 1
+    assert evaluated(project, open_test=True)["test_opened"] == 1
     assert asked.count("test") == 1
     assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
     assert (len(read_predictions(project)), len(read_predictions(project, side="test"))) == (8, 4)
-    next(path for id, path in project.pictures().items() if project.sides()[id] == "train").unlink()
-    assert evaluate_round(project, Learner(project))["test_opened"] == 1
-    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 2
+    read_dataset(project).on("train").paths[0].unlink()
+    assert evaluated(project)["test_opened"] == 1
+    assert evaluated(project, open_test=True)["test_opened"] == 2
 
 
 def test_what_was_opened_stays_counted(ready):
     """With evaluation.json deleted, or a run killed before it was written, the rounds remember; none counts twice."""
     project, _ = ready
-    evaluate_round(project, Learner(project), open_test=True)
+    evaluated(project, open_test=True)
     for open_test in (True, False):
         (project.models / "evaluation.json").unlink()
-        assert evaluate_round(project, Learner(project), open_test=open_test)["test_opened"] == 1
-    assert evaluate_round(project, Learner(project), open_test=True)["test_opened"] == 2  # shut in between
+        assert evaluated(project, open_test=open_test)["test_opened"] == 1
+    assert evaluated(project, open_test=True)["test_opened"] == 2  # shut in between
     assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
 
 
@@ -163,46 +179,99 @@ def test_a_model_trained_again_is_judged_again(ready):
     project, asked = ready
     project.models.mkdir(parents=True)
     (project.models / "learner.pth").write_bytes(b"first")
-    first = evaluate_round(project, Learner(project))
+    first = evaluated(project)
     (project.models / "learner.pth").write_bytes(b"second")
-    assert evaluate_round(project, Learner(project))["model"] != first["model"]
+    assert evaluated(project)["model"] != first["model"]
     assert asked == ["valid", "valid"]
 
 
+def older(project, **changed):
+    """Turn evaluation.json into one that an earlier version wrote; return it."""
+    path = project.models / "evaluation.json"
+    new = json.loads(path.read_text(encoding="utf-8"))
+    kept = {key: new[key] for key in ("valid", "test", "labels", "test_opened", "fingerprint", "model")}
+    path.write_text(json.dumps(kept | changed), encoding="utf-8")
+
+
 def test_a_round_judged_in_an_older_form_is_judged_again(ready):
-    """Its figures are made anew, the open test side among them; round and counter stay."""
+    """Its figures are made anew, the open test set among them; round and counter stay."""
     project, asked = ready
-    new = evaluate_round(project, Learner(project), open_test=True)
-    old = {key: new[key] for key in ("valid", "test", "labels", "test_opened", "fingerprint", "model")}
-    old["labels"] = {label: of | {"f1": 0.5} for label, of in old["labels"].items()}
-    (project.models / "evaluation.json").write_text(json.dumps(old))
-    assert read_evaluation(project) == old
-    assert evaluate_round(project, Learner(project)) == new
-    (project.models / "evaluation.json").write_text(json.dumps(old))
-    assert evaluate_round(project, Learner(project), open_test=True) == new
+    new = evaluated(project, open_test=True)
+    for open_test in (False, True):
+        older(project)
+        assert evaluated(project, open_test=open_test) == new
     assert [p.parent.name for p in project.models.glob("rounds/*/predictions.csv")] == ["001"]
     assert asked == ["valid", "test"] * 3
+
+
+def test_a_models_folder_of_the_version_before_says_train_again(ready):
+    """Its fingerprint is of another kind: one sentence; after 04 and 05 a new round, the test set still counted."""
+    project, _ = ready
+    evaluated(project, open_test=True)
+    older(project, form=3, fingerprint="of another kind", test_opened=2)
+    with pytest.raises(FieldguideError, match=r"evaluation\.json is of another version.*: run 04 and 05\.$"):
+        read_evaluation(project)
+    assert evaluated(project, Learner(project, epochs=3))["test_opened"] == 2
+    assert read_evaluation(project)["settings"]["epochs"] == 3
+
+
+def test_the_verdict_comes_with_the_settings_that_were_really_used(ready):
+    """The verdict is the validation set's until the test set is open; settings and what changed are the record's."""
+    project, asked = ready
+    told = "Cells of 04 were changed: it trained with epochs = 1 instead of 3."
+    learn = Learner(project, epochs=1, changed=told)
+    evaluation = evaluated(project, learn)
+    assert (evaluation["settings"], evaluation["changed"]) == (learn.record.settings, told)
+    assert evaluation["fingerprint"] == learn.record.fingerprint
+    for side, open_test in (("valid", False), ("test", True), ("test", False)):
+        table = some_predictions(read_dataset(project), side)
+        expected = verdict(table.label, table.predicted) | {"side": side}
+        assert evaluated(project, learn, open_test=open_test)["verdict"] == expected
+    assert strict(project)["verdict"]["side"] == "test"
+    judged = len(asked)
+    learn.record.changed = ""  # the project file says now what was trained
+    assert evaluated(project, learn)["changed"] == "" == strict(project)["changed"]
+    assert len(asked) == judged
+
+
+def test_other_settings_are_another_round(ready):
+    """A learner trained otherwise is not the one that was judged, though pictures and labels are the same."""
+    project, asked = ready
+    first = evaluated(project)
+    assert evaluated(project, Learner(project, epochs=9))["fingerprint"] != first["fingerprint"]
+    assert asked == ["valid", "valid"]
+
+
+def test_the_verdict_counts_near_duplicates_once(ready):
+    """All pictures of the validation set in one group are one picture."""
+    project, _ = ready
+    text = project.table("split").read_text().splitlines()
+    rows = [line.split(",") for line in text[1:]]
+    one = [f"{id},{'copies' if side == 'valid' else group},{side}" for id, group, side in rows]
+    project.table("split").write_text("\n".join([text[0], *one]) + "\n")
+    found = evaluated(project)["verdict"]
+    assert (found["n"], found["pictures"]) == (1, 8)
 
 
 def test_a_picture_deleted_since_training_asks_for_04(ready):
     """The learner's pictures are no longer the project's: nothing is written under the wrong fingerprint."""
     project, _ = ready
     learn = Learner(project)
-    next(iter(project.pictures().values())).unlink()
+    read_dataset(project).paths[0].unlink()
     with pytest.raises(FieldguideError, match=r"changed since this model was trained\. Run 03 and 04 again"):
-        evaluate_round(project, learn)
+        evaluated(project, learn)
     assert not project.models.exists()
 
 
 def test_unknown_and_doubled_ids_in_the_split_do_no_harm(ready):
     """An id without a picture is passed over, the first row of a doubled one counts."""
     project, _ = ready
-    first = evaluate_round(project, Learner(project))
-    id = next(id for id, side in project.sides().items() if side == "valid")
+    first = evaluated(project)
+    id = read_dataset(project).on("valid").ids[0]
     rows = [{"id": "f" * 16, "group": "f" * 16, "side": "valid"}, {"id": id, "group": "x", "side": "test"}]
     append_rows(project.table("split"), SPLIT_COLUMNS, rows)
     (project.models / "evaluation.json").unlink()
-    assert evaluate_round(project, Learner(project)) == first
+    assert evaluated(project) == first
 
 
 def test_a_label_that_valid_lacks_has_no_figures_and_says_so(make_project):
@@ -215,12 +284,12 @@ def test_a_label_that_valid_lacks_has_no_figures_and_says_so(make_project):
     valid.insert(0, "label", ["cat", "dog"] * 10)
     valid.insert(0, "side", "valid")
     valid.insert(0, "id", [f"{n:016}" for n in range(20)])
-    figures = judged(project, valid, valid[:0])
+    figures = round_figures(alone(project, valid), valid, valid[:0])
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     owl = figures["labels"]["owl"]
     assert (owl["n"], owl["recall"]["value"], owl["f1"]["value"]) == (0, None, None)
-    assert owl["recall"]["why"] == "no picture of 'owl' stands on this side"
-    assert label_table(figures["labels"]).loc["owl", "f1"] == "– (no picture of 'owl' stands on this side)"
+    assert owl["recall"]["why"] == "there is no picture of 'owl' in this set"
+    assert label_table(figures["labels"]).loc["owl", "f1"] == "– (there is no picture of 'owl' in this set)"
     labels = [("cat", "dog", "owl").index(label) for label in valid.label]
     assert figures["valid"]["auc"] == scorecard(labels, probs)["auc"]
 
@@ -231,7 +300,7 @@ def test_a_side_of_one_or_two_pictures_is_judged(make_project, count):
     project = make_project()
     valid = pd.DataFrame({"id": ["a", "b"], "side": "valid", "label": "cat", "predicted": ["cat", "dog"]})
     valid["cat"], valid["dog"] = [0.9, 0.2], [0.1, 0.8]
-    figures = judged(project, valid[:count], valid[:count].assign(side="test"))
+    figures = round_figures(alone(project, valid), valid[:count], valid[:count].assign(side="test"))
     json.dumps(figures, allow_nan=False)
     assert figures["valid"]["accuracy"]["value"] == 1 / count
     table = score_table(figures["valid"])
@@ -242,8 +311,8 @@ def test_a_side_of_one_or_two_pictures_is_judged(make_project, count):
 def test_predictions_come_back_and_the_worst_is_the_surest_error(ready):
     """Sorted by loss, −ln of the probability of the picture's own label; file and probability are shown."""
     project, _ = ready
-    table = some_predictions(project, "valid")
-    save_round(project, table, again=False)
+    table = some_predictions(read_dataset(project), "valid")
+    save_predictions(project, table, again=False)
     worst = worst_predictions(read_predictions(project), count=3)
     losses = [-np.log(row[row.label]) for _, row in table.iterrows()]
     assert worst.loss.tolist() == pytest.approx(sorted(losses, reverse=True)[:3], abs=1e-3)
@@ -261,7 +330,7 @@ def test_the_most_confused_pairs_come_first():
         ("dog", "cat", 3),
         ("cat", "dog", 1),
     ]
-    assert pair_table(pairs).values.tolist()[0] == ["dog", "cat", 3, 5, "0.60 (0.23 to 0.88)"]
+    assert pair_table(pairs).values.tolist()[0] == ["dog", "cat", 3, 5, "60 % (23 % to 88 %)"]
     assert len(pair_table(pairs, count=1)) == 1 and pair_table([]).empty
     assert confused_pairs(table[:3], groups=range(3)) == []
     copies = confused_pairs(table, groups=[*"abcde", "e", "e", "f", "g"])  # the three dogs are one
@@ -291,7 +360,7 @@ class Answering(Learner):
 def test_predictions_are_sorted_by_id_and_sum_to_one(ready, monkeypatch):
     """One row a picture of the side, in the order of ids; a last digit lost in single precision is put right."""
     project, _ = ready
-    table = predict_side(project, Answering(project, [0.25, 0.7500001]), "valid")
+    table = predict_side(read_dataset(project), Answering(project, [0.25, 0.7500001]), "valid")
     assert table.id.tolist() == sorted(id for id, side in project.sides().items() if side == "valid")
     assert table.predicted.unique().tolist() == ["dog"]
     assert (table.cat + table.dog).tolist() == pytest.approx([1] * 8, abs=1e-15)
@@ -302,54 +371,59 @@ def test_predictions_are_sorted_by_id_and_sum_to_one(ready, monkeypatch):
     [
         (FileNotFoundError("no such file: a.jpg"), r"moved or deleted while it was judged \(no such file: a\.jpg\)"),
         (OSError("image file is truncated"), r"cannot be read \(image file is truncated\)\. Remove it"),
-        ([float("nan"), 0.5], "no number: its training failed"),
+        ([float("nan"), 0.5], "something other than numbers: its training failed"),
     ],
 )
 def test_predictions_that_cannot_be_made_say_why(ready, answer, says):
     """A picture gone or broken, a network of NaN: one sentence, and what to do."""
     project, _ = ready
     with pytest.raises(FieldguideError, match=says):
-        predict_side(project, Answering(project, answer), "valid")
+        predict_side(read_dataset(project), Answering(project, answer), "valid")
 
 
 @pytest.mark.parametrize(("side", "says"), [("valid", "Run 03 first"), ("test", "open_test=False")])
 def test_an_empty_side_says_what_to_do(make_project, fill_raw, side, says):
-    """Without a split, or without a test side, the sentence names the way on."""
+    """Without a split, or without a test set, the sentence names the way on."""
     project = make_project()
     fill_raw(project, 1)
     verify_images(project)
-    with pytest.raises(FieldguideError, match=rf"No picture stands on the {side} side of 'pets'\. .*{says}"):
-        predict_side(project, Answering(project, [1.0, 0.0]), side)
+    with pytest.raises(FieldguideError, match=rf"The {SETS[side]} of 'pets' is empty\. .*{says}"):
+        predict_side(read_dataset(project), Answering(project, [1.0, 0.0]), side)
 
 
-def with_accuracy(valid, form=0):
-    """Return an evaluation.json of which one figure is as given; the newest form lacks what it should hold."""
-    return (
-        f'{{"form": {form}, "valid": {{{valid}}}, "test": {{}}, "labels": {{}}, "fingerprint": "", "test_opened": 0}}'
-    )
+def hurt(text, *keys, value):
+    """Return evaluation.json with the value at a path of keys replaced."""
+    facts = json.loads(text)
+    place = facts
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = value
+    return json.dumps(facts)
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("change", "says"),
     [
-        ("{", "is broken"),
-        ("\xff", "is broken"),
-        ("[" * 100_000, "is broken"),
-        ("[]", "is none that 05 wrote"),
-        ("{}", "is none that 05 wrote"),
-        ('{"valid": 1, "test": {}, "labels": {}, "fingerprint": "", "test_opened": 0}', "is none that 05 wrote"),
-        (with_accuracy(""), "is none that 05 wrote"),
-        (with_accuracy('"accuracy": 0.5'), "is none that 05 wrote"),
-        (with_accuracy('"accuracy": {"value": "0.5", "low": 0, "high": 1, "n": 2}'), "is none that 05 wrote"),
-        (with_accuracy('"accuracy": {"value": 0.5, "n": 2}'), "is none that 05 wrote"),
-        (with_accuracy('"accuracy": {"value": NaN, "low": 0, "high": 1, "n": 2}'), "is none that 05 wrote"),
-        (with_accuracy('"accuracy": {"value": 0.5, "low": 0, "high": 1, "n": 2}', form=FORM), "is none that 05 wrote"),
+        (lambda text: text[:-1], "is broken"),
+        (lambda text: "\xff", "is broken"),
+        (lambda text: "[" * 100_000, "is broken"),
+        (lambda text: "[]", "was not written by 05"),
+        (lambda text: "{}", "was not written by 05"),
+        (lambda text: hurt(text, "valid", value=1), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", value=0.5), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", "value", value="0.5"), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", "value", value=math.nan), "was not written by 05"),
+        (lambda text: hurt(text, "valid", "accuracy", value={"value": 0.5, "n": 2}), "was not written by 05"),
+        (lambda text: hurt(text, "verdict", "right", value=None), "was not written by 05"),
+        (lambda text: hurt(text, "verdict", value={}), "was not written by 05"),
+        (lambda text: hurt(text, "test_opened", value="2"), "was not written by 05"),
     ],
 )
-def test_a_broken_evaluation_is_named(make_project, text, says):
+def test_a_broken_evaluation_is_named(ready, change, says):
     """A file edited by hand says which one to delete."""
-    project = make_project()
-    project.models.mkdir(parents=True)
-    (project.models / "evaluation.json").write_text(text, encoding="latin-1")
+    project, _ = ready
+    evaluated(project)
+    path = project.models / "evaluation.json"
+    path.write_text(change(path.read_text(encoding="utf-8")), encoding="latin-1")
     with pytest.raises(FieldguideError, match=rf"evaluation\.json {says}"):
         read_evaluation(project)

@@ -4,34 +4,41 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import draw_picture, put_raw
-from fastai.vision.all import Learner, accuracy
+from conftest import draw_picture
+from fastai.data.all import CategoryBlock, DataBlock, IndexSplitter, Normalize, parent_label
+from fastai.vision.all import ImageBlock, Learner, RandomResizedCrop, accuracy, imagenet_stats, resnet18, vision_learner
 from PIL import Image, ImageDraw
 from torch import nn
 
-from utils.copies import near_duplicate_groups
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.evaluate.heatmaps import heat_maps, heat_strip, overlay, reliability_diagram
+from utils.evaluate.diagrams import reliability_diagram, verdict_picture
+from utils.evaluate.heatmaps import heat_maps, heat_strip, overlay
 from utils.pictures import jpeg_bytes, open_picture, squish_and_crop
-from utils.split.sides import assign_sides, save_split
-from utils.train import training as train
-from utils.train.training import image_dataloaders, make_learner
-from utils.verify.judging import verify_images
+from utils.storage import write_whole
 
 
 @pytest.fixture
-def ready(make_project, monkeypatch):
-    """Return a project of 64 px with twelve pictures a label on three sides."""
-    monkeypatch.setattr(train, "worker_count", lambda: 0)
+def ready(make_project):
+    """Return the data set of a project of 64 px with twelve training copies a label."""
     project = make_project(size=64)
     for n, label in enumerate(project.labels):
         for k in range(12):
-            put_raw(project, label, jpeg_bytes(draw_picture(100 * n + k, colour="navy")))
-    verify_images(project)
-    groups = near_duplicate_groups(project)
-    labels = {id: path.parent.name for id, path in project.pictures().items()}
-    save_split(project, groups, assign_sides(groups, labels, valid=0.25, test=0.1))
-    return project
+            data = jpeg_bytes(draw_picture(100 * n + k, colour="navy"))
+            write_whole(project.images / label / f"{label}{k:02}.jpg", data)
+    return read_dataset(project)
+
+
+def loaders(dataset):
+    """Return DataLoaders with 04's transforms; every fourth picture validates."""
+    block = DataBlock(
+        blocks=(ImageBlock, CategoryBlock),
+        get_y=parent_label,
+        splitter=IndexSplitter(range(0, len(dataset), 4)),
+        item_tfms=RandomResizedCrop(64, min_scale=0.6),
+        batch_tfms=Normalize.from_stats(*imagenet_stats),
+    )
+    return block.dataloaders(list(dataset.paths), bs=4, num_workers=0)
 
 
 class Redness(nn.Module):
@@ -43,11 +50,11 @@ class Redness(nn.Module):
         return nn.functional.avg_pool2d(torch.cat([red - green - blue, blue - red - green], 1), 8).relu()
 
 
-def with_body(project, body):
+def with_body(dataset, body):
     """Return a learner whose label cat is the body's channel 0, and dog its channel 1."""
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2, bias=False))
     head[2].weight.data = torch.eye(2)
-    return Learner(image_dataloaders(project), nn.Sequential(body, head), metrics=accuracy)
+    return Learner(loaders(dataset), nn.Sequential(body, head), metrics=accuracy)
 
 
 def test_the_heat_is_where_the_reason_is(ready, tmp_path):
@@ -69,15 +76,12 @@ def test_the_heat_is_where_the_reason_is(ready, tmp_path):
 
 def test_the_heat_is_autograds_own(ready):
     """For a resnet18 the maps are those that the gradient through the whole network gives, picture by picture."""
-    learn = make_learner(ready, image_dataloaders(ready), pretrained=False)
-    paths = list(ready.pictures().values())[:19]  # several batches
+    learn = vision_learner(loaders(ready), resnet18, pretrained=False)
+    paths = list(ready.paths)[:19]  # several batches
     labels = [("cat", "dog", "dog")[n % 3] for n in range(19)]
-    learn.model.train()
     before = {name: value.clone() for name, value in learn.model.state_dict().items()}
     _, heat = heat_maps(learn, paths, labels=labels)
-    assert learn.model.training  # and nothing of it has moved
     assert all(torch.equal(value, before[name]) for name, value in learn.model.state_dict().items())
-    learn.model.eval()
     for n, path in enumerate(paths):
         x = learn.dls.test_dl([path], num_workers=0).one_batch()[0].as_subclass(torch.Tensor)
         maps = learn.model[0](x)
@@ -89,7 +93,7 @@ def test_the_heat_is_autograds_own(ready):
 
 def test_what_is_shown_is_what_the_network_sees(ready):
     """The pictures under the maps are the validation transform's own, in their order, to a grey level or two."""
-    paths = list(ready.pictures().values())[:6]
+    paths = list(ready.paths)[:6]
     shown, _ = heat_maps(with_body(ready, Redness()), paths)
     expected = [np.asarray(squish_and_crop(open_picture(path), 64, extra=16)) for path in paths]
     assert np.abs(shown.astype(int) - np.stack(expected).astype(int)).max() <= 2
@@ -98,7 +102,7 @@ def test_what_is_shown_is_what_the_network_sees(ready):
 def test_without_labels_the_networks_own_are_taken(ready):
     """What it says of each picture is what is explained."""
     learn = with_body(ready, Redness())
-    paths = list(ready.pictures().values())[:6]
+    paths = list(ready.paths)[:6]
     said = learn.get_preds(dl=learn.dls.test_dl(paths))[0].argmax(1)
     own = heat_maps(learn, paths)[1]
     assert (own == heat_maps(learn, paths, labels=[learn.dls.vocab[k] for k in said])[1]).all()
@@ -114,16 +118,16 @@ class Flat(nn.Module):
 
 def test_a_network_without_places_says_so(ready):
     """Features without a map, and a network that is no body and head, are named, and what to train instead."""
-    paths = list(ready.pictures().values())[:1]
+    paths = list(ready.paths)[:1]
     with pytest.raises(FieldguideError, match=r"ends in 5×16 numbers and not in a map of places.*resnet18"):
         heat_maps(with_body(ready, Flat()), paths)
     with pytest.raises(FieldguideError, match="not made of a body and a head"):
-        heat_maps(Learner(image_dataloaders(ready), nn.Flatten(), metrics=accuracy), paths)
+        heat_maps(Learner(loaders(ready), nn.Flatten(), metrics=accuracy), paths)
 
 
 def test_a_picture_that_is_gone_is_named(ready):
     """Deleted between the table and the strip."""
-    path = next(iter(ready.pictures().values()))
+    path = ready.paths[0]
     path.unlink()
     with pytest.raises(FieldguideError, match=r"no longer there\. Run 04 and 05 again"):
         heat_maps(with_body(ready, Redness()), [path])
@@ -131,7 +135,7 @@ def test_a_picture_that_is_gone_is_named(ready):
 
 def test_the_strip_has_three_rows(ready):
     """Picture, map for what was said, map for its own label: three rows of as many columns; none for no picture."""
-    paths = list(ready.pictures().values())[:2]
+    paths = list(ready.paths)[:2]
     table = pd.DataFrame({"file": [f"{p.parent.name}/{p.name}" for p in paths], "label": ["cat", "cat"]})
     table["predicted"], table["probability"] = "dog", 0.9
     strip = heat_strip(ready, with_body(ready, Redness()), table, side=100)
@@ -155,3 +159,12 @@ def test_the_diagram_draws_with_and_without_a_temperature(temperature):
     stored = {"before": bins, "after": bins if temperature else []}
     fitted = {"value": temperature, "low": None, "high": None}
     assert reliability_diagram({"temperature": fitted, "reliability": stored}).size == (810, 396)
+
+
+@pytest.mark.parametrize(("right", "n", "guess"), [(23, 36, 18), (0, 1, 1), (4, 4, 4), (5050, 10_000, 5_000)])
+def test_the_verdict_has_a_picture(right, n, guess):
+    """As wide for one photo as for many; what is right is blue, from the left."""
+    picture = verdict_picture({"right": right, "n": n, "guess": guess, "side": "test"}).convert("RGB")
+    blue, orange = ((np.asarray(picture)[80] == colour).all(1).sum() for colour in ((0, 114, 178), (230, 159, 0)))
+    assert picture.size == (810, 198)
+    assert blue / (blue + orange) == pytest.approx(right / n, abs=0.02)

@@ -6,17 +6,17 @@ import pytest
 from conftest import draw_picture
 from scipy.stats import binomtest
 
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.evaluate.rounds import (
     compare_rounds,
-    mcnemar,
     pictures_needed,
     read_predictions,
     round_numbers,
     round_path,
     round_sentence,
     rounds_opened,
-    save_round,
+    save_predictions,
 )
 from utils.pictures import jpeg_bytes
 from utils.storage import write_whole
@@ -68,7 +68,7 @@ def test_predictions_come_back_as_they_went(make_project):
     table = pd.DataFrame({"id": ["0000000000000001", "1e10000000000000"], "side": "valid", "label": ["NA", "ñ, 1"]})
     table["predicted"] = ["ñ, 1", "NA"]
     table["NA"], table["ñ, 1"] = [0.1, 1 / 3], [0.9, 2 / 3]
-    save_round(project, table, again=False)
+    save_predictions(project, table, again=False)
     pd.testing.assert_frame_equal(read_predictions(project), table, check_dtype=False)
     assert read_predictions(project, side="test").empty
 
@@ -77,22 +77,22 @@ def test_the_same_predictions_are_no_new_round(make_project):
     """Saved twice, as after a kill, there is one round; other ones are the next, or the same one judged again."""
     project = make_project()
     table = predictions({"a": "cat"})
-    save_round(project, table, again=False)
-    save_round(project, table, again=False)
+    save_predictions(project, table, again=False)
+    save_predictions(project, table, again=False)
     assert round_numbers(project) == [1]
-    save_round(project, predictions({"a": "dog"}), again=True)
+    save_predictions(project, predictions({"a": "dog"}), again=True)
     assert (round_numbers(project), read_predictions(project).predicted.tolist()) == ([1], ["dog"])
-    save_round(project, table, again=False)
+    save_predictions(project, table, again=False)
     write_whole(project.models / "rounds" / "001 (copy)" / "predictions.csv", "mine")
     assert round_numbers(project) == [1, 2]
 
 
 def test_a_side_that_opens_or_shuts_makes_no_new_round(make_project):
-    """The same valid predictions with those of the test side behind them are one round, which keeps the test side."""
+    """The same valid predictions with those of the test set behind them are one round, which keeps the test set."""
     project = make_project()
     valid, test = predictions({"a": "cat"}), predictions({"b": "cat"}, side="test")
     for tables in ([valid], [valid, test], [valid]):
-        save_round(project, pd.concat(tables), again=False)
+        save_predictions(project, pd.concat(tables), again=False)
     assert round_numbers(project) == [1] and len(read_predictions(project, side="test")) == 1
 
 
@@ -100,8 +100,8 @@ def test_rounds_with_an_open_test_side_are_counted(make_project):
     """By their predictions, also where hands broke a table; a label called test opens nothing."""
     project = make_project()
     assert rounds_opened(project) == 0
-    save_round(project, predictions({"a": "dog"}, side="test"), again=False)
-    save_round(project, predictions({"test": "cat"}).assign(label="test"), again=False)
+    save_predictions(project, predictions({"a": "dog"}, side="test"), again=False)
+    save_predictions(project, predictions({"test": "cat"}).assign(label="test"), again=False)
     write_whole(round_path(project, 3), b"id,side\nb,test,\xff\n")
     assert rounds_opened(project) == 2
 
@@ -136,17 +136,12 @@ def test_rounds_that_are_not_there_say_so(make_project):
     project = make_project()
     with pytest.raises(FieldguideError, match="Run 05 first"):
         read_predictions(project)
-    assert compare_rounds(project) is None
-    assert round_sentence(project) == "This is the first round: there is none to compare it with."
-    save_round(project, predictions({"a": "cat"}), again=False)
-    assert compare_rounds(project) is None
+    assert compare_rounds(read_dataset(project)) is None
+    assert round_sentence(read_dataset(project)) == "This is the first round: there is no other to compare it with."
+    save_predictions(project, predictions({"a": "cat"}), again=False)
+    assert compare_rounds(read_dataset(project)) is None
     with pytest.raises(FieldguideError, match=r"There is no round 7 .* There are: 1\."):
-        compare_rounds(project, 7, 1)
-
-
-def test_mcnemar_is_the_hand_counted_binomial():
-    """9 gained and 1 lost: (1 + 10) / 2^10, twice; no discordant picture tells nothing."""
-    assert (mcnemar(9, 1), mcnemar(1, 9), mcnemar(0, 0), mcnemar(3, 3)) == (22 / 1024, 22 / 1024, 1.0, 1.0)
+        compare_rounds(read_dataset(project), 7, 1)
 
 
 def test_the_promised_number_of_pictures_has_80_percent_power():
@@ -162,36 +157,36 @@ def test_the_promised_number_of_pictures_has_80_percent_power():
 def test_a_better_round_is_called_better(filled):
     """30 right of 60, then 45, none lost: 25 points, and p = 2 / 2^15."""
     project = filled(cats(60))
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids, range(30))), again=False)
-    save_round(project, predictions(answers(ids, range(45))), again=False)
-    found = compare_rounds(project)
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids, range(30))), again=False)
+    save_predictions(project, predictions(answers(ids, range(45))), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost, found.p) == (60, 15, 0, 2 / 2**15)
     assert (found.before["value"], found.after["value"], found.difference["value"]) == (0.5, 0.75, 0.25)
     assert 0.1 < found.difference["low"] < 0.25 < found.difference["high"] < 0.4
     assert "better by 25.0 points" in found.sentence and "p < 0.001" in found.sentence
-    back = compare_rounds(project, 2, 1)
+    back = compare_rounds(read_dataset(project), 2, 1)
     assert (back.difference["value"], back.p) == (-0.25, found.p) and "worse by 25.0 points" in back.sentence
 
 
 def test_too_few_pictures_are_said_to_be_too_few(filled):
     """Two gained of ten prove nothing; the sentence says how many pictures would."""
     project = filled(cats(10))
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids, range(5))), again=False)
-    save_round(project, predictions(answers(ids, range(7))), again=False)
-    found = compare_rounds(project)
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids, range(5))), again=False)
+    save_predictions(project, predictions(answers(ids, range(7))), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.p, found.needed) == (0.5, 37)  # (1.96 √.2 + .84 √.16)² / .04 = 36.8
-    assert found.sentence.endswith("p = 0.5: not enough pictures to tell; about 37 would do.")
+    assert found.sentence.endswith("p = 0.5: not enough photos to tell; about 37 would do.")
 
 
 def test_no_difference_promises_no_number(filled):
     """The same answers twice: nothing to prove, and the interval is as wide as ten pictures are few."""
     project = filled(cats(10))
     for _ in range(2):
-        save_round(project, predictions(answers(project.pictures(), range(5))), again=False)
-    save_round(project, predictions(answers(project.pictures(), range(5)), label="dog"), again=False)
-    found = compare_rounds(project)
+        save_predictions(project, predictions(answers(read_dataset(project).ids, range(5))), again=False)
+    save_predictions(project, predictions(answers(read_dataset(project).ids, range(5)), label="dog"), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.difference["value"], found.p, found.needed) == (0.0, 1.0, None)
     assert found.difference["low"] == -found.difference["high"] and found.difference["high"] > 0.2
     assert found.sentence.endswith("no difference to be seen, p = 1.")
@@ -200,59 +195,60 @@ def test_no_difference_promises_no_number(filled):
 def test_rounds_are_compared_under_the_labels_of_today(filled):
     """A picture that moved counts under its new label, one that is gone drops out, a newcomer to one round does too."""
     project = filled(cats(12))
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids[:10], range(10))), again=False)
-    save_round(project, predictions(answers(ids, range(8))), again=False)
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids[:10], range(10))), again=False)
+    save_predictions(project, predictions(answers(ids, range(8))), again=False)
     (project.images / "cat" / f"{ids[0]}.jpg").unlink()
     write_whole(project.images / "dog" / f"{ids[9]}.jpg", (project.images / "cat" / f"{ids[9]}.jpg").read_bytes())
     (project.images / "cat" / f"{ids[9]}.jpg").unlink()
-    found = compare_rounds(project)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost) == (9, 1, 1)
 
 
 def test_near_duplicates_count_once(filled):
     """Ten copies of one picture, gained together, are one picture's evidence."""
     project = filled(TEN_COPIES)
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids, range(10, 20))), again=False)
-    save_round(project, predictions(answers(ids, range(20))), again=False)
-    found = compare_rounds(project)
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids, range(10, 20))), again=False)
+    save_predictions(project, predictions(answers(ids, range(20))), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.n, found.gained, found.lost, found.p) == (20, 1, 0, 1.0)
     assert found.after["low"] < 0.6  # 20 of 20, but worth 400 / (100 + 10) = 3.6 pictures
-    assert found.difference["value"] == 0.5 and "not enough pictures to tell" in found.sentence
-    save_round(project, predictions(answers(ids, range(10, 17))), again=False)
-    save_round(project, predictions(answers(ids, range(18))), again=False)
-    against = compare_rounds(project, 2, 3)  # the large group is lost, three pictures too: ten and three of twenty
+    assert found.difference["value"] == 0.5 and "not enough photos to tell" in found.sentence
+    save_predictions(project, predictions(answers(ids, range(10, 17))), again=False)
+    save_predictions(project, predictions(answers(ids, range(18))), again=False)
+    against = compare_rounds(read_dataset(project), 2, 3)  # ten copies are lost, and three other pictures
     assert (against.gained, against.lost) == (0, 4)
 
 
 def test_groups_and_pictures_that_disagree_claim_nothing(filled):
     """One large group gained and six pictures lost: more pictures are right, more groups wrong; neither is claimed."""
     project = filled(TEN_COPIES)
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids, range(10, 20))), again=False)
-    save_round(project, predictions(answers(ids, [*range(10), 18, 19])), again=False)
-    found = compare_rounds(project)
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids, range(10, 20))), again=False)
+    save_predictions(project, predictions(answers(ids, [*range(10), 18, 19])), again=False)
+    found = compare_rounds(read_dataset(project))
     assert (found.gained, found.lost, found.difference["value"], found.needed) == (1, 8, 0.1, None)
     assert "no difference to be seen" in found.sentence
 
 
 def test_the_test_side_is_used_where_both_rounds_opened_it(filled):
-    """Opened by one round alone, valid decides; opened by both, the test side."""
+    """Opened by one round alone, valid decides; opened by both, the test set."""
     project = filled(cats(6) | {f"t{n}": ("cat", f"t{n}", "test") for n in range(4)})
     valid, test = cats(6), [f"t{n}" for n in range(4)]
     both = pd.concat([predictions(answers(valid, range(3))), predictions(answers(test, range(2)), side="test")])
-    save_round(project, both, again=False)
-    save_round(project, predictions(answers(valid, range(4))), again=False)
-    assert (compare_rounds(project).side, compare_rounds(project).n) == ("valid", 6)
-    save_round(project, both, again=False)
-    assert (compare_rounds(project, 1, 3).side, compare_rounds(project, 1, 3).n) == ("test", 4)
+    save_predictions(project, both, again=False)
+    save_predictions(project, predictions(answers(valid, range(4))), again=False)
+    dataset = read_dataset(project)
+    assert (compare_rounds(dataset).side, compare_rounds(dataset).n) == ("valid", 6)
+    save_predictions(project, both, again=False)
+    assert (compare_rounds(dataset, 1, 3).side, compare_rounds(dataset, 1, 3).n) == ("test", 4)
 
 
 def test_rounds_without_a_picture_in_common_are_not_compared(filled):
     """After a split drawn anew the sentence says so, and nothing fails."""
     project = filled(cats(4))
-    ids = list(project.pictures())
-    save_round(project, predictions(answers(ids[:2], ())), again=False)
-    save_round(project, predictions(answers(ids[2:], ())), again=False)
-    assert round_sentence(project).startswith("Rounds 1 and 2 were judged on no picture in common")
+    ids = list(read_dataset(project).ids)
+    save_predictions(project, predictions(answers(ids[:2], ())), again=False)
+    save_predictions(project, predictions(answers(ids[2:], ())), again=False)
+    assert round_sentence(read_dataset(project)).startswith("Rounds 1 and 2 have no judged picture in common")

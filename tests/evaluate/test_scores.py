@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
@@ -16,7 +15,7 @@ from utils.evaluate.scores import (
     scorecard,
     temperature_figure,
 )
-from utils.intervals import bootstrap, figure, interval, resamples, wilson
+from utils.intervals import bootstrap, figure, resamples, wilson
 
 
 def some_predictions(n=60, k=3, seed=0):
@@ -52,15 +51,15 @@ def test_the_figures_are_scikit_learns(k, seed):
     assert all(f["low"] <= f["value"] <= f["high"] and f["n"] == 80 for f in card.values())
 
 
-def test_a_resample_is_the_repeated_pictures():
+def test_a_resample_is_the_repeated_pictures(monkeypatch):
     """The fast measures give for weights what scikit-learn gives for the pictures, each as often as it was drawn."""
     labels, probs = some_predictions(40)
-    groups = np.arange(40) // 2
+    groups, seen = np.arange(40) // 2, {}
     weights = next(resamples(groups, seed=3))[:5]
-    drawn = {name: [] for name in ("balanced_accuracy", "macro_f1", "auc")}
-    measures = scores._confusion_measures(labels, probs) | {"auc": scores.auc_measure(labels, probs)}
-    for name in drawn:
-        drawn[name] = measures[name](weights)[:, 0]
+    monkeypatch.setattr(scores, "bootstrap", lambda given, *rest, **options: seen.update(given) or {})
+    with pytest.raises(KeyError):  # nothing comes back of the bootstrap
+        scorecard(labels, probs, groups=groups)
+    drawn = {name: seen[name](weights)[:, 0] for name in ("balanced_accuracy", "macro_f1", "auc", "log_loss")}
     for row, weight in enumerate(weights.astype(int)):
         expected = oracle(np.repeat(labels, weight), np.repeat(probs, weight, axis=0))
         assert {name: values[row] for name, values in drawn.items()} == pytest.approx({k: expected[k] for k in drawn})
@@ -79,20 +78,6 @@ def test_the_interval_holds_the_truth_in_about_95_of_100_sets():
     assert [name for name, count in hits.items() if not 0.88 <= count / 200 <= 1] == []
 
 
-def test_wilson_is_the_textbooks():
-    """8 of 10: 0.490 to 0.943 (Wilson 1927, as in Brown, Cai and DasGupta 2001); none of none is open, and says why."""
-    ends = wilson(8, 10)
-    assert (round(ends["low"], 3), round(ends["high"], 3)) == (0.490, 0.943)
-    assert wilson(0, 0, why="none") == {"value": None, "low": 0.0, "high": 1.0, "n": 0, "why": "none"}
-
-
-@pytest.mark.parametrize(("hits", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 7), (123, 456)])
-def test_wilson_is_scipys(hits, n):
-    """Where no picture has a near-duplicate, to six digits."""
-    ends = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    assert (wilson(hits, n)["low"], wilson(hits, n)["high"]) == (round(ends.low, 6), round(ends.high, 6))
-
-
 def test_near_duplicates_are_no_more_evidence_than_one_picture():
     """Ten groups of six, right or wrong together, have the interval of ten pictures, and n is still 60."""
     groups = np.repeat(np.arange(10), 6)
@@ -109,18 +94,6 @@ def test_near_duplicates_are_no_more_evidence_than_one_picture():
     copied = label_scores(np.repeat(names, 6), np.repeat(said, 6), ["0", "1", "2"], groups=groups)
     for measure in ("precision", "recall"):
         assert [copied[k][measure]["low"] for k in alone] == [alone[k][measure]["low"] for k in alone]
-
-
-def test_the_interval_of_a_share_holds_the_truth_where_there_are_near_duplicates():
-    """Of 300 sets of 40 groups with one to five copies each, 92 to 98 in 100 intervals of accuracy hold the truth."""
-    hits = 0
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        groups = np.repeat(np.arange(40), rng.integers(1, 6, 40))
-        right = (rng.random(40) < 0.8)[groups]
-        found = wilson(int(right.sum()), len(right), groups=groups)
-        hits += found["low"] <= 0.8 <= found["high"]
-    assert 0.92 <= hits / 300 <= 0.98
 
 
 def test_near_duplicates_widen_the_interval():
@@ -208,7 +181,7 @@ def test_a_model_made_too_sure_is_cooled_down_again():
 
 
 def test_the_temperatures_of_resamples_are_the_fitted_ones(monkeypatch):
-    """The table and its parabola find for a resample what the search finds for its repeated pictures."""
+    """The grid finds for a resample what the search finds for its repeated pictures."""
     labels, probs = calibrated(80, 3, 5)
     seen = []
     monkeypatch.setattr(scores, "bootstrap", lambda *given, **rest: seen.append(bootstrap(*given, **rest)) or seen[-1])
@@ -216,18 +189,28 @@ def test_the_temperatures_of_resamples_are_the_fitted_ones(monkeypatch):
     draws = seen[0][""][1][:, 0]
     weights = next(resamples(np.arange(80), seed=42))[:10].astype(int)
     expected = [fit_temperature(np.repeat(labels, w), np.repeat(probs, w, axis=0)) for w in weights]
-    assert draws[:10] == pytest.approx(expected, rel=2e-3)
+    assert draws[:10] == pytest.approx(expected, rel=1e-2)
 
 
 def test_no_picture_is_scaled_by_a_temperature_that_it_chose():
-    """Turning one picture's label round changes its own fold's probabilities no more than by nothing at all."""
+    """Turning a picture's label round changes nothing in its own fold, where its near-duplicates are too."""
     labels, probs = calibrated(60, 2, 3)
     groups = np.arange(60) // 3
     first = cross_fitted(labels, probs, groups=groups)
-    labels[30] = 1 - labels[30]
-    second = cross_fitted(labels, probs, groups=groups)
-    assert (first[30:33] == second[30:33]).all()  # it and its near-duplicates
-    assert (first != second).any(1).sum() >= 40  # the other folds
+    for n in (0, 15, 30, 45):
+        turned = np.where(np.arange(60) == n, 1 - labels, labels)
+        second = cross_fitted(turned, probs, groups=groups)
+        assert (first[n : n + 3] == second[n : n + 3]).all()  # it and its near-duplicates
+        assert (first != second).any(1).sum() >= 40  # the other folds
+
+
+def test_near_duplicates_do_not_disprove_calibration():
+    """Fifty pictures show an error by chance; ten copies of each show the same, and prove no more."""
+    for seed in range(5):
+        labels, probs = calibrated(50, 3, seed)
+        copied = np.repeat(labels, 10), np.repeat(probs, 10, axis=0)
+        found = scorecard(*copied, groups=np.repeat(np.arange(50), 10))["calibration_error"]
+        assert found["low"] == 0 == scorecard(labels, probs)["calibration_error"]["low"]
 
 
 def test_a_faultless_set_has_no_temperature():
@@ -247,7 +230,7 @@ def test_precision_and_recall_are_the_hand_counted_ones():
     assert of["owl"]["precision"] == {"value": None, "low": 0.0, "high": 1.0, "n": 0} | {
         "why": "no picture was called 'owl'"
     }
-    assert of["owl"]["f1"] == figure(None, None, None, 0, why="no picture of 'owl' stands on this side")
+    assert of["owl"]["f1"] == figure(None, None, None, 0, why="there is no picture of 'owl' in this set")
 
 
 def test_f1_is_scikit_learns_with_an_interval():
@@ -261,32 +244,6 @@ def test_f1_is_scikit_learns_with_an_interval():
     assert all(0 < of[name]["f1"]["low"] < of[name]["f1"]["value"] < of[name]["f1"]["high"] < 1 for name in vocab)
 
 
-def test_the_bootstrap_is_the_plain_one():
-    """The interval of a mean is that of pictures drawn one by one, and the same each time."""
-    values = np.random.default_rng(0).normal(size=50)
-    measure = {"mean": scores._mean_measure(values)}
-    value, draws = bootstrap(measure, np.arange(50), seed=1)["mean"]
-    again = bootstrap(measure, np.arange(50), seed=1)["mean"][1]
-    rng = np.random.default_rng(9)
-    plain = [values[rng.integers(0, 50, 50)].mean() for _ in range(4000)]
-    found = interval(value[0], draws[:, 0], n=50, groups=np.arange(50), top=None)
-    assert (draws == again).all()
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.04)
-
-
-def test_the_bootstrap_of_few_groups_is_not_too_sure():
-    """Of 300 sets of 12 values that lean to one side, more intervals hold the mean than plain ones; 90 in 100."""
-    hits = plain = 0
-    for seed in range(300):
-        values = np.random.default_rng(seed).exponential(size=12)
-        value, draws = bootstrap({"": scores._mean_measure(values)}, range(12), seed=seed)[""]
-        found = interval(value[0], draws[:, 0], n=12, groups=range(12), top=None)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        hits += found["low"] <= 1 <= found["high"]
-        plain += low <= 1 <= high
-    assert hits >= 270 and hits - plain >= 6
-
-
 def test_the_interval_of_the_temperature_holds_the_truth():
     """Of 60 sets of 60 pictures from a model as sure as right, 54 or more hold the temperature 1."""
     hits = 0
@@ -297,18 +254,33 @@ def test_the_interval_of_the_temperature_holds_the_truth():
     assert hits >= 54
 
 
-def test_two_groups_and_resamples_of_one_value_have_an_interval():
-    """As wide as the resamples reach where two groups are all there is; the value where nothing varies."""
-    found = interval(0.5, np.array([0.0, 0.5, 0.5, 1.0]), n=2, groups=range(2))
-    assert (found["low"], found["high"]) == (0, 1)
-    leaning = np.random.default_rng(0).exponential(size=1000)  # the end lies farther out where the draws lean
-    assert interval(1.0, leaning, n=1000, groups=range(1000), top=None)["high"] > np.quantile(leaning, 0.985)
-    assert interval(0.5, np.full(9, 0.5), n=9, groups=range(9)) == figure(0.5, 0.5, 0.5, 9)
-
-
 def test_shapes_that_do_not_fit_are_refused():
     """No pictures, or a row missing."""
     with pytest.raises(ValueError, match="expected"):
         scorecard([], np.zeros((0, 2)))
     with pytest.raises(ValueError, match="expected"):
         scorecard([0, 1], np.zeros((1, 2)))
+
+
+def test_the_interval_of_the_temperature_stays_within_what_was_searched():
+    """Of 80 small sets every end lies within 0.05 to 20 or is open and says why; 1 is held in 90 of 100 or more."""
+    hits, tried, opened = 0, 0, 0
+    for seed in range(80):
+        labels, probs = calibrated(15, 3, seed)
+        found = temperature_figure(labels, probs, groups=np.arange(15))
+        if found["value"] is None:
+            continue
+        low, high = found["low"], found["high"]
+        assert all(end is None or 0.05 <= end <= 20 for end in (low, high))
+        assert (low is None or high is None) == ("why" in found)
+        tried, opened = tried + 1, opened + (high is None)
+        hits += (low is None or low <= 1) and (high is None or high >= 1)
+    assert opened > 10 and hits >= 0.9 * tried
+
+
+def test_a_model_that_is_sure_and_wrong_has_a_temperature_without_an_upper_end():
+    """Right no more often than by chance at 99 % confidence: no temperature is too high."""
+    labels = np.arange(60) % 2
+    probs = np.where(np.random.default_rng(0).random((60, 1)) < 0.5, [0.99, 0.01], [0.01, 0.99])
+    found = temperature_figure(labels, probs, groups=np.arange(60))
+    assert found["high"] is None and found["low"] > 3 and found["why"].startswith("the resamples reach the end")

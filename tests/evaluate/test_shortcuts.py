@@ -7,6 +7,7 @@ import pytest
 from conftest import draw_picture, put_raw
 from PIL import Image, ImageOps
 
+from utils.dataset import read_dataset
 from utils.evaluate import shortcuts
 from utils.evaluate.shortcuts import border_colour, file_facts, find_shortcuts, shortcut_line
 from utils.pictures import jpeg_bytes
@@ -51,12 +52,12 @@ def plain(label, n):
 def test_files_that_say_nothing_ring_no_alarm(filled):
     """Same sizes, hosts and grounds for both labels: not better than guessing, and one line says so."""
     project = filled(plain)
-    found = find_shortcuts(project)
+    found = find_shortcuts(read_dataset(project))
     assert found["majority"] == 0.5 and found["p"] > 0.05
     assert set(found["facts"]) == {"file size", "picture size", "aspect", "border colour", "source"}
     line = shortcut_line(found)
-    assert line.startswith("No shortcut found. File facts alone tell the labels in ") and "\n" not in line
-    assert find_shortcuts(project) == found
+    assert line.startswith("No shortcut found. File facts alone give the right label for ") and "\n" not in line
+    assert find_shortcuts(read_dataset(project)) == found
 
 
 CHANGES = {
@@ -76,18 +77,31 @@ def test_a_fact_that_tells_the_labels_is_named(filled, fact):
         image, *rest = plain(label, n)
         return CHANGES[fact](image) if label == "dog" else (image, *rest[:2], "https://host.example/")
 
-    found = find_shortcuts(filled(make))
+    found = find_shortcuts(read_dataset(filled(make)))
     assert (found["strongest"], found["p"]) == (fact, 0.025)
     assert found["facts"][fact]["value"] >= 0.95 and found["accuracy"]["value"] >= 0.9
     line = shortcut_line(found)
-    assert line.startswith("Shortcut! File facts alone") and shortcuts.ADVICE[fact] in line
+    assert line.startswith("Shortcut! File facts alone") and shortcuts.WHERE_TO_LOOK[fact] in line
+
+
+@pytest.mark.parametrize(
+    ("p", "alarm"),
+    [(0.005, "Shortcut!"), (0.049, "Shortcut!"), (0.051, "No shortcut found."), (0.2, "No shortcut found.")],
+)
+def test_the_alarm_rings_at_5_percent(p, alarm):
+    """60 of 100 right where 40 are guessed: an alarm only if fewer than 5 of 100 dealt-out sets do as well."""
+    facts = {"aspect": shortcuts.wilson(60, 100)}
+    found = {"accuracy": facts["aspect"], "majority": 0.4, "p": p, "strongest": "aspect", "facts": facts}
+    assert shortcut_line(found).startswith(
+        f"{alarm} File facts alone give the right label for 60 % (95 % interval 50 %"
+    )
 
 
 def test_a_trace_is_not_called_an_alarm():
     """Better than guessing beyond doubt, but by 4 points: said, and said to be little."""
     found = {"accuracy": shortcuts.wilson(740, 1000), "majority": 0.7, "p": 0.005, "strongest": "aspect"}
     found["facts"] = {"aspect": shortcuts.wilson(735, 1000)}
-    assert shortcut_line(found).startswith("Hardly a shortcut. File facts alone tell the labels in 74%")
+    assert shortcut_line(found).startswith("Hardly a shortcut. File facts alone give the right label for 74 %")
 
 
 def test_near_duplicates_count_once(filled):
@@ -97,17 +111,17 @@ def test_near_duplicates_count_once(filled):
         return plain(label, n)[0], 20_000 + n // 6 * 97, (960, 720), "https://host.example/"
 
     project = filled(copies, count=60)
-    assert find_shortcuts(project)["accuracy"]["value"] > 0.9
+    assert find_shortcuts(read_dataset(project))["accuracy"]["value"] > 0.9
     rows = project.table("split").read_text().splitlines()
     grouped = [rows[0]] + [f"{row.split(',')[0]},g{n // 6},train" for n, row in enumerate(rows[1:])]
     project.table("split").write_text("\n".join(grouped) + "\n")
-    assert find_shortcuts(project)["accuracy"]["n"] == 20
+    assert find_shortcuts(read_dataset(project))["accuracy"]["n"] == 20
 
 
 def test_the_test_side_is_left_alone(filled, monkeypatch):
     """No file of the frozen side is looked at; where nothing else is left, the line says that it is too little."""
     monkeypatch.setattr(shortcuts, "border_colour", lambda path: pytest.fail("opened"))
-    found = find_shortcuts(filled(plain, count=6, side="test"))
+    found = find_shortcuts(read_dataset(filled(plain, count=6, side="test")))
     assert found["accuracy"]["value"] is None
     assert shortcut_line(found) == "No shortcut was looked for: too few pictures to look for shortcuts."
 
@@ -118,31 +132,31 @@ def test_a_label_of_few_pictures_is_left_out(filled):
     project = filled(plain, labels=labels)
     for path in sorted((project.images / "owl").iterdir())[3:]:
         path.unlink()
-    assert find_shortcuts(project)["accuracy"]["n"] == 40
+    assert find_shortcuts(read_dataset(project))["accuracy"]["n"] == 40
 
 
 def test_a_large_set_is_sampled(filled, monkeypatch):
     """More than MOST pictures are not all opened."""
     monkeypatch.setattr(shortcuts, "MOST", 24)
-    assert find_shortcuts(filled(plain))["accuracy"]["n"] == 24
+    assert find_shortcuts(read_dataset(filled(plain)))["accuracy"]["n"] == 24
 
 
 def test_facts_that_cannot_be_had_are_no_obstacle(filled):
     """Originals gone, tables gone or edited, a picture that won't open: the rest is used, nothing fails."""
     project = filled(plain)
-    ids = list(project.pictures())
     for path in sorted(project.raw.glob("*/*"))[::2]:
         path.unlink()
     text = project.table("pictures").read_text().splitlines()
     fields = text[1].split(",")
     project.table("pictures").write_text("\n".join([text[0], ",".join([*fields[:3], "wide", "-3", ""])]) + "\n")
     project.table("sources").unlink()
-    broken = project.pictures()[ids[0]]
+    dataset = read_dataset(project)
+    broken = dataset.paths[0]
     broken.write_bytes(broken.read_bytes()[:200])
-    facts = file_facts(project, ids)
+    facts = file_facts(dataset)
     assert set(facts) == {"file size", "border colour"}
     assert np.isnan(facts["file size"]).sum() == 20 and np.isnan(facts["border colour"]).sum() == 4
-    assert find_shortcuts(project)["accuracy"]["n"] == 40
+    assert find_shortcuts(read_dataset(project))["accuracy"]["n"] == 40
 
 
 def test_the_border_is_the_border(tmp_path):

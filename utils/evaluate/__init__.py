@@ -2,6 +2,7 @@
 Stage 05: how good is the model, on which labels, and where does it err?
 """
 
+from utils.evaluate.diagrams import reliability_diagram, verdict_picture
 from utils.evaluate.evaluation import (
     evaluate_round,
     label_table,
@@ -10,8 +11,16 @@ from utils.evaluate.evaluation import (
     score_table,
     worst_predictions,
 )
-from utils.evaluate.heatmaps import heat_strip, reliability_diagram
-from utils.evaluate.rounds import WORDS, coded, read_evaluation, read_predictions, round_numbers, round_sentence
+from utils.evaluate.heatmaps import heat_strip
+from utils.evaluate.rounds import (
+    WORDS,
+    coded,
+    read_evaluation,
+    read_predictions,
+    round_numbers,
+    round_path,
+    round_sentence,
+)
 from utils.evaluate.scores import auc_measure, scale
 from utils.evaluate.shortcuts import shortcut_line
 
@@ -28,9 +37,11 @@ __all__ = [
     "read_predictions",
     "reliability_diagram",
     "round_numbers",
+    "round_path",
     "round_sentence",
     "scale",
     "score_table",
     "shortcut_line",
+    "verdict_picture",
     "worst_predictions",
 ]

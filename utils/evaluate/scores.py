@@ -1,23 +1,22 @@
 """
 Figures of a classifier, each with its 95 % interval and the number of pictures behind it.
 
-Works on labels and probabilities alone, for stage 05. Proportions have Wilson's interval, for as many pictures as their
-near-duplicates are worth; the others are drawn again 1,000 times by group of near-duplicates (Efron's bootstrap), with a few
-matrix products in place of 1,000 calls of scikit-learn, whose figures they are. A figure that cannot be had is None and
-says why.
+Works on labels and probabilities alone, for stage 05. The figures are scikit-learn's; for the bootstrap a few matrix
+products replace 1,000 calls of it. A figure that cannot be computed is None and says why.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from sklearn.metrics import confusion_matrix
+from scipy.special import softmax
 
-from utils.intervals import LEVEL, NO_SPREAD, RESAMPLES, Figure, Measure, bootstrap, figure, interval, wilson
+from utils.intervals import LEVEL, NO_SPREAD, RESAMPLES, Figure, Measure, bootstrap, figure, interval, mean_of, wilson
 
 BINS = 10  # of equal width, for the calibration error and its diagram
-FOLDS = 5  # of the valid side, so that no picture is scaled by a temperature that it helped to choose
-COOLEST, HOTTEST = 0.05, 20.0  # between them a temperature is looked for
+CALIBRATION_FOLDS = 5  # so that no picture is scaled by a temperature that it helped to choose
+COOLEST, HOTTEST = 0.05, 20.0  # the range in which a temperature is sought
+OPEN_END = "the resamples reach the end of the range that is searched, 0.05 to 20"
 LEAST = 1e-15  # a probability of 0 has no logarithm
 
 
@@ -36,12 +35,10 @@ def scorecard(
     ----------
     labels : int array (N,)
         True classes, 0 ≤ label < K.
-    probs : float array (N, K)
-        Probabilities; a row sums to 1.
+    probs, scaled : float arrays (N, K)
+        Probabilities, and those after temperature scaling for ``calibration_error_scaled``; a row sums to 1.
     groups : sequence of N, optional
-        Near-duplicates share a group: they are no independent evidence, so the bootstrap draws them together.
-    scaled : float array (N, K), optional
-        The probabilities after temperature scaling, for ``calibration_error_scaled``.
+        Near-duplicates share a group. They are not independent evidence, so the bootstrap draws them together.
 
     Returns
     -------
@@ -49,14 +46,14 @@ def scorecard(
         ``accuracy`` (Wilson's interval), ``balanced_accuracy``, ``macro_f1``, ``auc`` (one label against the rest,
         the mean over labels), ``log_loss`` and ``calibration_error`` (bootstrap by group), each ``{"value", "low",
         "high", "n"}``. All are fractions but log_loss, in nats. Means over labels are over those that occur. A
-        figure, or its interval, that cannot be had is None, and ``"why"`` says why.
+        figure, or its interval, that cannot be computed is None, and ``"why"`` says why.
 
     Notes
     -----
-    Where no resample differs because all pictures are right (or none is), the bootstrap would call a guess certain:
-    Wilson's end for that many groups stands in. The calibration error (Guo et al. 2017, 10 bins of equal width) is
-    too high in small sets, and higher still in their resamples; its interval is therefore the basic one, which is
-    mirrored about the value, and begins at 0 where a perfectly calibrated model could show as much.
+    If all pictures are right, or none is, no resample differs, and the bootstrap would show no doubt at all. Wilson's
+    end for that many groups takes its place. The calibration error (Guo et al. 2017, 10 bins of equal width) is too
+    high in small sets, and higher still in their resamples. So its interval is the basic one, mirrored about the value.
+    It begins at 0 where a perfectly calibrated model could show as much.
 
     Examples
     --------
@@ -65,47 +62,32 @@ def scorecard(
     (0.75, 4)
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
-    if len(labels) == 0 or probs.shape[0] != len(labels):
-        raise ValueError(
-            f"{len(labels)} labels and probabilities of shape {probs.shape}: expected (N,) and (N, K), N > 0"
-        )
-    groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    figures = {"accuracy": wilson(int((probs.argmax(1) == labels).sum()), len(labels), groups=groups)}
+    n, predicted = len(labels), probs.argmax(1)
+    if n == 0 or len(probs) != n:
+        raise ValueError(f"{n} labels and probabilities of shape {probs.shape}: expected (N,) and (N, K), N > 0")
+    groups = np.arange(n) if groups is None else np.asarray(groups)
+    hits, true, said = _one_hot(labels, predicted, probs.shape[1])
     calibration = {"calibration_error": probs} | ({} if scaled is None else {"calibration_error_scaled": scaled})
     measures = {
-        **_confusion_measures(labels, probs),
+        "balanced_accuracy": lambda w: _mean_where(_ratio(w @ hits, w @ true)),
+        "macro_f1": lambda w: _mean_where(_f1(w @ hits, w @ true, w @ said)),
         "auc": auc_measure(labels, probs),
-        "log_loss": _mean_measure(-np.log(np.clip(probs[np.arange(len(labels)), labels], LEAST, 1))),
+        "log_loss": mean_of(_losses(labels, probs, 1)),
         **{name: _calibration_measure(labels, table) for name, table in calibration.items()},
     }
+    figures = {"accuracy": wilson(int((predicted == labels).sum()), n, groups=groups)}
     for name, (values, draws) in bootstrap(measures, groups, seed=seed).items():
-        figures[name] = interval(
-            values[0],
-            draws[:, 0],
-            n=len(labels),
-            groups=groups,
-            top=None if name == "log_loss" else 1,
-            mirrored=name in calibration,
-            why="all pictures are of one label" if name == "auc" else "",
-        )
+        how = {"top": None if name == "log_loss" else 1, "mirrored": name in calibration}
+        why = "all pictures are of one label" if name == "auc" else ""
+        figures[name] = interval(values[0], draws[:, 0], n=n, groups=groups, why=why, **how)
     for name, table in calibration.items():
-        if figures[name]["low"] and could_be_calibrated(labels, table, groups=groups, seed=seed):
+        if figures[name]["low"] and could_be_calibrated(figures[name]["value"], table, groups=groups, seed=seed):
             figures[name]["low"] = 0.0
     return figures
 
 
-def _confusion_measures(labels: np.ndarray, probs: np.ndarray) -> dict[str, Measure]:
-    """Return the measures that need no more than which label was given and which was predicted."""
-    predicted = probs.argmax(1)
-    hits, true, said = _one_hot(labels, predicted, probs.shape[1])
-    return {
-        "balanced_accuracy": lambda w: _mean_where(_ratio(w @ hits, w @ true)),
-        "macro_f1": lambda w: _mean_where(_f1(w @ hits, w @ true, w @ said)),
-    }
-
-
 def _one_hot(labels: np.ndarray, predicted: np.ndarray, K: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return as 0 and 1, each (N, K): the picture is of the label and predicted so; is of it; is predicted so."""
+    """Return as 0 and 1, each (N, K): of the label and predicted so; of the label; predicted so."""
     true, said = np.eye(K)[labels], np.eye(K)[predicted]
     return true * said, true, said
 
@@ -116,7 +98,7 @@ def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _f1(hits: np.ndarray, true: np.ndarray, said: np.ndarray) -> np.ndarray:
-    """Return F1; NaN for a label that no picture is of."""
+    """Return F1; NaN for a label without pictures."""
     return np.where(true > 0, _ratio(2 * hits, true + said), np.nan)
 
 
@@ -126,13 +108,8 @@ def _mean_where(values: np.ndarray) -> np.ndarray:
     return _ratio(np.where(there, values, 0).sum(1, keepdims=True), there.sum(1, keepdims=True))
 
 
-def _mean_measure(values: np.ndarray) -> Measure:
-    """Return the mean of a value that each picture has."""
-    return lambda w: (w @ values / w.sum(1))[:, None]
-
-
 def auc_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
-    """Return the mean over labels of the share of pairs, one of the label and one not, in the right order."""
+    """Return the mean over labels of the share of pairs (one of the label, one not) in the right order."""
     K = probs.shape[1]
     sorted_once = []
     for k in range(K):
@@ -154,28 +131,24 @@ def auc_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
 
 
 def _calibration_measure(labels: np.ndarray, probs: np.ndarray) -> Measure:
-    """Return the gap between how sure and how often right, over the bins' pictures (Guo et al. 2017)."""
+    """Return the mean gap between confidence and share right, over the bins (Guo et al. 2017)."""
     sure = probs.max(1)
     gaps = np.eye(BINS)[bin_of(sure)] * (sure - (probs.argmax(1) == labels))[:, None]  # (N, BINS)
     return lambda w: (np.abs(w @ gaps).sum(1) / w.sum(1))[:, None]
 
 
-def could_be_calibrated(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, seed: int = 42) -> bool:
+def could_be_calibrated(error: float, probs: np.ndarray, *, groups: np.ndarray, seed: int = 42) -> bool:
     """
-    Return whether 2.5 in 100 perfectly calibrated models, or more, would show as high a calibration error by chance.
+    Return whether 2.5 in 100 perfectly calibrated models or more would show such a calibration error by chance.
 
-    Each picture is made right with the probability that the model gave it, near-duplicates alike (consistency resampling,
-    Bröcker and Smith 2007).
+    Each picture is right with the probability that the model gave it, near-duplicates together (consistency
+    resampling, Bröcker and Smith 2007).
     """
-    sure, (names, codes) = probs.max(1), np.unique(np.asarray(groups), return_inverse=True)
-    in_bin = np.eye(BINS)[bin_of(sure)]
-    rng = np.random.default_rng(seed)
-    errors = []
-    for _ in range(RESAMPLES):
-        right = rng.random(len(names))[codes] < sure
-        errors.append(np.abs((sure - right) @ in_bin).sum() / len(sure))
-    observed = _calibration_measure(np.asarray(labels), probs)(np.ones((1, len(sure))))[0, 0]
-    return bool(observed <= np.quantile(errors, (1 + LEVEL) / 2))
+    sure, (names, codes) = probs.max(1), np.unique(groups, return_inverse=True)
+    in_bin, rng = np.eye(BINS)[bin_of(sure)], np.random.default_rng(seed)
+    sets = (rng.random(len(names))[codes] < sure for _ in range(RESAMPLES))
+    errors = [np.abs((sure - right) @ in_bin).sum() / len(sure) for right in sets]
+    return bool(error <= np.quantile(errors, (1 + LEVEL) / 2))
 
 
 def bin_of(sure: np.ndarray) -> np.ndarray:
@@ -184,31 +157,23 @@ def bin_of(sure: np.ndarray) -> np.ndarray:
 
 
 def label_scores(
-    labels: Sequence[str],
-    predicted: Sequence[str],
-    vocab: Sequence[str],
-    *,
-    groups: Sequence | None = None,
-    seed: int = 42,
+    labels: Sequence[str], predicted: Sequence[str], vocab: Sequence[str], *, groups: Sequence | None = None, seed=42
 ) -> dict[str, dict]:
     """
     Return precision, recall and F1 of each label, with n = pictures of it.
 
     Precision and recall have Wilson's intervals, F1 the bootstrap's. A label that was never predicted has no
-    precision, one without pictures no recall and no F1 (None, with the reason).
+    precision; one without pictures has no recall and no F1 (None, with the reason).
     """
-    vocab = list(vocab)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-    counts = confusion_matrix(labels, predicted, labels=vocab)
-    place = {label: k for k, label in enumerate(vocab)}
-    true, guess = (np.array([place[label] for label in names]) for names in (labels, predicted))
+    true, guess = (np.array([list(vocab).index(label) for label in names], dtype=int) for names in (labels, predicted))
     hits, own, said = _one_hot(true, guess, len(vocab))
     values, draws = bootstrap({"f1": lambda w: _f1(w @ hits, w @ own, w @ said)}, groups, seed=seed)["f1"]
     scores = {}
     for k, label in enumerate(vocab):
-        right, n, called = int(counts[k, k]), int(counts[k].sum()), int(counts[:, k].sum())
+        right, n, called = (int(column[:, k].sum()) for column in (hits, own, said))
+        missing = f"there is no picture of {label!r} in this set"
         concerned = groups[(true == k) | (guess == k)]
-        missing = f"no picture of {label!r} stands on this side"
         scores[label] = {
             "precision": wilson(right, called, groups=groups[guess == k], why=f"no picture was called {label!r}"),
             "recall": wilson(right, n, groups=groups[true == k], why=missing),
@@ -218,19 +183,9 @@ def label_scores(
     return scores
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# Calibration: is a picture that the model is 80 % sure of right in 80 of 100 cases?
-# ---------------------------------------------------------------------------------------------------------------
-
-
 def scale(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Return probabilities (N, K) at a temperature: above 1 the model is less sure, below 1 surer; ranks stay."""
-    return _softmax(np.log(np.clip(probs, LEAST, 1)) / temperature)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    """Return probabilities (N, K) at a temperature: above 1 the confidence falls, below 1 it rises; ranks stay."""
+    return softmax(np.log(np.clip(probs, LEAST, 1)) / temperature, axis=1)
 
 
 def _losses(labels: np.ndarray, probs: np.ndarray, temperature: float) -> np.ndarray:
@@ -242,8 +197,7 @@ def fit_temperature(labels: Sequence[int], probs: np.ndarray) -> float | None:
     """
     Return the temperature at which the labels are most likely (Guo et al. 2017), within 0.05 to 20.
 
-    None where every picture is right: then the likelihood grows for ever as the model gets surer, and nothing says
-    where to stop.
+    None if every picture is right: the likelihood then grows without end as the temperature falls.
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     if (probs[np.arange(len(labels)), labels] >= probs.max(1)).all():
@@ -254,45 +208,44 @@ def fit_temperature(labels: Sequence[int], probs: np.ndarray) -> float | None:
 
 
 def temperature_figure(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, seed: int = 42) -> Figure:
-    """Return the fitted temperature with its interval, from resamples by group."""
+    """
+    Return the fitted temperature with its interval, from resamples by group.
+
+    An end of the interval is None if the resamples, or their mirror image, reach the end of the range that is searched:
+    nothing is known beyond it.
+    """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     value = fit_temperature(labels, probs)
     if value is None:
-        return figure(None, None, None, len(labels), why="every picture is right, so nothing says how sure is too sure")
-    steps = np.linspace(np.log(COOLEST), np.log(HOTTEST), 241)  # of 2.5 %; a parabola finds the lowest place between
-    table = np.stack([_losses(labels, probs, np.exp(t)) for t in steps], axis=1)  # (N, 241)
+        return figure(None, None, None, len(labels), why="every picture is right, so no confidence is too high")
     if len(np.unique(np.asarray(groups))) < 2:
         return figure(value, None, None, len(labels), why=NO_SPREAD)
-    measure = {"": lambda w: np.exp(_lowest(steps, w @ table))[:, None]}
-    draws = bootstrap(measure, groups, seed=seed)[""][1][:, 0]
-    # In small sets the temperature comes out too low, in resamples lower still: mirrored, as ratios, that is undone.
-    low, high = value**2 / np.quantile(draws, [(1 + LEVEL) / 2, (1 - LEVEL) / 2])
-    return figure(value, min(low, value), max(high, value), len(labels))
-
-
-def _lowest(steps: np.ndarray, heights: np.ndarray) -> np.ndarray:
-    """Return for each of R rows (R, S) where, among the S even steps, a parabola through the lowest has its bottom."""
-    rows, place = np.arange(len(heights)), heights.argmin(1)
-    inner = np.clip(place, 1, len(steps) - 2)
-    left, middle, right = (heights[rows, inner + d] for d in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    shift = np.where(bend > 0, (left - right) / (2 * np.where(bend > 0, bend, 1)), 0)
-    return steps[place] + np.where(place == inner, np.clip(shift, -1, 1), 0) * (steps[1] - steps[0])
+    grid = np.geomspace(COOLEST, HOTTEST, 601)  # steps of 1 %
+    losses = np.stack([_losses(labels, probs, temperature) for temperature in grid], axis=1)  # (N, 601)
+    draws = bootstrap({"": lambda w: grid[(w @ losses).argmin(1)][:, None]}, groups, seed=seed)[""][1][:, 0]
+    least, most = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    ends = [(least, least > grid[1]), (most, most < grid[-2])]  # and whether the search stopped there by itself
+    if grid[1] < value < grid[-2]:
+        # Small sets give too low a temperature, their resamples a lower one still: the mirror image makes up for that.
+        ends = [(value**2 / end, known) for end, known in reversed(ends)]
+    low, high = (end if known and COOLEST <= end <= HOTTEST else None for end, known in ends)
+    low, high = low and min(low, value), high and max(high, value)
+    return figure(value, low, high, len(labels), why="" if low and high else OPEN_END)
 
 
 def cross_fitted(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, seed: int = 42) -> np.ndarray | None:
     """
-    Return N pictures' probabilities, each scaled by the temperature that the other folds' pictures ask for.
+    Return the probabilities of N pictures, each scaled by a temperature fitted on the other folds.
 
-    Near-duplicates stand in one fold. Scaled by a temperature that it helped to choose, a picture would flatter the
-    calibration. None where there are fewer than two groups, or no temperature can be fitted to all.
+    Near-duplicates share a fold. A picture scaled by a temperature that it helped to choose would flatter the
+    calibration. None if there are fewer than two groups, or no temperature fits them all.
     """
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     _, codes = np.unique(np.asarray(groups), return_inverse=True)
     G = codes.max() + 1
     if G < 2 or fit_temperature(labels, probs) is None:
         return None
-    fold = (np.random.default_rng(seed).permutation(G) % min(FOLDS, G))[codes]
+    fold = (np.random.default_rng(seed).permutation(G) % min(CALIBRATION_FOLDS, G))[codes]
     result = probs.copy()
     for k in range(fold.max() + 1):
         temperature = fit_temperature(labels[fold != k], probs[fold != k])
@@ -302,7 +255,7 @@ def cross_fitted(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, 
 
 
 def reliability(labels: Sequence[int], probs: np.ndarray, *, groups: Sequence | None = None) -> list[dict]:
-    """Return for each bin that holds pictures its ends, how sure the model was in the mean, and how often right."""
+    """Return for each bin with pictures: its ends, the mean confidence ("sure"), the share right."""
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
     sure, right = probs.max(1), probs.argmax(1) == labels
