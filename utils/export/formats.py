@@ -34,7 +34,7 @@ from utils.storage import write_whole
 
 OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23
 EXAMPLES = 2  # pictures shown to the exporter: of one alone it would take the number for a constant
-COLOURS = 3
+CHANNELS = 3
 LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop did with the last one it saw
 OTHER_NETWORKS = "Train it with a kind of network that stage 04 offers, such as resnet18, resnet34 or resnet50."
 
@@ -145,8 +145,8 @@ class FromPixels(torch.nn.Module):
     def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean.view(COLOURS, 1, 1))
-        self.register_buffer("std", std.view(COLOURS, 1, 1))
+        self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
+        self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
@@ -178,7 +178,7 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
     """
     size, mean, std = _preparation(learn)
     model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
-    example = torch.zeros(EXAMPLES, size, size, COLOURS, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLES, size, size, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
     try:
         with _quiet():
@@ -218,11 +218,11 @@ def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
             "model.onnx. Make it as 04 does."
         )
     normalize = next((t for t in loader.after_batch.fs if type(t).__name__ == "Normalize"), None)
-    mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(COLOURS), torch.ones(COLOURS))
+    mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(CHANNELS), torch.ones(CHANNELS))
     mean, std = (torch.as_tensor(stat).detach().flatten().float().cpu() for stat in (mean, std))
-    if len(mean) != COLOURS or len(std) != COLOURS:
+    if len(mean) != CHANNELS or len(std) != CHANNELS:
         raise FieldguideError(
-            f"This learner normalises {len(mean)} colours, and pictures have {COLOURS} (red, green, blue) here. Make "
+            f"This learner normalises {len(mean)} colours, and pictures have {CHANNELS} (red, green, blue) here. Make "
             "it as 04 does."
         )
     return int(crop.size[0]), mean.as_subclass(torch.Tensor), std.as_subclass(torch.Tensor)
@@ -235,7 +235,7 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
             shape = tuple(model(example).shape)
     except (RuntimeError, IndexError) as error:
         raise FieldguideError(
-            f"The network fails on pictures of {example.shape[1]} pixels in {COLOURS} colours "
+            f"The network fails on pictures of {example.shape[1]} pixels in {CHANNELS} colours "
             f"({str(error).splitlines()[0][:200]}). {OTHER_NETWORKS}"
         ) from error
     if shape != (len(example), K):

@@ -1,0 +1,248 @@
+"""
+Stage 07: how confident the model must be to name a photo, and what is certified of the names it then gives.
+
+Works on labels and probabilities alone; the result goes into card.json and model.onnx.
+
+What can certify a threshold? Only answers of the exported model itself on photos that it did not learn from: the
+validation set. A threshold that the validation set also chooses would flatter itself. Of 1,000 drawn projects
+(benchmarks/threshold.py) that "at most 5 % wrong" was once promised to in that way, about half broke the promise.
+
+So others choose, and the validation set only tests. Out-of-fold answers (06) say how often the most confident part of
+the training set is named wrongly. They come from other models, whose probabilities mean something else. We take over
+only a share, "name the most confident 60 %", and no probability, and nothing is certified by them: where those models
+are better than the exported one, their figures would promise too much. The exported model's own confidences on the
+validation set, after the temperature, give a second estimate that uses no label. The worse of the two counts. Without
+out-of-fold answers the second stands alone. A poor choice certifies less; it cannot certify too much.
+
+The test: for 20, then 10, then 5 % wrong one share of photos is chosen, each within the one before. The exact binomial
+test (Clopper and Pearson 1934) at 90 % confidence goes through them in this fixed order and stops at the first failure
+(fixed-sequence testing in Learn then Test, Angelopoulos et al. 2021). So in at most one project of ten is the certified
+share too low. The best epoch and the temperature were chosen by the validation set too; that flatters it a little.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure as Drawing
+from PIL import Image
+from scipy.stats import beta, binom
+
+from utils.intervals import figure, wilson
+from utils.words import counted
+
+TARGETS = (0.2, 0.1, 0.05)  # of the names given, the share that may be wrong; the smallest that passes is certified
+CONFIDENCE = 0.9
+LIKELY = 0.9  # choose the largest share of photos that passes with this chance
+HOPE = 0.5  # test nothing that will rather fail: what passes against the odds has mostly been lucky
+POINTS = 100  # on the curve at most
+
+Answers = tuple[Sequence[int], np.ndarray, Sequence]  # labels (N,), probabilities (N, K), groups (N,)
+
+
+def certify_threshold(
+    labels: Sequence[int], probs: np.ndarray, *, groups: Sequence, others: Answers | None = None, seed: int = 42
+) -> dict:
+    """
+    Return the threshold below which the model says "unknown", and the error that is certified above it.
+
+    Parameters
+    ----------
+    labels : int array (N,)
+        True labels of the validation set, 0 ≤ label < K.
+    probs : float array (N, K)
+        Their probabilities as the exported model gives them, after the temperature.
+    groups : sequence of N
+        Near-duplicates share a group. One of each group is drawn and counts for all.
+    others : labels, probabilities and groups of other photos, optional
+        Out-of-fold answers: they choose, the N photos test.
+    seed : int
+        Decides which of a group is drawn.
+
+    Returns
+    -------
+    dict
+        ``threshold`` (None if nothing is certified; 0 if every photo may be named), ``target_error`` (the certified
+        share, 0.05, 0.1, 0.2 or None), ``reached``, ``confidence`` (0.9), ``bound`` (the upper end for the share that
+        is wrong, at that confidence), ``chosen_by`` ("out of fold" or "validation"); ``error`` and ``coverage`` of the
+        validation set, near-duplicates once, with their 95 % intervals; ``curve``: threshold, coverage and error from
+        naming all to naming few. ``why``: what stands in the way of the next target.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or a probability is not a number.
+
+    Notes
+    -----
+    A threshold lies midway between the last photo named and the first that is not. So two ways to run a network that
+    differ in the seventh digit name the same photos.
+
+    Examples
+    --------
+    >>> sure = np.linspace(0.51, 1.0, 50)
+    >>> found = certify_threshold([1] * 4 + [0] * 46, np.column_stack([sure, 1 - sure]), groups=range(50))
+    >>> round(found["threshold"], 3), found["target_error"], found["error"]["value"]
+    (0.895, 0.2, 0.0)
+    """
+    sure, wrong = _each_group_once(labels, probs, groups, seed)
+    who = "validation" if others is None else "out of fold"
+    entry = {"threshold": None, "target_error": None, "reached": False, "confidence": CONFIDENCE, "bound": None}
+    if not len(sure):
+        none = figure(None, None, None, 0, why="there are no validation photos")
+        return entry | {"chosen_by": who, "error": none, "coverage": none, "curve": [], "why": none["why"]}
+    thresholds, named, mistakes = _steps(sure, wrong)
+    expected = np.cumsum(1 - np.sort(sure)[::-1])[named - 1] / named
+    if others is not None:
+        expected = np.maximum(expected, _share_wrong(*_each_group_once(*others, seed), named / len(sure)))
+    chosen, why = None, ""
+    for target in TARGETS:
+        place, chance = _choice(named, expected, target, first=chosen or 0)
+        tries = f"for “at most {target:.0%} wrong”"
+        if len(sure) < (needed := int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - target)))):
+            why = f"{counted(len(sure), 'validation photo')} are too few {tries}: it takes {needed}, without a mistake"
+        elif chance < HOPE:
+            told = "out-of-fold answers and its own confidences" if others is not None else "its own confidences"
+            why = f"{told} leave little hope {tries} on {counted(len(sure), 'validation photo')}"
+        elif binom.cdf(mistakes[place], named[place], target) > 1 - CONFIDENCE:
+            why = f"{mistakes[place]} wrong of the {named[place]} most confident validation photos are too many {tries}"
+        else:
+            chosen = place
+            entry |= {"threshold": float(thresholds[place]), "target_error": target, "reached": True}
+            continue
+        break
+    if chosen is None:
+        error = coverage = figure(None, None, None, len(sure), why=why)
+    else:
+        hits, count = int(mistakes[chosen]), int(named[chosen])
+        entry["bound"] = round(float(beta.ppf(CONFIDENCE, hits + 1, count - hits)), 6)
+        error, coverage = wilson(hits, count), wilson(count, len(sure))
+    entry |= {"chosen_by": who, "error": error, "coverage": coverage}
+    return entry | {"curve": _points(len(sure), thresholds, named, mistakes, chosen)} | ({"why": why} if why else {})
+
+
+def _each_group_once(
+    labels: Sequence[int], probs: np.ndarray, groups: Sequence, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the confidences and mistakes (G,) of one photo of each group, drawn from its members as sorted by both."""
+    labels, probs, groups = np.asarray(labels), np.asarray(probs, dtype=float), np.asarray(groups)
+    if probs.ndim != 2 or not len(labels) == len(groups) == len(probs):
+        raise ValueError(
+            f"{len(labels)} labels, {len(groups)} groups, probabilities {probs.shape}: expected N and (N, K)"
+        )
+    if not np.isfinite(probs).all():
+        raise ValueError("a probability is not a number: train again (04)")
+    sure, wrong = probs.max(1, initial=0), probs.argmax(1) != labels if len(labels) else np.empty(0, dtype=bool)
+    _, codes = np.unique(groups, return_inverse=True)
+    order = np.lexsort((wrong, sure, codes))
+    _, first, counts = np.unique(codes[order], return_index=True, return_counts=True)
+    drawn = order[first + (np.random.default_rng(seed).random(len(first)) * counts).astype(int)]
+    return sure[drawn], wrong[drawn]
+
+
+def _steps(sure: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the thresholds that make a difference, from 0 upwards, and how many photos each names, and wrongly."""
+    order = np.argsort(sure, kind="stable")
+    values, first = np.unique(sure[order], return_index=True)  # where each value begins
+    middles = (values[:-1] + values[1:]) / 2
+    middles = np.where(middles > values[:-1], middles, values[1:])  # nothing lies between neighbouring numbers
+    return np.append(0.0, middles), len(sure) - first, wrong[order][::-1].cumsum()[::-1][first]
+
+
+def _share_wrong(sure: np.ndarray, wrong: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return how often the most confident shares of other answers are wrong, with half a mistake more for luck."""
+    mistakes = wrong[np.argsort(-sure, kind="stable")].cumsum()
+    counts = np.maximum(1, np.round(shares * len(sure)).astype(int))
+    return (mistakes[counts - 1] + 0.5) / (counts + 1)
+
+
+def _choice(named: np.ndarray, expected: np.ndarray, target: float, *, first: int) -> tuple[int, float]:
+    """Return the step, from `first` on, that names most photos and is likely to pass the test, and its chance."""
+    allowed = binom.ppf(1 - CONFIDENCE, named, target)  # the mistakes with which a step passes
+    allowed -= binom.cdf(allowed, named, target) > 1 - CONFIDENCE
+    chances = np.where(allowed < 0, 0, binom.cdf(allowed, named, np.minimum(expected, 1)))
+    chances[:first] = 0
+    place = int((chances >= LIKELY).argmax() if (chances >= LIKELY).any() else chances.argmax())
+    return place, float(chances[place])
+
+
+def _points(
+    count: int, thresholds: np.ndarray, named: np.ndarray, mistakes: np.ndarray, chosen: int | None
+) -> list[dict]:
+    """Return coverage and error at the thresholds that make a difference: at most `POINTS`, with the chosen one."""
+    steps = np.linspace(named[0], named[-1], POINTS - 1)
+    shown = set(np.abs(named[:, None] - steps).argmin(0).tolist() if len(named) > POINTS else range(len(named)))
+    return [
+        {
+            "threshold": float(thresholds[n]),
+            "coverage": round(float(named[n] / count), 6),
+            "error": round(float(mistakes[n] / named[n]), 6),
+        }
+        for n in sorted(shown | ({chosen} - {None}))
+    ]
+
+
+def threshold_sentence(unknown: Mapping) -> str:
+    """
+    Return in sentences when the model says "unknown" and what is certified, from the entry of card.json.
+
+    >>> threshold_sentence({"threshold": None, "why": "3 validation photos are too few"})
+    'It never says "unknown": 3 validation photos are too few. Go by the confidence that stands beside each label.'
+    """
+    if unknown["threshold"] is None:
+        return f'It never says "unknown": {unknown["why"]}. Go by the confidence that stands beside each label.'
+    error, coverage = unknown["error"], unknown["coverage"]
+    when = f'Asked to, it says "unknown" below a confidence of {unknown["threshold"]:.2f}.'
+    told = when if unknown["threshold"] else "It names every photo."
+    told += (
+        f" Of the names it gives, at most {unknown['target_error']:.0%} are wrong (certified with "
+        f"{unknown['confidence']:.0%} confidence, for photos like these). On the validation set it names "
+        f"{coverage['value']:.0%} of the photos, {round(error['value'] * error['n'])} of {error['n']} wrongly. "
+        f"{CHOSEN_BY[unknown['chosen_by']]}"
+    )
+    return f"{told} Nothing stricter is certified: {unknown['why']}." if unknown.get("why") else told
+
+
+CHOSEN_BY = {
+    "out of fold": "Out-of-fold answers (06) on the training set helped to choose the threshold; the validation set "
+    "tested it.",
+    "validation": "There are no out-of-fold answers (06), so the model's own confidences chose the threshold; the "
+    "validation set tested it.",
+}
+
+
+def coverage_plot(unknown: Mapping) -> Image.Image:
+    """
+    Return how many of the names are wrong against how many photos get one, from the confident to the unsure.
+
+    Parameters
+    ----------
+    unknown : mapping
+        As `certify_threshold` makes it, and card.json holds it.
+    """
+    buffer = io.BytesIO()  # a notebook shows a picture, and of a bare figure only its name
+    coverage_drawing(unknown).savefig(buffer, format="png", dpi=90)
+    return Image.open(buffer)
+
+
+def coverage_drawing(unknown: Mapping) -> Drawing:
+    """Return the drawing of `coverage_plot`."""
+    drawing = Drawing(figsize=(6.5, 3.8), layout="constrained")
+    axes, curve = drawing.subplots(), unknown["curve"]
+    shares, errors = ([100 * point[key] for point in curve] for key in ("coverage", "error"))
+    axes.plot(shares, errors, ".-", color="#0072b2", label="validation set")
+    target = 100 * (unknown["target_error"] or 0)
+    if unknown["threshold"] is None:
+        axes.set_title(f"no threshold: {unknown['why']}", fontsize=9, wrap=True)
+    else:
+        axes.axhline(target, color="#999999", linestyle=":", label=f"certified: at most {target:g} % wrong")
+        coverage, error = (100 * unknown[key]["value"] for key in ("coverage", "error"))
+        name = f"threshold {unknown['threshold']:.2f}"
+        axes.plot([coverage], [error], "s", markersize=11, markerfacecolor="none", color="#d55e00", label=name)
+        axes.set_title(f"{coverage:.0f} % of the photos are named, {error:.1f} % of these wrongly", fontsize=10)
+    axes.set(xlabel="photos that get a label, % (the others are called unknown)", ylabel="of these wrong, %")
+    axes.set_xlim(0, 102)
+    axes.set_ylim(bottom=min(0, -0.03 * max([target, *errors])))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return drawing
