@@ -68,7 +68,7 @@ def model_card(card: Mapping) -> str:
         set_name=SET_NAMES[side],
         calibration=card[side].get(f"calibration_error{scaled}"),
         chosen_by=CHOSEN_BY.get(card["unknown"].get("chosen_by"), ""),
-        sources=[SOURCE_NAMES[source] for source in card["sources"]],
+        sources=" and ".join(SOURCE_NAMES[source] for source in card["sources"]),
         searched=SEARCH in card["sources"],
         **{"listed": listed, "percent": percent, "verdict_sentence": verdict_sentence},
     )
@@ -111,12 +111,13 @@ def _brief(figure: Mapping) -> str:
 
 def front_matter(card: Mapping) -> str:
     """Return the YAML at the head of the card as Hugging Face reads it: kind of model, and its figures by set."""
+    name = visible(card["name"])  # PyYAML writes some invisible characters so that it reads others
     results = [
         EvalResult(
             task_type="image-classification",
             task_name="Image Classification",
             dataset_type="imagefolder",
-            dataset_name=card["name"],
+            dataset_name=name,
             dataset_split=split,
             metric_type=METRICS[key][0],
             metric_value=figure["value"],
@@ -131,7 +132,7 @@ def front_matter(card: Mapping) -> str:
         pipeline_tag="image-classification",
         tags=["fastai", "image-classification", "onnx"],
         metrics=["accuracy", "f1"],
-        model_name=card["name"],
+        model_name=name,
         eval_results=results or None,
     ).to_yaml()
 

@@ -118,7 +118,7 @@ def certify_threshold(
         entry["bound"] = round(float(beta.ppf(CONFIDENCE, hits + 1, count - hits)), 6)
         error, coverage = wilson(hits, count), wilson(count, len(sure))
     entry |= {"chosen_by": who, "error": error, "coverage": coverage}
-    return entry | {"curve": _points(len(sure), thresholds, named, mistakes, chosen)} | ({"why": why} if why else {})
+    return entry | {"curve": _points(len(sure), thresholds, named, mistakes, chosen)} | {"why": why}
 
 
 def _each_group_once(
