@@ -221,8 +221,10 @@ def test_the_settings_are_those_of_the_training(card, evaluation):
     shown = {"seed": 7, "arch": "resnet34", "weights": "none", "size": 48, "epochs": 3}
     assert shown.items() <= card.items() and card["settings"] == SETTINGS
     rows = rendered(parts(model_card(card | {"changed": "04 trained 3 epochs; the project file asks for 1."}))[1])
-    assert [["arch", "resnet34"], ["epochs", "3"], ["loss", "CrossEntropy | *x*"]] == [
-        row for row in rows.rows if row[0] in ("arch", "epochs", "loss")
+    assert [row for row in rows.rows if row[0] in ("arch", "epochs", "loss")] == [
+        ["arch", "resnet34"],
+        ["epochs", "3"],
+        ["loss", "CrossEntropy | *x*"],
     ]
     assert "04 trained 3 epochs; the project file asks for 1." in rows.texts
 
@@ -541,7 +543,7 @@ def test_hostile_names_are_shown_as_they_are(card):
 
 @given(st.text())
 def test_any_name_is_inert_in_the_front_matter(text):
-    """Read again, it is the same name but for invisible characters; no line of it ends the front matter, and no file refuses it."""
+    """Read again, it is the same name but for invisible characters; no line of it ends the front matter."""
     figures = {"accuracy": figure(0.5, 0.25, 0.75, 4)}
     front = front_matter({"name": text, "valid": figures, "test": {}})
     (model,) = yaml.safe_load(front)["model-index"]

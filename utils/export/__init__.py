@@ -8,6 +8,7 @@ from utils.export.card import read_card
 
 HOMES = {
     "FILES": "placing",
+    "certify_threshold": "threshold",
     "checked_sentence": "classifier",
     "coverage_plot": "threshold",
     "current_evaluation": "classifier",

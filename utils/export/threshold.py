@@ -1,23 +1,20 @@
 """
 Stage 07: how confident the model must be to name a photo, and what is certified of the names it then gives.
 
-Works on labels and probabilities alone; the result goes into card.json and model.onnx.
+Only the exported model's own answers to photos that it did not learn from can certify a threshold: the validation set.
+A threshold that the same photos chose flatters itself. Of the promises "at most 5 % wrong" once made in that way, 41 to
+76 % were broken (benchmarks/threshold.py). So others choose, and the validation set only tests.
 
-What can certify a threshold? Only answers of the exported model itself on photos that it did not learn from: the
-validation set. A threshold that the validation set also chooses would flatter itself. Of 1,000 drawn projects
-(benchmarks/threshold.py) that "at most 5 % wrong" was once promised to in that way, about half broke the promise.
+Two estimates of the error choose; the worse one counts. Out-of-fold answers (06) say how often the most confident part
+of the training set is named wrongly. They come from other models, whose probabilities mean something else, so we take
+over a share of photos, such as "the most confident 60 %", and no probability. They certify nothing: where those models
+are better than the exported one, that would promise too much. The second estimate is the exported model's own
+confidence on the validation set, after the temperature, without any label. A poor choice certifies less, not too much.
 
-So others choose, and the validation set only tests. Out-of-fold answers (06) say how often the most confident part of
-the training set is named wrongly. They come from other models, whose probabilities mean something else. We take over
-only a share, "name the most confident 60 %", and no probability, and nothing is certified by them: where those models
-are better than the exported one, their figures would promise too much. The exported model's own confidences on the
-validation set, after the temperature, give a second estimate that uses no label. The worse of the two counts. Without
-out-of-fold answers the second stands alone. A poor choice certifies less; it cannot certify too much.
-
-The test: for 20, then 10, then 5 % wrong one share of photos is chosen, each within the one before. The exact binomial
-test (Clopper and Pearson 1934) at 90 % confidence goes through them in this fixed order and stops at the first failure
-(fixed-sequence testing in Learn then Test, Angelopoulos et al. 2021). So in at most one project of ten is the certified
-share too low. The best epoch and the temperature were chosen by the validation set too; that flatters it a little.
+The test: one share is chosen for 20 % wrong, one within it for 10 %, one within that for 5 %. The exact binomial test
+(Clopper and Pearson 1934) at 90 % confidence takes them in this order and stops at the first failure (fixed-sequence
+testing in Learn then Test, Angelopoulos et al. 2021). So at most one project in ten gets a promise that is broken. The
+best epoch and the temperature were chosen on the validation set too; that flatters it a little.
 """
 
 import io
@@ -29,7 +26,7 @@ from PIL import Image
 from scipy.stats import beta, binom
 
 from utils.intervals import figure, wilson
-from utils.words import counted
+from utils.words import share
 
 TARGETS = (0.2, 0.1, 0.05)  # of the names given, the share that may be wrong; the smallest that passes is certified
 CONFIDENCE = 0.9
@@ -86,11 +83,11 @@ def certify_threshold(
     (0.895, 0.2, 0.0)
     """
     sure, wrong = _each_group_once(labels, probs, groups, seed)
-    who = "validation" if others is None else "out of fold"
     entry = {"threshold": None, "target_error": None, "reached": False, "confidence": CONFIDENCE, "bound": None}
+    entry["chosen_by"] = "validation" if others is None else "out of fold"
     if not len(sure):
         none = figure(None, None, None, 0, why="there are no validation photos")
-        return entry | {"chosen_by": who, "error": none, "coverage": none, "curve": [], "why": none["why"]}
+        return entry | {"error": none, "coverage": none, "curve": [], "why": none["why"]}
     thresholds, named, mistakes = _steps(sure, wrong)
     expected = np.cumsum(1 - np.sort(sure)[::-1])[named - 1] / named
     if others is not None:
@@ -98,14 +95,14 @@ def certify_threshold(
     chosen, why = None, ""
     for target in TARGETS:
         place, chance = _choice(named, expected, target, first=chosen or 0)
-        tries = f"for “at most {target:.0%} wrong”"
-        if len(sure) < (needed := int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - target)))):
-            why = f"{counted(len(sure), 'validation photo')} are too few {tries}: it takes {needed}, without a mistake"
+        promise, count = f"“at most {share(target)} wrong”", len(sure)
+        if count < (needed := int(np.ceil(np.log(1 - CONFIDENCE) / np.log(1 - target)))):
+            why = f"{promise} takes {needed} validation photos without a mistake, and there are only {count}"
         elif chance < HOPE:
-            told = "out-of-fold answers and its own confidences" if others is not None else "its own confidences"
-            why = f"{told} leave little hope {tries} on {counted(len(sure), 'validation photo')}"
+            who = "out-of-fold answers and " * (others is not None) + "its own confidences"
+            why = f"{who} leave little hope for {promise} on {count} validation photos"
         elif binom.cdf(mistakes[place], named[place], target) > 1 - CONFIDENCE:
-            why = f"{mistakes[place]} wrong of the {named[place]} most confident validation photos are too many {tries}"
+            why = f"{promise} does not go with {mistakes[place]} mistakes in the {named[place]} most confident photos"
         else:
             chosen = place
             entry |= {"threshold": float(thresholds[place]), "target_error": target, "reached": True}
@@ -117,8 +114,12 @@ def certify_threshold(
         hits, count = int(mistakes[chosen]), int(named[chosen])
         entry["bound"] = round(float(beta.ppf(CONFIDENCE, hits + 1, count - hits)), 6)
         error, coverage = wilson(hits, count), wilson(count, len(sure))
-    entry |= {"chosen_by": who, "error": error, "coverage": coverage}
-    return entry | {"curve": _points(len(sure), thresholds, named, mistakes, chosen)} | {"why": why}
+    return entry | {
+        "error": error,
+        "coverage": coverage,
+        "curve": _points(len(sure), thresholds, named, mistakes, chosen),
+        "why": why,
+    }
 
 
 def _each_group_once(
@@ -186,21 +187,20 @@ def threshold_sentence(unknown: Mapping) -> str:
     """
     Return in sentences when the model says "unknown" and what is certified, from the entry of card.json.
 
-    >>> threshold_sentence({"threshold": None, "why": "3 validation photos are too few"})
-    'It never says "unknown": 3 validation photos are too few. Go by the confidence that stands beside each label.'
+    >>> threshold_sentence({"threshold": None, "why": "there are no validation photos"})
+    'It never says “unknown”: there are no validation photos. Go by the confidence that stands beside each label.'
     """
     if unknown["threshold"] is None:
-        return f'It never says "unknown": {unknown["why"]}. Go by the confidence that stands beside each label.'
+        return f"It never says “unknown”: {unknown['why']}. Go by the confidence that stands beside each label."
+    when = f"Asked to, it says “unknown” below a confidence of {unknown['threshold']:.2f}."
     error, coverage = unknown["error"], unknown["coverage"]
-    when = f'Asked to, it says "unknown" below a confidence of {unknown["threshold"]:.2f}.'
-    told = when if unknown["threshold"] else "It names every photo."
-    told += (
-        f" Of the names it gives, at most {unknown['target_error']:.0%} are wrong (certified with "
-        f"{unknown['confidence']:.0%} confidence, for photos like these). On the validation set it names "
-        f"{coverage['value']:.0%} of the photos, {round(error['value'] * error['n'])} of {error['n']} wrongly. "
-        f"{CHOSEN_BY[unknown['chosen_by']]}"
+    told = (
+        f"{when if unknown['threshold'] else 'It names every photo.'} Of the names it gives, at most "
+        f"{share(unknown['target_error'])} are wrong (certified with {share(unknown['confidence'])} confidence, for "
+        f"photos like these). In the validation set it names {share(coverage['value'])} of the photos, "
+        f"{round(error['value'] * error['n'])} of {error['n']} wrongly. {CHOSEN_BY[unknown['chosen_by']]}"
     )
-    return f"{told} Nothing stricter is certified: {unknown['why']}." if unknown.get("why") else told
+    return f"{told} Nothing stricter is certified: {unknown['why']}." if unknown["why"] else told
 
 
 CHOSEN_BY = {
