@@ -220,19 +220,6 @@ def test_the_curve_is_short_and_holds_the_chosen_threshold():
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-@pytest.mark.parametrize(
-    ("labels", "probs", "groups", "words"),
-    [
-        ([0, 1], np.full((3, 2), 0.5), [0, 1], r"2 labels, 2 groups, probabilities \(3, 2\)"),
-        ([0, 1], np.array([[0.5, 0.5], [np.nan, 1]]), [0, 1], "not a number"),
-    ],
-)
-def test_wrong_shapes_and_numbers_are_refused(labels, probs, groups, words):
-    """Shapes that do not match and probabilities that are NaN, with what was found."""
-    with pytest.raises(ValueError, match=words):
-        certify_threshold(labels, probs, groups=groups)
-
-
 def test_where_nothing_can_be_said_it_says_why():
     """No photo, one group, or a model that is never right: no threshold, no figures, a sentence."""
     for found, why in (

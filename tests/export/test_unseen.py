@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -25,10 +24,10 @@ def clusters(K, count, *, apart=3.0, seed=0):
 
 
 def test_each_label_left_out_is_judged_by_a_model_of_the_others():
-    """Against scikit-learn in a plain loop: shares called unknown, false alarms and AUC."""
+    """Against scikit-learn in a plain loop: the shares called unknown."""
     features, labels, held = clusters(4, 45, apart=1)
     found = unseen_labels(features, labels, held, groups=range(180), coverage=0.8, seed=1, optimistic=False)
-    shares, alarms, areas = {}, [], []
+    shares = {}
     for label in ("l0", "l1", "l2", "l3"):
         taught, judged = (labels != label) & ~held, (labels != label) & held
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
@@ -36,16 +35,10 @@ def test_each_label_left_out_is_judged_by_a_model_of_the_others():
         seen, new = (model.predict_proba(features[some]) for some in (judged, (labels == label) & held))
         threshold = np.quantile(seen.max(1), 0.2)  # names four in five of the others
         shares[label] = (new.max(1) < threshold).mean()
-        alarms += list(seen.max(1) < threshold)
-        surest = np.r_[seen.max(1), new.max(1)]
-        areas.append(roc_auc_score([0] * len(seen) + [1] * len(new), -surest))
     assert {label: entry["value"] for label, entry in found["labels"].items()} == pytest.approx(shares, abs=1e-6)
     assert 0 < np.mean(list(shares.values())) < 1
     assert found["unknown"]["value"] == pytest.approx(np.mean(list(shares.values())), abs=1e-6)
-    assert (found["unknown"]["n"], found["false_alarms"]["n"], found["auc"]["n"]) == (60, 60, 60)
-    assert found["false_alarms"]["value"] == pytest.approx(np.mean(alarms), abs=1e-6)
-    assert found["auc"]["value"] == pytest.approx(np.mean(areas), abs=1e-6)
-    assert found["auc"]["low"] < found["auc"]["value"] < found["auc"]["high"]
+    assert (found["unknown"]["n"], found["false_alarms"]) == (60, 0.2)
 
 
 def test_features_that_know_the_label_are_called_optimistic():
@@ -70,14 +63,12 @@ def test_pictures_in_another_order_and_copies_in_a_group_change_little():
     first = unseen_labels(features, labels, held, groups=range(90), **settings)
     order = np.random.default_rng(3).permutation(90)
     other = unseen_labels(features[order], labels[order], held[order], groups=order, **settings)
-    for key in ("unknown", "labels", "false_alarms"):
+    for key in ("unknown", "labels"):
         assert other[key] == first[key]
-    assert other["auc"] == pytest.approx(first["auc"], abs=0.02)
     judged = np.r_[np.arange(90), np.flatnonzero(held), np.flatnonzero(held)]
     copied = unseen_labels(features[judged], labels[judged], held[judged], groups=judged, **settings)
     assert copied["unknown"]["n"] == 3 * first["unknown"]["n"]
-    for key in ("unknown", "false_alarms"):
-        assert copied[key]["low"] == pytest.approx(first[key]["low"], abs=1e-5)
+    assert copied["unknown"]["low"] == pytest.approx(first["unknown"]["low"], abs=1e-5)
     lows = [[one["labels"][label]["low"] for label in ("l0", "l1", "l2")] for one in (first, copied)]
     assert lows[1] == pytest.approx(lows[0], abs=1e-5)
 
@@ -116,8 +107,8 @@ def test_of_many_labels_some_are_left_out():
 
 def test_what_was_found_is_told_in_a_sentence():
     """The share called unknown beside that of the photos whose labels were known."""
-    unseen = {"unknown": {"value": 0.6}, "false_alarms": {"value": 0.1}, "note": "Optimistic."}
+    unseen = {"unknown": {"value": 0.6}, "false_alarms": 0.1, "note": "Optimistic."}
     assert unseen_sentence(unseen) == (
-        "With each label left out in turn, 60% of its photos were called “unknown”, and 10% of the photos whose labels "
-        "were known. Optimistic."
+        "With each label left out in turn, 60 % of its photos were called “unknown”, and 10 % of the photos whose "
+        "labels were known. Optimistic."
     )

@@ -1,7 +1,5 @@
 """
 Stage 07, the gate: fastai, export.pkl and model.onnx must give the same answers, or nothing is exported.
-
-Asks about every photo held out, and about drawn awkward files.
 """
 
 import warnings
@@ -101,10 +99,9 @@ def fastai_predictor(path: Path) -> Callable[[Path], Prediction]:
 
 def is_plain(photo: Path) -> bool:
     """
-    Return whether fastai opens a file as `open_picture` does: upright 8-bit RGB of at most 512 pixels.
+    Return whether fastai opens a file as `open_picture` does: upright 8-bit RGB of at most 512 pixels, as 02 makes it.
 
-    02 makes every training copy so. A file that a person put into images/ may have a colour profile, transparency or a
-    camera's turn. fastai ignores these, so it cannot judge our answers there.
+    A person's own file may have a colour profile, transparency or a camera's turn, which fastai ignores.
     """
     with Image.open(photo) as image:
         special = {"icc_profile", "transparency"} & set(image.info) or getattr(image, "is_animated", False)

@@ -43,8 +43,8 @@ def awkward_pictures() -> dict[str, bytes]:
     several = [_sketch(n).quantize(64) for n in (4, 5)]
     files = {
         "upright.jpg": _file(photo, "JPEG"),
-        "transparent.png": _file(_with_alpha(photo, mask), "PNG"),
-        "transparent-grey.png": _file(_with_alpha(photo.convert("L"), mask), "PNG"),
+        "transparent.png": _file(Image.merge("RGBA", (*photo.split(), mask)), "PNG"),
+        "transparent-grey.png": _file(Image.merge("LA", (photo.convert("L"), mask)), "PNG"),
         "palette.png": _file(_sketch(6).quantize(64), "PNG"),
         "palette-transparent.png": _file(cut_out, "PNG", transparency=cut_out.getpixel((5, 5))),
         "cmyk.jpg": _file(_sketch(7).convert("CMYK"), "JPEG"),
@@ -79,13 +79,6 @@ def _sketch(seed: int, size: tuple[int, int] = SIDE) -> Image.Image:
 
 def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
     return tuple(map(int, rng.integers(0, 256, 3)))
-
-
-def _with_alpha(image: Image.Image, mask: Image.Image) -> Image.Image:
-    """Return an image with a mask as its transparency."""
-    image = image.copy()
-    image.putalpha(mask)
-    return image
 
 
 def _turned(turn: int) -> Image.Exif:

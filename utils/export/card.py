@@ -9,20 +9,20 @@ import math
 from pathlib import Path
 from typing import Annotated, Required
 
-from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError
+from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
 from utils.tables import one_line
 
 LARGEST_CARD = 3_000_000  # bytes; a card of a thousand labels has a million
+STRICT = with_config(ConfigDict(extra="allow", strict=True))  # a text is not a number
 ADVICE_07 = "Run 07 first: it writes the card together with the model."
 
 
+@STRICT
 class CardFigure(TypedDict):
     """A figure as `utils.intervals.figure` makes it; one that cannot be had is None and has a ``why``."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     value: float | None
     low: float | None
@@ -30,10 +30,9 @@ class CardFigure(TypedDict):
     n: int
 
 
+@STRICT
 class CardVerdict(TypedDict):
     """The verdict as `utils.intervals.verdict` returns it, with the side that was judged."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     right: int
     n: int
@@ -43,10 +42,9 @@ class CardVerdict(TypedDict):
     side: str
 
 
+@STRICT
 class CardUnknown(TypedDict, total=False):
     """When the model says "unknown", as `threshold` certified it."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     threshold: float | None
     why: str
@@ -61,10 +59,9 @@ class CardUnknown(TypedDict, total=False):
     unseen: dict
 
 
+@STRICT
 class Card(TypedDict, total=False):
     """The keys of card.json, which models/README.md explains; a card made by an earlier version has fewer."""
-
-    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     labels: Required[Annotated[list[str], FailFast()]]  # a million wrong ones are one problem
     name: str
@@ -79,11 +76,11 @@ class Card(TypedDict, total=False):
     temperature: float
     unknown: CardUnknown
     limits: Annotated[list[str], FailFast()]
-    seed: int
+    seed: int | None
     arch: str
     weights: str
-    size: int
-    epochs: int
+    size: int | None
+    epochs: int | None
     settings: dict
     changed: str
     versions: dict[str, str]
@@ -105,7 +102,7 @@ def read_card(path: str | Path) -> dict:
     card = path / "card.json" if path.is_dir() else path.with_name("card.json")
     try:
         if card.exists() and not card.is_file():
-            raise FieldguideError(f"{card} is not a file. Remove it. {ADVICE_07}")
+            raise _refusal(card, "is not a file")
         with card.open("rb") as file:
             data = file.read(LARGEST_CARD + 1)
     except FileNotFoundError:
@@ -113,27 +110,27 @@ def read_card(path: str | Path) -> dict:
     except OSError as error:
         raise FieldguideError(f"{card} cannot be read: {error.strerror or error}. Put that right, or run 07.") from None
     if len(data) > LARGEST_CARD:
-        raise FieldguideError(
-            f"{card} is larger than {LARGEST_CARD // 1_000_000} MB. No card is. Remove it. {ADVICE_07}"
-        )
+        raise _refusal(card, f"is larger than {LARGEST_CARD // 1_000_000} MB; no card is")
     try:
         facts = json.loads(data.decode("utf-8"), parse_constant=_refuse_number, parse_float=_finite)
         json.dumps(facts, ensure_ascii=False).encode("utf-8")  # half a character, "\\ud800", could not be shown
     except (ValueError, RecursionError) as error:
-        told = one_line(error)[:200]
-        raise FieldguideError(f"{card} is not readable JSON ({told}). Remove it. {ADVICE_07}") from None
+        raise _refusal(card, f"is not readable JSON ({one_line(error)[:200]})") from None
     if not isinstance(facts, dict):
-        raise FieldguideError(f"{card} holds {type(facts).__name__}, not the facts expected. Remove it. {ADVICE_07}")
+        raise _refusal(card, f"holds {type(facts).__name__}, not the facts expected")
     try:
         TypeAdapter(Card).validate_python(facts)
     except ValidationError as error:
         problem = error.errors()[0]
         place = one_line(".".join(map(str, problem["loc"])))[:100]
-        raise FieldguideError(
-            f"{card} was not written by 07: {place} = {one_line(problem['input'])[:60]!r}: {problem['msg'][:200]}. "
-            f"Remove it. {ADVICE_07}"
-        ) from None
+        found = f"{place} = {one_line(problem['input'])[:60]!r}: {problem['msg'][:200]}"
+        raise _refusal(card, f"was not written by 07: {found}") from None
     return facts
+
+
+def _refusal(card: Path, why: str) -> FieldguideError:
+    """Return what to say of a card that cannot be used."""
+    return FieldguideError(f"{card} {why}. Remove it. {ADVICE_07}")
 
 
 def _refuse_number(text: str):

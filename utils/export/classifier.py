@@ -10,7 +10,7 @@ put in place (`placing`) only if vetting accepts the pickle, and if fastai and b
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,16 +60,10 @@ class Export:
 
 def export_classifier(dataset: Dataset, learn) -> Export:
     """
-    Export a trained learner as a set of files in models/<name>.
+    Export a learner that `load_trained` returned as a set of files in models/<name>; the learner is left as it is.
 
     An earlier, different set is kept whole in exports/<NNN>. Exported again, the same model rewrites nothing. What a
     person added to README.md stays as long as our words do; the licence in its front matter stays in any case.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    learn : fastai Learner
-        As `load_trained` returns it, with the record of its training; it is left as it is.
 
     Raises
     ------
@@ -105,14 +99,7 @@ def export_classifier(dataset: Dataset, learn) -> Export:
 
 
 def current_evaluation(dataset: Dataset, learn) -> dict:
-    """
-    Return evaluation.json if it judged this very learner on today's photos, labels, sides and settings.
-
-    Raises
-    ------
-    FieldguideError
-        If there is none, it is of an earlier version of these notebooks, or something changed since.
-    """
+    """Return evaluation.json, or refuse one that did not judge this learner on today's photos, labels and sides."""
     project, evaluation, record = dataset.project, read_evaluation(dataset.project), getattr(learn, "record", None)
     if record is None:
         raise FieldguideError("This learner has no record of its training. Take the one that load_trained returns.")
@@ -144,11 +131,6 @@ def current_evaluation(dataset: Dataset, learn) -> dict:
             "notebook again from its first cell."
         )
     return evaluation
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# When to say "unknown"
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def _certified(dataset: Dataset, temperature: float) -> dict:
@@ -208,6 +190,7 @@ def _asked_of_unseen(dataset: Dataset, learn, unknown: Mapping) -> dict:
     if len(dataset.project.labels) < 3:
         return {"why": "leaving one label out leaves a single one; it takes three labels"}
     settings, sampled = learn.record.settings, sampled_pictures(dataset)
+    training = learn.model.training
     trained = dataset.project.model_copy(update={name: settings[name] for name in ("arch", "weights")})
     try:
         body = pretrained_body(trained)
@@ -215,13 +198,15 @@ def _asked_of_unseen(dataset: Dataset, learn, unknown: Mapping) -> dict:
         if pretrained:
             features = frozen_features(body, sampled.paths, size=settings["size"])
         else:
-            features = _own_features(learn, sampled.paths)
+            features = learned_features(learn, sampled.paths)
     except FieldguideError as error:  # the ImageNet weights are gone, and this machine cannot fetch them
         warnings.warn(str(error), stacklevel=3)  # it names folders of this computer, which do not belong on a card
         return {"why": "the ImageNet weights were not at hand"}
     except (PictureError, OSError) as error:
         folder = dataset.project.images
         raise FieldguideError(f"A photo in {folder} cannot be read ({error}). Run 02 to 05 again.") from error
+    finally:
+        learn.model.train(training)
     found = unseen_labels(
         features,
         sampled.labels,
@@ -237,21 +222,8 @@ def _asked_of_unseen(dataset: Dataset, learn, unknown: Mapping) -> dict:
     return found
 
 
-def _own_features(learn, paths: Sequence[Path]) -> np.ndarray:
-    """Return the features (N, F) of the learner's own body, and leave the learner in the mode it was in."""
-    training = learn.model.training
-    try:
-        return learned_features(learn, paths)
-    finally:
-        learn.model.train(training)
-
-
 def sampled_pictures(dataset: Dataset, *, most: int = FEATURES) -> Dataset:
-    """
-    Return the photos that `unseen` looks at: the training and validation sets, and never the test set.
-
-    If they are more than `most`, as many of each label and side are drawn, by a seeded hash of the ids.
-    """
+    """Return the photos that `unseen` looks at, never the test set: if too many, drawn by a seeded hash of the ids."""
     usable, seed = dataset.on("train", "valid"), dataset.project.seed
     if len(usable) <= most:
         return usable
@@ -261,11 +233,6 @@ def sampled_pictures(dataset: Dataset, *, most: int = FEATURES) -> Dataset:
         taken.setdefault((usable[id].label, usable[id].side), []).append(id)
     kept = {id for ids in taken.values() for id in ids[:each]}
     return usable.where(lambda picture: picture.id in kept)
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# The models, and the words
-# ---------------------------------------------------------------------------------------------------------------
 
 
 def _pickled(learn, path: Path, temperature: float) -> Classifier:
@@ -323,10 +290,8 @@ def checked_sentence(exported: Export) -> str:
     """Return in sentences what was compared before the files were put in place."""
     asked, others = exported.by_fastai, exported.checked - exported.by_fastai
     told = (
-        f"Both files gave the same answer to all {exported.checked:,} held-out photos, and to {exported.awkward} "
-        "awkward ones drawn for the purpose. "
+        f"Both files gave the same answer to all {exported.checked:,} held-out photos and to {exported.awkward} drawn "
+        f"awkward ones. fastai itself gave it too, to {asked:,} of the held-out photos"
     )
-    if not others:
-        return f"{told}fastai itself gave it too, to all that were held out."
-    gave = f"fastai itself gave it too, to {asked:,} of those held out" if asked else "fastai itself was not asked"
-    return f"{told}{gave}: other files than upright 8-bit RGB of at most 512 pixels it opens in its own way."
+    own = "others are not upright 8-bit RGB of at most 512 pixels, and fastai opens such files in its own way"
+    return f"{told}; the {others:,} {own}." if others else f"{told}."

@@ -37,7 +37,7 @@ def make_card(
     sha256: Mapping[str, str],
 ) -> dict:
     """
-    Return the facts of card.json.
+    Return the facts of card.json, or refuse a figure that is not a number.
 
     Parameters
     ----------
@@ -49,13 +49,8 @@ def make_card(
         What the files' last layer was divided by; 1 if none could be fitted.
     unknown : mapping
         As `certify_threshold` returns it, with ``unseen``.
-    licences : mapping of licence to number of photos
-    sha256 : mapping of file name to hex digits
-
-    Raises
-    ------
-    FieldguideError
-        If one of the figures is not a number.
+    licences, sha256 : mappings
+        Licence → number of photos; file name → hex digits.
     """
     project, settings = dataset.project, evaluation["settings"]
     pairs = Counter((label, side) for label, side in zip(dataset.labels, dataset.sides, strict=True) if side)
@@ -77,7 +72,7 @@ def make_card(
     }
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
-        **{name: settings[name] for name in SETTINGS_SHOWN},
+        **{name: settings.get(name) for name in SETTINGS_SHOWN},
         "settings": dict(settings),
         "changed": evaluation.get("changed", ""),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in MADE_WITH},
@@ -98,47 +93,35 @@ def judging_side(card: Mapping) -> str:
     return "test" if card["test"] else "valid"
 
 
-# ---------------------------------------------------------------------------------------------------------------
-# What to beware of
-# ---------------------------------------------------------------------------------------------------------------
-
-
 def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mapping | None = None) -> list[str]:
-    """
-    Return in sentences what to beware of, each from a fact of the card.
-
-    Parameters
-    ----------
-    card : mapping
-        The facts of `make_card` down to ``unknown``.
-    confused : sequence of mappings
-        Of evaluation.json: label, predicted, pictures, share; most often first.
-    shortcuts : mapping, optional
-        Of evaluation.json: whether the files alone give the labels away.
-    """
-    return [
-        *_of_sources(card),
-        f"It knows {listed(card['labels'])} and nothing else: a photo of anything else gets one of these names too"
-        + (", unless it is asked to say “unknown” and does." if card["unknown"].get("threshold") else "."),
-        *_of_unknown(card["unknown"]),
-        *_of_counts(card),
-        *_of_figures(card),
-        *_of_pairs(confused),
-        *_of_shortcuts(shortcuts),
-        *_of_licences(card["licences"]),
-    ]
-
-
-def _of_sources(card: Mapping) -> list[str]:
-    sentences = []
+    """Return in sentences what to beware of, from the facts of the card down to ``unknown``, and of evaluation.json."""
+    said, threshold = [], card["unknown"]["threshold"]
     if SAMPLE in card["sources"]:
-        sentences.append("Its photos are drawn by a program: its figures say nothing about photos of real things.")
+        said.append("Its photos are drawn by a program: its figures say nothing about photos of real things.")
     if SEARCH in card["sources"]:
-        sentences.append(
+        said.append(
             "Its photos come from a web search: places, cameras, poses and backgrounds are those that people like to "
             "publish. Expect it to be wrong more often on photos of your own, and try it on some whose names you know."
         )
-    return sentences
+    said.append(
+        f"It knows {listed(card['labels'])} and nothing else: a photo of anything else gets one of these names too"
+        + (", unless it is asked to say “unknown” and does." if threshold else ".")
+    )
+    said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
+    pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
+    if pairs:
+        said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
+    line = shortcut_line(shortcuts) if shortcuts else ""
+    if line.startswith("Shortcut! "):
+        told = line.removeprefix("Shortcut! ")
+        said.append(f"It may have learned something other than what the photos show. {told}")
+    unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())
+    if unknown:
+        said.append(
+            f"The licence of {unknown:,} of its {counted(total, 'photo')} is unknown. That does not mean free to use. "
+            "ATTRIBUTION.csv says where each is from."
+        )
+    return said
 
 
 def _of_unknown(unknown: Mapping) -> list[str]:
@@ -186,27 +169,3 @@ def _of_figures(card: Mapping) -> list[str]:
             f"The test set was opened for {opened} models: whoever picks the best of several by it is flattered by it."
         )
     return sentences
-
-
-def _of_pairs(confused: Sequence[Mapping]) -> list[str]:
-    pairs = [
-        f"“{pair['label']}” for “{pair['predicted']}” ({pair['pictures']} of {pair['share']['n']})"
-        for pair in confused[:PAIRS]
-    ]
-    return [f"In the validation set it took most often {'; '.join(pairs)}."] if pairs else []
-
-
-def _of_shortcuts(shortcuts: Mapping | None) -> list[str]:
-    line = shortcut_line(shortcuts) if shortcuts else ""
-    told = line.removeprefix("Shortcut! ")
-    return [f"It may have learned something other than what the photos show. {told}"] if told != line else []
-
-
-def _of_licences(licences: Mapping[str, int]) -> list[str]:
-    unknown, total = licences.get(UNKNOWN_LICENCE, 0), sum(licences.values())
-    if not unknown:
-        return []
-    return [
-        f"The licence of {unknown:,} of its {counted(total, 'photo')} is unknown. That does not mean free to use. "
-        "ATTRIBUTION.csv says where each is from."
-    ]

@@ -7,9 +7,11 @@ template shows whatever it is given as it is, so no markup comes of it.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -19,7 +21,7 @@ from utils.export.facts import SET_NAMES, judging_side
 from utils.export.threshold import CHOSEN_BY
 from utils.project import SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
-from utils.words import listed, percent, verdict_sentence
+from utils.words import listed, percent, share, verdict_sentence
 
 CURVE_ROWS = 6  # shown of the curve of coverage and error
 SOURCE_NAMES = {SEARCH: "a web search", SAMPLE: "the drawn sample", FOLDER: "the maker's own folders"}
@@ -43,11 +45,7 @@ LICENCE_LINE = (
 
 
 def model_card(card: Mapping) -> str:
-    """
-    Return MODEL_CARD.md for what `make_card` returned: the same card gives the same text.
-
-    What would change at each writing stays out: the time, and the hash of this very text.
-    """
+    """Return MODEL_CARD.md for the facts of card.json, without the time: the same card gives the same text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # a macro's result is Markup; any other value goes through `finalize`
@@ -70,29 +68,32 @@ def model_card(card: Mapping) -> str:
         chosen_by=CHOSEN_BY.get(card["unknown"].get("chosen_by"), ""),
         sources=" and ".join(SOURCE_NAMES[source] for source in card["sources"]),
         searched=SEARCH in card["sources"],
-        **{"listed": listed, "percent": percent, "verdict_sentence": verdict_sentence},
+        **{"listed": listed, "percent": percent, "share": share, "verdict_sentence": verdict_sentence},
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def _tables(card: Mapping) -> dict:
     """Return the rows of the card's tables."""
+    brief = partial(percent, told="")  # beside a table it is said what the brackets hold
     sides, counts = [side for side in JUDGED if card[side]], card["counts"]
     quality = [
-        [words, *(_brief(card[side][key]) if key in card[side] else "–" for side in sides)]
+        [words, *(brief(card[side][key]) if key in card[side] else "–" for side in sides)]
         for key, words in MEASURES.items()
         if any(key in card[side] for side in sides)
     ]
     per_label = card["by_label"].get(judging_side(card), {})
     used = [[label, *(own.get(side, 0) for side in SIDES)] for label, own in counts.items()]
-    curve = _thinned([point for point in card["unknown"]["curve"] if point["error"] is not None])
+    points = card["unknown"]["curve"]
+    shown = np.linspace(0, len(points) - 1, min(len(points), CURVE_ROWS)).round().astype(int)
+    curve = [[points[n][key] for key in ("threshold", "coverage", "error")] for n in shown]
     left_out = card["unknown"]["unseen"].get("labels", {})
     hashes = {name: digest for name, digest in card["sha256"].items() if name != "MODEL_CARD.md"}
     return {
         "quality": [*quality, ["photos", *(card[side].get("accuracy", {}).get("n", "–") for side in sides)]],
-        "labels": [[name, s["n"], _brief(s["recall"]), _brief(s["precision"])] for name, s in per_label.items()],
-        "curve": [[f"{p['threshold']:.3f}", f"{p['coverage']:.1%}", f"{p['error']:.1%}"] for p in curve],
-        "unseen": [[label, share["n"], _brief(share)] for label, share in left_out.items()],
+        "labels": [[name, s["n"], brief(s["recall"]), brief(s["precision"])] for name, s in per_label.items()],
+        "curve": [[f"{threshold:.3f}", f"{named:.1%}", f"{wrong:.1%}"] for threshold, named, wrong in curve],
+        "unseen": [[label, share["n"], brief(share)] for label, share in left_out.items()],
         "counts": [*used, ["all", *(sum(row[k] for row in used) for k in range(1, len(SIDES) + 1))]],
         "settings": [
             *card["settings"].items(),
@@ -102,11 +103,6 @@ def _tables(card: Mapping) -> dict:
         "versions": ", ".join(f"{package} {number}" for package, number in card["versions"].items()),
         "files": [[name, CONTENTS.get(name, ""), digest] for name, digest in hashes.items()],
     }
-
-
-def _brief(figure: Mapping) -> str:
-    """Return a figure as `percent` does, for a table beside which it is said what the brackets hold."""
-    return percent(figure, told="")
 
 
 def front_matter(card: Mapping) -> str:
@@ -153,15 +149,3 @@ def escaped(text: str) -> str:
     """
     text = re.sub(r"([\\`*_\[\]<>|~$&#]|:(?=//)|(?<=www)\.|^[+=-])", r"\\\1", visible(text), flags=re.IGNORECASE)
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)
-
-
-def _thinned(rows: Sequence, *, count: int = CURVE_ROWS) -> list:
-    """
-    Return at most `count` of the rows, evenly spread, the first and the last among them.
-
-    >>> _thinned(range(101)), _thinned("abc")
-    ([0, 20, 40, 60, 80, 100], ['a', 'b', 'c'])
-    """
-    if len(rows) <= count:
-        return list(rows)
-    return [rows[round(k * (len(rows) - 1) / (count - 1))] for k in range(count)]

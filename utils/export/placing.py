@@ -5,13 +5,12 @@ card.json comes last and names the others' SHA-256. So a set that a kill tore ap
 run puts it right.
 """
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from utils.storage import explained, file_hash, make_folder, sync_folder
+from utils.storage import explained, file_hash, make_folder, sync_folder, write_whole
 
 MODEL, ONNX, SOURCES, README, MODEL_CARD, CARD = FILES = (
     "export.pkl",
@@ -43,9 +42,8 @@ def put_in_place(staged: Path, folder: Path) -> Path | None:
     """
     Move a staged set of files into `folder`, card.json last; return where the earlier, different set is kept.
 
-    Killed at any moment, this leaves the earlier set, or files that are not those whose SHA-256 the card names; then
-    the earlier set is in exports/<NNN> already. Files that are the same stay as they are. While MODEL_CARD.md is the
-    same, README.md stays too: a person may have added to it.
+    Killed at any moment, this leaves the earlier set, or it is in exports/<NNN> already. Files that are the same stay.
+    While MODEL_CARD.md is the same, README.md stays too: a person may have added to it.
     """
     new = [name for name in FILES if _hash(staged / name) != _hash(folder / name)]
     if README in new and MODEL_CARD not in new and (folder / README).exists():
@@ -78,10 +76,7 @@ def _kept_aside(staged: Path, folder: Path, lost: Sequence[str]) -> Path | None:
         copies.mkdir()
         for name in FILES:
             if (folder / name).exists():
-                with (folder / name).open("rb") as source, (copies / name).open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-                    copy.flush()
-                    os.fsync(copy.fileno())
+                write_whole(copies / name, (folder / name).read_bytes())
         sync_folder(copies)
         copies.rename(backup)
         sync_folder(kept)

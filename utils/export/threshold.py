@@ -45,30 +45,21 @@ def certify_threshold(
 
     Parameters
     ----------
-    labels : int array (N,)
-        True labels of the validation set, 0 ≤ label < K.
-    probs : float array (N, K)
-        Their probabilities as the exported model gives them, after the temperature.
+    labels, probs : int array (N,), float array (N, K)
+        Of the validation set: true labels, and what the exported model gives, after the temperature.
     groups : sequence of N
-        Near-duplicates share a group. One of each group is drawn and counts for all.
+        Near-duplicates share a group. One of each group, drawn by the seed, counts for all.
     others : labels, probabilities and groups of other photos, optional
         Out-of-fold answers: they choose, the N photos test.
-    seed : int
-        Decides which of a group is drawn.
 
     Returns
     -------
     dict
-        ``threshold`` (None if nothing is certified; 0 if every photo may be named), ``target_error`` (the certified
-        share, 0.05, 0.1, 0.2 or None), ``reached``, ``confidence`` (0.9), ``bound`` (the upper end for the share that
-        is wrong, at that confidence), ``chosen_by`` ("out of fold" or "validation"); ``error`` and ``coverage`` of the
-        validation set, near-duplicates once, with their 95 % intervals; ``curve``: threshold, coverage and error from
-        naming all to naming few. ``why``: what stands in the way of the next target.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not match, or a probability is not a number.
+        ``threshold`` (None if nothing is certified, 0 if every photo may be named), ``target_error`` (the share that is
+        certified, or None), ``reached``, ``confidence``, ``bound`` (the upper end for the share that is wrong, at that
+        confidence), ``chosen_by`` ("out of fold" or "validation"); ``error`` and ``coverage`` in the validation set,
+        near-duplicates once, with 95 % intervals; ``curve``: threshold, coverage and error from naming all to naming
+        few; ``why``: what stands in the way of the next target.
 
     Notes
     -----
@@ -127,12 +118,6 @@ def _each_group_once(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the confidences and mistakes (G,) of one photo of each group, drawn from its members as sorted by both."""
     labels, probs, groups = np.asarray(labels), np.asarray(probs, dtype=float), np.asarray(groups)
-    if probs.ndim != 2 or not len(labels) == len(groups) == len(probs):
-        raise ValueError(
-            f"{len(labels)} labels, {len(groups)} groups, probabilities {probs.shape}: expected N and (N, K)"
-        )
-    if not np.isfinite(probs).all():
-        raise ValueError("a probability is not a number: train again (04)")
     sure, wrong = probs.max(1, initial=0), probs.argmax(1) != labels if len(labels) else np.empty(0, dtype=bool)
     _, codes = np.unique(groups, return_inverse=True)
     order = np.lexsort((wrong, sure, codes))
@@ -171,16 +156,10 @@ def _points(
     count: int, thresholds: np.ndarray, named: np.ndarray, mistakes: np.ndarray, chosen: int | None
 ) -> list[dict]:
     """Return coverage and error at the thresholds that make a difference: at most `POINTS`, with the chosen one."""
-    steps = np.linspace(named[0], named[-1], POINTS - 1)
-    shown = set(np.abs(named[:, None] - steps).argmin(0).tolist() if len(named) > POINTS else range(len(named)))
-    return [
-        {
-            "threshold": float(thresholds[n]),
-            "coverage": round(float(named[n] / count), 6),
-            "error": round(float(mistakes[n] / named[n]), 6),
-        }
-        for n in sorted(shown | ({chosen} - {None}))
-    ]
+    shown = {*np.linspace(0, len(named) - 1, min(len(named), POINTS - 1)).round().astype(int).tolist(), chosen} - {None}
+    numbers = {"coverage": named / count, "error": mistakes / named}
+    rounded = {name: column.round(6).tolist() for name, column in numbers.items()}
+    return [{"threshold": float(thresholds[n])} | {name: rounded[name][n] for name in rounded} for n in sorted(shown)]
 
 
 def threshold_sentence(unknown: Mapping) -> str:
@@ -212,14 +191,7 @@ CHOSEN_BY = {
 
 
 def coverage_plot(unknown: Mapping) -> Image.Image:
-    """
-    Return how many of the names are wrong against how many photos get one, from the confident to the unsure.
-
-    Parameters
-    ----------
-    unknown : mapping
-        As `certify_threshold` makes it, and card.json holds it.
-    """
+    """Return how many of the names are wrong against how many photos get one, from the entry of card.json."""
     buffer = io.BytesIO()  # a notebook shows a picture, and of a bare figure only its name
     coverage_drawing(unknown).savefig(buffer, format="png", dpi=90)
     return Image.open(buffer)
@@ -228,21 +200,18 @@ def coverage_plot(unknown: Mapping) -> Image.Image:
 def coverage_drawing(unknown: Mapping) -> Drawing:
     """Return the drawing of `coverage_plot`."""
     drawing = Drawing(figsize=(6.5, 3.8), layout="constrained")
-    axes, curve = drawing.subplots(), unknown["curve"]
-    shares, errors = ([100 * point[key] for point in curve] for key in ("coverage", "error"))
-    axes.plot(shares, errors, ".-", color="#0072b2", label="validation set")
-    target = 100 * (unknown["target_error"] or 0)
-    if unknown["threshold"] is None:
+    axes, target = drawing.subplots(), unknown["target_error"]
+    points = {key: [100 * point[key] for point in unknown["curve"]] for key in ("coverage", "error")}
+    axes.plot(points["coverage"], points["error"], ".-", color="#0072b2", label="validation set")
+    if target is None:
         axes.set_title(f"no threshold: {unknown['why']}", fontsize=9, wrap=True)
     else:
-        axes.axhline(target, color="#999999", linestyle=":", label=f"certified: at most {target:g} % wrong")
-        coverage, error = (100 * unknown[key]["value"] for key in ("coverage", "error"))
+        axes.axhline(100 * target, color="#999999", linestyle=":", label=f"certified: at most {share(target)} wrong")
+        place = [[100 * unknown[key]["value"]] for key in points]
         name = f"threshold {unknown['threshold']:.2f}"
-        axes.plot([coverage], [error], "s", markersize=11, markerfacecolor="none", color="#d55e00", label=name)
-        axes.set_title(f"{coverage:.0f} % of the photos are named, {error:.1f} % of these wrongly", fontsize=10)
+        axes.plot(*place, "s", markersize=11, markerfacecolor="none", color="#d55e00", label=name)
     axes.set(xlabel="photos that get a label, % (the others are called unknown)", ylabel="of these wrong, %")
     axes.set_xlim(0, 102)
-    axes.set_ylim(bottom=min(0, -0.03 * max([target, *errors])))
     axes.grid(alpha=0.3)
     axes.legend()
     return drawing

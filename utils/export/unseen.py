@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from utils.evaluate import auc_measure
-from utils.intervals import bootstrap, interval, wilson
+from utils.intervals import wilson
+from utils.words import share
 
 LEFT_OUT = 20  # labels at most that are left out in turn: 1,000 would take hours and hardly move the mean
 OPTIMISTIC = (
@@ -44,15 +44,12 @@ def unseen_labels(
     ----------
     features : float array (N, D)
         Of a network's body.
-    labels : sequence of N labels
+    labels, groups : sequences of N
+        Near-duplicates share a group.
     held_out : bool array (N,)
         Photos that the stand-in does not learn from.
-    groups : sequence of N
-        Near-duplicates share a group, and a group is held out as a whole or not.
     coverage : float
         The share of photos that the model names, in (0, 1].
-    seed : int
-        Chooses labels if there are more than 20.
     optimistic : bool
         Whether the body was trained with these labels. It then tells the label left out from the others too well.
 
@@ -60,10 +57,8 @@ def unseen_labels(
     -------
     dict
         ``unknown``: the share of the photos of labels left out that are called unknown; ``labels``: the same for each
-        label; ``false_alarms``: the share of the other labels' photos that are called unknown too; ``auc``: of two
-        photos, one of the label left out and one not, how often the model is less confident of the former (the mean
-        over labels, bootstrap by group); ``optimistic``, and ``note``, which says what to make of it. If nothing can
-        be said, ``{"why": …}``.
+        label; ``false_alarms``: the share of known labels that is called unknown too; ``optimistic``; ``note``: what
+        to make of it. If nothing can be said, ``{"why": …}``.
     """
     features, labels, groups = np.asarray(features, dtype=float), np.asarray(labels), np.asarray(groups)
     held_out = np.asarray(held_out, dtype=bool)
@@ -75,25 +70,15 @@ def unseen_labels(
     held_out = held_out[there]
     left = np.sort(np.random.default_rng(seed).permutation(len(vocab))[:LEFT_OUT])
     groups, own, taught, judged = groups[held_out], codes[held_out], codes[~held_out], features[held_out]  # (H,), …
-    sure = np.empty((len(left), len(own)))  # (L, H)
-    unknown = np.empty((len(left), len(own)), dtype=bool)
-    for n, label in enumerate(left):
-        others = features[~held_out][taught != label]
+    caught = np.zeros(len(own), dtype=bool)  # what the stand-in that never saw a photo's label calls unknown
+    shares = {}
+    for label in left:
+        new, others = own == label, taught != label
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        sure[n] = model.fit(others, taught[taught != label]).predict_proba(judged).max(1)
-        unknown[n] = sure[n] < np.quantile(sure[n][own != label], 1 - coverage)
-    new = own == left[:, None]  # (L, H)
-    turn = np.where(new.any(0), new.argmax(0), -1)  # when a photo's label was left out; -1 is never
-    tested = turn >= 0
-    caught = unknown[turn, np.arange(len(own))]
-    shares = {
-        str(vocab[label]): wilson(int(unknown[n, new[n]].sum()), int(new[n].sum()), groups=groups[new[n]])
-        for n, label in enumerate(left)
-    }
-    # A photo is judged each time that another label is left out; it is one photo all the same.
-    seen = np.broadcast_to(groups, new.shape)[~new]
-    alarms = wilson(int(unknown[~new].sum()), int((~new).sum()), groups=seen) | {"n": len(own)}
-    values, draws = bootstrap({"auc": auc_measure(turn, 1 - sure.T)}, groups, seed=seed)["auc"]
+        sure = model.fit(features[~held_out][others], taught[others]).predict_proba(judged).max(1)  # (H,)
+        caught[new] = sure[new] < np.quantile(sure[~new], 1 - coverage)
+        shares[str(vocab[label])] = wilson(int(caught[new].sum()), int(new.sum()), groups=groups[new])
+    tested = np.isin(own, left)
     note = [OPTIMISTIC if optimistic else HONEST]
     if len(vocab) < len(names):
         note.append(f"{len(names) - len(vocab)} of {len(names)} labels have photos in one set only and were left out.")
@@ -102,8 +87,7 @@ def unseen_labels(
     return {
         "unknown": wilson(int(caught[tested].sum()), int(tested.sum()), groups=groups[tested]),
         "labels": shares,
-        "false_alarms": alarms,
-        "auc": interval(values[0], draws[:, 0], n=len(own), groups=groups),
+        "false_alarms": round(1 - coverage, 6),
         "optimistic": optimistic,
         "note": " ".join(note),
     }
@@ -118,8 +102,7 @@ def unseen_sentence(unseen: Mapping) -> str:
     """
     if "why" in unseen:
         return f"What it says to a label that it never saw was not measured: {unseen['why'].rstrip('.')}."
-    caught, alarms = unseen["unknown"]["value"], unseen["false_alarms"]["value"]
     return (
-        f"With each label left out in turn, {caught:.0%} of its photos were called “unknown”, and {alarms:.0%} of the "
-        f"photos whose labels were known. {unseen['note']}"
+        f"With each label left out in turn, {share(unseen['unknown']['value'])} of its photos were called “unknown”, "
+        f"and {share(unseen['false_alarms'])} of the photos whose labels were known. {unseen['note']}"
     )
