@@ -102,7 +102,7 @@ def read_card(path: str | Path) -> dict:
     card = path / "card.json" if path.is_dir() else path.with_name("card.json")
     try:
         if card.exists() and not card.is_file():
-            raise _refusal(card, "is not a file")
+            raise _unusable(card, "is not a file")
         with card.open("rb") as file:
             data = file.read(LARGEST_CARD + 1)
     except FileNotFoundError:
@@ -110,25 +110,25 @@ def read_card(path: str | Path) -> dict:
     except OSError as error:
         raise FieldguideError(f"{card} cannot be read: {error.strerror or error}. Put that right, or run 07.") from None
     if len(data) > LARGEST_CARD:
-        raise _refusal(card, f"is larger than {LARGEST_CARD // 1_000_000} MB; no card is")
+        raise _unusable(card, f"is larger than {LARGEST_CARD // 1_000_000} MB; no card is")
     try:
         facts = json.loads(data.decode("utf-8"), parse_constant=_refuse_number, parse_float=_finite)
         json.dumps(facts, ensure_ascii=False).encode("utf-8")  # half a character, "\\ud800", could not be shown
     except (ValueError, RecursionError) as error:
-        raise _refusal(card, f"is not readable JSON ({one_line(error)[:200]})") from None
+        raise _unusable(card, f"is not readable JSON ({one_line(error)[:200]})") from None
     if not isinstance(facts, dict):
-        raise _refusal(card, f"holds {type(facts).__name__}, not the facts expected")
+        raise _unusable(card, f"holds {type(facts).__name__}, not the facts expected")
     try:
         TypeAdapter(Card).validate_python(facts)
     except ValidationError as error:
         problem = error.errors()[0]
         place = one_line(".".join(map(str, problem["loc"])))[:100]
         found = f"{place} = {one_line(problem['input'])[:60]!r}: {problem['msg'][:200]}"
-        raise _refusal(card, f"was not written by 07: {found}") from None
+        raise _unusable(card, f"was not written by 07: {found}") from None
     return facts
 
 
-def _refusal(card: Path, why: str) -> FieldguideError:
+def _unusable(card: Path, why: str) -> FieldguideError:
     """Return what to say of a card that cannot be used."""
     return FieldguideError(f"{card} {why}. Remove it. {ADVICE_07}")
 

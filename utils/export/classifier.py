@@ -68,9 +68,8 @@ def export_classifier(dataset: Dataset, learn) -> Export:
     Raises
     ------
     FieldguideError
-        If the last evaluation is of other labels, settings or sides, or of another model; if the learner holds
-        something that a safe file cannot; if the answers differ on a photo; if photos are moved meanwhile; or if
-        another program is exporting. The set is then as it was.
+        If the evaluation is of another model or data set, the learner cannot become a safe file, or two answers to a
+        photo differ; also if photos are moved, or another program exports, meanwhile. The set is then as it was.
     """
     project, evaluation = dataset.project, current_evaluation(dataset, learn)
     held_out = dataset.on("valid", "test").paths
@@ -90,9 +89,7 @@ def export_classifier(dataset: Dataset, learn) -> Export:
         by_fastai = require_agreement(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
         awkward = require_agreement_on_awkward(pickled, onnx)
         card = _in_words(dataset, staged, evaluation, earlier, temperature=temperature, unknown=unknown)
-        current_evaluation(
-            read_dataset(project), learn
-        )  # whoever cleans or trains meanwhile tears words and model apart
+        current_evaluation(read_dataset(project), learn)  # again: someone may have cleaned or trained meanwhile
         backup = put_in_place(staged, project.models)
     places = (project.models / name for name in (MODEL, ONNX, MODEL_CARD, CARD))
     return Export(*places, backup, card, len(held_out), by_fastai, awkward)
@@ -110,10 +107,7 @@ def current_evaluation(dataset: Dataset, learn) -> dict:
             f"{project.models / 'evaluation.json'} is of an earlier version of these notebooks: train again. {AGAIN}"
         )
     if evaluation.get("fingerprint") != round_fingerprint(dataset, record.settings):
-        raise FieldguideError(
-            f"Photos, labels, sides or settings changed since the last training, so its figures are not of this model. "
-            f"{AGAIN}"
-        )
+        raise FieldguideError(f"Photos, labels, sides or settings changed since the last training. {AGAIN}")
     if tuple(map(str, learn.dls.vocab)) != tuple(project.labels):
         raise FieldguideError(
             f"The learner knows the labels {', '.join(map(str, learn.dls.vocab))}, the project "
@@ -137,20 +131,15 @@ def _certified(dataset: Dataset, temperature: float) -> dict:
     """Return what `certify_threshold` finds in the last round's predictions of the validation set."""
     project, valid = dataset.project, dataset.on("valid")
     table = read_predictions(project, side="valid") if round_numbers(project) else None
-    if (
-        table is None
-        or sorted(table.id) != list(valid.ids)
-        or list(table.columns[len(BEFORE_LABELS) :]) != list(project.labels)
-    ):
+    columns = [*BEFORE_LABELS, *project.labels]
+    if table is None or sorted(table.id) != list(valid.ids) or list(table.columns) != columns:
         raise FieldguideError(
             f"The last round in {project.models / 'rounds'} is not of the photos in the validation set. "
             f"Delete {project.models / 'evaluation.json'} and run 05 again."
         )
     labels, probs = coded(table)  # (N,), (N, K)
-    groups = [dataset[id].group for id in table.id]
-    return certify_threshold(
-        labels, scale(probs, temperature), groups=groups, others=out_of_fold_answers(dataset), seed=project.seed
-    )
+    answers = {"groups": [dataset[id].group for id in table.id], "others": out_of_fold_answers(dataset)}
+    return certify_threshold(labels, scale(probs, temperature), **answers, seed=project.seed)
 
 
 def out_of_fold_answers(dataset: Dataset) -> Answers | None:
@@ -189,8 +178,7 @@ def _asked_of_unseen(dataset: Dataset, learn, unknown: Mapping) -> dict:
         return {"why": "it never says “unknown”"}
     if len(dataset.project.labels) < 3:
         return {"why": "leaving one label out leaves a single one; it takes three labels"}
-    settings, sampled = learn.record.settings, sampled_pictures(dataset)
-    training = learn.model.training
+    settings, sampled, training = learn.record.settings, sampled_pictures(dataset), learn.model.training
     trained = dataset.project.model_copy(update={name: settings[name] for name in ("arch", "weights")})
     try:
         body = pretrained_body(trained)

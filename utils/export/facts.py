@@ -125,16 +125,15 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
 
 
 def _of_unknown(unknown: Mapping) -> list[str]:
-    sentences = []
     if unknown["threshold"] is None:
-        sentences.append(f"It cannot say “unknown”: {unknown['why']}. Go by its confidence.")
-    elif unknown["threshold"] == 0:
-        sentences.append("Its threshold is 0: it never says “unknown”, not even to what it never saw.")
+        return [f"It cannot say “unknown”: {unknown['why']}. Go by its confidence."]
+    if unknown["threshold"] == 0:
+        return ["Its threshold is 0: it never says “unknown”, not even to what it never saw."]
     unseen = unknown["unseen"]
     if "why" in unseen:
-        return [*sentences, f"What it says to a label that it never saw was not measured: {unseen['why']}."]
+        return [f"What it says to a label that it never saw was not measured: {unseen['why']}."]
     told = f"Of the photos of a label that was left out for a trial, {percent(unseen['unknown'])} were called unknown"
-    return [*sentences, f"{told}; the others got one of its names.{' That is optimistic.' * unseen['optimistic']}"]
+    return [f"{told}; the others got one of its names.{' That is optimistic.' * unseen['optimistic']}"]
 
 
 def _of_counts(card: Mapping) -> list[str]:

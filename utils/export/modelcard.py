@@ -92,7 +92,7 @@ def _tables(card: Mapping) -> dict:
     return {
         "quality": [*quality, ["photos", *(card[side].get("accuracy", {}).get("n", "–") for side in sides)]],
         "labels": [[name, s["n"], brief(s["recall"]), brief(s["precision"])] for name, s in per_label.items()],
-        "curve": [[f"{threshold:.3f}", f"{named:.1%}", f"{wrong:.1%}"] for threshold, named, wrong in curve],
+        "curve": [[f"{sure:.3f}", f"{100 * named:.1f} %", f"{100 * wrong:.1f} %"] for sure, named, wrong in curve],
         "unseen": [[label, share["n"], brief(share)] for label, share in left_out.items()],
         "counts": [*used, ["all", *(sum(row[k] for row in used) for k in range(1, len(SIDES) + 1))]],
         "settings": [

@@ -91,7 +91,7 @@ def certify_threshold(
             why = f"{promise} takes {needed} validation photos without a mistake, and there are only {count}"
         elif chance < HOPE:
             who = "out-of-fold answers and " * (others is not None) + "its own confidences"
-            why = f"{who} leave little hope for {promise} on {count} validation photos"
+            why = f"going by {who}, {count} validation photos would probably fail the test for {promise}"
         elif binom.cdf(mistakes[place], named[place], target) > 1 - CONFIDENCE:
             why = f"{promise} does not go with {mistakes[place]} mistakes in the {named[place]} most confident photos"
         else:
