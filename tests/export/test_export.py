@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-import torch
 from killing import kill_at
 from PIL import Image
 from test_inference import draw, make_learner
@@ -40,10 +39,9 @@ from utils.inference.vetting import vet
 from utils.project import Project
 from utils.storage import locked
 from utils.tables import SPLIT_COLUMNS, append_rows, write_table
-from utils.train.checkpoint import ROUND_PARTS
 
 FIGURES = {"accuracy": {"value": 0.75, "low": 0.3, "high": 0.95, "n": 4}}
-VERDICT = {"right": 4, "n": 4, "guess": 2, "p": 0.0625, "better": False, "side": "valid"}
+VERDICT = {"right": 4, "n": 4, "guess": 2, "p": 0.0625, "better": False, "pictures": 4, "side": "valid"}
 TEMPERATURE = 3.0  # at which the untrained network's answers differ well between pictures
 SIDES = ("valid", "valid", "test", "train", "train", "train")
 # What the training used; the project file below asks for one epoch more.
@@ -77,7 +75,8 @@ def make_dataset(folder: Path, labels: tuple[str, ...] = ("cat", "dog"), sides: 
     append_rows(project.table("split"), SPLIT_COLUMNS, rows)
     columns = ("id", "side", "label", "predicted", *project.labels)
     write_table(project.models / "rounds" / "001" / "predictions.csv", columns, sorted(said, key=lambda row: row["id"]))
-    evaluation = {"valid": FIGURES, "test": FIGURES, "labels": {}, "test_opened": 1}
+    evaluation = {"form": 4, "valid": FIGURES, "test": FIGURES, "test_opened": 1, "model": "", "confused": []}
+    evaluation |= {key: {} for key in ("labels", "test_labels", "confusion", "reliability", "shortcuts")}
     evaluation |= {"temperature": {"value": TEMPERATURE, "low": 2.0, "high": 4.0, "n": 4}}
     evaluation |= {"verdict": VERDICT, "settings": TRAINED, "changed": ""}
     dataset = read_dataset(project)
@@ -405,11 +404,10 @@ def test_a_stale_evaluation_is_refused(dataset, project, _learner):
     assert listing(project.models) == ["evaluation.json", "rounds"]
 
 
-@pytest.mark.parametrize("lost", ["settings", "verdict"])
-def test_a_models_folder_of_an_earlier_version_is_told(dataset, project, _learner, lost):
-    """Its evaluation lacks the record or the verdict: one sentence says to train again."""
-    change_evaluation(project, **{lost: None})
-    with pytest.raises(FieldguideError, match=r"of an earlier version of these notebooks: train again\. Run 04 and 05"):
+def test_a_models_folder_of_an_earlier_version_is_told(dataset, project, _learner):
+    """Its evaluation lacks settings and verdict: one sentence says to train again."""
+    change_evaluation(project, form=2, settings=None, verdict=None)
+    with pytest.raises(FieldguideError, match=r"evaluation\.json is of an.* version.*[Tt]rain again"):
         export_classifier(dataset, _learner)
 
 
@@ -426,20 +424,15 @@ def test_a_model_trained_since_is_refused(dataset, project, _learner):
         export_classifier(dataset, _learner)
 
 
-def test_a_learner_that_was_loaded_before_is_refused(dataset, project, _learner):
+def test_a_learner_that_was_loaded_before_is_refused(dataset, _learner, monkeypatch):
     """A notebook left open since the last training holds other weights than those that were judged: refused."""
-    path = project.models / "learner.pth"
     weights = {name: value.clone() for name, value in _learner.model.state_dict().items()}
-    parts = dict.fromkeys(ROUND_PARTS, "") | {"model": weights}
-    torch.save(parts, path)
-    change_evaluation(project, model=sha256(path))
+    monkeypatch.setattr(export, "read_checkpoint", lambda project: {"model": weights})
     assert current_evaluation(dataset, _learner)["verdict"] == VERDICT
     next(iter(weights.values())).view(-1)[0] += 1e-6
-    torch.save(parts, path)
-    change_evaluation(project, model=sha256(path))
     with pytest.raises(FieldguideError, match=r"trained again since it was loaded here\. Run this notebook again"):
         export_classifier(dataset, _learner)
-    assert listing(project.models) == ["evaluation.json", "learner.pth", "rounds"]
+    assert listing(dataset.project.models) == ["evaluation.json", "rounds"]
 
 
 def test_pictures_moved_while_it_exports_are_noticed(dataset, project, _learner, monkeypatch):
@@ -462,7 +455,7 @@ def test_pictures_moved_while_it_exports_are_noticed(dataset, project, _learner,
 def test_a_temperature_that_is_none_is_refused(dataset, project, _learner, value):
     """Where hands broke evaluation.json, one sentence says what to run."""
     change_evaluation(project, temperature={"value": value})
-    with pytest.raises(FieldguideError, match=r"The temperature is .*run 05 again"):
+    with pytest.raises(FieldguideError, match=r"(The temperature is|evaluation\.json is) .*run 05 again"):
         export_classifier(dataset, _learner)
     assert listing(project.models) == ["evaluation.json", "rounds"]
 
