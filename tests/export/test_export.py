@@ -253,7 +253,7 @@ def test_unseen_labels_are_asked_of_features(tmp_path, monkeypatch):
     found = export._asked_of_unseen(dataset, learn, unknown)
     assert (found["optimistic"], sorted(found["labels"])) == (True, sorted(labels))
     assert found["unknown"]["n"] == 6
-    assert learn.model.training
+    assert learn.model.training and learn.model[0].training
     asked = []
     monkeypatch.setattr(export, "pretrained_body", lambda project: asked.append(project.arch) or learn.model[0])
     learn.record = SimpleNamespace(settings=TRAINED | {"arch": "resnet50"})

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from utils.export.threshold import (
     POINTS,
     TARGETS,
+    _choice,
     certify_threshold,
     coverage_drawing,
     coverage_plot,
@@ -84,6 +85,13 @@ def test_the_mistakes_of_the_tested_photos_do_not_choose():
         if found["reached"]:
             tried.add((found["target_error"], found["error"]["n"]))
     assert len({target for target, _ in tried}) == len(tried) > 1
+
+
+def test_a_stricter_promise_is_tried_within_the_photos_of_the_one_before():
+    """The test's order holds only for sets that lie within each other: of 60 photos, 30 or fewer after 30."""
+    named = np.arange(60, 0, -1)
+    place, chance = _choice(named, np.zeros(60), 0.1, first=30)
+    assert (named[place], chance) == (30, 1.0)
 
 
 def test_out_of_fold_answers_choose_by_their_share_and_not_by_their_probability():
