@@ -2,19 +2,27 @@
 Stage 07: put the model into files that other programs can load.
 """
 
-from utils.export.card import read_card
-from utils.export.classifier import FILES, checked_sentence, export_classifier, threshold_sentence, unseen_sentence
-from utils.export.formats import save_learner, save_onnx
-from utils.export.unknown import coverage_plot
+from importlib import import_module
 
-__all__ = [
-    "FILES",
-    "checked_sentence",
-    "coverage_plot",
-    "export_classifier",
-    "read_card",
-    "save_learner",
-    "save_onnx",
-    "threshold_sentence",
-    "unseen_sentence",
-]
+from utils.export.card import read_card
+
+HOMES = {
+    "FILES": "placing",
+    "certify_threshold": "threshold",
+    "checked_sentence": "classifier",
+    "coverage_plot": "threshold",
+    "current_evaluation": "classifier",
+    "export_classifier": "classifier",
+    "save_learner": "formats",
+    "save_onnx": "formats",
+    "threshold_sentence": "threshold",
+    "unseen_sentence": "unseen",
+}
+__all__ = ["read_card", *HOMES]
+
+
+def __getattr__(name: str):
+    """Import the part that holds a name when it is first asked for: the app needs `read_card` alone, without torch."""
+    if name in HOMES:
+        return getattr(import_module(f"utils.export.{HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,73 +1,59 @@
 """
-Where the pictures of a model are from: ATTRIBUTION.csv, for stage 07.
+Where the photos of a model are from: ATTRIBUTION.csv, for stage 07.
 
-Reads images/, split.csv and sources.csv. A picture of which nobody named a licence has the licence "unknown", which is
-not a free one. Titles and addresses were written by strangers: only addresses of the web are passed on, no character
-that nobody sees, and no text that a spreadsheet would compute.
+Reads sources.csv. If no licence is known we write "unknown". That does not mean free to use. Titles and addresses come
+from strangers: we pass on web addresses only, no invisible character, and nothing that a spreadsheet would compute.
 """
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from utils.addresses import web_host
-from utils.project import HIDDEN, JOINERS, Project
+from utils.dataset import Dataset
+from utils.project import HIDDEN, JOINERS
 from utils.tables import SOURCES_COLUMNS, TAKEN, csv_text, each_row
 
-COLUMNS = ("id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at")
-UNKNOWN = "unknown"  # the licence of a picture of which nobody named one
-FORMULA = re.compile(r"^[=+\-@＝＋－＠]")  # with these a spreadsheet takes a text for something to compute
+ATTRIBUTION_COLUMNS = ("id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at")
+UNKNOWN_LICENCE = "unknown"
+FORMULA = re.compile(r"^[=+\-@＝＋－＠]")  # a spreadsheet computes a text that begins so
 
 
-@dataclass(frozen=True)
-class Attribution:
+def attribution(dataset: Dataset) -> tuple[str, dict[str, int]]:
     """
-    Where the pictures of a model are from.
+    Return ATTRIBUTION.csv and the licences: licence, or "unknown", → number of photos, the most frequent first.
 
-    text : ATTRIBUTION.csv
-    licences : licence, or "unknown", → number of pictures, the most frequent first
+    Every photo that trained or judged the model has a row. A photo found several times has the row of sources.csv that
+    stands for its file, the one of its label if there is one. Only web addresses are kept, no folder of this computer.
     """
-
-    text: str
-    licences: dict[str, int]
-
-
-def attribution(project: Project) -> Attribution:
-    """
-    Return where each picture that trained or judged the model is from, and how many there are of each licence.
-
-    A picture found several times has the row of sources.csv that stands for its file: of its label, where there is one.
-    What is no address of the web is left out, and with it the folders of this computer.
-    """
-    sides = project.sides()
-    labels = {id: path.parent.name for id, path in project.pictures().items() if id in sides}
+    split = [picture for picture in dataset if picture.side]
+    labels = {picture.id: picture.label for picture in split}
     kept: dict[str, Mapping[str, str]] = {}
-    for row in each_row(project.table("sources"), SOURCES_COLUMNS):
+    for row in each_row(dataset.project.table("sources"), SOURCES_COLUMNS):
         id = row["id"]
         if row["status"] in TAKEN and id in labels:
             better = id in kept and kept[id]["label"] != labels[id] == row["label"]
             if id not in kept or better:
                 kept[id] = row
     rows, licences = [], Counter()
-    for id, label in sorted(labels.items(), key=lambda item: (item[1], item[0])):
-        source = kept.get(id, {})
+    for picture in sorted(split, key=lambda picture: (picture.label, picture.id)):
+        source = kept.get(picture.id, {})
         licence = visible(source.get("license", ""))
-        licence = UNKNOWN if licence.casefold() in ("", UNKNOWN) else licence
+        licence = UNKNOWN_LICENCE if licence.casefold() in ("", UNKNOWN_LICENCE) else licence
         licences[licence] += 1
-        row = {"id": id, "label": label, "side": sides[id], "license": licence}
+        row = {"id": picture.id, "label": picture.label, "side": picture.side, "license": licence}
         row |= {name: source.get(name, "") for name in ("title", "engine", "fetched_at")}
-        row |= {name: web_address(source.get(name, "")) for name in ("page_url", "url")}
-        rows.append({name: _cell(text) for name, text in row.items()})
+        row |= {name: safe_address(source.get(name, "")) for name in ("page_url", "url")}
+        rows.append({name: FORMULA.sub(r"'\g<0>", visible(text)) for name, text in row.items()})
     counted = dict(sorted(licences.items(), key=lambda item: (-item[1], item[0])))
-    return Attribution(csv_text(COLUMNS, rows, header=True), counted)
+    return csv_text(ATTRIBUTION_COLUMNS, rows, header=True), counted
 
 
 def visible(text: str) -> str:
     """
-    Return a text on one line, without the characters that nobody sees.
+    Return a text on one line, without invisible characters.
 
     >>> visible(" two\\nlines\\x00 and a \\u202etrick")
     'two lines and a trick'
@@ -82,11 +68,11 @@ def visible(text: str) -> str:
     return " ".join("".join(shown).split())
 
 
-def web_address(text: str) -> str:
+def safe_address(text: str) -> str:
     """
-    Return an address of the web, without name and password; "" for what is none.
+    Return a web address without name and password, or "" for anything else.
 
-    >>> web_address("https://me:secret@example.org/a b.jpg"), web_address("file:///home/me/a.jpg")
+    >>> safe_address("https://me:secret@example.org/a b.jpg"), safe_address("file:///home/me/a.jpg")
     ('https://example.org/a%20b.jpg', '')
     """
     address = visible(text).replace(" ", "%20")
@@ -94,8 +80,3 @@ def web_address(text: str) -> str:
         return ""
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _cell(text: str) -> str:
-    """Return a text for a cell that no spreadsheet computes."""
-    return FORMULA.sub(r"'\g<0>", visible(text))

@@ -1,11 +1,10 @@
 """
-Stage 07, the two model files: one for fastai, one that needs neither fastai nor torch.
+Stage 07, the two model files: export.pkl for fastai, model.onnx for programs without fastai and torch.
 
-Writes an export.pkl and a model.onnx out of a learner, which stays as it is. The pickle is plain: it names classes and
-functions of fastai and torch and nothing of this repository, of this machine or of the training, so that fastai alone
-loads it, on another Python version and another system. The ONNX file takes pixels and gives probabilities; what a
-program must know beside is in its metadata. The temperature found in stage 05 is folded into the last layer of both, so
-that whoever loads them gets the same probabilities.
+Made of a learner, which stays as it is. The pickle names classes and functions of fastai and torch and nothing of this
+repository, this machine or the training. So fastai alone loads it, on any system and Python version. The ONNX file
+takes pixels and gives probabilities; its metadata hold what else a program must know. The temperature found in stage 05
+is folded into the last layer of both.
 """
 
 import copyreg
@@ -15,8 +14,7 @@ import math
 import pickle
 import random
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path, PurePath
 from types import SimpleNamespace
@@ -33,14 +31,14 @@ from utils.errors import FieldguideError
 from utils.storage import write_whole
 
 OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23
-EXAMPLES = 2  # pictures shown to the exporter: of one alone it would take the number for a constant
-COLOURS = 3
-LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop did with the last one it saw
+EXAMPLES = 2  # pictures shown to the exporter; of one alone it would take N for a constant
+CHANNELS = 3
+LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop remembers of the last picture
 OTHER_NETWORKS = "Train it with a kind of network that stage 04 offers, such as resnet18, resnet34 or resnet50."
 
 
 def _write_path(path: PurePath) -> tuple:
-    """Return how a path is written: as pathlib.Path, which every system can read, unlike PosixPath."""
+    """Write a path as pathlib.Path, which every system can read, unlike PosixPath."""
     return Path, (path.as_posix(),)
 
 
@@ -57,15 +55,8 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
     """
     Write what predicting needs of a learner to `path`, as a plain pickle that ``load_learner`` reads.
 
-    A second learner is made around a copy of the network and empty dataloaders: so the one given stays as it is,
-    and optimizer, metrics, callbacks and the place of the pictures stay out. The same network gives the same bytes.
-
-    Parameters
-    ----------
-    learn : fastai Learner
-    path : Path
-    temperature : float
-        What the network's scores are divided by, above 0; see `scores.scale`.
+    A second learner is made around a copy of the network and empty dataloaders. So the first stays as it is, and
+    optimizer, metrics, callbacks and the place of the photos stay out. The same network gives the same bytes.
 
     Raises
     ------
@@ -74,8 +65,8 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
 
     Notes
     -----
-    ``learn.export()`` pickles with cloudpickle, whose bytecode crashes another Python version, and it takes along
-    every callback, the folder's path and the state of a random generator.
+    ``learn.export()`` pickles with cloudpickle. Its bytecode crashes another Python version, and it takes along every
+    callback, the folder's path and the state of a random generator.
     """
     loaders = deepcopy(learn.dls.new_empty()).cpu()
     loaders.path = Path()
@@ -111,14 +102,7 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
 
 
 def cooled_network(learn, temperature: float) -> torch.nn.Module:
-    """
-    Return a copy of a learner's network, for judging on the CPU, whose scores are divided by `temperature`.
-
-    Raises
-    ------
-    FieldguideError
-        If the temperature is no finite number above 0, or the network does not end with a linear layer to fold it into.
-    """
+    """Return a copy of a learner's network, for judging on the CPU, whose scores are divided by `temperature`."""
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise FieldguideError(
             f"The temperature is {temperature}, expected a number above 0. Delete evaluation.json and run 05 again."
@@ -145,8 +129,8 @@ class FromPixels(torch.nn.Module):
     def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
         self.network = network
-        self.register_buffer("mean", mean.view(COLOURS, 1, 1))
-        self.register_buffer("std", std.view(COLOURS, 1, 1))
+        self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
+        self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
@@ -158,30 +142,23 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
     Write a learner's network to `path` as an ONNX file that takes pixels and gives probabilities.
 
     One input ``pixels``, uint8 (N, size, size, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
-    Normalisation, network and softmax are inside, the weights too. The same network gives the same bytes, and nothing
-    in them tells of this machine.
-
-    Parameters
-    ----------
-    learn : fastai Learner
-        A classifier of pictures as stage 04 makes it; it is left as it is.
-    path : Path
-    temperature : float
-        What the network's scores are divided by, above 0.
-    metadata : mapping of str to str
-        What a program must know beside: kept in the file's ``metadata_props``.
+    Normalisation, network, weights and softmax are inside. The same network gives the same bytes, and nothing in them
+    tells of this machine. `metadata` becomes the file's ``metadata_props``.
 
     Raises
     ------
     FieldguideError
-        If the learner is no classifier of three-colour pictures into one label each, or ONNX has no words for it.
+        If the learner does not sort three-colour photos into one label each, or ONNX cannot express its network.
     """
     size, mean, std = _preparation(learn)
     model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
-    example = torch.zeros(EXAMPLES, size, size, COLOURS, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLES, size, size, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # the exporter's log and warnings are meant for its makers
     try:
-        with _quiet():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -196,9 +173,11 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
             proto = _neutral(program.model_proto, metadata)
             onnx.checker.check_model(proto, full_check=True)
         data = proto.SerializeToString(deterministic=True)
-    except Exception as error:  # each step has kinds of its own, and none says more than that it cannot be
+    except Exception as error:  # each step of the exporter raises kinds of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FieldguideError(f"This network cannot be written as ONNX ({reason[:200]}). {OTHER_NETWORKS}") from error
+    finally:
+        logging.disable(before)
     write_whole(path, data)
 
 
@@ -218,11 +197,11 @@ def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
             "model.onnx. Make it as 04 does."
         )
     normalize = next((t for t in loader.after_batch.fs if type(t).__name__ == "Normalize"), None)
-    mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(COLOURS), torch.ones(COLOURS))
+    mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(CHANNELS), torch.ones(CHANNELS))
     mean, std = (torch.as_tensor(stat).detach().flatten().float().cpu() for stat in (mean, std))
-    if len(mean) != COLOURS or len(std) != COLOURS:
+    if len(mean) != CHANNELS or len(std) != CHANNELS:
         raise FieldguideError(
-            f"This learner normalises {len(mean)} colours, and pictures have {COLOURS} (red, green, blue) here. Make "
+            f"This learner normalises {len(mean)} colours, and pictures have {CHANNELS} (red, green, blue) here. Make "
             "it as 04 does."
         )
     return int(crop.size[0]), mean.as_subclass(torch.Tensor), std.as_subclass(torch.Tensor)
@@ -235,7 +214,7 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
             shape = tuple(model(example).shape)
     except (RuntimeError, IndexError) as error:
         raise FieldguideError(
-            f"The network fails on pictures of {example.shape[1]} pixels in {COLOURS} colours "
+            f"The network fails on pictures of {example.shape[1]} pixels in {CHANNELS} colours "
             f"({str(error).splitlines()[0][:200]}). {OTHER_NETWORKS}"
         ) from error
     if shape != (len(example), K):
@@ -243,19 +222,6 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
             f"The network answers {len(example)} pictures with the shape {shape}, expected {(len(example), K)}: a "
             f"score for each of {K} labels. {OTHER_NETWORKS}"
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's warnings and log to itself: they speak to its makers."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 def _neutral(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:

@@ -1,0 +1,170 @@
+"""
+The facts of card.json: what a model is, how good it is and what to beware of.
+
+Made of what earlier stages wrote: evaluation.json, the record of the training, the data set, ATTRIBUTION.csv.
+"""
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from utils.dataset import Dataset
+from utils.errors import FieldguideError
+from utils.evaluate import shortcut_line
+from utils.export.attribution import UNKNOWN_LICENCE
+from utils.project import SAMPLE, SEARCH
+from utils.tables import FOLDER
+from utils.words import counted, listed, percent
+
+MADE_WITH = ("fastai", "torch", "torchvision", "onnx", "numpy", "Pillow")
+SETTINGS_SHOWN = ("seed", "arch", "weights", "size", "epochs")
+FEW_TRAINED, FEW_JUDGED = 50, 30  # photos of a label; where 24 of 30 are right, the interval is 28 points wide
+WIDE = 0.1  # of the interval of accuracy: more is worth a warning
+PAIRS = 3  # of labels, those confused most
+SET_NAMES = {"train": "training set", "valid": "validation set", "test": "test set"}
+
+
+def make_card(
+    dataset: Dataset,
+    evaluation: Mapping,
+    *,
+    temperature: float,
+    unknown: Mapping,
+    licences: Mapping[str, int],
+    sha256: Mapping[str, str],
+) -> dict:
+    """
+    Return the facts of card.json, or refuse a figure that is not a number.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    evaluation : mapping
+        What evaluation.json holds. Its figures are of the model before scaling, but for ``calibration_error_scaled``.
+        Its settings are those that training really used.
+    temperature : float
+        What the files' last layer was divided by; 1 if none could be fitted.
+    unknown : mapping
+        As `certify_threshold` returns it, with ``unseen``.
+    licences, sha256 : mappings
+        Licence → number of photos; file name → hex digits.
+    """
+    project, settings = dataset.project, evaluation["settings"]
+    pairs = Counter((label, side) for label, side in zip(dataset.labels, dataset.sides, strict=True) if side)
+    counts = {label: {side: pairs[label, side] for side in sorted(SET_NAMES)} for label in project.labels}
+    by_label = {"valid": evaluation.get("labels"), "test": evaluation.get("test_labels")}
+    facts = {
+        "name": project.name,
+        "labels": list(project.labels),
+        "verdict": dict(evaluation["verdict"]),
+        "sources": list(dict.fromkeys(s if s in (SEARCH, SAMPLE) else FOLDER for s in project.sources)),  # no paths
+        "counts": {label: {side: n for side, n in own.items() if n} for label, own in counts.items()},
+        "licences": dict(licences),
+        "valid": evaluation["valid"],
+        "test": evaluation["test"],
+        "by_label": {side: scores for side, scores in by_label.items() if scores},
+        "test_opened": evaluation.get("test_opened", 0),
+        "temperature": temperature,
+        "unknown": dict(unknown),
+    }
+    facts |= {
+        "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
+        **{name: settings.get(name) for name in SETTINGS_SHOWN},
+        "settings": dict(settings),
+        "changed": evaluation.get("changed", ""),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in MADE_WITH},
+        "sha256": dict(sha256),
+        "fingerprint": evaluation["fingerprint"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    try:
+        return json.loads(json.dumps(facts, allow_nan=False))  # as it will be read: lists, and numbers of Python
+    except ValueError as error:
+        raise FieldguideError(
+            f"A figure of the card is not a number ({error}). Run 05 again, then this notebook."
+        ) from None
+
+
+def judging_side(card: Mapping) -> str:
+    """Return the side whose figures say most: test if it was opened for this model, else valid."""
+    return "test" if card["test"] else "valid"
+
+
+def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mapping | None = None) -> list[str]:
+    """Return in sentences what to beware of, from the facts of the card down to ``unknown``, and of evaluation.json."""
+    said, threshold = [], card["unknown"]["threshold"]
+    if SAMPLE in card["sources"]:
+        said.append("Its photos are drawn by a program: its figures say nothing about photos of real things.")
+    if SEARCH in card["sources"]:
+        said.append(
+            "Its photos come from a web search: places, cameras, poses and backgrounds are those that people like to "
+            "publish. Expect it to be wrong more often on photos of your own, and try it on some whose names you know."
+        )
+    said.append(
+        f"It knows {listed(card['labels'])} and nothing else: a photo of anything else gets one of these names too"
+        + (", unless it is asked to say “unknown” and does." if threshold else ".")
+    )
+    said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
+    pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
+    if pairs:
+        said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
+    line = shortcut_line(shortcuts) if shortcuts else ""
+    if line.startswith("Shortcut! "):
+        told = line.removeprefix("Shortcut! ")
+        said.append(f"It may have learned something other than what the photos show. {told}")
+    unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())
+    if unknown:
+        said.append(
+            f"The licence of {unknown:,} of its {counted(total, 'photo')} is unknown. That does not mean free to use. "
+            "ATTRIBUTION.csv says where each is from."
+        )
+    return said
+
+
+def _of_unknown(unknown: Mapping) -> list[str]:
+    if unknown["threshold"] is None:
+        return [f"It cannot say “unknown”: {unknown['why']}. Go by its confidence."]
+    if unknown["threshold"] == 0:
+        return ["Its threshold is 0: it never says “unknown”, not even to what it never saw."]
+    unseen = unknown["unseen"]
+    if "why" in unseen:
+        return [f"What it says to a label that it never saw was not measured: {unseen['why']}."]
+    told = f"Of the photos of a label that was left out for a trial, {percent(unseen['unknown'])} were called unknown"
+    return [f"{told}; the others got one of its names.{' That is optimistic.' * unseen['optimistic']}"]
+
+
+def _of_counts(card: Mapping) -> list[str]:
+    sentences, side = [], judging_side(card)
+    for name, least, told in (
+        ("train", FEW_TRAINED, f"Fewer than {FEW_TRAINED} photos trained it to know"),
+        (side, FEW_JUDGED, f"Fewer than {FEW_JUDGED} photos of the {SET_NAMES[side]} say how well it knows"),
+    ):
+        numbers = {label: counts.get(name, 0) for label, counts in card["counts"].items()}
+        few = sorted((number, label) for label, number in numbers.items() if number < least)
+        if few:
+            shown = ", ".join(f"{number:,}" for number, _ in few[:8]) + " …" * (len(few) > 8)
+            sentences.append(f"{told} {listed(label for _, label in few)} ({shown}).")
+    return sentences
+
+
+def _of_figures(card: Mapping) -> list[str]:
+    side, opened, sentences = judging_side(card), card["test_opened"], []
+    accuracy = card[side].get("accuracy", {})
+    if accuracy.get("low") is not None and accuracy["high"] - accuracy["low"] > WIDE:
+        sentences.append(
+            f"How often it is right is known roughly only: {percent(accuracy)}, from {counted(accuracy['n'], 'photo')}."
+        )
+    if side == "valid":
+        when = f"opened for other models ({opened} in all), not for this one" if opened else "never opened"
+        sentences.append(
+            f"The test set was {when}. The figures are of the validation set, which chose its best epoch, and flatter "
+            "it a little."
+        )
+    elif opened > 1:
+        sentences.append(
+            f"The test set was opened for {opened} models: whoever picks the best of several by it is flattered by it."
+        )
+    return sentences
