@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from test_fetch import picture, serving, without_proxy
 
-from sample import truth as sample
+import sample
 from utils.download import collect as download
 from utils.download.clients import SearchRefused
 from utils.download.collect import (
@@ -20,7 +20,6 @@ from utils.download.collect import (
     WINDOW,
     Gathered,
     download_images,
-    gathered_sample,
     kept_count,
     reasons_table,
     save_pictures,
@@ -524,8 +523,8 @@ def test_a_folder_that_may_not_be_written(project, host, monkeypatch, number, ad
 def test_sample_is_kept_with_its_faults(project):
     """The sample's files are kept byte for byte, the broken and the empty included, each under its label."""
     project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-    drawn = list(sample_pictures(project.labels, per_label=10, seed=1))
-    found = saved(project, gathered_sample(drawn), total=len(drawn))
+    drawn = list(sample.sample_pictures(project.labels, per_label=10, seed=1))
+    found = saved(project, sample.gathered_sample(drawn), total=len(drawn))
     assert len(found) == len(drawn)
     assert {(Path(name).parent.name, data) for name, data in files(project.raw).items()} == {
         (picture.label, picture.data) for picture in drawn
@@ -564,7 +563,7 @@ def test_another_sample_adds_its_pictures(project):
     def gather(per_label, seed):
         drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
         sample.write_truth(project, drawn)
-        save_pictures(project, gathered_sample(drawn))
+        save_pictures(project, sample.gathered_sample(drawn))
         return drawn
 
     every = [gather(10, 1), gather(12, 1), gather(10, 2)]

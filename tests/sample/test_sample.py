@@ -9,8 +9,17 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, sample_pictures
-from sample.truth import accuracy_against_truth, near_duplicates_together, read_truth, write_truth
+from sample import (
+    BROKEN,
+    FAULTS,
+    LABELS,
+    SamplePicture,
+    accuracy_against_truth,
+    near_duplicates_together,
+    read_truth,
+    sample_pictures,
+    write_truth,
+)
 from utils.project import Project
 from utils.storage import content_id
 

@@ -4,8 +4,8 @@ Stage 01: gather pictures into one folder per label, and note where each came fr
 
 from utils.download.clients import SearchUnfinished, search_images, stream_images
 from utils.download.collect import (
+    Gathered,
     download_images,
-    gathered_sample,
     kept_count,
     reasons_table,
     save_pictures,
@@ -14,11 +14,11 @@ from utils.download.collect import (
 from utils.download.folders import folder_pictures, folders_table
 
 __all__ = [
+    "Gathered",
     "SearchUnfinished",
     "download_images",
     "folder_pictures",
     "folders_table",
-    "gathered_sample",
     "kept_count",
     "reasons_table",
     "save_pictures",

@@ -24,7 +24,7 @@ from utils.addresses import LONGEST
 from utils.download.fetch import LARGEST, WORKERS, Rules, fetching
 from utils.errors import FieldguideError
 from utils.pictures import header
-from utils.project import SAMPLE, Project, safe_name
+from utils.project import Project, safe_name
 from utils.storage import Shelf, content_id, locked, remove_leftovers, require_writable, visible_files
 from utils.tables import FOLDER, HAND, SOURCES_COLUMNS, TAKEN, append_rows, each_row, mend_log, one_line
 
@@ -278,19 +278,6 @@ def _folder_of(raw: Path, label: str) -> Path:
         return raw / safe_name(label)
     except ValueError as error:
         raise FieldguideError(f"{error}.") from error
-
-
-def gathered_sample(pictures: Iterable) -> Iterator[Gathered]:
-    """Turn the sample's pictures (records with name, url, label and data) into what `save_pictures` takes."""
-    for picture in pictures:
-        yield Gathered(
-            label=picture.label,
-            url=picture.url,
-            data=picture.data,
-            engine=SAMPLE,
-            title=picture.name,
-            license="CC0-1.0 (drawn)",
-        )
 
 
 # ---------------------------------------------------------------------------------------------------------------
