@@ -5,7 +5,15 @@ import socket
 import pytest
 from standin_host import picture, serving, without_proxy
 
-from utils.addresses import LONGEST, Refused, host_name, is_private, parsed
+from utils.addresses import (
+    LONGEST_ADDRESS,
+    RefusedAddress,
+    _public_suffixes,
+    host_name,
+    is_private,
+    parsed,
+    registered_domain,
+)
 from utils.download.fetch import Rules, fetching
 
 
@@ -53,9 +61,36 @@ def test_an_allowed_host_is_asked_however_it_is_written(monkeypatch, allowed, as
 def test_an_address_may_be_long_but_not_endless():
     """One character more than hosts take is refused, by a reason that begins alike for all."""
     site = "http://pictures.example/"
-    assert len(str(parsed(site + "x" * (LONGEST - len(site))))) == LONGEST
-    with pytest.raises(Refused, match=r"^an address too long to ask for \(8,001 characters\)$"):
-        parsed(site + "x" * (LONGEST + 1 - len(site)))
+    assert len(str(parsed(site + "x" * (LONGEST_ADDRESS - len(site))))) == LONGEST_ADDRESS
+    with pytest.raises(RefusedAddress, match=r"^an address too long to ask for \(8,001 characters\)$"):
+        parsed(site + "x" * (LONGEST_ADDRESS + 1 - len(site)))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://a.b.example.com/x.jpg?y", "example.com"),
+        ("http://EXAMPLE.com.:8080/", "example.com"),
+        ("https://photos.example.co.uk/1", "example.co.uk"),
+        ("https://www.city.kawasaki.jp/1", "city.kawasaki.jp"),
+        ("https://www.example.gov.br/1", "example.gov.br"),
+        ("https://www.müller.de/1", "müller.de"),
+        ("https://co.uk/1", "co.uk"),
+        ("https://localhost/1", "localhost"),
+        ("http://192.0.2.7/a", "192.0.2.7"),
+        ("http://[2001:db8::1]/a", "2001:db8::1"),
+        ("http://[broken/a", ""),
+        ("sample:tilapia/000.jpg#0", ""),
+        ("", ""),
+    ],
+)
+def test_the_registered_domain_of_an_address(monkeypatch, tmp_path, url, expected):
+    """By the list of public suffixes in the package: nothing is connected to, and no file is written."""
+    monkeypatch.setattr(socket, "socket", lambda *args, **options: pytest.fail("the network was asked"))
+    monkeypatch.setenv("TLDEXTRACT_CACHE", str(tmp_path / "cache"))
+    _public_suffixes.cache_clear()
+    assert registered_domain(url) == expected
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from utils.verify.quality import (
     quality_warnings,
     served_by_many,
     sharpness,
-    site,
     useless,
 )
 
@@ -141,28 +140,6 @@ def test_a_photo_is_not_drawn_even_cut_out_on_an_even_ground(ground):
         cut = Image.new("RGB", photo.size, ground)
         cut.paste(image, mask=mask)
         assert not is_drawn(open_with_facts(picture_bytes(cut, quality=85)).image)
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("https://a.b.example.com/x.jpg?y", "example.com"),
-        ("http://EXAMPLE.com:8080/", "example.com"),
-        ("https://photos.example.co.uk/1", "example.co.uk"),
-        ("https://www.example.ac.th/1", "example.ac.th"),
-        ("https://co.uk/1", "co.uk"),
-        ("https://x.example.de/1", "example.de"),
-        ("https://localhost/1", "localhost"),
-        ("http://192.0.2.7/a", "192.0.2.7"),
-        ("http://[2001:db8::1]/a", "2001:db8::1"),
-        ("http://[broken/a", ""),
-        ("sample:tilapia/000.jpg#0", ""),
-        ("", ""),
-    ],
-)
-def test_the_site_of_an_address(url, expected):
-    """The last two parts of the host's name, three under a country's own second level."""
-    assert site(url) == expected
 
 
 def test_many_sites_are_three_that_are_unrelated():

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm.auto import tqdm
 
-from utils.addresses import LONGEST
+from utils.addresses import LONGEST_ADDRESS
 from utils.download.fetch import LARGEST, WORKERS, Rules, fetching
 from utils.errors import FieldguideError
 from utils.pictures import header
@@ -401,13 +401,13 @@ def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
         )
     url, thumbnail, page_url = (one_line(told or "") for told in (url, tell("thumbnail", None), page_url))
     told = {name: one_line(tell(name, None) or "")[:LONGEST_TEXT] for name in ("query", "engine", "title", "license")}
-    told["page_url"] = page_url if len(page_url) <= LONGEST else ""  # cut, it would lead elsewhere
+    told["page_url"] = page_url if len(page_url) <= LONGEST_ADDRESS else ""  # cut, it would lead elsewhere
     return Gathered(label, _noted(url), b"", **told | {"license": told["license"] or "unknown"}), url, thumbnail
 
 
 def _noted(url: str) -> str:
     """Return an address as it stands in the table: one too long to be asked for by its beginning and a hash."""
-    return url if len(url) <= LONGEST else f"{url[:LONGEST_TEXT]}…{content_id(url.encode())}"
+    return url if len(url) <= LONGEST_ADDRESS else f"{url[:LONGEST_TEXT]}…{content_id(url.encode())}"
 
 
 def _unknown(

@@ -32,7 +32,7 @@ import certifi
 from PIL import Image
 from yarl import URL
 
-from utils.addresses import Refused, host_name, is_local_name, is_private, parsed, spellings
+from utils.addresses import RefusedAddress, host_name, is_local_name, is_private, parsed, spellings
 from utils.errors import FieldguideError
 from utils.pictures import MAX_PIXELS, header
 
@@ -213,7 +213,7 @@ class _PublicNames(aiohttp.ThreadedResolver):
         found = await super().resolve(host, port, family)
         for address in found:
             if is_private(address["host"]):
-                raise Refused(f"private address {address['host']} behind {host}")
+                raise RefusedAddress(f"private address {address['host']} behind {host}")
         return found
 
 
@@ -297,7 +297,7 @@ class _Fetcher:
                 url = _joined(url, answer)
         except _Failed:
             raise
-        except Refused as error:
+        except RefusedAddress as error:
             raise _Failed(str(error), status="refused") from error
         except aiohttp.ServerTimeoutError as error:
             offline = isinstance(error, aiohttp.ConnectionTimeoutError)
@@ -326,7 +326,7 @@ class _Fetcher:
         if host_name(host) in self.allowed:
             return self.as_told, proxy
         if is_local_name(host):
-            raise Refused(f"private address {host}")
+            raise RefusedAddress(f"private address {host}")
         return self.as_told if proxy else self.to_strangers, proxy
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from utils.addresses import web_host
+from utils.addresses import registered_domain
 from utils.pictures import LONGEST_SIDE, Opened
 
 SMALLEST_SIDE = 64  # pixels; below it there is no animal to see
@@ -29,7 +29,6 @@ TEXTURED = 0.28  # small steps in what stands on an even ground: 90 photos cut o
 UNSAVED = 0.02  # of a picture's rows, lost where a file ends too early: a line of grey at the edge is no matter
 FEW = 30  # pictures a label; below it the figures of 05 say little
 UNEVEN = 3  # largest : smallest label
-SECOND_LEVEL = {"co", "com", "ac", "org", "net", "gov", "edu"}  # of country domains: example.co.uk
 MANY_SITES = 3  # unrelated sites that serve the very same bytes
 
 
@@ -175,21 +174,6 @@ def is_drawn(image: Image.Image) -> bool:
     return not figure.size or bool(((figure > 2) & (figure <= 40)).mean() < TEXTURED)
 
 
-def site(url: str) -> str:
-    """
-    Return the site that an address belongs to, "" for one that is not of the web.
-
-    >>> site("https://static.example.co.uk/a.png"), site("http://img.example.com:80/b"), site("file:///c")
-    ('example.co.uk', 'example.com', '')
-    """
-    host = web_host(url).rstrip(".")
-    labels = host.split(".")
-    if ":" in host or labels[-1].isdigit():  # the number of a machine, not a name
-        return host
-    wide = len(labels) > 2 and len(labels[-1]) == 2 and labels[-2] in SECOND_LEVEL
-    return ".".join(labels[-3 if wide else -2 :])
-
-
 def served_by_many(rows: Iterable[dict[str, str]]) -> dict[str, int]:
     """
     Return id → number of sites, for the pictures that many unrelated sites serve to the very byte.
@@ -200,7 +184,7 @@ def served_by_many(rows: Iterable[dict[str, str]]) -> dict[str, int]:
     """
     sites: dict[str, set[str]] = {}
     for row in rows:
-        if row["id"] and (name := site(row["url"])):
+        if row["id"] and (name := registered_domain(row["url"])):
             sites.setdefault(row["id"], set()).add(name)
     return {id: len(names) for id, names in sites.items() if len(names) >= MANY_SITES}
 
