@@ -1,6 +1,8 @@
 """Addresses: asked for as they were written, hosts compared in one form, none of them private unless allowed."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 from standin_host import picture, serving, without_proxy
@@ -8,13 +10,13 @@ from standin_host import picture, serving, without_proxy
 from utils.addresses import (
     LONGEST_ADDRESS,
     RefusedAddress,
-    _public_suffixes,
     host_name,
     is_private,
     parsed,
     registered_domain,
 )
 from utils.download.fetch import Rules, fetching
+from utils.project import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -84,13 +86,21 @@ def test_an_address_may_be_long_but_not_endless():
         ("", ""),
     ],
 )
-def test_the_registered_domain_of_an_address(monkeypatch, tmp_path, url, expected):
-    """By the list of public suffixes in the package: nothing is connected to, and no file is written."""
-    monkeypatch.setattr(socket, "socket", lambda *args, **options: pytest.fail("the network was asked"))
-    monkeypatch.setenv("TLDEXTRACT_CACHE", str(tmp_path / "cache"))
-    _public_suffixes.cache_clear()
+def test_the_registered_domain_of_an_address(url, expected):
+    """By the list of public suffixes: one part more than the suffix; a host without one stands for itself."""
     assert registered_domain(url) == expected
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_of_public_suffixes_asks_nobody_and_writes_nothing(tmp_path):
+    """It is the package's own: a new account without a network gets the same answer, and no cache."""
+    work = "from utils.addresses import registered_domain; print(registered_domain('https://a.example.co.uk/'))"
+    with serving() as host:
+        settings = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), host.proxy)
+        settings |= {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", work]
+        done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("example.co.uk\n", "")
+        assert host.asked == [] and list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize(
