@@ -15,7 +15,8 @@ from utils.addresses import (
     parsed,
     registered_domain,
 )
-from utils.download.fetch import Rules, fetching
+from utils.download.fetch import Rules
+from utils.download.queue import fetching
 from utils.project import REPOSITORY
 
 

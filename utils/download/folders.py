@@ -11,8 +11,8 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from utils.download.collect import Gathered
-from utils.download.fetch import LARGEST
+from utils.download.collection import Gathered
+from utils.download.fetch import LARGEST_FILE
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import content_id, subfolders, visible_files
@@ -103,8 +103,8 @@ def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:
             return b"", "a link that leads out of the source folder"
         if not path.is_file():
             return b"", "not a file, or a link that leads nowhere"
-        if path.stat().st_size > LARGEST:
-            return b"", f"larger than {LARGEST // 1_000_000} MB"
+        if path.stat().st_size > LARGEST_FILE:
+            return b"", f"larger than {LARGEST_FILE // 1_000_000} MB"
         return path.read_bytes(), ""
     except OSError as error:
         return b"", f"cannot be read: {error.strerror or error}"
