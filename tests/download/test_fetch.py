@@ -252,6 +252,20 @@ def test_asks_a_busy_host_again(host):
     assert sorted(host.asked) == ["/busy", "/busy", "/busy", "/nothing", "/status/410"]
 
 
+def test_waits_before_it_asks_a_busy_host_again(host, monkeypatch):
+    """At least half a second, then at least a whole one, varied; longer if the host asks for more."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("utils.download.fetch.PAUSE", 0.5)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    assert fetch(f"{host.url}/busy", f"{host.url}/busy_seven", workers=1) == [kept(picture(3)), kept(picture(54))]
+    first, second, told = (wait for wait in waits if wait)
+    assert 0.5 <= first <= 0.75 and 1 <= second <= 1.5 and told == 7
+
+
 def test_a_broken_off_body_is_no_picture(host):
     """A body shorter than was told is asked for again and, short again, not kept."""
     assert fetch(f"{host.url}/cut") == [Fetched(b"", "failed", "broken off")]
