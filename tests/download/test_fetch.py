@@ -261,7 +261,7 @@ def test_waits_before_it_asks_a_busy_host_again(host, monkeypatch):
 
     monkeypatch.setattr("utils.download.fetch.PAUSE", 0.5)
     monkeypatch.setattr("asyncio.sleep", sleep)
-    assert fetch(f"{host.url}/busy", f"{host.url}/busy_seven", workers=1) == [kept(picture(3)), kept(picture(54))]
+    assert [*fetch(f"{host.url}/busy"), *fetch(f"{host.url}/busy_seven")] == [kept(picture(3)), kept(picture(54))]
     first, second, told = (wait for wait in waits if wait)
     assert 0.5 <= first <= 0.75 and 1 <= second <= 1.5 and told == 7
 
