@@ -172,13 +172,6 @@ def test_the_list_is_the_stream_with_a_bar(web, monkeypatch):
     assert [(told["total"], told["desc"]) for told in bars] == [(120, "fish")]
 
 
-def test_both_take_the_same_options():
-    """What can be asked of the stream can be asked of the list."""
-    import inspect
-
-    assert list(inspect.signature(search_images).parameters) == list(inspect.signature(stream_images).parameters)
-
-
 # ---------------------------------------------------------------------------------------------------------------
 # Rows
 # ---------------------------------------------------------------------------------------------------------------
@@ -505,9 +498,7 @@ def test_the_warning_filters_are_left_alone(web):
         assert shown == []
 
 
-@pytest.mark.parametrize(
-    "client", [utils.download.clients._Ddgs(), utils.download.clients._DuckDuckGoSearch()], ids=lambda one: one.name
-)
+@pytest.mark.parametrize("client", utils.download.clients.both_clients(), ids=lambda client: client.name)
 def test_the_clients_can_be_watched(client):
     """Both clients still hold what carries their requests where the search looks for it."""
     with warnings.catch_warnings(record=True):
