@@ -11,13 +11,13 @@ from utils.verify.quality import (
     BLURRY,
     grey_reduction,
     is_drawn,
-    label_remarks,
     perceptual_hash,
     quality_warnings,
     served_by_many,
     sharpness,
     useless,
 )
+from utils.verify.report import label_remarks
 
 
 def scene(size=(512, 384)):
