@@ -45,6 +45,15 @@ def test_a_sharp_scene_is_told_from_a_blurred_one():
     assert measured(scene().filter(ImageFilter.GaussianBlur(5))) < BLURRY
 
 
+@pytest.mark.parametrize(("step", "expected"), [(20, ["blurry"]), (28, ["blurry"]), (30, []), (40, [])])
+def test_an_edge_is_blurry_below_29_hundredths_of_its_contrast(step, expected):
+    """In tiles of 32 pixels that rise and fall by 100 grey levels, the steepest step is so many levels."""
+    rise = np.minimum(80 + step * np.arange(32), 180).astype(np.uint8)
+    grey = np.tile(np.concatenate([rise, rise[::-1]]), (192, 4))
+    assert sharpness(grey) == step / 100
+    assert quality_warnings(grey, 512, 384) == expected
+
+
 @pytest.mark.parametrize("size", [(2048, 1536), (1024, 768), (512, 384)])
 def test_sharpness_does_not_depend_on_the_size_of_the_file(size):
     """The same view, stored larger, is as sharp; blurred in proportion, as blurred."""
