@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from utils.addresses import LONGEST_ADDRESS
 from utils.download.collection import Collection, Gathered, collecting
-from utils.download.fetch import CONNECTIONS, LARGEST_FILE, Rules
+from utils.download.fetch import Rules
 from utils.download.queue import fetching
 from utils.errors import FieldguideError
 from utils.project import Project, safe_name
@@ -26,26 +26,13 @@ WINDOW = 4  # pictures per connection that are under way, or wait in memory for 
 LONGEST_TEXT = 500  # characters of a title and the like; the web sends longer ones, and tables must stay readable
 
 
-def save_pictures(
-    project: Project, pictures: Iterable[Gathered], *, total: int | None = None
-) -> Counter[tuple[str, str, str]]:
+def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> Counter:
     """
     Write pictures to raw/<label>/ and a row for each to sources.csv; pass over what has a row already.
 
     A file in a folder counts as new once it has changed. Bytes are kept as they came, even if they are not a picture:
-    02 judges them.
-
-    Parameters
-    ----------
-    project : Project
-    pictures : iterable of Gathered
-    total : int, optional
-        How many there will be, for the progress bar.
-
-    Returns
-    -------
-    Counter
-        How many rows were added, by label, status and kind of reason.
+    02 judges them. `total` is their number, for the progress bar. Return how many rows were added, by label, status and
+    kind of reason.
 
     Raises
     ------
@@ -60,27 +47,14 @@ def save_pictures(
     return collection.tally
 
 
-def download_images(
-    results: Iterable,
-    dest: str | Path,
-    *,
-    wanted: int | None = None,
-    label: str | None = None,
-    sources: str | Path | None = None,
-    allowed_hosts: str | Iterable[str] = (),
-    deadline: float = 30.0,
-    workers: int = CONNECTIONS,
-    per_host: int = 4,
-    largest: int = LARGEST_FILE,
-    honour_noai: bool = True,
-) -> Counter[tuple[str, str, str]]:
+def download_images(results: Iterable, dest: str | Path, *, wanted: int | None = None, **rules) -> Counter:
     """
     Fetch pictures into `dest`, named by their content, with a row for each address asked for.
 
     Every address has one row with one status: "kept", "thumbnail" (the picture failed for the reason given, and its
-    thumbnail was kept), "copy" (of a picture that is there), "failed" or "refused" (by the rules below). An address
-    with a row is not asked for again: after an interruption, the next run goes on from there. No more pictures are
-    asked for at a time than are still wanted.
+    thumbnail was kept), "copy" (of a picture that is there), "failed" or "refused" (by our rules). An address with a
+    row is not asked for again: after an interruption, the next run goes on from there. No more pictures are asked for
+    at a time than are still wanted. Return how many rows were added, by label, status and kind of reason.
 
     Only http and https are fetched. Every redirect is judged anew: private, loopback, link-local and metadata
     addresses are refused, by name and after resolving. HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE count.
@@ -92,28 +66,11 @@ def download_images(
         Read as fetching goes on. If it raises, such as a search that is refused midway, everything it gave before is
         put on disk first; then the error is raised here.
     dest : str or Path
-        A folder; raw/<label> of a project.
+        raw/<label> of a project, whose sources.csv gets the rows; or any folder, which then holds its own sources.csv.
     wanted : int, optional
         How many different pictures with a row `dest` shall hold, those of earlier runs included.
-    label : str, optional
-        For the rows; by default the name of `dest`.
-    sources : str or Path, optional
-        The table of rows. By default the project's sources.csv, if `dest` is its raw/<label>; else one in `dest`.
-    allowed_hosts : a host name, or an iterable of them
-        Hosts that may be private, such as "localhost".
-    deadline : float
-        Seconds per address, tries and redirects included; a thumbnail has its own.
-    workers, per_host : int
-        Fetches at a time, in all and per host.
-    largest : int
-        Bytes of one picture.
-    honour_noai : bool
-        Leave out pictures whose site says "noai" or "noimageai" in X-Robots-Tag.
-
-    Returns
-    -------
-    Counter
-        How many rows were added, by label, status and kind of reason.
+    **rules
+        Fields of `Rules`: allowed_hosts, deadline, workers, per_host, largest, honour_noai.
 
     Raises
     ------
@@ -121,14 +78,10 @@ def download_images(
         If there is no network (addresses not reached then have no row, so they are asked for again), a result has
         no address, `dest` cannot be a folder for a label, a file cannot be written, or another notebook is at work.
     """
-    results, dest = _listed(results), _label_folder(dest)
-    label = dest.name if label is None else label
-    if sources is None:
-        sources = (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
-    hosts = [allowed_hosts] if isinstance(allowed_hosts, str) else allowed_hosts
-    rules = Rules(frozenset(hosts), deadline, workers, per_host, largest, honour_noai)
+    results, dest, rules = _listed(results), _label_folder(dest), Rules(**rules)
+    label, sources = dest.name, (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
     with (
-        collecting(Path(sources)) as collection,
+        collecting(sources) as collection,
         # It moves on with every address, also one that gave nothing.
         tqdm(total=wanted, desc=label[:40], unit="picture", miniters=0) as bar,
     ):
@@ -138,7 +91,7 @@ def download_images(
             return collection.tally
         require_writable(dest)  # now, not after the first pictures were fetched
         addresses = _unknown((_gathered(result, label, n) for n, result in enumerate(results, start=1)), collection)
-        with fetching(addresses, rules, window=WINDOW * workers, wanted=lambda: goal - have) as outcomes:
+        with fetching(addresses, rules, window=WINDOW * rules.workers, wanted=lambda: goal - have) as outcomes:
             for asked, (picture, fetched) in enumerate(outcomes, start=1):
                 found = {"status": fetched.status, "reason": fetched.reason}
                 facts = (fetched.extension, fetched.width, fetched.height)
@@ -173,7 +126,7 @@ def _listed(results) -> Iterable:
 
 
 def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
-    """Return a result, still without bytes, its address and that of its thumbnail."""
+    """Return a result without its bytes, its address and that of its thumbnail."""
     if isinstance(result, str):
         return Gathered(label, _noted(one_line(result)), b"", engine="address"), one_line(result), ""
     tell = result.get if isinstance(result, Mapping) else partial(getattr, result)

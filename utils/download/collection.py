@@ -114,18 +114,15 @@ class Collection:
         return gained
 
     def flush(self) -> None:
-        """Put what waits on disk while the next pictures are fetched; first wait for the batch before it."""
-        try:
-            self.wait()
-        finally:  # a batch that failed does not take the next one with it
-            shelf, rows, self._shelf, self._rows = self._shelf, self._rows, Shelf(), []
-            self._under_way = self._writer.submit(self._settle, shelf, rows)
+        """Have what waits put on disk while the next pictures are fetched, and wait for the batch before it."""
+        shelf, rows, self._shelf, self._rows = self._shelf, self._rows, Shelf(), []
+        before, self._under_way = self._under_way, self._writer.submit(self._settle, shelf, rows)
+        if before:
+            before.result()  # raises what went wrong there
 
     def wait(self) -> None:
-        """Wait for the batch that is being put on disk, and raise what went wrong there."""
-        under_way, self._under_way = self._under_way, None
-        if under_way:
-            under_way.result()
+        """Wait for the last batch."""
+        self._under_way.result()
 
     def _settle(self, shelf: Shelf, rows: list[dict[str, str]]) -> None:
         """Put pictures on disk, and after them their rows."""

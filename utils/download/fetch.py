@@ -10,6 +10,7 @@ import random
 import socket
 import ssl
 from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,14 +45,14 @@ HEADERS = {
 
 @dataclass(frozen=True)
 class Rules:
-    """What a fetch may do."""
+    """What a fetch may do. HTTP_PROXY, NO_PROXY and SSL_CERT_FILE of the machine count too."""
 
-    allowed_hosts: frozenset[str] = frozenset()  # the only ones that may be private
+    allowed_hosts: str | Iterable[str] = ()  # a host, or several, that may be private, such as "localhost"
     deadline: float = 30.0  # seconds per address, redirects and tries included
     workers: int = CONNECTIONS  # fetches at a time
     per_host: int = 4  # of them to one host
     largest: int = LARGEST_FILE  # bytes
-    honour_noai: bool = True  # leave out pictures whose site asks not to train on them
+    honour_noai: bool = True  # leave out pictures whose site says "noai" or "noimageai" in X-Robots-Tag
 
 
 class _PublicNames(aiohttp.ThreadedResolver):
@@ -70,7 +71,8 @@ class Fetcher:
 
     def __init__(self, rules: Rules):
         self.rules = rules
-        self.allowed = frozenset(map(host_name, rules.allowed_hosts))
+        hosts = [rules.allowed_hosts] if isinstance(rules.allowed_hosts, str) else rules.allowed_hosts
+        self.allowed = frozenset(map(host_name, hosts))
         self.jitter = random.Random()
         self.workers = asyncio.Semaphore(rules.workers)
         self.hosts = defaultdict(lambda: asyncio.Semaphore(rules.per_host))

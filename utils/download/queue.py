@@ -8,7 +8,7 @@ import asyncio
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from math import inf
@@ -46,8 +46,7 @@ def fetching(
     window : int
         Pictures under way, or waiting for their turn, at most.
     wanted : function without arguments
-        How many more pictures are wanted now. No more are asked for at a time, so that none is thrown away: only when
-        one fails, or whoever takes the pictures still wants more, the next is asked for.
+        How many more pictures are wanted now. No more are under way or wait, so that none is thrown away.
 
     Raises
     ------
@@ -60,7 +59,7 @@ def fetching(
         trouble: list[Exception] = []
         addresses = _until_trouble(addresses, trouble)
         outcomes = _in_order(addresses, lambda url, small: start(fetcher.fetched(url, small)), window, wanted)
-        yield _then_raise(believed(outcomes, lambda: start(fetcher.online()).result()), trouble)
+        yield believed(outcomes, lambda: start(fetcher.online()).result(), trouble)
 
 
 @contextmanager
@@ -102,13 +101,6 @@ def _until_trouble(addresses: Iterable[T], trouble: list[Exception]) -> Iterator
         trouble.append(error)
 
 
-def _then_raise(outcomes: Iterable[T], trouble: list[Exception]) -> Iterator[T]:
-    """Pass outcomes on; then raise what has been noted meanwhile."""
-    yield from outcomes
-    if trouble:
-        raise trouble[0]
-
-
 def _in_order(
     addresses: Iterator[tuple[T, str, str]], start: Callable, window: int, wanted: Callable[[], float]
 ) -> Iterator[tuple[T, Fetched]]:
@@ -134,8 +126,14 @@ def _has_room(futures: list, window: int, wanted: float) -> bool:
     return len(futures) < window and promising < wanted and sum(sizes) <= HELD
 
 
-def believed(outcomes: Iterable[tuple[T, Fetched]], is_online: Callable[[], bool]) -> Iterator[tuple[T, Fetched]]:
-    """Pass outcomes on; hold back hosts that could not be reached until it is clear that there is a network."""
+def believed(
+    outcomes: Iterable[tuple[T, Fetched]], is_online: Callable[[], bool], trouble: Sequence[Exception] = ()
+) -> Iterator[tuple[T, Fetched]]:
+    """
+    Pass outcomes on; hold back those of unreachable hosts until it is clear that there is a network.
+
+    At the end, raise the `trouble` that was noted meanwhile.
+    """
     held: list[tuple[T, Fetched]] = []
     hosts: set[str] = set()
     for item, outcome in outcomes:
@@ -149,6 +147,8 @@ def believed(outcomes: Iterable[tuple[T, Fetched]], is_online: Callable[[], bool
         held, hosts = [], set()
     _require_network(held, is_online)
     yield from held
+    if trouble:
+        raise trouble[0]
 
 
 def _require_network(held: list[tuple[T, Fetched]], is_online: Callable[[], bool]) -> None:

@@ -82,7 +82,8 @@ def _filed(project: Project, tables: Tables) -> tuple[int, Dropped, list[Path]]:
             ours = is_training_copy(data)
             if ours and id not in rejected and len(gathered[id]) == 1:
                 continue  # a killed run left it without a row: judge_new writes that
-            if (ours or content_id(data) == id) and (judged := _asked_judgement(gathered[id][0], path)):
+            tried = (judge(file, asked=True) for file in (gathered[id][0], path) if ours or content_id(data) == id)
+            if judged := next((judged for judged in tried if not judged.reason), None):
                 if not ours:
                     write_whole(path, judged.copy)
                 tables.add([replace(judged, id=id, label=path.parent.name)])
@@ -126,11 +127,6 @@ def _is_named(path: Path) -> bool:
     return path.suffix == ".jpg" and bool(ID.fullmatch(path.stem))
 
 
-def _asked_judgement(*paths: Path) -> Judged | None:
-    """Return the judgement of the first file that can be decoded."""
-    return next((good for good in (judge(path, asked=True) for path in paths) if not good.reason), None)
-
-
 def _bytes_of(path: Path) -> bytes:
     """Return the bytes of a file in images/, or say what to do if it may not be read."""
     try:
@@ -149,11 +145,7 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
     Small, narrow, flat and unfinished pictures and placeholders come as they are; of an animation the first frame. They
     go to the label that they were gathered for, and from then on count like any other picture.
 
-    Parameters
-    ----------
-    ids : an id, or an iterable of ids
-    label : str, optional
-        One of the project's labels; needed for a picture that came under several.
+    `label` is one of the project's labels, and needed for a picture that came under several.
 
     Raises
     ------
@@ -183,14 +175,7 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
     return report_of(project, tables, added=added)
 
 
-def _original(
-    project: Project,
-    id: str,
-    label: str | None,
-    found: list[Path],
-    there: dict[str, list[Path]],
-    deleted: dict[str, Path],
-) -> Path:
+def _original(project: Project, id: str, label: str | None, found: list, there: dict, deleted: dict) -> Path:
     """Return the file in raw/ of a rejected picture, out of those `found`, or say why it cannot be taken back."""
     if not found:
         raise FieldguideError(

@@ -31,8 +31,8 @@ def judge(path: Path, *, served: Mapping[str, int] | None = None, asked: bool = 
     ----------
     path : Path
         raw/<label>/<id>.<ext>
-    served : mapping of id to the number of sites, optional
-        Pictures that many unrelated sites serve: such a picture is rejected if it is a drawing.
+    served : mapping of ids to numbers of unrelated sites, optional
+        Pictures that many sites serve; one of them that is a drawing is rejected.
     asked : bool
         Whether a person asks for this very picture: then everything that can be decoded is good, also an animation.
     """
