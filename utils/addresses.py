@@ -7,7 +7,6 @@ Foundation of every stage that looks at an address. Uses no network and writes n
 import ipaddress
 import re
 import socket
-from functools import cache
 from urllib.parse import quote, urlsplit
 
 from tldextract import TLDExtract
@@ -19,6 +18,8 @@ NAT64 = ipaddress.ip_network("64:ff9b::/96")
 PUBLIC_6 = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses lie in here
 LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home", ".corp", ".intranet", ".home.arpa")
 METADATA = (ipaddress.ip_address("168.63.129.16"),)  # looks public, but Azure answers it inside its own network
+# The list that comes with the package, read when it is first needed; it asks no network and keeps no files.
+PUBLIC_SUFFIXES = TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
 
 
 class RefusedAddress(Exception):
@@ -50,13 +51,7 @@ def registered_domain(url: str) -> str:
     ['example.co.uk', '192.0.2.7', '']
     """
     host = web_host(url).rstrip(".")
-    return _public_suffixes()(host).top_domain_under_public_suffix or host
-
-
-@cache
-def _public_suffixes() -> TLDExtract:
-    """Return the list of public suffixes that is in the package: it asks no network and keeps no files."""
-    return TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
+    return PUBLIC_SUFFIXES(host).top_domain_under_public_suffix or host
 
 
 def is_private(address: str) -> bool:

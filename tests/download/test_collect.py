@@ -250,7 +250,7 @@ def interrupt(*args):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("dead", ["abc", "abcdefgh"], ids=["at the end", "in the middle"])
+@pytest.mark.parametrize("dead", ["abc", "abcdefghijkl"], ids=["at the end", "in the middle"])
 def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
     """When no host can be reached, nor the probe, it is the network: an error, and no row that would end the matter."""
     monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.invalid/")

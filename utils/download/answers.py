@@ -26,7 +26,7 @@ class Fetched:
     data: bytes = b""
     status: str = "kept"  # or "thumbnail" (in place of the picture), "failed", "refused" (by our own rules)
     reason: str = ""  # why it is not the picture
-    unreached: str = ""  # its host, if nothing answered: the network may be to blame, not the host
+    unreached: bool = False  # nothing answered: the network may be to blame, not the host
     extension: str = ""  # without a dot; from the content, not from the name
     width: int = 0  # pixels, as for `height`
     height: int = 0

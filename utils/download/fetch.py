@@ -102,8 +102,8 @@ class Fetcher:
             except NoPicture as second:
                 offline = offline and second.offline
         # A host that the user allowed, such as one at home, tells nothing about the network.
-        unreached = host_name(urlsplit(url).hostname) if offline else ""
-        return Fetched(b"", first.status, str(first), "" if unreached in self.allowed else unreached)
+        unreached = offline and host_name(urlsplit(url).hostname) not in self.allowed
+        return Fetched(b"", first.status, str(first), unreached)
 
     async def online(self) -> bool:
         """Return whether the network is there at all."""
@@ -271,15 +271,10 @@ def _proxies() -> dict[str, URL]:
                 proxies[scheme] = proxy = URL(setting if "://" in setting else f"http://{setting}")
             except ValueError:  # its message might hold the password
                 proxy = URL()
-            if proxy.scheme.startswith("socks"):
-                raise FieldguideError(
-                    f"The proxy at {proxy.host!r} is a SOCKS proxy, which cannot be used here. "
-                    "Set HTTP_PROXY and HTTPS_PROXY to one that begins with http://."
-                )
             if proxy.scheme not in ("http", "https") or not proxy.host:
                 raise FieldguideError(
-                    f"The proxy set for this machine cannot be used for {scheme}: it does not have the form "
-                    "http://host:port. Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY."
+                    f"The proxy set for this machine, {proxy.host or ''!r}, cannot be used for {scheme}: it has not "
+                    "the form http://host:port. Correct HTTP_PROXY, HTTPS_PROXY or ALL_PROXY; SOCKS is not known here."
                 )
     return proxies
 

@@ -21,8 +21,7 @@ from utils.download.fetch import PROBE, Fetcher, Rules
 from utils.errors import FieldguideError
 
 HELD = 100_000_000  # bytes of pictures that wait for their turn behind a slow one
-MANY_HOSTS = 8  # unreachable in a row: a reason to doubt the network
-MANY_ADDRESSES = 24  # unreachable in a row, of however few hosts: a reason too
+DOUBTFUL = 12  # addresses in a row that cannot be reached: a reason to doubt the network
 
 T = TypeVar("T")
 
@@ -130,21 +129,20 @@ def believed(
     outcomes: Iterable[tuple[T, Fetched]], is_online: Callable[[], bool], trouble: Sequence[Exception] = ()
 ) -> Iterator[tuple[T, Fetched]]:
     """
-    Pass outcomes on; hold back those of unreachable hosts until it is clear that there is a network.
+    Pass outcomes on; hold back those that were not reached until it is clear that there is a network.
 
     At the end, raise the `trouble` that was noted meanwhile.
     """
     held: list[tuple[T, Fetched]] = []
-    hosts: set[str] = set()
     for item, outcome in outcomes:
         held.append((item, outcome))
-        hosts |= {outcome.unreached} - {""}
-        if hosts and (outcome.unreached or outcome.status == "refused"):  # our own refusals tell nothing of the network
-            if len(hosts) < MANY_HOSTS and len(held) < MANY_ADDRESSES:
-                continue
+        silent = outcome.unreached or (outcome.status == "refused" and held[0][1].unreached)  # by our rules: no sign
+        if silent and len(held) < DOUBTFUL:
+            continue
+        if silent:
             _require_network(held, is_online)
         yield from held
-        held, hosts = [], set()
+        held = []
     _require_network(held, is_online)
     yield from held
     if trouble:

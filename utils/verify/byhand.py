@@ -16,14 +16,14 @@ from utils.storage import content_id, explained, locked, remove_leftovers, visib
 from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
 from utils.verify.opening import in_batches, judge, judged_in_order, keep
 from utils.verify.report import VerifyReport, report_of
-from utils.verify.verdicts import ID, Judged, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
+from utils.verify.verdicts import ID, Judged, Run, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
 
 SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 
 Dropped = dict[tuple[str, str], tuple[list[Path], Path]]  # (id, label) → the files in images/, and theirs in raw/
 
 
-def take_in_by_hand(project: Project, tables: Tables) -> tuple[tuple[int, int], list[Path]]:
+def take_in_by_hand(project: Project, tables: Tables, run: Run) -> None:
     """
     Give what a person put into images/<label>/ its training copy and row.
 
@@ -31,21 +31,18 @@ def take_in_by_hand(project: Project, tables: Tables) -> tuple[tuple[int, int], 
     images/ already; a broken one is rejected. sources.csv keeps its name. A file named like an id that raw/ knows, but
     pictures.csv does not, was put there to rescue a rejected picture: it stays. The dropped file is removed last, after
     its bytes are in raw/, its copy in images/ and its name in sources.csv, so a kill loses nothing.
-
-    Return how many were added and how many rejected, and the files that are plainly not pictures, left alone.
     """
-    added, dropped, left = _filed(project, tables)
-    rejected = 0
+    dropped = _filed(project, tables, run)
     sources = each_row(project.table("sources"), SOURCES_COLUMNS) if dropped else ()
     noted = {(row["id"], row["label"]) for row in sources} & set(dropped)
     originals = [original for _, original in dropped.values()]
-    for batch in in_batches(judged_in_order(originals, _known_elsewhere(project, dropped))):
+    for batch in in_batches(judged_in_order(originals, known=_known_elsewhere(project, dropped))):
         batch = [judged for judged in batch if not judged.unread]
         good = [judged for judged in batch if not judged.reason]
         for judged in good:
             target = project.images / judged.label / f"{judged.id}.jpg"
             if target.exists() and not any(map(target.samefile, dropped[judged.id, judged.label][0])):
-                added -= judged.id in tables.label_of  # dropped once more where it lies already
+                run.added -= judged.id in tables.label_of  # dropped once more where it lies already
             else:
                 write_whole(target, judged.copy)
         unnamed = [judged for judged in batch if (judged.id, judged.label) not in noted]
@@ -57,25 +54,23 @@ def take_in_by_hand(project: Project, tables: Tables) -> tuple[tuple[int, int], 
                     with explained(path):
                         path.unlink()
         tables.add(batch)
-        added += len(good)
-        rejected += len(batch) - len(good)
-    return (added, rejected), left
+        run.added += len(good)
+        run.rejected += len(batch) - len(good)
 
 
-def _filed(project: Project, tables: Tables) -> tuple[int, Dropped, list[Path]]:
+def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
     """
-    File what a person put into images/ and pictures.csv does not know.
+    File what a person put into images/ and pictures.csv does not know; return those whose bytes are now in raw/ too.
 
-    Return how many were rescued, which is complete then; the dropped ones, whose bytes are now in raw/ too; and those
-    that are plainly not pictures. A file whose name ends in .jpg is a broken picture instead: it would count as one of
-    the training set.
+    Rescued pictures are complete then. A file that is plainly not a picture is left alone, unless its name ends in
+    .jpg: then it would count as a picture of the training set, so it is a broken one.
     """
     gathered = by_id(raw_files(project))
     rejected = {id for id, _ in tables.settled}
     found = [path for label in project.labels for path in visible_files(project.images / label) if path.is_file()]
     found = [path for path in found if path.name.lower() not in SYSTEM_FILES]
     found = [path for path in found if not (_is_named(path) and path.stem in tables.label_of)]
-    rescued, dropped, left = 0, {}, []
+    dropped: Dropped = {}
     for path in tqdm(found, desc="put there by hand", unit="file", disable=not found):
         data, id = _bytes_of(path), path.stem
         if _is_named(path) and id in gathered:
@@ -87,17 +82,17 @@ def _filed(project: Project, tables: Tables) -> tuple[int, Dropped, list[Path]]:
                 if not ours:
                     write_whole(path, judged.copy)
                 tables.add([replace(judged, id=id, label=path.parent.name)])
-                rescued += 1
+                run.added += 1
                 continue
         suffix = extension(data)
         if suffix == "bin" and path.suffix.lower() != ".jpg":
-            left.append(path)
+            run.left.append(path)
             continue
         original = project.raw / path.parent.name / f"{content_id(data)}.{suffix}"
         write_new(original, data)
         if original.read_bytes() == data:
             dropped.setdefault((original.stem, path.parent.name), ([], original))[0].append(path)
-    return rescued, dropped, left
+    return dropped
 
 
 def _known_elsewhere(project: Project, dropped: Dropped) -> dict[tuple[str, str], str]:
@@ -171,8 +166,8 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
                     "none of the others was taken back yet."
                 )
         taken = [judged for judged in taken if judged.id not in there or judged.id not in tables.label_of]
-        added = sum(keep(tables, batch, there, deleted) for batch in in_batches(taken))
-    return report_of(project, tables, added=added)
+        run = Run(added=sum(keep(tables, batch, there, deleted) for batch in in_batches(taken)))
+    return report_of(project, tables, run)
 
 
 def _original(project: Project, id: str, label: str | None, found: list, there: dict, deleted: dict) -> Path:

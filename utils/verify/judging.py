@@ -14,7 +14,7 @@ from utils.verify.byhand import take_in_by_hand
 from utils.verify.opening import in_batches, judged_in_order, keep
 from utils.verify.quality import served_by_many
 from utils.verify.report import VerifyReport, report_of
-from utils.verify.verdicts import KNOWN, Judged, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
+from utils.verify.verdicts import KNOWN, Run, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
 
 
 def verify_images(project: Project) -> VerifyReport:
@@ -31,11 +31,10 @@ def verify_images(project: Project) -> VerifyReport:
     """
     with locked(project.data):
         remove_leftovers(project.data)
-        tables = Tables(project)
-        by_hand, left = take_in_by_hand(project, tables)
-        new, unread = judge_new(project, tables)
-    added, rejected = (sum(counts) for counts in zip(by_hand, new, strict=True))
-    report = report_of(project, tables, added=added, rejected=rejected, unread=unread, left=left)
+        tables, run = Tables(project), Run()
+        take_in_by_hand(project, tables, run)
+        judge_new(project, tables, run)
+    report = report_of(project, tables, run)
     if not report.counts.pictures.any() and not raw_files(project):
         raise FieldguideError(
             f"There is no picture in {project.data}: nothing was gathered. Run 01, or put photos into "
@@ -44,12 +43,8 @@ def verify_images(project: Project) -> VerifyReport:
     return report
 
 
-def judge_new(project: Project, tables: Tables) -> tuple[tuple[int, int], list[Judged]]:
-    """
-    Judge what the tables don't know yet.
-
-    Return how many were added and how many rejected, and those that could not be read: the next run tries them again.
-    """
+def judge_new(project: Project, tables: Tables, run: Run) -> None:
+    """Judge what the tables don't know yet. What could not be read stays unknown, and the next run tries it again."""
     files, there = raw_files(project), lying(project)
     same, deleted = by_id(files), trashed(project, there)
     seen, known = tables.settled | tables.accepted, {}
@@ -62,8 +57,8 @@ def judge_new(project: Project, tables: Tables) -> tuple[tuple[int, int], list[J
         elif others := [other for other in dict.fromkeys(path.parent.name for path in same[id]) if other != label]:
             known[id, label] = two_labels(others)
     served = served_by_many(each_row(project.table("sources"), SOURCES_COLUMNS)) if fresh else {}
-    added, unread, before = 0, [], len(tables.settled)
-    for batch in in_batches(judged_in_order(fresh, known, served=served)):
-        added += keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
-        unread += [judged for judged in batch if judged.unread]
-    return (added, len(tables.settled) - before), unread
+    before = len(tables.settled)
+    for batch in in_batches(judged_in_order(fresh, known=known, served=served)):
+        run.added += keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
+        run.unread += [judged for judged in batch if judged.unread]
+    run.rejected += len(tables.settled) - before

@@ -6,10 +6,9 @@ import warnings
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -19,11 +18,14 @@ from utils.storage import Shelf
 from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnings, useless
 from utils.verify.verdicts import Judged, Tables
 
+NOTHING: Mapping = MappingProxyType({})
 AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
 DECODERS = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
 
 
-def judge(path: Path, *, served: Mapping[str, int] | None = None, asked: bool = False) -> Judged:
+def judge(
+    path: Path, *, known: Mapping[tuple, str] = NOTHING, served: Mapping[str, int] = NOTHING, asked: bool = False
+) -> Judged:
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
 
@@ -31,7 +33,9 @@ def judge(path: Path, *, served: Mapping[str, int] | None = None, asked: bool = 
     ----------
     path : Path
         raw/<label>/<id>.<ext>
-    served : mapping of ids to numbers of unrelated sites, optional
+    known : mapping of (id, label) to reasons
+        Pictures that are rejected even if they are good, because they are known under another label.
+    served : mapping of ids to numbers of unrelated sites
         Pictures that many sites serve; one of them that is a drawing is rejected.
     asked : bool
         Whether a person asks for this very picture: then everything that can be decoded is good, also an animation.
@@ -45,36 +49,25 @@ def judge(path: Path, *, served: Mapping[str, int] | None = None, asked: bool = 
         return Judged(id, label, reason=str(error))
     image, size = opened.image, (opened.width, opened.height)
     grey = grey_reduction(image)
-    if not asked and (reason := useless(opened, grey, sites=(served or {}).get(id, 0))):
+    if not asked and (reason := useless(opened, grey, sites=served.get(id, 0))):
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
     found += ["unfinished"] * (opened.coarse or opened.missing > 0)
-    return Judged(id, label, "", jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
+    reason = known.get((id, label), "")
+    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
 
 
-def judged_in_order(
-    paths: list[Path],
-    known: Mapping[tuple[str, str], str] | None = None,
-    *,
-    served: Mapping[str, int] | None = None,
-    asked: bool = False,
-) -> Iterator[Judged]:
-    """
-    Judge pictures in the order given, a few of them ahead of whoever takes them.
-
-    A good picture that is known under another label (id, label → reason) is rejected for that.
-    """
+def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:
+    """Judge pictures in the order given, a few of them ahead of whoever takes them; options as for `judge`."""
     with warnings.catch_warnings(), ThreadPoolExecutor(DECODERS) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what counts is whether the pixels decode
-        opening = partial(judge, served=served, asked=asked)
         waiting: deque = deque()
         with tqdm(total=len(paths), desc="opening", unit="picture", disable=not paths) as bar:
             for path in [*paths, *[None] * AT_A_TIME]:
                 if path is not None:
-                    waiting.append(pool.submit(opening, path))
+                    waiting.append(pool.submit(judge, path, **options))
                 if waiting and (path is None or len(waiting) > AT_A_TIME):
-                    judged = waiting.popleft().result()
-                    yield replace(judged, reason=judged.reason or (known or {}).get((judged.id, judged.label), ""))
+                    yield waiting.popleft().result()
                     bar.update()
 
 

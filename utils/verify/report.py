@@ -3,7 +3,7 @@ What stage 02 tells a person: counts, reasons, pictures worth a look, and what t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from utils.dataset import read_dataset
 from utils.project import SEARCH, Project
 from utils.tables import REJECTED_COLUMNS
-from utils.verify.verdicts import Judged, Tables, already_under, kind, lying, raw_files, two_labels
+from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
 from utils.words import counted
 
 FEW_PICTURES = 30  # per label; below it the figures of 05 say little
@@ -39,22 +39,9 @@ class VerifyReport:
     remarks: list[str]
 
 
-def report_of(
-    project: Project,
-    tables: Tables | None = None,
-    *,
-    added: int = 0,
-    rejected: int = 0,
-    unread: Iterable[Judged] = (),
-    left: Iterable[Path] = (),
-) -> VerifyReport:
-    """
-    Return the state of the training set as a report, without opening a picture.
-
-    The rest is what a run of 02 knows: its `tables`, how many pictures it added and rejected, which files in raw/ were
-    `unread` and which in images/ it `left` alone.
-    """
-    dataset, tables = read_dataset(project), tables or Tables(project)
+def report_of(project: Project, tables: Tables | None = None, run: Run | None = None) -> VerifyReport:
+    """Return the state of the training set, and what a run did, without opening a picture."""
+    dataset, tables, run = read_dataset(project), tables or Tables(project), run or Run()
     rows = tables.standing()
     there, out = Counter(dataset.labels), Counter(row["label"] for row in rows)
     index = pd.Index(list(project.labels), name="label")
@@ -67,8 +54,9 @@ def report_of(
     remarks += _renamed_remarks(project, rows) + _alike_remarks(counts, rows)
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
-    remarks += _file_remarks(project, list(unread), list(left))
-    return VerifyReport(added, rejected, counts, pd.DataFrame(rows, columns=list(REJECTED_COLUMNS)), dubious, remarks)
+    remarks += _file_remarks(project, run)
+    rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))
+    return VerifyReport(run.added, run.rejected, counts, rejections, dubious, remarks)
 
 
 def rejected_paths(project: Project) -> dict[str, list[Path]]:
@@ -156,13 +144,12 @@ def _alike_remarks(counts: pd.DataFrame, rows: list[dict[str, str]]) -> list[str
     for row in rows:
         if row["reason"].startswith(two_labels(())):
             under.setdefault(row["id"], set()).add(row["label"])
-    twice = Counter(label for labels in under.values() for label in labels)
-    most = {label: (n, int(counts.loc[label].sum())) for label, n in sorted(twice.items()) if label in counts.index}
-    most = {label: (n, of) for label, (n, of) in most.items() if 2 * n > of}
+    twice, totals = Counter(label for labels in under.values() for label in labels), counts.sum(axis=1)
+    most = [label for label in counts.index if 2 * twice[label] > totals[label]]
     if not most:
         return []
     others = sorted({label for labels in under.values() if labels & set(most) for label in labels})
-    told = ", ".join(f"{n} of {of} for {label!r}" for label, (n, of) in most.items())
+    told = ", ".join(f"{twice[label]} of {totals[label]} for {label!r}" for label in most)
     return [
         f"Most pictures came under two labels, and so count for none ({told}): the searches of "
         f"{' and '.join(map(repr, others))} find the same pictures. Change one of them in the project file, and run 01 "
@@ -170,10 +157,10 @@ def _alike_remarks(counts: pd.DataFrame, rows: list[dict[str, str]]) -> list[str
     ]
 
 
-def _file_remarks(project: Project, unread: list[Judged], left: list[Path]) -> list[str]:
+def _file_remarks(project: Project, run: Run) -> list[str]:
     """Return a sentence on each kind of files that were left alone: unreadable, not from 01, not pictures."""
     remarks = []
-    if unread:
+    if unread := run.unread:
         remarks.append(
             f"{counted(len(unread), 'file')} in {project.raw} could not be read, such as "
             f"{unread[0].label}/{unread[0].id} ({unread[0].reason}). Put that right and run 02 again."
@@ -184,7 +171,7 @@ def _file_remarks(project: Project, unread: list[Judged], left: list[Path]) -> l
             f"{odd[0].relative_to(project.raw)}, and stayed as they are. Put your own photos into "
             f"{project.images / odd[0].parent.name} instead."
         )
-    if left:
+    if left := run.left:
         remarks.append(
             f"{counted(len(left), 'file')} in {project.images} in no picture format that we know, such as "
             f"{left[0].relative_to(project.images)}, stayed in place. Move them elsewhere, or save photos as JPEG."

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Container, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
@@ -32,6 +32,16 @@ class Judged:
     height: int = 0
     warnings: str = ""
     unread: bool = False  # the system did not hand the file over, so the picture was not judged
+
+
+@dataclass
+class Run:
+    """What one run of 02 did and met; it grows as the run goes on."""
+
+    added: int = 0
+    rejected: int = 0
+    unread: list[Judged] = field(default_factory=list)  # files in raw/ that the system did not hand over
+    left: list[Path] = field(default_factory=list)  # files in images/ that are plainly not pictures
 
 
 class Tables:
