@@ -44,8 +44,7 @@ def registered_domain(url: str) -> str:
     """
     Return the domain that the owner of a web address registered, "" for any other address.
 
-    Two hosts of one domain belong together: static.example.co.uk and www.example.co.uk are both example.co.uk. A host
-    without a registered domain, such as an IP address, stands for itself.
+    Hosts of one domain belong together. A host without one, such as an IP address, stands for itself.
 
     >>> [registered_domain(url) for url in ("https://a.b.example.co.uk/x", "http://192.0.2.7:80/", "file:///c")]
     ['example.co.uk', '192.0.2.7', '']
@@ -130,12 +129,8 @@ def parsed(address: str) -> URL:
     >>> print(parsed("HTTP://me:secret@Bücher.example:80/a%2Fb+c%7E/schön 100%?q=%2B#top"))
     http://xn--bcher-kva.example/a%2Fb+c%7E/sch%C3%B6n%20100%25?q=%2B
 
-    Raises
-    ------
-    RefusedAddress
-        If it is not http or https, is too long, or has no valid host and port.
-    ValueError
-        If it cannot be parsed.
+    Raises `RefusedAddress` if it is not http or https, is too long, or has no valid host and port, and ValueError if it
+    cannot be parsed.
     """
     if len(address) > LONGEST_ADDRESS:
         raise RefusedAddress(f"an address too long to ask for ({len(address):,} characters)")

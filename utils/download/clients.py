@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from html import unescape
+from itertools import islice
 from typing import get_args
 
 import ddgs
@@ -84,7 +85,6 @@ class _Trouble(Exception):
 def stream_images(
     query: str | Iterable[str],
     *,
-    max_results: int | None = None,
     safesearch: str = "moderate",
     region: str = "wt-wt",
     license: str | None = None,
@@ -102,8 +102,6 @@ def stream_images(
     ----------
     query : str or iterable of str
         What to look for, in any script; at most 499 characters each.
-    max_results : int, optional
-        Stop after so many URLs. Without it the stream goes on until every search has ended.
     safesearch : {"on", "moderate", "off"}
         For pictures, the service treats "on" and "moderate" alike.
     region : str
@@ -125,22 +123,22 @@ def stream_images(
         At the call, if a search is empty or too long, or a filter does not exist.
     """
     searches = [query] if isinstance(query, str) else list(query)
-    _check(searches, max_results, pause, region)
+    _check(searches, pause, region)
     for name, value in {"safesearch": safesearch, "license": license, "size": size, "type": type}.items():
         if value not in FILTERS[name] and (value is not None or name == "safesearch"):
             raise FieldguideError(f"{name} = {value!r} does not exist. Choose one of {', '.join(FILTERS[name])}.")
     options = {"region": region, "safesearch": safesearch, "size": size, "type_image": type, "license_image": license}
-    return _stream(searches, max_results, options, pause)
+    return _stream(searches, options, pause)
 
 
 def search_images(query: str | Iterable[str], *, max_results: int = 150, **options) -> list[ImageResult]:
     """Return the first `max_results` of `stream_images`, which explains the options, and show a bar meanwhile."""
-    searches = [query] if isinstance(query, str) else list(query)
-    stream = stream_images(searches, max_results=max_results, **options)
-    return list(tqdm(stream, total=max_results, desc=searches[0][:40], unit="result"))
+    if max_results < 1:
+        raise FieldguideError(f"max_results is {max_results}. Ask for at least 1 picture.")
+    return list(tqdm(islice(stream_images(query, **options), max_results), total=max_results, unit="result"))
 
 
-def _check(searches: list[str], max_results: int | None, pause: float, region: str) -> None:
+def _check(searches: list[str], pause: float, region: str) -> None:
     """Refuse what the service would refuse or silently ignore."""
     if not searches or any(not isinstance(search, str) or not search.strip() for search in searches):
         raise FieldguideError("An empty search finds nothing. Write what to look for, such as 'tilapia in water'.")
@@ -149,8 +147,6 @@ def _check(searches: list[str], max_results: int | None, pause: float, region: s
             f"The search {longest[:40]!r}… has {len(longest)} characters; DuckDuckGo takes at most {LONGEST_SEARCH}. "
             "Shorten it."
         )
-    if max_results is not None and max_results < 1:
-        raise FieldguideError(f"max_results is {max_results}. Ask for at least 1 picture.")
     if not pause >= 0:
         raise FieldguideError(f"pause is {pause}. Give the seconds between two pages, 0 or more.")
     if not re.fullmatch(REGION, str(region)):
@@ -159,7 +155,7 @@ def _check(searches: list[str], max_results: int | None, pause: float, region: s
         )
 
 
-def _stream(searches: list[str], max_results: int | None, options: dict, pause: float) -> Iterator[ImageResult]:
+def _stream(searches: list[str], options: dict, pause: float) -> Iterator[ImageResult]:
     """Yield what `stream_images` promises."""
     clients = both_clients()
     given: dict[str, set[str]] = {search: set() for search in searches}  # the URLs of each search that goes on
@@ -180,8 +176,6 @@ def _stream(searches: list[str], max_results: int | None, options: dict, pause: 
             for url in [url for url in results if url not in found]:
                 found[url] = results[url]
                 yield results[url]
-                if len(found) == max_results:
-                    return
 
 
 def _page(clients: list["Client"], search: str, number: int, options: dict, pause: float) -> tuple[str, list]:

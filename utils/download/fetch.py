@@ -86,7 +86,11 @@ class Fetcher:
         self.to_allowed = _http_session(self.certificates, aiohttp.ThreadedResolver())  # allowed hosts, and proxies
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Cancel what is still under way, and close the connections."""
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
         await self.to_strangers.close()
         await self.to_allowed.close()
 

@@ -63,11 +63,7 @@ def fetching(
 
 @contextmanager
 def _running(rules: Rules) -> Iterator[tuple[Fetcher, Callable]]:
-    """
-    Yield a fetcher and the function that starts its coroutines on a loop in another thread.
-
-    A notebook's own loop would not do: it is busy running the cell.
-    """
+    """Yield a fetcher and what starts its coroutines, on a loop in a thread: a notebook's own loop runs the cell."""
     fetcher = Fetcher(rules)
     loop = asyncio.new_event_loop()
     loop.set_default_executor(ThreadPoolExecutor(4 * rules.workers))  # a slow look-up of a name delays no other
@@ -77,19 +73,10 @@ def _running(rules: Rules) -> Iterator[tuple[Fetcher, Callable]]:
         asyncio.run_coroutine_threadsafe(fetcher.open(), loop).result()
         yield fetcher, lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop)
     finally:
-        asyncio.run_coroutine_threadsafe(_wound_up(fetcher), loop).result()
+        asyncio.run_coroutine_threadsafe(fetcher.close(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
-
-
-async def _wound_up(fetcher: Fetcher) -> None:
-    """Cancel what is still under way, and close the connections."""
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
-    await fetcher.close()
 
 
 def _until_trouble(addresses: Iterable[T], trouble: list[Exception]) -> Iterator[T]:
@@ -128,11 +115,7 @@ def _has_room(futures: list, window: int, wanted: float) -> bool:
 def believed(
     outcomes: Iterable[tuple[T, Fetched]], is_online: Callable[[], bool], trouble: Sequence[Exception] = ()
 ) -> Iterator[tuple[T, Fetched]]:
-    """
-    Pass outcomes on; hold back those that were not reached until it is clear that there is a network.
-
-    At the end, raise the `trouble` that was noted meanwhile.
-    """
+    """Pass outcomes on, those not reached only once it is clear that there is a network; then raise the trouble."""
     held: list[tuple[T, Fetched]] = []
     for item, outcome in outcomes:
         held.append((item, outcome))

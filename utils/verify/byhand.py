@@ -111,10 +111,9 @@ def _known_elsewhere(project: Project, dropped: Dropped) -> dict[tuple[str, str]
 
 def _source_row(judged: Judged, paths: list[Path], original: Path) -> dict[str, str | int]:
     """Return the row of sources.csv for a photo that a person dropped: its name is all that we know of it."""
-    row = dict.fromkeys(SOURCES_COLUMNS, "") | {"id": judged.id, "label": judged.label, "engine": HAND}
-    row |= {"title": paths[0].name, "license": "unknown", "status": "kept", "bytes": original.stat().st_size}
-    row |= {"width": judged.width or "", "height": judged.height or ""}
-    return row | {"fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    row = {"id": judged.id, "label": judged.label, "engine": HAND, "title": paths[0].name, "license": "unknown"}
+    row |= {"width": judged.width or "", "height": judged.height or "", "bytes": original.stat().st_size}
+    return row | {"status": "kept", "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 
 def _is_named(path: Path) -> bool:

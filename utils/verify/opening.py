@@ -8,7 +8,6 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -18,14 +17,11 @@ from utils.storage import Shelf
 from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnings, useless
 from utils.verify.verdicts import Judged, Tables
 
-NOTHING: Mapping = MappingProxyType({})
 AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
 DECODERS = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
 
 
-def judge(
-    path: Path, *, known: Mapping[tuple, str] = NOTHING, served: Mapping[str, int] = NOTHING, asked: bool = False
-) -> Judged:
+def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = None, asked: bool = False) -> Judged:
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
 
@@ -33,9 +29,9 @@ def judge(
     ----------
     path : Path
         raw/<label>/<id>.<ext>
-    known : mapping of (id, label) to reasons
+    known : mapping of (id, label) to reasons, optional
         Pictures that are rejected even if they are good, because they are known under another label.
-    served : mapping of ids to numbers of unrelated sites
+    served : mapping of ids to numbers of unrelated sites, optional
         Pictures that many sites serve; one of them that is a drawing is rejected.
     asked : bool
         Whether a person asks for this very picture: then everything that can be decoded is good, also an animation.
@@ -49,11 +45,11 @@ def judge(
         return Judged(id, label, reason=str(error))
     image, size = opened.image, (opened.width, opened.height)
     grey = grey_reduction(image)
-    if not asked and (reason := useless(opened, grey, sites=served.get(id, 0))):
+    if not asked and (reason := useless(opened, grey, sites=(served or {}).get(id, 0))):
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
     found += ["unfinished"] * (opened.coarse or opened.missing > 0)
-    reason = known.get((id, label), "")
+    reason = (known or {}).get((id, label), "")
     return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
 
 

@@ -94,18 +94,14 @@ class Tables:
 
 
 def raw_files(project: Project, *, ours: bool = True) -> list[Path]:
-    """
-    Return the gathered files of the project's labels, sorted by label and name.
-
-    With ``ours=False`` return the rest of what lies in raw/<label>/, such as links, folders and other names.
-    """
+    """Return the gathered files of the project's labels, sorted; or, if not `ours`, the rest of raw/<label>/."""
     found = []
     for folder in (project.raw / label for label in project.labels):
         with os.scandir(folder) if folder.is_dir() else nullcontext(()) as entries:
-            visible = [entry for entry in sorted(entries, key=attrgetter("name")) if not entry.name.startswith(".")]
-            for path, is_file in ((folder / each.name, each.is_file(follow_symlinks=False)) for each in visible):
-                if ours == (is_file and bool(ID.fullmatch(path.stem))):
-                    found.append(path)
+            for entry in sorted(entries, key=attrgetter("name")):
+                named = bool(ID.fullmatch(Path(entry.name).stem))
+                if not entry.name.startswith(".") and ours == (named and entry.is_file(follow_symlinks=False)):
+                    found.append(folder / entry.name)
     return found
 
 
