@@ -1,4 +1,4 @@
-"""02: what is kept, what is set aside and why; hands are welcome; nothing is done twice."""
+"""02: what is kept, what is rejected and why; hands are welcome; nothing is done twice."""
 
 import errno
 import os
@@ -10,6 +10,7 @@ import pytest
 from conftest import draw_picture, picture_bytes, put_raw, tree
 from PIL import Image, ImageDraw, ImageFilter, TiffImagePlugin
 
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.pictures import UnreadableError, open_picture
 from utils.sheets import contact_sheet
@@ -24,8 +25,13 @@ def put_under_both(project, data, extension="jpg"):
     return put_raw(project, "cat", data, extension)
 
 
+def pictures(project):
+    """Return id → path of the training set as it lies there now."""
+    return {picture.id: picture.path for picture in read_dataset(project)}
+
+
 def reasons(project):
-    """Return id → reason of everything set aside."""
+    """Return id → reason of everything rejected."""
     return {row["id"]: row["reason"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)}
 
 
@@ -41,7 +47,7 @@ def reasons(project):
         (picture_bytes(Image.new("RGB", (200, 200), "teal")), "one flat colour"),
     ],
 )
-def test_junk_is_set_aside_with_its_reason(make_project, fill_raw, data, reason):
+def test_junk_is_rejected_with_its_reason(make_project, fill_raw, data, reason):
     """Each kind of junk gets its reason in rejected.csv, and no training copy."""
     project = make_project()
     fill_raw(project, 2)
@@ -49,7 +55,7 @@ def test_junk_is_set_aside_with_its_reason(make_project, fill_raw, data, reason)
     report = verify_images(project)
     assert reason in reasons(project)[id]
     assert (report.added, report.rejected) == (4, 1)
-    assert id not in project.pictures()
+    assert id not in pictures(project)
 
 
 def test_the_training_copy_is_rgb_upright_and_at_most_512(make_project, fill_raw):
@@ -70,18 +76,18 @@ def test_the_same_picture_under_two_labels_is_kept_under_neither(make_project, f
     fill_raw(project, 2)
     id = put_under_both(project, picture_bytes(draw_picture(77)))
     verify_images(project)
-    assert id not in project.pictures()
+    assert id not in pictures(project)
     assert [row["label"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)] == ["cat", "dog"]
 
 
-def test_only_the_newcomer_is_set_aside_when_a_known_picture_comes_again(make_project, fill_raw):
+def test_only_the_newcomer_is_rejected_when_a_known_picture_comes_again(make_project, fill_raw):
     """Found again under another label, the picture stays where it was accepted."""
     project = make_project()
     id = fill_raw(project, 2)["cat"][0]
     verify_images(project)
     put_raw(project, "dog", next(project.raw.glob(f"cat/{id}.*")).read_bytes())
     verify_images(project)
-    assert project.pictures()[id].parent.name == "cat"
+    assert pictures(project)[id].parent.name == "cat"
     assert "already under 'cat'" in reasons(project)[id]
 
 
@@ -108,8 +114,8 @@ def test_a_photo_dropped_into_a_label_folder_is_taken_in(make_project, fill_raw)
     report = verify_images(project)
     assert (report.added, report.rejected) == (1, 1)
     assert data in tree(project.raw / "dog").values() and b"\xff\xd8 no" in tree(project.raw / "dog").values()
-    assert len(project.pictures()) == 5
-    assert all(open_picture(path).width <= 512 for path in project.pictures().values())
+    assert len(pictures(project)) == 5
+    assert all(open_picture(path).width <= 512 for path in pictures(project).values())
 
 
 def test_the_name_of_a_dropped_photo_is_kept(make_project, fill_raw):
@@ -210,7 +216,7 @@ def test_dark_and_blurry_pictures_are_kept_with_a_warning(make_project, fill_raw
     dark = put_raw(project, "cat", picture_bytes(draw_picture(3).point(lambda value: value // 12)))
     verify_images(project)
     rows = {row["id"]: row["warnings"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
-    assert "dark" in rows[dark].split() and dark in project.pictures()
+    assert "dark" in rows[dark].split() and dark in pictures(project)
 
 
 def test_no_content_of_a_file_stops_the_others(make_project, fill_raw, monkeypatch):
@@ -244,7 +250,7 @@ def test_a_photo_dropped_back_is_taken_in_again(make_project, fill_raw, before):
     dropped = project.images / "dog" / "my photo.jpg"
     dropped.write_bytes((project.raw / "cat" / copy.name).read_bytes())
     assert verify_images(project).added == 1
-    assert project.pictures()[ids[0]] == project.images / "dog" / copy.name
+    assert pictures(project)[ids[0]] == project.images / "dog" / copy.name
     assert recorded(project).count(ids[0]) == 1 and not dropped.exists()
     state = tree(project.data)
     verify_images(project)
@@ -265,12 +271,12 @@ def test_a_photo_dropped_that_is_there_already_is_reported(make_project, fill_ra
     (project.images / "dog" / "again.jpg").write_bytes(data)
     report = verify_images(project)
     assert (report.added, report.rejected) == (0, 1)
-    assert project.pictures()[id].parent.name == "cat" and "already under 'cat'" in reasons(project)[id]
+    assert pictures(project)[id].parent.name == "cat" and "already under 'cat'" in reasons(project)[id]
     assert not (project.images / "dog" / "again.jpg").exists()
 
 
 def test_a_photo_dropped_once_more_under_its_label_changes_nothing(make_project, fill_raw):
-    """It is there already: the dropped file goes, its name is noted, and nothing counts as set aside."""
+    """It is there already: the dropped file goes, its name is noted, and nothing counts as rejected."""
     project = make_project()
     id = fill_raw(project, 2)["cat"][0]
     verify_images(project)
@@ -328,7 +334,7 @@ def test_a_picture_rescued_from_two_labels_by_hand_is_accepted(make_project, fil
     assert verify_images(project).added == 1
     (row,) = [row for row in read_rows(project.table("pictures"), PICTURES_COLUMNS) if row["id"] == id]
     assert (row["label"], row["width"]) == ("cat", str(size[0])) and len(row["hash"]) == 16
-    assert open_picture(project.pictures()[id]).width <= 512
+    assert open_picture(pictures(project)[id]).width <= 512
     state = tree(project.data)
     assert verify_images(project).added == 0
     assert tree(project.data) == state
@@ -348,7 +354,7 @@ def test_a_copy_moved_between_a_kill_and_its_row_stays_where_it_is(make_project,
             verify_images(project)
     (project.images / "cat" / f"{id}.jpg").rename(project.images / "dog" / f"{id}.jpg")
     verify_images(project)
-    assert project.pictures()[id].parent.name == "dog" and recorded(project).count(id) == 1
+    assert pictures(project)[id].parent.name == "dog" and recorded(project).count(id) == 1
 
 
 def test_found_again_it_is_said_to_lie_where_it_lies_now(make_project, fill_raw):
@@ -391,7 +397,7 @@ def test_what_a_killed_run_left_half_written_is_removed(make_project, fill_raw):
     assert list(project.data.rglob("*.part*")) == []
 
 
-# --- What is set aside, and what is not -------------------------------------------------------------------------------
+# --- What is rejected, and what is not -------------------------------------------------------------------------------
 
 
 def notice(text="NO IMAGE"):
@@ -437,10 +443,10 @@ def test_what_few_sites_serve_or_is_a_photo_is_no_placeholder(make_project, fill
     fill_raw(project, 2)
     id = put_raw(project, "cat", data)
     note_sources(project, id, urls)
-    assert verify_images(project).rejected == 0 and id in project.pictures()
+    assert verify_images(project).rejected == 0 and id in pictures(project)
 
 
-def test_a_jpeg_cut_and_closed_is_set_aside_and_a_coarse_one_warned_of(make_project, fill_raw):
+def test_a_jpeg_cut_and_closed_is_rejected_and_a_coarse_one_warned_of(make_project, fill_raw):
     """The one lacks its lower part, the other only details."""
     project = make_project()
     fill_raw(project, 2)
@@ -453,7 +459,7 @@ def test_a_jpeg_cut_and_closed_is_set_aside_and_a_coarse_one_warned_of(make_proj
     assert report.dubious["unfinished"] == [project.images / "cat" / f"{coarse}.jpg"]
 
 
-def test_near_duplicates_are_not_set_aside(make_project, fill_raw):
+def test_near_duplicates_are_not_rejected(make_project, fill_raw):
     """Encoded anew, made smaller and cropped a little: 03 keeps them together by their hashes."""
     project = make_project()
     fill_raw(project, 2)
@@ -480,7 +486,7 @@ ASIDE = {
 
 @pytest.fixture
 def with_aside(make_project, fill_raw):
-    """Return a project after 02 that has a picture of every kind of `ASIDE` set aside, and their ids by kind."""
+    """Return a project after 02 that has a picture of every kind of `ASIDE` rejected, and their ids by kind."""
     project = make_project()
     fill_raw(project, 2)
     ids = {kind: put_raw(project, "cat", data) for kind, data in ASIDE.items()}
@@ -490,13 +496,13 @@ def with_aside(make_project, fill_raw):
 
 
 @pytest.mark.parametrize("kind", ASIDE)
-def test_what_was_set_aside_can_be_taken_back(with_aside, kind):
-    """It has its copy and row, counts as set aside no more, and stays when 02 is run again."""
+def test_what_was_rejected_can_be_taken_back(with_aside, kind):
+    """It has its copy and row, counts as rejected no more, and stays when 02 is run again."""
     project, ids = with_aside
     report = take_back(project, ids[kind])
     assert (report.added, list(report.counts["rejected"])) == (1, [len(ASIDE) - 1, 0])
     assert ids[kind] not in set(report.rejections.id)
-    with Image.open(project.pictures()[ids[kind]]) as copy:
+    with Image.open(pictures(project)[ids[kind]]) as copy:
         assert (copy.format, copy.mode) == ("JPEG", "RGB")
     state = tree(project.data)
     assert verify_images(project).added == 0 and take_back(project, [ids[kind]]).added == 0
@@ -507,7 +513,7 @@ def test_of_an_animation_the_first_frame_is_taken_back(with_aside):
     """Asked for, it is a picture like any other."""
     project, ids = with_aside
     take_back(project, [ids["animated"]])
-    copy = np.asarray(open_picture(project.pictures()[ids["animated"]])).astype(int)
+    copy = np.asarray(open_picture(pictures(project)[ids["animated"]])).astype(int)
     assert np.abs(copy - np.asarray(draw_picture(2))).mean() < 20 < np.abs(copy - np.asarray(draw_picture(3))).mean()
 
 
@@ -525,7 +531,7 @@ def test_one_that_cannot_be_decoded_is_refused_and_nothing_is_half_done(with_asi
 
 
 def test_a_picture_of_two_labels_needs_its_label_said(make_project, fill_raw):
-    """Then it stands there, and is set aside under neither."""
+    """Then it stands there, and is rejected under neither."""
     project = make_project()
     fill_raw(project, 2)
     id = put_under_both(project, picture_bytes(draw_picture(77)))
@@ -535,7 +541,7 @@ def test_a_picture_of_two_labels_needs_its_label_said(make_project, fill_raw):
     with pytest.raises(FieldguideError, match="'cow' is no label"):
         take_back(project, [id], label="cow")
     report = take_back(project, [id], label="dog")
-    assert project.pictures()[id].parent.name == "dog" and len(report.rejections) == 0
+    assert pictures(project)[id].parent.name == "dog" and len(report.rejections) == 0
     state = tree(project.data)
     verify_images(project)
     assert tree(project.data) == state
@@ -550,9 +556,9 @@ def test_a_newcomer_can_be_taken_back_once_the_known_one_is_gone(make_project, f
     assert len(verify_images(project).rejections) == 1
     with pytest.raises(FieldguideError, match=rf"{id} lies under 'cat' already: move that file, .*, to .*dog"):
         take_back(project, [id])
-    project.pictures()[id].unlink()
+    pictures(project)[id].unlink()
     report = take_back(project, [id])
-    assert project.pictures()[id].parent.name == "dog" and (report.added, len(report.rejections)) == (1, 0)
+    assert pictures(project)[id].parent.name == "dog" and (report.added, len(report.rejections)) == (1, 0)
     state = tree(project.data)
     verify_images(project)
     assert tree(project.data) == state
@@ -574,7 +580,7 @@ def test_taking_back_can_be_killed(with_aside, monkeypatch, at, next_run):
     report = verify_images(project) if next_run == "verify" else take_back(project, ids.values())
     done = len(ids) if (at, next_run) != ("settle", "verify") else 0
     assert report.added == done and len(report.rejections) == len(ids) - done
-    assert len(project.pictures()) == 4 + done and len(recorded(project)) == 4 + done
+    assert len(pictures(project)) == 4 + done and len(recorded(project)) == 4 + done
     assert len(list(project.raw.rglob("*.*"))) == 4 + len(ids) and list(project.data.rglob("*.part*")) == []
 
 
@@ -585,11 +591,11 @@ def test_what_was_deleted_in_06_does_not_come_back(make_project, fill_raw, lost)
     id, *_ = fill_raw(project, 3)["cat"]
     verify_images(project)
     (project.trash / "cat").mkdir(parents=True)
-    project.pictures()[id].rename(project.trash / "cat" / f"{id}.jpg")
+    pictures(project)[id].rename(project.trash / "cat" / f"{id}.jpg")
     if lost:
         project.table("pictures").unlink()
     report = verify_images(project)
-    assert report.added == 5 * lost and id not in project.pictures() and recorded(project).count(id) == 1
+    assert report.added == 5 * lost and id not in pictures(project) and recorded(project).count(id) == 1
     put_raw(project, "dog", (project.raw / "cat" / f"{id}.jpg").read_bytes())
     verify_images(project)
     state = tree(project.data)
@@ -609,7 +615,7 @@ def test_a_placeholder_put_back_by_hand_stays(with_aside):
 # --- What the report says ---------------------------------------------------------------------------------------------
 
 
-def test_what_is_set_aside_can_be_looked_at_by_its_reason(with_aside):
+def test_what_is_rejected_can_be_looked_at_by_its_reason(with_aside):
     """Every reason has its files in raw/, each can be shown, and what was taken back is not among them."""
     project, ids = with_aside
     take_back(project, ids["flat"])
@@ -621,10 +627,10 @@ def test_what_is_set_aside_can_be_looked_at_by_its_reason(with_aside):
         assert contact_sheet(paths, [path.stem for path in paths], side=32).size[0] > 32
 
 
-def test_what_03_set_aside_is_no_matter_of_02(with_aside):
+def test_what_03_rejected_is_no_matter_of_02(with_aside):
     """A bridge between two sides is in the training set: neither shown, nor counted, nor to be taken back."""
     project, ids = with_aside
-    id = next(iter(project.pictures()))
+    id = next(iter(pictures(project)))
     bridge = {"id": id, "label": "cat", "stage": "split", "reason": "near-duplicate of pictures on two sides"}
     append_rows(project.table("rejected"), REJECTED_COLUMNS, [bridge])
     report = verify_images(project)
@@ -731,7 +737,7 @@ def test_files_that_01_did_not_put_into_raw_are_named_and_left_alone(make_projec
 
 
 def test_a_file_that_may_not_be_read_is_named_and_tried_again(make_project, fill_raw, monkeypatch):
-    """Without permission nothing is known of the picture: it is not set aside, and the next run takes it."""
+    """Without permission nothing is known of the picture: it is not rejected, and the next run takes it."""
     project = make_project()
     id = fill_raw(project, 2)["cat"][0]
     real = opening.open_with_facts
@@ -768,7 +774,7 @@ def test_a_full_disk_in_the_middle_loses_nothing(make_project, fill_raw, monkeyp
         patch.setattr(os, "fsync", failing)
         with pytest.raises(FieldguideError, match=r"the disk is full|read-only"):
             verify_images(full)
-    assert 0 < len(recorded(full)) < 16 and len(recorded(full)) == len(full.pictures())
+    assert 0 < len(recorded(full)) < 16 and len(recorded(full)) == len(pictures(full))
     verify_images(full)
     verify_images(whole)
     assert tree(full.data) == tree(whole.data)
@@ -839,7 +845,7 @@ def test_what_a_person_deleted_stays_deleted(make_project, fill_raw, lost):
         project.table("pictures").unlink()
         project.table("rejected").rename(project.data / "elsewhere.csv")
     verify_images(project)
-    assert id not in project.pictures()
+    assert id not in pictures(project)
     if lost:
         (project.data / "elsewhere.csv").replace(project.table("rejected"))
     with pytest.raises(FieldguideError, match="was deleted in 06"):

@@ -18,7 +18,7 @@ from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnin
 from utils.verify.verdicts import Judged, Tables
 
 AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
-DECODERS = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
+OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
 
 
 def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = None, asked: bool = False) -> Judged:
@@ -55,7 +55,7 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
 
 def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:
     """Judge pictures in the order given, a few of them ahead of whoever takes them; options as for `judge`."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(DECODERS) as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor(OPENED_TOGETHER) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what counts is whether the pixels decode
         waiting: deque = deque()
         with tqdm(total=len(paths), desc="opening", unit="picture", disable=not paths) as bar:
