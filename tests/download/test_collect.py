@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 from test_fetch import picture, serving, without_proxy
 
-import sample
 from utils.download import (
     Gathered,
     collection,
@@ -525,22 +524,8 @@ def test_a_folder_that_may_not_be_written(project, host, monkeypatch, number, ad
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# save_pictures, and the sample
+# save_pictures
 # ---------------------------------------------------------------------------------------------------------------
-
-
-def test_sample_is_kept_with_its_faults(project):
-    """The sample's files are kept byte for byte, the broken and the empty included, each under its label."""
-    project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-    drawn = list(sample.sample_pictures(project.labels, per_label=10, seed=1))
-    found = saved(project, sample.gathered_sample(drawn), total=len(drawn))
-    assert len(found) == len(drawn)
-    assert {(Path(name).parent.name, data) for name, data in files(project.raw).items()} == {
-        (picture.label, picture.data) for picture in drawn
-    }
-    assert any(row["id"] == "e3b0c44298fc1c14" and row["bytes"] == "0" for row in found)
-    assert any(name.endswith("/e3b0c44298fc1c14.bin") for name in files(project.raw))
-    assert {row["license"] for row in found} == {"CC0-1.0 (drawn)"}
 
 
 def test_the_same_picture_under_two_labels_is_kept_under_both(project):
@@ -563,25 +548,6 @@ def test_a_label_that_leads_elsewhere_is_refused(project):
     with pytest.raises(FieldguideError, match="cannot be a folder name"):
         save_pictures(project, [Gathered("../dog", "x:1", picture(1))])
     assert not project.raw.exists()
-
-
-def test_another_sample_adds_its_pictures(project):
-    """A larger sample or another seed draws what is new and asks for nothing twice."""
-    project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-
-    def gather(per_label, seed):
-        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
-        sample.write_truth(project, drawn)
-        save_pictures(project, sample.gathered_sample(drawn))
-        return drawn
-
-    every = [gather(10, 1), gather(12, 1), gather(10, 2)]
-    state = files(project.data)
-    gather(10, 1)
-    assert files(project.data) == state
-    there = {(Path(name).parent.name, data) for name, data in files(project.raw).items()}
-    assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
-    assert set(sample.read_truth(project).url) == {row["url"] for row in rows(project)}
 
 
 def test_what_the_web_tells_at_length_is_cut(project, host):

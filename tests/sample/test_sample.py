@@ -7,6 +7,7 @@ from itertools import combinations
 import imagehash
 import pandas as pd
 import pytest
+from conftest import tree
 from PIL import Image, UnidentifiedImageError
 
 from sample import (
@@ -27,6 +28,7 @@ from utils.dataset import read_dataset
 from utils.download import save_pictures
 from utils.project import Project
 from utils.storage import content_id
+from utils.tables import SOURCES_COLUMNS, read_rows
 from utils.verify import verify_images
 
 PER_LABEL = 12
@@ -231,6 +233,35 @@ def verified(pictures, tmp_path_factory):
     save_pictures(project, gathered_sample(pictures))
     verify_images(project)
     return project
+
+
+def test_the_sample_is_kept_with_its_faults(verified, pictures):
+    """Byte for byte, each file under its label, the broken and the empty ones too; each has a row."""
+    files = {(path.parent.name, path.read_bytes()) for path in verified.raw.glob("*/*")}
+    assert files == {(picture.label, picture.data) for picture in pictures}
+    assert len(list(verified.raw.glob("*/e3b0c44298fc1c14.bin"))) == 1  # the empty one
+    rows = read_rows(verified.table("sources"), SOURCES_COLUMNS)
+    assert len(rows) == len(pictures) and {row["license"] for row in rows} == {"CC0-1.0 (drawn)"}
+
+
+def test_another_sample_adds_its_pictures(make_project):
+    """A larger sample or another seed draws what is new and asks for nothing twice."""
+    project = make_project(labels={"tilapia": [], "sea cucumber": []}, source="sample")
+
+    def gather(per_label, seed):
+        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
+        write_truth(project, drawn)
+        save_pictures(project, gathered_sample(drawn))
+        return drawn
+
+    every = [gather(2, 1), gather(3, 1), gather(2, 2)]
+    state = tree(project.data)
+    gather(2, 1)
+    assert tree(project.data) == state
+    there = {(path.parent.name, path.read_bytes()) for path in project.raw.glob("*/*")}
+    assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
+    urls = {row["url"] for row in read_rows(project.table("sources"), SOURCES_COLUMNS)}
+    assert urls == set(read_truth(project).url) and len(urls) == 10
 
 
 def test_every_planted_fault_is_caught(verified):
