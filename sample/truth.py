@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from sample.pictures import BROKEN, SamplePicture
-from utils.dataset import Dataset, read_split
+from utils.dataset import Dataset, read_dataset
 from utils.intervals import wilson
 from utils.project import Project
 from utils.storage import content_id, locked
@@ -70,8 +70,8 @@ def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.Da
     drawn = predictions[predictions.id.isin(shows.keys())]
     if drawn.empty:
         return pd.DataFrame()
-    split = read_split(project)
-    groups = [split[id][0] if id in split else id for id in drawn.id]
+    dataset = read_dataset(project)
+    groups = [dataset[id].group if id in dataset else id for id in drawn.id]
     hits = {
         "what the folders say": drawn.predicted == drawn.label,
         "what the pictures show": drawn.predicted == drawn.id.map(shows),
