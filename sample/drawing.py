@@ -1,11 +1,11 @@
 """
-Stage 01's paint box: draws one photo-like picture of a sea creature for `sample`.
+The paint box of the sample: draws one photo-like picture of a sea creature.
 
-Each picture is painted back to front as a photographer meets it: ground, shadow, creature, whatever drifts in front,
-then light, lens and JPEG. A creature is a set of formulas in body coordinates (along the spine, across it) that a
-`_Pose` bends, turns and places. All share the grounds, neighbours share hides: shape and texture tell the labels
-apart, colour alone does not. The constants are tuned so that a resnet18 from scratch, 12 epochs at 128 pixels, names
-about 95 % of the validation pictures rightly.
+Each picture is painted back to front: ground, shadow, creature, whatever drifts in front, then light, lens and JPEG.
+A creature is a set of formulas in body coordinates (along the spine, across it). A `_Pose` bends, turns and places it.
+All creatures share the grounds, and neighbours share skin colours. So shape and texture tell the labels apart, and
+colour alone does not. The constants are tuned: a resnet18 from scratch, 12 epochs at 128 pixels, is right for about
+95 % of the validation pictures.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,8 @@
 """
 Drawn pictures of three sea creatures, some of them faulty on purpose.
+
+The planted faults are those of pictures found on the web. Each `SamplePicture` records its own, so that the stages
+which look for faults can be measured against the truth.
 """
 
 import hashlib
@@ -11,8 +14,10 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from sample.drawing import draw_photo
+from utils.download import Gathered
 from utils.errors import FieldguideError
 from utils.pictures import jpeg_bytes
+from utils.project import SAMPLE
 from utils.storage import content_id
 
 LABELS = ("penaeus monodon", "sea cucumber", "tilapia")
@@ -20,6 +25,7 @@ BROKEN = ("empty", "truncated", "html", "not a picture", "tiny", "flat")
 FAULTS = ("wrong label", *BROKEN, "exact copy", "copy under another label", "near-copy")
 # Fractions of the good pictures. Wrong labels replace good pictures' labels; the others come on top.
 SHARES = {"wrong label": 0.06, **dict.fromkeys(BROKEN, 1 / 120)}
+SHARES |= {"exact copy": 1 / 60, "copy under another label": 1 / 120, "near-copy": 1 / 30}
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,13 @@ def sample_pictures(labels: Iterable[str], *, per_label: int = 80, seed: int = 4
     """
     Draw the sample, one picture at a time, in a fixed order.
 
-    A picture without fault depends on seed and name alone: other labels, or their order, do not change a byte of it.
+    A picture without a fault depends on its seed and name alone. Other labels, or their order, change no byte of it.
 
     Parameters
     ----------
     labels : iterable of names out of `LABELS`
     per_label : int
-        Good pictures a label, at least 1. The faults of `SHARES` scale with it; from 10 on each kind occurs.
+        Good pictures per label, at least 1. The number of faults grows with it; from 10 on each kind occurs.
     seed : int
 
     Raises
@@ -72,11 +78,19 @@ def sample_pictures(labels: Iterable[str], *, per_label: int = 80, seed: int = 4
         known = ", ".join(map(repr, LABELS))
         raise FieldguideError(f"The sample cannot draw {unknown[0]!r}. Use labels out of {known}, or another source.")
     if per_label < 1:
-        raise FieldguideError(f"per_label is {per_label}. Ask for at least 1 picture a label.")
+        raise FieldguideError(f"per_label is {per_label}. Ask for at least 1 picture per label.")
     return _pictures(labels, per_label, seed)
 
 
+def gathered_sample(pictures: Iterable[SamplePicture]) -> Iterator[Gathered]:
+    """Turn pictures of the sample into what `utils.download.save_pictures` takes."""
+    for picture in pictures:
+        told = {"engine": SAMPLE, "title": picture.name, "license": "CC0-1.0 (drawn)"}
+        yield Gathered(picture.label, picture.url, picture.data, **told)
+
+
 def _pictures(labels, per_label, seed):
+    """Yield what `sample_pictures` promises."""
     shown = _shown(labels, per_label, seed)
     extras = _extras(labels, per_label)
     clean = {}  # label -> names without fault in seeded order: the originals of the copies, each used once
@@ -92,7 +106,7 @@ def _pictures(labels, per_label, seed):
 
 
 def _shown(labels, per_label, seed):
-    """What each good picture shows: its label, but for the wrong ones, spread evenly over the labels."""
+    """Return what each good picture shows: its own label, or another where the label is wrong on purpose."""
     total = _count("wrong label", labels, per_label)
     shown = {}
     for k, label in enumerate(labels):
@@ -106,7 +120,7 @@ def _shown(labels, per_label, seed):
 
 
 def _extras(labels, per_label):
-    """The faults that come on top, dealt round to the labels like cards."""
+    """Return the faults that come on top, dealt to the labels in turn, like cards."""
     extras = {label: [] for label in labels}
     deck = [fault for fault in SHARES if fault != "wrong label" for _ in range(_count(fault, labels, per_label))]
     for i, fault in enumerate(deck):
@@ -115,7 +129,7 @@ def _extras(labels, per_label):
 
 
 def _count(fault, labels, per_label):
-    """How many pictures have this fault, over all labels."""
+    """Return how many pictures have this fault, over all labels."""
     if len(labels) < 2 and fault in ("wrong label", "copy under another label"):
         return 0
     count = round(SHARES[fault] * per_label * len(labels))
@@ -125,7 +139,7 @@ def _count(fault, labels, per_label):
 
 
 def _extra(name, label, fault, labels, clean, seed):
-    """A broken file or a copy."""
+    """Return a broken file or a copy."""
     rng = _rng(seed, fault, name)
     if fault in BROKEN:
         return SamplePicture(name, label, "", fault, _broken(fault, rng, lambda: _photo(seed, label, name)))
@@ -136,7 +150,7 @@ def _extra(name, label, fault, labels, clean, seed):
 
 
 def _broken(kind, rng, photo):
-    """Bytes as failed downloads leave them."""
+    """Return bytes as failed downloads leave them."""
     colour = tuple(int(c) for c in rng.integers(0, 256, 3))
     match kind:
         case "empty":
@@ -156,7 +170,7 @@ def _broken(kind, rng, photo):
 
 
 def _near_duplicate(data, rng):
-    """The same photograph as another site shows it: cropped a little, smaller, brighter or darker, compressed anew."""
+    """Return the photo as another site shows it: cropped a little, smaller, brighter or darker, compressed anew."""
     image = Image.open(BytesIO(data)).convert("RGB")
     w, h = image.size
     left, top, right, bottom = rng.uniform(0, 0.02, 4)  # together at most 4 % a side
@@ -172,7 +186,7 @@ def _name(label, index):
 
 
 def _photo(seed, label, name):
-    """The JPEG of one creature: depends on these three alone."""
+    """Return the JPEG of one creature, which depends on these three alone."""
     return draw_photo(_rng(seed, label, name), label)
 
 
@@ -181,5 +195,5 @@ def _digest(*parts):
 
 
 def _rng(*parts):
-    """A generator of its own for each purpose: no draw disturbs another."""
+    """Return a generator for one purpose: no draw disturbs another."""
     return np.random.default_rng(int.from_bytes(_digest(*parts)[:16], "big"))

@@ -1,29 +1,23 @@
 """
-Stage 01's offline source: drawn pictures of three sea creatures, some of them faulty on purpose.
+What the drawn pictures really show, and how much of it the stages found.
 
-The planted faults are those of pictures found on the web, each recorded in its `SamplePicture`, so that the stages
-that look for faults can be measured against the truth.
+`truth.csv` lies beside the other tables of the project. For photos that were not drawn there is none, and every table
+here is empty.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from sample.pictures import BROKEN, SHARES, SamplePicture
+from sample.pictures import BROKEN, SamplePicture
+from utils.dataset import Dataset, read_dataset
+from utils.intervals import wilson
 from utils.project import Project
 from utils.storage import content_id, locked
 from utils.tables import REJECTED_COLUMNS, SOURCES_COLUMNS, append_rows, each_row, read_rows
 
-SHARES |= {"exact copy": 1 / 60, "copy under another label": 1 / 120, "near-copy": 1 / 30}
-
-
-# --- Which picture is filed where, and with which fault --------------------------------------------------------------
-
-
-# --- The truth, kept beside the pictures, and what the stages found of it --------------------------------------------
-
 TRUTH_COLUMNS = ("url", "id", "label", "true_label", "fault", "of")  # of: a copy's original, by its url
-SET_ASIDE = (*BROKEN, "exact copy", "copy under another label")  # the faults that 02 should catch
+CAUGHT = (*BROKEN, "exact copy", "copy under another label")  # the faults that 01 and 02 should catch
 
 
 def write_truth(project: Project, pictures: Iterable[SamplePicture]) -> None:
@@ -46,14 +40,13 @@ def read_truth(project: Project) -> pd.DataFrame:
 
 
 def faults_caught(project: Project) -> pd.DataFrame:
-    """Return, for each planted fault that 02 should catch, how many were planted and how many caught."""
+    """Return how many of each fault were planted, and how many 01 and 02 caught."""
     truth = read_truth(project)
-    truth = truth[truth.fault.isin(SET_ASIDE)]
-    rejected = each_row(project.table("rejected"), REJECTED_COLUMNS)
-    aside = {(row["id"], row["label"]) for row in rejected}
+    truth = truth[truth.fault.isin(CAUGHT)]
+    rejected = {(row["id"], row["label"]) for row in each_row(project.table("rejected"), REJECTED_COLUMNS)}
     sources = each_row(project.table("sources"), SOURCES_COLUMNS)
     copies = {row["url"] for row in sources if row["status"] == "copy"}
-    caught = [(row.id, row.label) in aside or row.url in copies for row in truth.itertuples()]
+    caught = [(row.id, row.label) in rejected or row.url in copies for row in truth.itertuples()]
     table = pd.DataFrame({"fault": truth.fault, "planted": 1, "caught": caught}).groupby("fault", sort=True).sum()
     if len(table):
         table.loc["all"] = table.sum()
@@ -72,14 +65,13 @@ def near_duplicates_together(project: Project, groups: Mapping[str, str]) -> pd.
 
 
 def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of predictions (columns id, label, predicted) that agree with folder and with truth."""
-    from utils.intervals import wilson  # here, for drawing the sample needs no scikit-learn
-
+    """Return the share of predictions (columns id, label, predicted) that agree with the folders and the truth."""
     shows = {row.id: row.true_label for row in read_truth(project).itertuples()}
     drawn = predictions[predictions.id.isin(shows.keys())]
     if drawn.empty:
         return pd.DataFrame()
-    groups = project.groups(drawn.id)
+    dataset = read_dataset(project)
+    groups = [dataset[id].group if id in dataset else id for id in drawn.id]
     hits = {
         "what the folders say": drawn.predicted == drawn.label,
         "what the pictures show": drawn.predicted == drawn.id.map(shows),
@@ -89,14 +81,14 @@ def accuracy_against_truth(project: Project, predictions: pd.DataFrame) -> pd.Da
     return table.rename(columns={"value": "accuracy against", "low": "95 % from", "high": "to"})
 
 
-def wrong_labels_found(project: Project, suspects: Sequence[str]) -> pd.DataFrame:
+def wrong_labels_found(dataset: Dataset, suspects: Sequence[str]) -> pd.DataFrame:
     """
     Return how many of the W wrong labels stand among the first W and 2 W suspects (ids, worst first).
 
-    A picture counts as wrong where it lies now: one that was put right since is wrong no more.
+    What counts is where a picture lies now: a label that was put right is no longer wrong.
     """
-    shows = {row.id: row.true_label for row in read_truth(project).itertuples()}
-    lies = {id: path.parent.name for id, path in project.pictures().items()}
+    shows = {row.id: row.true_label for row in read_truth(dataset.project).itertuples()}
+    lies = dict(zip(dataset.ids, dataset.labels, strict=True))
     wrong = {id for id in lies if shows.get(id, lies[id]) != lies[id]}
     rows = [
         {"first suspects": first, "wrong labels in all": len(wrong), "among them": len(wrong & set(suspects[:first]))}

@@ -354,6 +354,9 @@ class Host(BaseHTTPRequestHandler):
     def busy_seconds(self):  # once busy, for no time at all
         self.give(picture(26)) if self.often() > 1 else self.give(status=429, Retry_After="0")
 
+    def busy_seven(self):  # once busy, for seven seconds
+        self.give(picture(54)) if self.often() > 1 else self.give(status=429, Retry_After="7")
+
     def busy_date(self):  # once busy, until a time that is past
         self.give(picture(27)) if self.often() > 1 else self.give(status=503, Retry_After=formatdate(usegmt=True))
 

@@ -19,9 +19,9 @@ def code_cells(path):
 
 
 def test_all_stages_are_there():
-    """Eight stages in their order, and the app."""
+    """Eight stages in their order, the app, and the truth of the sample."""
     names = ["01_download", "02_verify", "03_split", "04_train", "05_evaluate", "06_clean", "07_export", "08_predict"]
-    assert [path.stem for path in NOTEBOOKS] == [*names, "app"]
+    assert [path.stem for path in NOTEBOOKS] == [*names, "app", "sample_truth"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,7 +1,7 @@
 """
-Addresses of the web: how they are asked for, and whether they lead where a stranger's picture should not be from.
+Web addresses: how to ask for them, whose they are, and which of them lead into a private network.
 
-Foundation of all that looks at an address. Reads and writes nothing.
+Foundation of every stage that looks at an address. Uses no network and writes nothing.
 """
 
 import ipaddress
@@ -9,23 +9,26 @@ import re
 import socket
 from urllib.parse import quote, urlsplit
 
+from tldextract import TLDExtract
 from yarl import URL
 
-LONGEST = 8_000  # characters of an address; hosts take no longer ones
-LEGAL = "%/:?@!$&'()*+,;=[]~"  # with letters and digits, what may stand in an address as it is
+LONGEST_ADDRESS = 8_000  # characters; hosts accept no more
+LEGAL = "%/:?@!$&'()*+,;=[]~"  # beside letters and digits, what an address may hold unquoted
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
-PUBLIC_6 = ipaddress.ip_network("2000::/3")  # no other IPv6 address is anybody's in public
+PUBLIC_6 = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses lie in here
 LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home", ".corp", ".intranet", ".home.arpa")
-METADATA = (ipaddress.ip_address("168.63.129.16"),)  # a public address, but answered inside Azure; others are local
+METADATA = (ipaddress.ip_address("168.63.129.16"),)  # looks public, but Azure answers it inside its own network
+# The list that comes with the package, read when it is first needed; it asks no network and keeps no files.
+PUBLIC_SUFFIXES = TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
 
 
-class Refused(Exception):
-    """An address that is not to be asked; the message is the reason."""
+class RefusedAddress(Exception):
+    """An address that our rules forbid; the message is the reason."""
 
 
 def web_host(url: str) -> str:
     """
-    Return the host that an http or https address names, "" for one that is not of the web.
+    Return the host that an http or https address names, "" for any other address.
 
     >>> web_host("https://Static.example.com:8080/a.png"), web_host("https://[broken"), web_host("file://disk/a.png")
     ('static.example.com', '', '')
@@ -37,13 +40,26 @@ def web_host(url: str) -> str:
         return ""
 
 
+def registered_domain(url: str) -> str:
+    """
+    Return the domain that the owner of a web address registered, "" for any other address.
+
+    Hosts of one domain belong together. A host without one, such as an IP address, stands for itself.
+
+    >>> [registered_domain(url) for url in ("https://a.b.example.co.uk/x", "http://192.0.2.7:80/", "file:///c")]
+    ['example.co.uk', '192.0.2.7', '']
+    """
+    host = web_host(url).rstrip(".")
+    return PUBLIC_SUFFIXES(host).top_domain_under_public_suffix or host
+
+
 def is_private(address: str) -> bool:
     """
-    Return whether an IP address is no public one: private, loopback, link-local, metadata, reserved, multicast.
+    Return whether an IP address is private, loopback, link-local, metadata, reserved or multicast.
 
     >>> is_private("169.254.169.254"), is_private("::ffff:10.0.0.1"), is_private("93.184.216.34")
     (True, True, False)
-    >>> is_private("64:ff9b::7f00:1"), is_private("64:ff9b::5db8:d822")  # a net of IPv6 alone speaks to IPv4 like this
+    >>> is_private("64:ff9b::7f00:1"), is_private("64:ff9b::5db8:d822")  # how an IPv6 network reaches IPv4
     (True, False)
     """
     ip = ipaddress.ip_address(address.split("%")[0])
@@ -59,7 +75,7 @@ def is_private(address: str) -> bool:
 
 def is_local_name(host: str) -> bool:
     """
-    Return whether a host is private by its name alone, as it must be judged where a proxy resolves names.
+    Return whether a host's name alone tells that it is private. Behind a proxy, which resolves names, we know no more.
 
     >>> [is_local_name(host) for host in ("localhost", "printer", "nas.local", "127.1", "[::1]", "example.org")]
     [True, True, True, True, True, False]
@@ -70,14 +86,14 @@ def is_local_name(host: str) -> bool:
     except ValueError:
         pass
     try:
-        return is_private(socket.inet_ntoa(socket.inet_aton(host)))  # 127.1, 0x7f000001 and 2130706433 are one host
+        return is_private(socket.inet_ntoa(socket.inet_aton(host)))  # 127.1 and 0x7f000001 are one host
     except OSError:
         return "." not in host or host.endswith(LOCAL_NAMES)
 
 
 def host_name(host: str) -> str:
     """
-    Return a host as it is compared: in lower case, in ASCII, an IPv6 address in its short form.
+    Return a host in the form in which hosts are compared: lower case, ASCII, an IPv6 address in its short form.
 
     >>> host_name("[FD00:0:0::1]"), host_name("Bücher.example.")
     ('fd00::1', 'xn--bcher-kva.example')
@@ -89,13 +105,13 @@ def host_name(host: str) -> str:
         pass
     try:
         return URL.build(scheme="http", host=host).raw_host
-    except ValueError:  # no host that could be asked
+    except ValueError:  # nothing that could be asked
         return host
 
 
 def spellings(url: str) -> list[str]:
     """
-    Return an address as it may have been before a search client unquoted it.
+    Return how an address may have been written before a search client unquoted it.
 
     >>> spellings("https://example.org/a+b.jpg?q=c+d"), spellings("https://example.org/a.jpg")
     (['https://example.org/a%20b.jpg?q=c%20d'], [])
@@ -108,27 +124,23 @@ def spellings(url: str) -> list[str]:
 
 def parsed(address: str) -> URL:
     """
-    Return an address as it is asked for: what is legal stays as it was written, without name, password and fragment.
+    Return an address ready to ask for: legal characters stay as written; name, password and fragment are left out.
 
     >>> print(parsed("HTTP://me:secret@Bücher.example:80/a%2Fb+c%7E/schön 100%?q=%2B#top"))
     http://xn--bcher-kva.example/a%2Fb+c%7E/sch%C3%B6n%20100%25?q=%2B
 
-    Raises
-    ------
-    Refused
-        If it is none of the web's, or without a host and port to ask.
-    ValueError
-        If it is no address.
+    Raises `RefusedAddress` if it is not http or https, is too long, or has no valid host and port, and ValueError if it
+    cannot be parsed.
     """
-    if len(address) > LONGEST:
-        raise Refused(f"an address too long to ask for ({len(address):,} characters)")
+    if len(address) > LONGEST_ADDRESS:
+        raise RefusedAddress(f"an address too long to ask for ({len(address):,} characters)")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https"):
-        raise Refused(f"{parts.scheme or 'no'}: address, not http or https")
+        raise RefusedAddress(f"{parts.scheme or 'no'}: address, not http or https")
     if not parts.hostname or "%" in parts.hostname or parts.port == 0:
-        raise Refused("an address without a valid host and port")
+        raise RefusedAddress("an address without a valid host and port")
     site = URL.build(scheme=parts.scheme, host=parts.hostname, port=parts.port)
     rest = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     rest = re.sub("%(?![0-9A-Fa-f]{2})", "%25", rest)
-    # Bytes of a header that are no UTF-8 came as surrogates, and go out as what they were.
+    # Header bytes that were not UTF-8 came as surrogates; they go out as the bytes they were.
     return URL(f"{site}{quote(rest, safe=LEGAL, errors='surrogateescape')}", encoded=True)

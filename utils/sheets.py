@@ -43,4 +43,5 @@ def contact_sheet(
         sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
         if n < len(captions):
             draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
+    sheet._repr_png_ = None  # or a notebook stores it twice, as JPEG and as PNG, which is six times as large
     return sheet

@@ -12,24 +12,20 @@ from types import SimpleNamespace
 import pytest
 from test_fetch import picture, serving, without_proxy
 
-from sample import truth as sample
-from utils.download import collect as download
-from utils.download.clients import SearchRefused
-from utils.download.collect import (
-    SOURCES_COLUMNS,
-    WINDOW,
+from utils.download import (
     Gathered,
+    collection,
     download_images,
-    gathered_sample,
     kept_count,
     reasons_table,
     save_pictures,
     sources_table,
 )
+from utils.download.clients import SearchRefused
 from utils.errors import FieldguideError, WriteError
 from utils.project import REPOSITORY
 from utils.storage import content_id, write_whole
-from utils.tables import HAND, append_rows, read_rows
+from utils.tables import HAND, SOURCES_COLUMNS, append_rows, read_rows
 
 
 @pytest.fixture
@@ -46,9 +42,9 @@ def rows(project):
 def added_by(gather, project, items, **options):
     """Gather as told; return the rows that this added, as many as the report says."""
     before = len(rows(project))
-    report = gather(project, items, **options)
+    tally = gather(project, items, **options)
     found = rows(project)[before:]
-    assert report.added == len(found)
+    assert tally.total() == len(found)
     return found
 
 
@@ -203,7 +199,7 @@ def test_interrupted_run_is_completed(project, host, monkeypatch, tmp_path, at):
 
 def interrupted(monkeypatch, work, *, at):
     """Run `work`, a row at a time, and die like a killed process when row number `at` is appended."""
-    append = download.append_rows
+    append = collection.append_rows
     left = [at]
 
     def dying(*args):
@@ -213,8 +209,8 @@ def interrupted(monkeypatch, work, *, at):
         append(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "BATCH", 1)
-        patch.setattr(download, "append_rows", dying)
+        patch.setattr(collection, "ROWS_AT_ONCE", 1)
+        patch.setattr(collection, "append_rows", dying)
         with pytest.raises(KeyboardInterrupt):
             work()
 
@@ -222,7 +218,7 @@ def interrupted(monkeypatch, work, *, at):
 def test_interrupting_keeps_the_rows_of_what_is_there(project, host, monkeypatch):
     """Interrupted in the middle of a batch, every file has its row, and the next run can start at once."""
     plan = iter(range(100))
-    add = download.Shelf.add
+    add = collection.Shelf.add
 
     def stopped(*args):
         if next(plan) == 5:
@@ -231,21 +227,29 @@ def test_interrupting_keeps_the_rows_of_what_is_there(project, host, monkeypatch
 
     results = [f"{host.url}/photo/{n}" for n in range(9)]
     with monkeypatch.context() as patch:
-        patch.setattr(download.Shelf, "add", stopped)
+        patch.setattr(collection.Shelf, "add", stopped)
         with pytest.raises(KeyboardInterrupt):
             fetch(project, results)
     assert {row["id"] for row in rows(project)} == {Path(name).stem for name in files(project.raw)}
     assert len(fetched(project, results)) == 4
 
 
-def test_what_is_still_under_way_is_dropped(project, host):
-    """As soon as enough is there, hanging fetches are cancelled: no row of theirs, and no thread left behind."""
+def test_what_is_still_under_way_is_dropped(project, host, monkeypatch):
+    """When the work breaks off, hanging fetches are cancelled: no row of theirs, and no thread left behind."""
+    monkeypatch.setattr(collection.Shelf, "add", interrupt)
     results = [f"{host.url}/photo/1", f"{host.url}/hang", f"{host.url}/hang?2"]
-    assert [row["status"] for row in fetched(project, results, wanted=1, deadline=300)] == ["kept"]
+    with pytest.raises(KeyboardInterrupt):
+        fetch(project, results, deadline=300)
+    assert rows(project) == []
     assert not [thread for thread in threading.enumerate() if thread.name == "fetch"]
 
 
-@pytest.mark.parametrize("dead", ["abc", "abcdefgh"], ids=["at the end", "in the middle"])
+def interrupt(*args):
+    """Stop like a person who presses Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("dead", ["abc", "abcdefghijkl"], ids=["at the end", "in the middle"])
 def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
     """When no host can be reached, nor the probe, it is the network: an error, and no row that would end the matter."""
     monkeypatch.setattr("utils.download.fetch.PROBE", "http://probe.invalid/")
@@ -259,19 +263,9 @@ def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
 
 def test_stands_alone(tmp_path, host):
     """Any folder will do: its name is the label, and the table lies in it."""
-    report = download_images([f"{host.url}/photo/1"], tmp_path / "some folder", allowed_hosts=["localhost"])
-    assert dict(report.tally) == {("some folder", "kept", ""): 1}
+    added = download_images([f"{host.url}/photo/1"], tmp_path / "some folder", allowed_hosts=["localhost"])
+    assert added == {("some folder", "kept", ""): 1}
     assert sorted(files(tmp_path / "some folder")) == [f"{content_id(picture(1))}.jpg", "sources.csv"]
-
-
-def test_report_counts(project, host):
-    """The report counts by label and status, and by reason."""
-    paths = ("photo/1", "photo/1?a", "photo/1?b", "photo/2", "photo/2?a", "nothing", "page")
-    report = fetch(project, [f"{host.url}/{path}" for path in paths])
-    assert report.counts().to_dict("index") == {"cat": {"copy": 3, "failed": 2, "kept": 2}}
-    assert report.reasons().values.tolist() == [["exact copy", 3], ["HTTP 404", 1], ["not a picture: text/html", 1]]
-    empty = fetch(project, [])
-    assert len(empty.counts()) == 0 and len(empty.reasons()) == 0
 
 
 def test_reasons_of_all_runs(project, host):
@@ -311,12 +305,25 @@ def test_a_search_that_is_refused_midway_loses_nothing(project, host):
     assert len(files(project.raw)) == 10
 
 
-def test_a_search_is_asked_no_further_than_needed(project, host):
-    """Results are pulled as they are fetched: a search without end is left as soon as enough is there."""
-    named = (f"{host.url}/photo/{n}" for n in itertools.count())
-    assert len(fetched(project, named, wanted=5, workers=2)) == 5
-    assert int(next(named).rsplit("/", 1)[1]) <= 5 + WINDOW * 2
-    assert kept_count(project, "cat") == 5
+@pytest.mark.parametrize("useless", [[], ["nothing"], ["photo/0", "page"]], ids=["none", "failures", "copies too"])
+def test_no_host_is_asked_for_a_picture_that_is_thrown_away(project, host, useless):
+    """Of a search without end: as many addresses as pictures are wanted, and one more for each that gave none."""
+    paths = [f"photo/{n}" for n in range(100)]
+    for n, path in enumerate(useless * 5):
+        paths.insert(3 + 5 * n, f"{path}?{n}")
+    named = iter([f"{host.url}/{path}" for path in paths])
+    found = fetched(project, named, wanted=50)
+    given = [row["status"] for row in found].count("kept")
+    assert (given, len(found)) == (50, 50 + 5 * len(useless)) and kept_count(project, "cat") == 50
+    assert len(host.asked) == len(set(host.asked)) == len(found)
+    assert next(named) == f"{host.url}/{paths[len(found)]}"
+
+
+def test_a_failure_behind_a_slow_picture_is_replaced_at_once(project, host):
+    """Four can be there together only if the fourth is asked for while the first still waits."""
+    paths = ["together?1", "together?2", "nothing", "together?3", "together?4"]
+    fetch(project, [f"{host.url}/{path}" for path in paths], wanted=4)
+    assert not host.server.four.broken and len(host.asked) == 5
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -329,8 +336,8 @@ def test_labels_of_any_script(project, host, label):
     """A label's name is the folder's and the row's, whatever it is written in."""
     project = project.model_copy(update={"labels": {label: ["x"], "cat": ["x"]}})
     for added in (1, 0):
-        report = download_images([f"{host.url}/photo/1"], project.raw / label, allowed_hosts=["localhost"])
-        assert report.added == added
+        tally = download_images([f"{host.url}/photo/1"], project.raw / label, allowed_hosts=["localhost"])
+        assert tally.total() == added
     assert [row["label"] for row in rows(project)] == [label]
     assert list(files(project.raw)) == [f"{label}/{content_id(picture(1))}.jpg"]
     assert kept_count(project, label) == 1
@@ -467,7 +474,7 @@ def test_a_disk_that_fills_up(project, host, monkeypatch, tmp_path, nth):
         fsync(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(download, "BATCH", 4)
+        patch.setattr(collection, "ROWS_AT_ONCE", 4)
         patch.setattr(os, "fsync", full)
         with pytest.raises(WriteError, match=r"Cannot write .*: the disk is full\. Free some space"):
             fetch(project, results)
@@ -517,22 +524,8 @@ def test_a_folder_that_may_not_be_written(project, host, monkeypatch, number, ad
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# save_pictures, and the sample
+# save_pictures
 # ---------------------------------------------------------------------------------------------------------------
-
-
-def test_sample_is_kept_with_its_faults(project):
-    """The sample's files are kept byte for byte, the broken and the empty included, each under its label."""
-    project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-    drawn = list(sample_pictures(project.labels, per_label=10, seed=1))
-    found = saved(project, gathered_sample(drawn), total=len(drawn))
-    assert len(found) == len(drawn)
-    assert {(Path(name).parent.name, data) for name, data in files(project.raw).items()} == {
-        (picture.label, picture.data) for picture in drawn
-    }
-    assert any(row["id"] == "e3b0c44298fc1c14" and row["bytes"] == "0" for row in found)
-    assert any(name.endswith("/e3b0c44298fc1c14.bin") for name in files(project.raw))
-    assert {row["license"] for row in found} == {"CC0-1.0 (drawn)"}
 
 
 def test_the_same_picture_under_two_labels_is_kept_under_both(project):
@@ -557,25 +550,6 @@ def test_a_label_that_leads_elsewhere_is_refused(project):
     assert not project.raw.exists()
 
 
-def test_another_sample_adds_its_pictures(project):
-    """A larger sample or another seed draws what is new and asks for nothing twice."""
-    project = project.model_copy(update={"labels": {"tilapia": [], "sea cucumber": []}})
-
-    def gather(per_label, seed):
-        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
-        sample.write_truth(project, drawn)
-        save_pictures(project, gathered_sample(drawn))
-        return drawn
-
-    every = [gather(10, 1), gather(12, 1), gather(10, 2)]
-    state = files(project.data)
-    gather(10, 1)
-    assert files(project.data) == state
-    there = {(Path(name).parent.name, data) for name, data in files(project.raw).items()}
-    assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
-    assert set(sample.read_truth(project).url) == {row["url"] for row in rows(project)}
-
-
 def test_what_the_web_tells_at_length_is_cut(project, host):
     """Titles and the like to 500 characters; the address of a page, which would lead elsewhere, is left out."""
     texts = dict.fromkeys(("title", "query", "engine", "license"), "x" * 200_000)
@@ -590,7 +564,7 @@ def test_an_address_of_any_length_has_its_row(tmp_path, host):
     """One too long to be asked for is refused, told from its like, and not looked at again."""
     found = [f"{host.url}/{'a' * 150_000}{end}" for end in "xy"]
     for added in (2, 0):
-        assert download_images(found, tmp_path / "pictures", allowed_hosts=["localhost"]).added == added
+        assert download_images(found, tmp_path / "pictures", allowed_hosts=["localhost"]).total() == added
     rows = read_rows(tmp_path / "pictures" / "sources.csv", SOURCES_COLUMNS)
     assert [(row["status"], row["reason"]) for row in rows] == [("refused", rows[0]["reason"])] * 2
     assert "characters" in rows[0]["reason"] and host.asked == []
@@ -623,7 +597,7 @@ def test_what_names_no_address_is_told(project, host, odd):
 
 
 def test_no_results_at_all_are_told(project):
-    """Something that is no list of results, such as a forgotten return, is an error that shows it."""
+    """Something that is not a list of results, such as a forgotten return, is an error that shows it."""
     with pytest.raises(FieldguideError, match="None"):
         fetch(project, None)
 
@@ -634,9 +608,3 @@ def test_a_project_takes_no_odd_folder(project, host, name):
     with pytest.raises(FieldguideError, match="cannot be a folder name"):
         download_images([f"{host.url}/photo/1"], project.raw / name, allowed_hosts=["localhost"])
     assert host.asked == [] and not project.data.exists()
-
-
-def test_reasons_of_addresses_too_long_are_one_kind(project, host):
-    """However long each is."""
-    report = fetch(project, [f"{host.url}/{'a' * n}" for n in (9_000, 10_000)])
-    assert report.reasons().values.tolist() == [["an address too long to ask for", 2]]

@@ -13,7 +13,9 @@ from hypothesis import example, given, strategies
 from standin_host import bomb, picture, serving, without_proxy
 
 from utils.addresses import is_private
-from utils.download.fetch import HEADERS, Outcome, Rules, _believed, fetching, forbids_training, seconds_asked
+from utils.download.answers import Fetched, forbids_training, seconds_asked
+from utils.download.fetch import HEADERS, Rules
+from utils.download.queue import believed, fetching
 from utils.errors import FieldguideError
 
 
@@ -31,7 +33,7 @@ def host():
         yield host
 
 
-def fetch(*addresses, hosts=("localhost",), **rules) -> list[Outcome]:
+def fetch(*addresses, hosts=("localhost",), **rules) -> list[Fetched]:
     """Fetch addresses, each alone or with that of its thumbnail; "localhost" is allowed."""
     pairs = [(address, "") if isinstance(address, str) else address for address in addresses]
     asked = [(n, *pair) for n, pair in enumerate(pairs)]
@@ -41,9 +43,9 @@ def fetch(*addresses, hosts=("localhost",), **rules) -> list[Outcome]:
     return [outcome for _, outcome in found]
 
 
-def kept(data: bytes, *rest) -> Outcome:
+def kept(data: bytes, *rest) -> Fetched:
     """What becomes of one of `picture`."""
-    return Outcome(data, *rest, extension="jpg", width=72, height=64)
+    return Fetched(data, *rest, extension="jpg", width=72, height=64)
 
 
 def certified(tmp_path, monkeypatch, name) -> ssl.SSLContext:
@@ -149,7 +151,7 @@ def test_only_web_addresses(url):
 
 def test_a_private_host_must_be_allowed_by_name(host):
     """The same picture is refused where its host is not named."""
-    assert fetch(f"{host.url}/photo/1", hosts=[]) == [Outcome(b"", "refused", "private address localhost")]
+    assert fetch(f"{host.url}/photo/1", hosts=[]) == [Fetched(b"", "refused", "private address localhost")]
     assert fetch(f"{host.url}/photo/2") == [kept(picture(2))]
     assert (host.server.connections, host.asked) == (1, ["/photo/2"])
 
@@ -250,9 +252,23 @@ def test_asks_a_busy_host_again(host):
     assert sorted(host.asked) == ["/busy", "/busy", "/busy", "/nothing", "/status/410"]
 
 
+def test_waits_before_it_asks_a_busy_host_again(host, monkeypatch):
+    """At least half a second, then at least a whole one, varied; longer if the host asks for more."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr("utils.download.fetch.PAUSE", 0.5)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    assert [*fetch(f"{host.url}/busy"), *fetch(f"{host.url}/busy_seven")] == [kept(picture(3)), kept(picture(54))]
+    first, second, told = (wait for wait in waits if wait)
+    assert 0.5 <= first <= 0.75 and 1 <= second <= 1.5 and told == 7
+
+
 def test_a_broken_off_body_is_no_picture(host):
     """A body shorter than was told is asked for again and, short again, not kept."""
-    assert fetch(f"{host.url}/cut") == [Outcome(b"", "failed", "broken off")]
+    assert fetch(f"{host.url}/cut") == [Fetched(b"", "failed", "broken off")]
     assert len(host.asked) == 3
 
 
@@ -270,8 +286,8 @@ def test_a_thumbnail_takes_the_place_of_a_failed_picture(host):
     )
     assert outcomes == [
         kept(picture(1), "thumbnail", "HTTP 404"),
-        Outcome(b"", "refused", "private address 10.0.0.1"),
-        Outcome(b"", "failed", "not a picture: text/html"),
+        Fetched(b"", "refused", "private address 10.0.0.1"),
+        Fetched(b"", "failed", "not a picture: text/html"),
     ]
     assert "/photo/2" not in host.asked
 
@@ -288,8 +304,8 @@ def test_a_proxy_is_asked(host, monkeypatch, name):
     outcomes = fetch("http://pictures.invalid/photo/1", "http://10.0.0.1/photo/1", "http://printer.local/photo/1")
     assert outcomes == [
         kept(picture(1)),
-        Outcome(b"", "refused", "private address 10.0.0.1"),
-        Outcome(b"", "refused", "private address printer.local"),
+        Fetched(b"", "refused", "private address 10.0.0.1"),
+        Fetched(b"", "refused", "private address printer.local"),
     ]
     assert host.asked == ["http://pictures.invalid/photo/1"]
 
@@ -339,7 +355,7 @@ def test_certificates_are_those_the_machine_trusts(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, value, message",
     [
-        ("ALL_PROXY", "socks5://me:secret@proxy.example:1080", "'proxy.example' is a SOCKS proxy.*begins with http://"),
+        ("ALL_PROXY", "socks5://me:secret@proxy.example:1080", "'proxy.example'.*the form http://host:port.*SOCKS"),
         ("HTTPS_PROXY", "gopher://me:secret@proxy.example", "cannot be used for https.*Correct HTTP_PROXY"),
         ("HTTP_PROXY", "http://me:secret@proxy.example:port", "cannot be used for http:.*Correct HTTP_PROXY"),
         ("SSL_CERT_FILE", "/no/such/file.pem", "SSL_CERT_FILE"),
@@ -461,17 +477,17 @@ def test_what_was_refused_tells_nothing_of_the_network(host, monkeypatch):
     assert [outcome.status for outcome in outcomes] == ["failed", "refused", "kept"]
 
 
-def test_no_network_is_believed_at_once():
-    """When 24 addresses of one host are dead and the probe too, that is the end: an error, and nothing passed over."""
+def test_no_network_isbelieved_at_once():
+    """When 12 addresses are dead and the probe too, that is the end: an error, and nothing passed over."""
     answers = iter([False, True])  # a network that is back a moment later
-    dead = iter([(n, Outcome(b"", "failed", "no such host", "gone.invalid")) for n in range(60)])
-    with pytest.raises(FieldguideError, match="no network: the last 24 addresses"):
-        list(_believed(dead, lambda: next(answers)))
-    assert next(dead)[0] == 24
+    dead = iter([(n, Fetched(b"", "failed", "no such host", unreached=True)) for n in range(60)])
+    with pytest.raises(FieldguideError, match="no network: the last 12 addresses"):
+        list(believed(dead, lambda: next(answers)))
+    assert next(dead)[0] == 12
 
 
 def test_dead_hosts_among_living_ones_are_not_probed_for():
     """As long as some host answers now and then, nobody asks whether there is a network."""
-    dead, alive = Outcome(b"", "failed", "no such host", "gone.invalid"), Outcome(b"x")
+    dead, alive = Fetched(b"", "failed", "no such host", unreached=True), Fetched(b"x")
     outcomes = [(n, alive if n % 10 == 9 else dead) for n in range(100)]
-    assert list(_believed(outcomes, lambda: pytest.fail("the network was probed"))) == outcomes
+    assert list(believed(outcomes, lambda: pytest.fail("the network was probed"))) == outcomes

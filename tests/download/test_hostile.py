@@ -37,14 +37,14 @@ class Kind:
     url: str  # below {host}, unless it is a whole address
     status: str = "kept"
     reason: str = ""  # in sources.csv: how it begins
-    then: str = "kept"  # by stage 02, or how the reason begins for which it is set aside; "" where no file was kept
+    then: str = "kept"  # by stage 02, or how the reason begins for which it is rejected; "" where no file was kept
     thumbnail: str = ""
     label: str = "cat"
     title: str = ""
 
 
 def aside(url, then, **rest):
-    """A kind whose bytes are kept, and set aside by stage 02."""
+    """A kind whose bytes are kept, and rejected by stage 02."""
     return Kind(url, then=then, **rest)
 
 
@@ -371,7 +371,7 @@ def test_every_kind_ends_as_the_table_says(run):
 
 
 def test_every_picture_is_judged_as_the_table_says(run):
-    """Stage 02: each file is in the training set, or set aside for its reason; what is no file is in neither table."""
+    """Stage 02: each file is in the training set, or rejected for its reason; what is no file is in neither table."""
     own = {name: row for name, row in run.rows.items() if row["status"] in ("kept", "thumbnail")}
     found = {name: run.verdicts.get((row["id"], row["label"]), "no row") for name, row in own.items()}
     expected = {name: kind.then for name, kind in TABLE.items() if kind.then}

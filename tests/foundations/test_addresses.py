@@ -1,12 +1,23 @@
 """Addresses: asked for as they were written, hosts compared in one form, none of them private unless allowed."""
 
 import socket
+import subprocess
+import sys
 
 import pytest
 from standin_host import picture, serving, without_proxy
 
-from utils.addresses import LONGEST, Refused, host_name, is_private, parsed
-from utils.download.fetch import Rules, fetching
+from utils.addresses import (
+    LONGEST_ADDRESS,
+    RefusedAddress,
+    host_name,
+    is_private,
+    parsed,
+    registered_domain,
+)
+from utils.download.fetch import Rules
+from utils.download.queue import fetching
+from utils.project import REPOSITORY
 
 
 @pytest.mark.parametrize(
@@ -53,9 +64,44 @@ def test_an_allowed_host_is_asked_however_it_is_written(monkeypatch, allowed, as
 def test_an_address_may_be_long_but_not_endless():
     """One character more than hosts take is refused, by a reason that begins alike for all."""
     site = "http://pictures.example/"
-    assert len(str(parsed(site + "x" * (LONGEST - len(site))))) == LONGEST
-    with pytest.raises(Refused, match=r"^an address too long to ask for \(8,001 characters\)$"):
-        parsed(site + "x" * (LONGEST + 1 - len(site)))
+    assert len(str(parsed(site + "x" * (LONGEST_ADDRESS - len(site))))) == LONGEST_ADDRESS
+    with pytest.raises(RefusedAddress, match=r"^an address too long to ask for \(8,001 characters\)$"):
+        parsed(site + "x" * (LONGEST_ADDRESS + 1 - len(site)))
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://a.b.example.com/x.jpg?y", "example.com"),
+        ("http://EXAMPLE.com.:8080/", "example.com"),
+        ("https://photos.example.co.uk/1", "example.co.uk"),
+        ("https://www.city.kawasaki.jp/1", "city.kawasaki.jp"),
+        ("https://www.example.gov.br/1", "example.gov.br"),
+        ("https://www.müller.de/1", "müller.de"),
+        ("https://co.uk/1", "co.uk"),
+        ("https://localhost/1", "localhost"),
+        ("http://192.0.2.7/a", "192.0.2.7"),
+        ("http://[2001:db8::1]/a", "2001:db8::1"),
+        ("http://[broken/a", ""),
+        ("sample:tilapia/000.jpg#0", ""),
+        ("", ""),
+    ],
+)
+def test_the_registered_domain_of_an_address(url, expected):
+    """By the list of public suffixes: one part more than the suffix; a host without one stands for itself."""
+    assert registered_domain(url) == expected
+
+
+def test_the_list_of_public_suffixes_asks_nobody_and_writes_nothing(tmp_path):
+    """It is the package's own: a new account without a network gets the same answer, and no cache."""
+    work = "from utils.addresses import registered_domain; print(registered_domain('https://a.example.co.uk/'))"
+    with serving() as host:
+        settings = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), host.proxy)
+        settings |= {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-c", work]
+        done = subprocess.run(command, env=settings, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("example.co.uk\n", "")
+        assert host.asked == [] and list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize(

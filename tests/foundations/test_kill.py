@@ -13,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from conftest import draw_picture, picture_bytes
 
-from utils.download.collect import BATCH, WINDOW
+from utils.download.collect import WINDOW
+from utils.download.collection import ROWS_AT_ONCE
 from utils.project import REPOSITORY, Project
 from utils.tables import PICTURES_COLUMNS, REJECTED_COLUMNS, SOURCES_COLUMNS, read_rows
 
@@ -195,7 +196,7 @@ def test_twenty_kills_change_nothing(web, undisturbed, tmp_path):
             assert rowed.isdisjoint(urls)
         run(tmp_path, server.server_port)
         assert state(project, server.server_port) == undisturbed
-        assert len(server.asked) - len(set(server.asked)) <= 16 * (2 * BATCH + WINDOW * WORKERS)
+        assert len(server.asked) - len(set(server.asked)) <= 16 * (2 * ROWS_AT_ONCE + WINDOW * WORKERS)
         before = len(server.asked)
         run(tmp_path, server.server_port)
         assert len(server.asked) == before

@@ -7,12 +7,29 @@ from itertools import combinations
 import imagehash
 import pandas as pd
 import pytest
+from conftest import tree
 from PIL import Image, UnidentifiedImageError
 
-from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, sample_pictures
-from sample.truth import accuracy_against_truth, near_duplicates_together, read_truth, write_truth
+from sample import (
+    BROKEN,
+    FAULTS,
+    LABELS,
+    SamplePicture,
+    accuracy_against_truth,
+    faults_caught,
+    gathered_sample,
+    near_duplicates_together,
+    read_truth,
+    sample_pictures,
+    write_truth,
+    wrong_labels_found,
+)
+from utils.dataset import read_dataset
+from utils.download import save_pictures
 from utils.project import Project
 from utils.storage import content_id
+from utils.tables import SOURCES_COLUMNS, read_rows
+from utils.verify import verify_images
 
 PER_LABEL = 12
 
@@ -203,3 +220,70 @@ def test_accuracy_against_the_truth_has_an_interval(tmp_path):
     assert table["95 % from"].tolist() == [0.301, 0.51]  # Wilson's for 3 and 4 of 4
     assert table["to"].tolist() == [0.954, 1.0]
     assert table.n.tolist() == [4, 4]
+
+
+@pytest.fixture(scope="module")
+def verified(pictures, tmp_path_factory):
+    """The project of `pictures` after 01 and 02."""
+    folder = tmp_path_factory.mktemp("sample")
+    folders = {"data_dir": str(folder / "data"), "models_dir": str(folder / "models")}
+    labels = {label: [] for label in LABELS}
+    project = Project.model_validate({"name": "t", "labels": labels, "source": "sample", **folders})
+    write_truth(project, pictures)
+    save_pictures(project, gathered_sample(pictures))
+    verify_images(project)
+    return project
+
+
+def test_the_sample_is_kept_with_its_faults(verified, pictures):
+    """Byte for byte, each file under its label, the broken and the empty ones too; each has a row."""
+    files = {(path.parent.name, path.read_bytes()) for path in verified.raw.glob("*/*")}
+    assert files == {(picture.label, picture.data) for picture in pictures}
+    assert len(list(verified.raw.glob("*/e3b0c44298fc1c14.bin"))) == 1  # the empty one
+    rows = read_rows(verified.table("sources"), SOURCES_COLUMNS)
+    assert len(rows) == len(pictures) and {row["license"] for row in rows} == {"CC0-1.0 (drawn)"}
+
+
+def test_another_sample_adds_its_pictures(make_project):
+    """A larger sample or another seed draws what is new and asks for nothing twice."""
+    project = make_project(labels={"tilapia": [], "sea cucumber": []}, source="sample")
+
+    def gather(per_label, seed):
+        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
+        write_truth(project, drawn)
+        save_pictures(project, gathered_sample(drawn))
+        return drawn
+
+    every = [gather(2, 1), gather(3, 1), gather(2, 2)]
+    state = tree(project.data)
+    gather(2, 1)
+    assert tree(project.data) == state
+    there = {(path.parent.name, path.read_bytes()) for path in project.raw.glob("*/*")}
+    assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
+    urls = {row["url"] for row in read_rows(project.table("sources"), SOURCES_COLUMNS)}
+    assert urls == set(read_truth(project).url) and len(urls) == 10
+
+
+def test_every_planted_fault_is_caught(verified):
+    """Broken files, exact copies and pictures of two labels, as 01 and 02 noted them; near-duplicates stay."""
+    table = faults_caught(verified)
+    planted = dict.fromkeys((*BROKEN, "exact copy", "copy under another label"), 1)
+    assert table.planted.to_dict() == table.caught.to_dict() == planted | {"all": len(planted)}
+
+
+def test_wrong_labels_are_counted_where_the_pictures_lie_now(verified, pictures):
+    """Of W wrong labels, those among the first W and 2 W suspects; one that a person put right counts no more."""
+    dataset = read_dataset(verified)
+    wrong = [content_id(picture.data) for picture in with_fault(pictures, "wrong label")]
+    wrong = [id for id in wrong if id in dataset]
+    right = [id for id in dataset.ids if id not in wrong]
+    suspects = [wrong[0], *right[: len(wrong)], *wrong[1:]]
+    table = wrong_labels_found(dataset, suspects)
+    assert table.values.tolist() == [[len(wrong), len(wrong), 1], [2 * len(wrong), len(wrong), len(wrong)]]
+    shows = {content_id(picture.data): picture.true_label for picture in pictures}
+    path = dataset[wrong[0]].path
+    path.rename(verified.images / shows[wrong[0]] / path.name)
+    assert len(wrong) == 2 and wrong_labels_found(read_dataset(verified), wrong).values.tolist() == [
+        [1, 1, 0],
+        [2, 1, 1],
+    ]

@@ -3,22 +3,19 @@ Stage 01: gather pictures into one folder per label, and note where each came fr
 """
 
 from utils.download.clients import SearchUnfinished, search_images, stream_images
-from utils.download.collect import (
-    download_images,
-    gathered_sample,
-    kept_count,
-    reasons_table,
-    save_pictures,
-    sources_table,
-)
+from utils.download.collect import download_images, save_pictures
+from utils.download.collection import Gathered
+from utils.download.fetch import Rules
 from utils.download.folders import folder_pictures, folders_table
+from utils.download.report import kept_count, reasons_table, sources_table
 
 __all__ = [
+    "Gathered",
+    "Rules",
     "SearchUnfinished",
     "download_images",
     "folder_pictures",
     "folders_table",
-    "gathered_sample",
     "kept_count",
     "reasons_table",
     "save_pictures",

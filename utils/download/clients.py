@@ -1,10 +1,10 @@
 """
-Stage 01, first half: asks DuckDuckGo for pictures. Writes nothing; `download` fetches what is found here.
+Stage 01, first half: ask DuckDuckGo for pictures. Writes nothing; `collect` fetches what is found here.
 
-Two clients of one author ask the same service with different headers, so one may be let in where the other is
-refused: `ddgs` goes first, `duckduckgo_search` second, and whoever was let in goes first from then on. Both throw away
-much of what the service says (see `_Watch`). Their requests are watched, so that a refusal (raised as `SearchRefused`),
-no network (`SearchUnreachable`) and truly nothing found (no results) are told apart again.
+Two clients of one author ask the same service with different headers, so it may accept one and refuse the other.
+`ddgs` goes first, `duckduckgo_search` second; whichever is accepted goes first from then on. Both lose much of what the
+service says (see `_Watch`). So their requests are watched, to tell apart a refusal (`SearchRefused`), a network that
+does not answer (`SearchUnreachable`) and a search that finds nothing (no results).
 """
 
 import json
@@ -14,12 +14,11 @@ import re
 import textwrap
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from html import unescape
+from itertools import islice
 from typing import get_args
 
 import ddgs
@@ -30,22 +29,23 @@ from duckduckgo_search.exceptions import DuckDuckGoSearchException
 from tqdm.auto import tqdm
 
 from utils.addresses import web_host
+from utils.download.answers import seconds_asked
 from utils.errors import FieldguideError
 from utils.project import LONGEST_SEARCH, REGION, Filters
 
-PAGE = 100  # rows, at most; ddgs counts on it
+PAGE = 100  # rows at most; ddgs relies on it
 LAST_PAGE = 30  # of a search; the service itself ends far earlier
 ATTEMPTS = 3  # rounds through both clients before giving up on a page
-LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is the person's to wait for, not the notebook's
+LONGEST_WAIT = 60.0  # seconds; for a longer Retry-After the person waits, not the notebook
 TIMEOUT = 20  # seconds for each of the two requests of a page
-CHOICES = {name: get_args(choices) for name, choices in Filters.__annotations__.items() if name != "region"}
-MISREAD = (TypeError, LookupError, ValueError, AttributeError)  # of both clients, at an answer of unexpected shape
+FILTERS = {name: get_args(choices) for name, choices in Filters.__annotations__.items() if name != "region"}
+MISREAD = (TypeError, LookupError, ValueError, AttributeError)  # what both clients raise on answers they don't expect
 FAILURES = (DDGSException, DuckDuckGoSearchException, primp.PrimpError, *MISREAD)  # primp's are not always wrapped
 
 
 @dataclass(frozen=True)
 class ImageResult:
-    """One picture that the search named: where it is and what is known about it. Sizes in pixels, 0 = not told."""
+    """One picture that the search named: where it is and what is known of it. Sizes in pixels; 0 is unknown."""
 
     url: str
     page_url: str = ""
@@ -53,7 +53,7 @@ class ImageResult:
     thumbnail: str = ""
     width: int = 0
     height: int = 0
-    license: str = "unknown"  # the filter that was asked; without one nothing is known, least of all that it is free
+    license: str = "unknown"  # the licence that was searched for; "unknown" does not mean free to use
     query: str = ""
     engine: str = ""
 
@@ -67,25 +67,24 @@ class SearchUnfinished(FieldguideError):
 
 
 class SearchRefused(SearchUnfinished):
-    """The service would not answer: too many searches from this address for now."""
+    """The service refused to answer: too many searches from this address for now."""
 
 
 class SearchUnreachable(SearchUnfinished):
-    """The service could not be reached: no network, or one that does not let this through."""
+    """The service could not be reached: there is no network, or it does not let searches through."""
 
 
 class _Trouble(Exception):
-    """A page that could not be had."""
+    """The reason why a page did not come."""
 
     def __init__(self, why: str, *, refused: bool, wait: float = 0.0):
         super().__init__(why)
-        self.refused, self.wait = refused, wait  # wait: seconds, as the service told
+        self.refused, self.wait = refused, wait  # wait: seconds that the service asked for
 
 
 def stream_images(
     query: str | Iterable[str],
     *,
-    max_results: int | None = None,
     safesearch: str = "moderate",
     region: str = "wt-wt",
     license: str | None = None,
@@ -94,79 +93,60 @@ def stream_images(
     pause: float = 1.0,
 ) -> Iterator[ImageResult]:
     """
-    Ask DuckDuckGo for pictures and yield them as they are wanted, each URL once, best first.
+    Ask DuckDuckGo for pictures and yield them one by one, each URL once, best first.
 
-    The pages of several searches are taken in turn: the first of each, then the second of each, and so on. A page is
-    asked for when the one before it is used up, so a consumer that stops costs the service nothing more.
+    Several searches take turns: the first page of each, then the second page of each, and so on. A page is asked for
+    when the one before it is used up, so whoever stops early costs the service nothing more.
 
     Parameters
     ----------
     query : str or iterable of str
         What to look for, in any script; at most 499 characters each.
-    max_results : int, optional
-        Stop after so many URLs. Without it the stream goes on until every search has ended.
     safesearch : {"on", "moderate", "off"}
-        For pictures the service makes no difference between "on" and "moderate".
+        For pictures, the service treats "on" and "moderate" alike.
     region : str
-        Country and language such as "uk-en"; "wt-wt" is the whole world.
+        Country and language, such as "uk-en"; "wt-wt" is the whole world.
     license : {"any", "Public", "Share", "ShareCommercially", "Modify", "ModifyCommercially"}, optional
-        Only pictures that the service believes to be under such a licence. Recorded with each result as asked.
+        Only pictures that the service believes to have this licence. Each result notes it.
     size : {"Small", "Medium", "Large", "Wallpaper"}, optional
     type : {"photo", "clipart", "gif", "transparent", "line"}, optional
     pause : float
-        Seconds between two pages, varied a little; waits after a refusal grow from twice that.
+        Seconds between two pages, varied a little. Waits after a refusal begin with twice that, and double.
 
     Raises
     ------
     SearchRefused
-        While streaming, if both clients were refused, again and again; `results` holds what had been yielded before.
+        While streaming, if both clients are refused again and again; its `results` were yielded before.
     SearchUnreachable
-        While streaming, if neither client could reach the service; it has `results` too.
+        While streaming, if neither client can reach the service; it has `results` too.
     FieldguideError
         At the call, if a search is empty or too long, or a filter does not exist.
     """
-    searches = _searches(query)
-    _check(searches, max_results, pause, region)
-    _check_choices({"safesearch": safesearch, "license": license, "size": size, "type": type})
+    searches = [query] if isinstance(query, str) else list(query)
+    _check(searches, pause, region)
+    for name, value in {"safesearch": safesearch, "license": license, "size": size, "type": type}.items():
+        if value not in FILTERS[name] and (value is not None or name == "safesearch"):
+            raise FieldguideError(f"{name} = {value!r} does not exist. Choose one of {', '.join(FILTERS[name])}.")
     options = {"region": region, "safesearch": safesearch, "size": size, "type_image": type, "license_image": license}
-    return _stream(searches, max_results, options, pause)
+    return _stream(searches, options, pause)
 
 
-def search_images(
-    query: str | Iterable[str],
-    *,
-    max_results: int = 150,
-    safesearch: str = "moderate",
-    region: str = "wt-wt",
-    license: str | None = None,
-    size: str | None = None,
-    type: str | None = None,
-    pause: float = 1.0,
-) -> list[ImageResult]:
+def search_images(query: str | Iterable[str], *, max_results: int = 150, **options) -> list[ImageResult]:
     """Return the first `max_results` of `stream_images`, which explains the options, and show a bar meanwhile."""
-    searches = _searches(query)
-    filters = {"safesearch": safesearch, "region": region, "license": license, "size": size, "type": type}
-    stream = stream_images(searches, max_results=max_results, pause=pause, **filters)
-    return list(tqdm(stream, total=max_results, desc=searches[0][:40], unit="result"))
+    if max_results < 1:
+        raise FieldguideError(f"max_results is {max_results}. Ask for at least 1 picture.")
+    return list(tqdm(islice(stream_images(query, **options), max_results), total=max_results, unit="result"))
 
 
-def _searches(query: str | Iterable[str]) -> list[str]:
-    """Return one or several searches as a list."""
-    return [query] if isinstance(query, str) else list(query)
-
-
-def _check(searches: list[str], max_results: int | None, pause: float, region: str) -> None:
-    """Refuse what the service would refuse, or would silently ignore."""
+def _check(searches: list[str], pause: float, region: str) -> None:
+    """Refuse what the service would refuse or silently ignore."""
     if not searches or any(not isinstance(search, str) or not search.strip() for search in searches):
         raise FieldguideError("An empty search finds nothing. Write what to look for, such as 'tilapia in water'.")
-    for search in searches:
-        if len(search) > LONGEST_SEARCH:
-            raise FieldguideError(
-                f"The search {search[:40]!r}… has {len(search)} characters; DuckDuckGo takes at most {LONGEST_SEARCH}. "
-                "Shorten it."
-            )
-    if max_results is not None and max_results < 1:
-        raise FieldguideError(f"max_results is {max_results}. Ask for at least 1 picture.")
+    if len(longest := max(searches, key=len)) > LONGEST_SEARCH:
+        raise FieldguideError(
+            f"The search {longest[:40]!r}… has {len(longest)} characters; DuckDuckGo takes at most {LONGEST_SEARCH}. "
+            "Shorten it."
+        )
     if not pause >= 0:
         raise FieldguideError(f"pause is {pause}. Give the seconds between two pages, 0 or more.")
     if not re.fullmatch(REGION, str(region)):
@@ -175,16 +155,9 @@ def _check(searches: list[str], max_results: int | None, pause: float, region: s
         )
 
 
-def _check_choices(filters: Mapping[str, str | None]) -> None:
-    """Refuse the value of a filter that the service would silently ignore."""
-    for name, value in filters.items():
-        if value not in CHOICES[name] and (value is not None or name == "safesearch"):
-            raise FieldguideError(f"{name} = {value!r} does not exist. Choose one of {', '.join(CHOICES[name])}.")
-
-
-def _stream(searches: list[str], max_results: int | None, options: dict, pause: float) -> Iterator[ImageResult]:
+def _stream(searches: list[str], options: dict, pause: float) -> Iterator[ImageResult]:
     """Yield what `stream_images` promises."""
-    clients: list[_Client] = [_Ddgs(), _DuckDuckGoSearch()]
+    clients = both_clients()
     given: dict[str, set[str]] = {search: set() for search in searches}  # the URLs of each search that goes on
     found: dict[str, ImageResult] = {}
     for number in range(1, LAST_PAGE + 1):
@@ -196,19 +169,17 @@ def _stream(searches: list[str], max_results: int | None, options: dict, pause: 
             except _Trouble as trouble:
                 raise _unfinished(search, trouble, list(found.values())) from trouble
             results = _results(rows, query=search, engine=engine, license=options["license_image"] or "unknown")
-            if results.keys() <= given[search]:  # empty, or a repetition: the service repeats itself past its end
+            if results.keys() <= given[search]:  # nothing new: past its end, the service repeats itself
                 del given[search]
                 continue
             given[search] |= results.keys()
             for url in [url for url in results if url not in found]:
                 found[url] = results[url]
                 yield results[url]
-                if len(found) == max_results:
-                    return
 
 
-def _page(clients: list["_Client"], search: str, number: int, options: dict, pause: float) -> tuple[str, list]:
-    """Return the name of the client that was let in, which goes first from then on, and its rows; none past the end."""
+def _page(clients: list["Client"], search: str, number: int, options: dict, pause: float) -> tuple[str, list]:
+    """Return the name of the client that was accepted, which goes first from then on, and its rows."""
     for attempt in range(1, ATTEMPTS + 1):
         troubles: list[_Trouble] = []
         for client in list(clients):
@@ -227,46 +198,41 @@ def _page(clients: list["_Client"], search: str, number: int, options: dict, pau
             with tqdm(bar_format="{desc}", desc=words, leave=False, disable=seconds < 1):
                 time.sleep(seconds)
     why = "; ".join(dict.fromkeys(map(str, troubles)))
-    # One who was refused did reach the service: the network is there.
+    # If one client was refused, it did reach the service: there is a network.
     raise _Trouble(why, refused=any(trouble.refused for trouble in troubles))
 
 
 def _unfinished(search: str, trouble: _Trouble, results: list[ImageResult]) -> SearchUnfinished:
-    """Return the error that tells a person what to do about a search that broke off."""
+    """Return the error for a search that broke off, with what to do."""
+    name = repr(search if len(search) <= 60 else f"{search[:60]}…")
     so_far = f"{len(results)} results found before it are kept" if results else "nothing had been found yet"
-    name = search if len(search) <= 60 else f"{search[:60]}…"
     if trouble.refused:
-        return SearchRefused(
-            f"DuckDuckGo refused the search {name!r} ({trouble}); {so_far}. It does so after many searches from one "
-            "address: wait some minutes and run this cell again.",
-            results,
-        )
-    return SearchUnreachable(
-        f"DuckDuckGo could not be reached for the search {name!r} ({trouble}); {so_far}. Check the network connection "
-        "(behind a proxy: DDGS_PROXY, and PRIMP_CA_BUNDLE for its certificate) and run this cell again.",
-        results,
-    )
+        kind, what = SearchRefused, f"DuckDuckGo refused the search {name}"
+        do = "It does so after many searches from one address: wait some minutes"
+    else:
+        kind, what = SearchUnreachable, f"DuckDuckGo could not be reached for the search {name}"
+        do = "Check the network connection (behind a proxy: DDGS_PROXY, and PRIMP_CA_BUNDLE for its certificate)"
+    return kind(f"{what} ({trouble}); {so_far}. {do} and run this cell again.", results)
 
 
 class _Watch:
     """
-    Stands between a client and the `primp.Client` that carries its requests, and keeps what the client throws away.
+    Stands between a client and the `primp.Client` that carries its requests, and keeps the rows as they were sent.
 
-    ddgs raises "No results found." alike for a refusal and an empty page, leaves some rows out and sorts the others
-    anew; both clients unquote URLs, so that ``%20``, ``%23`` and ``%2F`` no longer lead to the picture; one null title
-    costs ddgs the whole page, one missing title the other; neither looks at Retry-After. The rows as they came are none
-    the worse for it.
+    The clients lose much of them. ddgs raises "No results found." for a refusal as for an empty page, leaves rows out
+    and sorts the others. Both clients unquote URLs, so that ``%20``, ``%23`` and ``%2F`` no longer lead to the picture.
+    One title that is null costs ddgs the whole page; one that is missing, the other. Neither looks at Retry-After.
     """
 
     def __init__(self):
-        self.carrier: primp.Client | None = None  # None: the client holds it elsewhere than it did, and nothing is seen
+        self.carrier: primp.Client | None = None  # None: this version of the client keeps it elsewhere
         self.forget()
 
-    def forget(self) -> None:
-        """Make ready for another page."""
-        self.start = 0  # the number of its first row, where the client can't ask for it itself
+    def forget(self, start: int = 0) -> None:
+        """Make ready for the page that begins with row number `start`."""
+        self.start = start
         self.status: int | None = None  # HTTP status of the last answer; None if there was none
-        self.wait = 0.0  # seconds, as told by Retry-After
+        self.wait = 0.0  # seconds, from Retry-After
         self.rows: list | None = None  # None if no page of results came
 
     def __getattr__(self, name: str):
@@ -277,38 +243,51 @@ class _Watch:
             options["params"] = {**options["params"], "s": str(self.start)}
         self.status = None
         response = self.carrier.request(method, url, **options)
-        body = response.content  # raises where it was cut off
-        self.status, self.wait = response.status_code, _told_wait(response.headers)
+        body = response.content  # raises if it was cut off
+        told = {name.lower(): value for name, value in response.headers.items()}
+        self.wait = seconds_asked(told.get("retry-after", ""), told.get("date", ""))
+        self.status = response.status_code
         if url.endswith("/i.js") and self.status == 200:
             self.rows = _rows(body)
         return response
 
 
-class _Client:
+@dataclass
+class Client:
     """One way to ask the service."""
 
     name: str
+    make: Callable  # returns the client
+    holder: Callable  # returns what keeps the carrier of a client's requests as its `client`
+    asking: Callable[[int], dict]  # returns how the client is asked for a page of this number
 
-    def __init__(self):
-        self.watch = _Watch()
-        self.inner = None
+    def __post_init__(self):
+        self.watch, self.inner = _Watch(), None
 
     def page(self, search: str, number: int, options: dict) -> list:
-        """Return the rows of a page as the service sent them, [] past the end; raise `_Trouble` where none came."""
-        self.watch.forget()
+        """Return the rows of a page as the service sent them, [] past the end; raise `_Trouble` if none came."""
+        self.watch.forget(PAGE * (number - 1))
         rows, failure = None, None
         given = {name: value for name, value in options.items() if value}
         with warnings.catch_warnings(record=True):  # one client announces its new name, and opens all filters for it
             try:
                 self.inner = self.inner or self.connect()
-                rows = self.images(search, number, given)
+                rows = self.inner.images(search, max_results=None, **self.asking(number), **given)
             except FAILURES as error:
                 failure = error
         if self.watch.rows is not None:
             return self.watch.rows
-        if failure is None:  # unwatched, and answered
+        if failure is None:  # not watched, and answered
             return rows
         raise self.trouble(failure) from failure
+
+    def connect(self):
+        """Return the client, watched if it still keeps its carrier where we look for it."""
+        client = self.make(timeout=TIMEOUT)
+        with suppress(*MISREAD):  # otherwise the client's own reading of the rows must do
+            holder = self.holder(client)
+            holder.client, self.watch.carrier = self.watch, holder.client
+        return client
 
     def trouble(self, failure: Exception) -> _Trouble:
         """Return what kept the client from a page, in words."""
@@ -320,48 +299,25 @@ class _Client:
         why = f"HTTP {status}" if status != 200 else "something other than results, such as a captcha"
         return _Trouble(why, refused=True, wait=self.watch.wait)
 
-    def connect(self):
-        """Return the client, watched where it holds its carrier in the usual place."""
-        raise NotImplementedError
 
-    def images(self, search: str, number: int, options: dict) -> list:
-        """Return what the client makes of a page."""
-        raise NotImplementedError
-
-
-class _Ddgs(_Client):
-    name = "ddgs"
-
-    def connect(self):
-        client = ddgs.DDGS(timeout=TIMEOUT)
-        with suppress(*MISREAD):  # where another version keeps it elsewhere, its own reading of the rows must do
-            (engine,) = client._get_engines("images", "duckduckgo")
-            engine.http_client.client, self.watch.carrier = self.watch, engine.http_client.client
-        return client
-
-    def images(self, search, number, options):
-        # Without a backend by name, others are mixed in that ignore the filters.
-        return self.inner.images(search, backend="duckduckgo", page=number, max_results=None, **options)
-
-
-class _DuckDuckGoSearch(_Client):
-    name = "duckduckgo_search"
-
-    def connect(self):
-        client = duckduckgo_search.DDGS(timeout=TIMEOUT)
-        with suppress(AttributeError):
-            client.client, self.watch.carrier = self.watch, client.client
-        return client
-
-    def images(self, search, number, options):
-        # By itself it pages all at once, and loses every page when one fails: it is asked for single ones. Unwatched,
+def both_clients() -> list[Client]:
+    """Return the two clients, in the order in which they are tried."""
+    return [
+        # Without a backend by name, ddgs mixes in others that ignore the filters.
+        Client(
+            "ddgs",
+            ddgs.DDGS,
+            lambda client: client._get_engines("images", "duckduckgo")[0].http_client,
+            lambda number: {"backend": "duckduckgo", "page": number},
+        ),
+        # By itself it asks for all pages at once, and loses them all if one fails; the watch asks for one. Not watched,
         # it gives the first page again, which ends the search.
-        self.watch.start = PAGE * (number - 1)
-        return self.inner.images(search, max_results=None, **options)
+        Client("duckduckgo_search", duckduckgo_search.DDGS, lambda client: client, lambda number: {}),
+    ]
 
 
 def _network_error(error: BaseException | None) -> primp.PrimpError | None:
-    """Return the error of the network behind a client's: both wrap primp's, ddgs in its arguments."""
+    """Return the network's error inside a client's: both wrap primp's, ddgs in its arguments."""
     while isinstance(error, BaseException):
         if isinstance(error, primp.PrimpError):
             return error
@@ -371,7 +327,7 @@ def _network_error(error: BaseException | None) -> primp.PrimpError | None:
 
 
 def _reason(error: primp.PrimpError) -> str:
-    """Return what went wrong in the network, without the inner state that primp tells around it."""
+    """Return what went wrong in the network, without the inner state that primp adds."""
     if isinstance(error, primp.TimeoutError):
         return f"no answer in {TIMEOUT} seconds"
     if isinstance(error, primp.DNSError):
@@ -381,33 +337,13 @@ def _reason(error: primp.PrimpError) -> str:
     told = str(error.args[0] if error.args else error).partition(" (after an earlier failure")[0].partition("\n")[0]
     told = textwrap.shorten(re.split(" > | error: ", told)[-1], 90, placeholder=" …") or "no connection"
     if isinstance(error, primp.BuilderError) and "DDGS_PROXY" in os.environ:
-        return f"DDGS_PROXY is no proxy's address: {told}"  # itself untold: it may hold a password
+        return f"DDGS_PROXY is no proxy's address: {told}"  # which is not shown: it may hold a password
     return told
-
-
-def _told_wait(headers: Mapping[str, str]) -> float:
-    """
-    Return the seconds that Retry-After asks to wait, whether it is a number or a date; 0 where it asks nothing.
-
-    >>> _told_wait({"Retry-After": "7"}), _told_wait({"Retry-After": "soon"}), _told_wait({})
-    (7.0, 0.0, 0.0)
-    >>> _told_wait({"retry-after": "Wed, 21 Oct 2026 07:28:30 GMT", "date": "Wed, 21 Oct 2026 07:28:00 GMT"})
-    30.0
-    """
-    headers = {name.lower(): value for name, value in headers.items()}
-    told = headers.get("retry-after", "").strip()
-    if told.isdecimal():
-        return float(told)
-    try:  # by the service's own clock where it tells it: this machine's may be wrong
-        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
-        return max((parsedate_to_datetime(told) - now).total_seconds(), 0.0)
-    except (TypeError, ValueError):
-        return 0.0
 
 
 def _rows(body: bytes) -> list | None:
     """
-    Return the rows of a page as they came, [] where it has none, None where it is no page of results.
+    Return the rows of a page as they came, [] if it has none, None if it is something else.
 
     >>> _rows(b'{"results": [1]}'), _rows(b'{"results": null}'), _rows(b"<html>are you a robot?</html>")
     ([1], [], None)
@@ -424,38 +360,32 @@ def _results(rows: Iterable, **told: str) -> dict[str, ImageResult]:
     """Return the usable rows of a page, URL → result; malformed rows are passed over."""
     results: dict[str, ImageResult] = {}
     for row in rows:
-        url = web_address(row.get("image")) if isinstance(row, Mapping) else ""
+        url = _address(row.get("image")) if isinstance(row, Mapping) else ""
         if url and url not in results:
             results[url] = ImageResult(
                 url=url,
-                page_url=web_address(row.get("url")),
-                title=unescape(_text(row.get("title"))),
-                thumbnail=web_address(row.get("thumbnail")),
-                width=_pixels(row.get("width")),
-                height=_pixels(row.get("height")),
+                page_url=_address(row.get("url")),
+                title=unescape(_utf8(row.get("title"))),
+                thumbnail=_address(row.get("thumbnail")),
+                width=_side(row.get("width")),
+                height=_side(row.get("height")),
                 **told,
             )
     return results
 
 
-def web_address(value) -> str:
-    """
-    Return `value` if it is an http or https address with a host, else "".
-
-    >>> web_address("https://example.org/a.jpg"), web_address("data:image/png;base64,AA"), web_address(None)
-    ('https://example.org/a.jpg', '', '')
-    """
-    text = _text(value)
-    return text if web_host(text) else ""
+def _address(value) -> str:
+    """Return `value` if it is an http or https address with a host, else ""."""
+    return text if web_host(text := _utf8(value)) else ""
 
 
-def _text(value) -> str:
-    """Return a text that can be stored as UTF-8, "" for anything that is none."""
+def _utf8(value) -> str:
+    """Return a text that can be stored as UTF-8; "" for anything else."""
     return value.encode("utf-8", "replace").decode("utf-8").strip() if isinstance(value, str) else ""
 
 
-def _pixels(value) -> int:
-    """Return a size in pixels, 0 where there is none."""
+def _side(value) -> int:
+    """Return a size in pixels; 0 if it is not a number."""
     try:
         return max(int(value), 0)
     except (TypeError, ValueError, OverflowError):

@@ -1,8 +1,7 @@
 """
-Stage 01's way in for photos that are there already: reads <folder>/<label>/<photos> for `download` to keep.
+Photos that are there already: reads <folder>/<label>/<photos> for stage 01. Nothing in the folder is changed.
 
-Nothing in the folder is changed. A folder is as little to be trusted as the web: links may lead out of it, files may
-be huge or unreadable, and each such file is told with its reason.
+A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,8 +10,8 @@ from unicodedata import normalize
 
 import pandas as pd
 
-from utils.download.collect import Gathered
-from utils.download.fetch import LARGEST
+from utils.download.collection import Gathered
+from utils.download.fetch import LARGEST_FILE
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import content_id, subfolders, visible_files
@@ -25,30 +24,28 @@ def folder_pictures(
     """
     Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
 
-    What cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
-    Nothing in the folder is changed.
+    A file that cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
 
     Parameters
     ----------
     folder : str or Path
     labels : iterable of K labels
-        A sub-folder belongs to a label if their names are the same in Unicode's NFC form.
+        A sub-folder belongs to a label if their names are equal in Unicode's NFC form.
     limit : int, optional
-        Distinct contents taken a label; the rest is left out. `folders_table` tells how many.
+        Different contents per label; the rest is left out. `folders_table` says how many.
     complete : bool
-        Whether the folder must hold every label; beside other sources one will do.
+        Whether the folder must hold every label; beside other sources one is enough.
 
     Raises
     ------
     FieldguideError
-        If a label has no sub-folder, or an empty one (or if all have none, where it need not be complete); before
-        anything is read.
+        Before anything is read, if a label has no files (or all have none, if the folder need not be complete).
     """
     folder = Path(folder).absolute()
     files = {label: _label_files(folder, label, complete=complete) for label in labels}
     if files and not any(files.values()):
         raise FieldguideError(
-            f"There are no photos of any label in {folder}; there is {_names(subfolders(folder))}. "
+            f"There are no photos of any label in {folder}; there is {_names_in(folder)}. "
             "Rename its folders, or correct [labels] or source in the project file."
         )
     for label, paths in files.items():
@@ -63,7 +60,7 @@ def folder_pictures(
 
 
 def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
-    """Return the files of one label in a source folder; where there must be some, say what is missing."""
+    """Return the files of one label in a source folder; if there must be some, say what is missing."""
     if not folder.is_dir():
         raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
     own = [path for path in subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
@@ -71,7 +68,7 @@ def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
     files = [path for subfolder in own for path in visible_files(subfolder)]
     if complete and not own:
         raise FieldguideError(
-            f"There is no folder for the label {label!r} in {folder}; there is {_names(subfolders(folder))}. "
+            f"There is no folder for the label {label!r} in {folder}; there is {_names_in(folder)}. "
             "Rename that folder, or correct [labels] in the project file."
         )
     if complete and not files:
@@ -79,13 +76,13 @@ def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
     return files
 
 
-def _names(paths: list[Path]) -> str:
-    """Return the names of folders as a sentence's part."""
-    return ", ".join(repr(path.name) for path in paths) or "no folder at all"
+def _names_in(folder: Path) -> str:
+    """Return the names of the folders in `folder`, as a part of a sentence."""
+    return ", ".join(repr(path.name) for path in subfolders(folder)) or "no folder at all"
 
 
 def folders_table(project: Project) -> pd.DataFrame:
-    """Return how many files the source folders hold of each label (row), and how many of them were taken."""
+    """Return how many files the source folders hold, and how many of them were taken: one row per label."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
     taken = {(row["label"], row["url"]) for row in rows if row["engine"] == FOLDER and row["id"]}
     counts = {}
@@ -103,8 +100,8 @@ def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:
             return b"", "a link that leads out of the source folder"
         if not path.is_file():
             return b"", "not a file, or a link that leads nowhere"
-        if path.stat().st_size > LARGEST:
-            return b"", f"larger than {LARGEST // 1_000_000} MB"
+        if path.stat().st_size > LARGEST_FILE:
+            return b"", f"larger than {LARGEST_FILE // 1_000_000} MB"
         return path.read_bytes(), ""
     except OSError as error:
         return b"", f"cannot be read: {error.strerror or error}"

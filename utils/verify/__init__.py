@@ -2,6 +2,8 @@
 Stage 02: open every file for real; keep what is a picture, reject the rest with a reason.
 """
 
-from utils.verify.judging import rejected_paths, report_of, take_back, verify_images
+from utils.verify.byhand import take_back
+from utils.verify.judging import verify_images
+from utils.verify.report import rejected_paths, report_of
 
 __all__ = ["rejected_paths", "report_of", "take_back", "verify_images"]

@@ -1,0 +1,31 @@
+"""
+The drawn sample: pictures of three sea creatures that need no network, and the truth about them.
+
+`drawing` paints one picture, `pictures` files it with or without a fault, `truth` remembers which and counts what the
+stages found. utils knows nothing of it.
+"""
+
+from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, gathered_sample, sample_pictures
+from sample.truth import (
+    accuracy_against_truth,
+    faults_caught,
+    near_duplicates_together,
+    read_truth,
+    write_truth,
+    wrong_labels_found,
+)
+
+__all__ = [
+    "BROKEN",
+    "FAULTS",
+    "LABELS",
+    "SamplePicture",
+    "accuracy_against_truth",
+    "faults_caught",
+    "gathered_sample",
+    "near_duplicates_together",
+    "read_truth",
+    "sample_pictures",
+    "write_truth",
+    "wrong_labels_found",
+]

@@ -1,0 +1,12 @@
+"""Contact sheets: how a notebook shows them."""
+
+from conftest import draw_picture
+from IPython.core.formatters import DisplayFormatter
+
+from utils.sheets import contact_sheet
+
+
+def test_a_notebook_stores_a_sheet_once():
+    """As JPEG; Pillow's images come as PNG too, which weighs six times as much."""
+    formats, _ = DisplayFormatter().format(contact_sheet([draw_picture(1), draw_picture(2)]))
+    assert sorted(formats) == ["image/jpeg", "text/plain"]

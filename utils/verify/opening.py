@@ -1,0 +1,93 @@
+"""
+Open pictures for real, several at a time; write the training copies of the good ones, and the rows of all.
+"""
+
+import warnings
+from collections import deque
+from collections.abc import Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from utils.pictures import LONGEST_SIDE, PictureError, UnreadableError, jpeg_bytes, open_with_facts
+from utils.storage import Shelf
+from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnings, useless
+from utils.verify.verdicts import Judged, Tables
+
+AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
+OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
+
+
+def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = None, asked: bool = False) -> Judged:
+    """
+    Open a gathered file in full and decide: a training copy, or a reason to reject it.
+
+    Parameters
+    ----------
+    path : Path
+        raw/<label>/<id>.<ext>
+    known : mapping of (id, label) to reasons, optional
+        Pictures that are rejected even if they are good, because they are known under another label.
+    served : mapping of ids to numbers of unrelated sites, optional
+        Pictures that many sites serve; one of them that is a drawing is rejected.
+    asked : bool
+        Whether a person asks for this very picture: then everything that can be decoded is good, also an animation.
+    """
+    id, label = path.stem, path.parent.name
+    try:
+        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked)
+    except (UnreadableError, OSError) as error:
+        return Judged(id, label, reason=str(error), unread=True)
+    except PictureError as error:
+        return Judged(id, label, reason=str(error))
+    image, size = opened.image, (opened.width, opened.height)
+    grey = grey_reduction(image)
+    if not asked and (reason := useless(opened, grey, sites=(served or {}).get(id, 0))):
+        return Judged(id, label, reason=reason)
+    found = quality_warnings(np.asarray(grey), *size)
+    found += ["unfinished"] * (opened.coarse or opened.missing > 0)
+    reason = (known or {}).get((id, label), "")
+    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
+
+
+def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:
+    """Judge pictures in the order given, a few of them ahead of whoever takes them; options as for `judge`."""
+    with warnings.catch_warnings(), ThreadPoolExecutor(OPENED_TOGETHER) as pool:
+        warnings.simplefilter("ignore")  # Pillow warns of odd metadata; what counts is whether the pixels decode
+        waiting: deque = deque()
+        with tqdm(total=len(paths), desc="opening", unit="picture", disable=not paths) as bar:
+            for path in [*paths, *[None] * AT_A_TIME]:
+                if path is not None:
+                    waiting.append(pool.submit(judge, path, **options))
+                if waiting and (path is None or len(waiting) > AT_A_TIME):
+                    yield waiting.popleft().result()
+                    bar.update()
+
+
+def in_batches(judged: Iterable[Judged]) -> Iterator[list[Judged]]:
+    """Yield what was judged in lists of `AT_A_TIME`."""
+    judged = iter(judged)
+    while batch := list(islice(judged, AT_A_TIME)):
+        yield batch
+
+
+def keep(tables: Tables, batch: list[Judged], there: Container[str], deleted: Mapping[str, Path]) -> int:
+    """
+    Write the training copies of a batch, then its rows; return how many pictures were added.
+
+    Copies first: after a kill, a copy without a row is found again, but a row without a copy is not. A copy that lies
+    in images/ already is left from a killed run, and a person may have moved it since. One in trash/ was taken out by
+    a person: it gets its row and no copy.
+    """
+    shelf, images = Shelf(), tables.project.images
+    good = {judged.id: judged for judged in batch if not judged.reason}
+    for judged in good.values():
+        target = images / judged.label / f"{judged.id}.jpg"
+        if judged.id not in there and judged.id not in deleted and not target.is_file():
+            shelf.add(target, judged.copy)
+    shelf.settle()
+    tables.add(batch)
+    return len(good.keys() - deleted.keys())
