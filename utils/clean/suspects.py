@@ -178,7 +178,7 @@ def list_suspects(
     >>> for suspect in list_suspects([0, 0, 1, 1], probs, vocab=["ant", "bee"]):
     ...     print(suspect.position, suspect.list, "|", suspect.reason)
     1 Probably wrong | Folder: ant. Model: bee (90 %).
-    3 Right, but unsure | Folder: bee. Model: bee (60 %), then ant (40 %).
+    3 Right, but unsure | Folder: bee. Model: bee (60 %). Next: ant (40 %).
     """
     labels, probs = _checked_labels(labels, probs)
     groups = list(range(len(labels))) if groups is None else list(groups)
@@ -216,7 +216,7 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
     unsure = [n for n in order if second[n] <= given[n] < ODDS * second[n]]
     for n in unsure[: max(LEAST_UNSURE, round(MOST_UNSURE * len(labels)))]:
         label, other = vocab[labels[n]], vocab[rival[n]]
-        reason = f"Folder: {label}. Model: {label} ({share(given[n])}), then {other} ({share(second[n])})."
+        reason = f"Folder: {label}. Model: {label} ({share(given[n])}). Next: {other} ({share(second[n])})."
         yield Suspect(n, RIGHT_UNSURE, reason, float(given[n]))
 
 
@@ -246,7 +246,7 @@ def _copies(
             nearest[pair[1]] = min(nearest.get(pair[1], (BITS, n)), (pair[0], n))
     found = []
     for n, (bits, other) in sorted(nearest.items(), key=lambda item: (item[1][0], min(item[0], item[1][1]), item[0])):
-        reason = f"Folder: {vocab[labels[n]]}. Its near-duplicate {names[other]} has the folder {vocab[labels[other]]}."
+        reason = f"Its near-duplicate {names[other]} is in the folder {vocab[labels[other]]}."
         found.append(Suspect(n, COPIES, reason, float(bits)))
     return found
 
@@ -275,8 +275,8 @@ def _unlike(labels: np.ndarray, distances: np.ndarray, vocab: Sequence[str]) -> 
         Suspect(
             n,
             UNLIKE,
-            f"Folder: {vocab[labels[n]]}. {distances[n]:.1f} times as far from every label as usual; up to "
-            f"{limits[labels[n]]:.1f} times is normal for {vocab[labels[n]]}.",
+            f"{distances[n]:.1f} times as far from every label as usual. For {vocab[labels[n]]}, up to "
+            f"{limits[labels[n]]:.1f} times is normal.",
             float(distances[n]),
         )
         for n in sorted(far, key=lambda n: -distances[n] / limits[labels[n]])
