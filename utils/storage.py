@@ -85,6 +85,26 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
+def file_stamp(path: Path) -> list[int]:
+    """Return numbers that change when a file is written or renamed, even back to its old name; [] if absent."""
+    if not path.exists():
+        return []
+    status = path.stat()
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def written(*paths: Path) -> str:
+    """
+    Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root.
+
+    For example "Written: data/sea_life/split.csv, data/sea_life/split.json".
+    """
+    root = Path(__file__).resolve().parents[1]
+    there = [path for path in map(Path, paths) if path.exists()]
+    names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in there]
+    return f"Written: {', '.join(names)}" if names else "Nothing was written."
+
+
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hex digits."""
     with path.open("rb") as file:

@@ -61,7 +61,8 @@ const SETS = { train: "training set", valid: "validation set", test: "test set" 
 
 /** Folder and model, in bold where they differ; the reason, as far as it says more; loss and set. */
 function facts(card) {
-  const said = card.predicted === null ? [] : [" Model: ", name(card.predicted), ` (${card.confidence}).`];
+  const confidence = element("span", { className: "fg-whole", textContent: `(${card.confidence}).` });
+  const said = card.predicted === null ? [] : [" Model: ", name(card.predicted), " ", confidence];
   const differs = card.predicted !== null && card.predicted !== card.label;
   const loss = card.loss === null ? [] : [`loss ${card.loss.toFixed(2)}`];
   const line = element("div", { className: differs ? "fg-label fg-differs" : "fg-label" }, "Folder: ", name(card.label), ".", ...said);

@@ -10,7 +10,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from utils.dataset import Dataset, Picture, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP, Ledger, Outcome, read_review, store_flags
 from utils.project import Project
-from utils.storage import locked
+from utils.storage import file_stamp, locked
 from utils.words import counted
 
 WORST, NAME, LABEL = "Worst first", "File name", "Label"  # ways to sort
@@ -298,15 +297,6 @@ class Cleaning:
             return now[picture.id]
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
-
-
-def file_stamp(path: Path) -> tuple[int, ...]:
-    """Return what changes when a file is written, or a folder gets or loses a file; () if there is nothing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _checked_probs(probs, n: int, k: int) -> np.ndarray:

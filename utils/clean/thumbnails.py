@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from utils.clean.session import file_stamp
 from utils.dataset import Picture
 from utils.pictures import PictureError, jpeg_bytes, open_picture
 from utils.project import Project
+from utils.storage import file_stamp
 
 THUMBNAILS_KEPT = 2000  # in memory: about 20 MB
 DRAWERS = 2
@@ -62,7 +62,7 @@ class Thumbnails:
 
     def _one(self, path: Path) -> Thumbnail:
         if stamp := file_stamp(path):
-            return _thumbnail_of(path, self._height, self._width, stamp)
+            return _thumbnail_of(path, self._height, self._width, tuple(stamp))
         return Thumbnail(b"", f"The file is gone: it was moved or deleted by hand. It was {path}.")
 
 
