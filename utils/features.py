@@ -30,11 +30,7 @@ def learned_features(learn: Learner, paths: Sequence[Path]) -> np.ndarray:
 
 
 def frozen_features(body: torch.nn.Module, paths: Sequence[Path], *, size: int) -> np.ndarray:
-    """
-    Return the body's features of N pictures, averaged over the picture: float array (N, F).
-
-    Pictures come through the validation transforms: squished, cropped to `size` pixels, normalised as ImageNet's.
-    """
+    """Return the body's features of N pictures, prepared as for validation, averaged over each: float array (N, F)."""
     device = default_device()
     body = body.to(device).eval()
     mean, std = (torch.tensor(stat, device=device).view(1, 3, 1, 1) for stat in imagenet_stats)

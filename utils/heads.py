@@ -186,11 +186,6 @@ def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGE
 
     If no label has as many pictures as there are folds, there are fewer folds. A label of one picture, or of
     near-duplicates only, stands in one fold; the model that judges it never saw the label.
-
-    Raises
-    ------
-    FieldguideError
-        If there are fewer different pictures than folds, or no label has two.
     """
     if len(set(groups)) < folds:
         raise FieldguideError(f"{len(set(groups))} different pictures are too few for {folds} folds. Gather more.")

@@ -3,7 +3,7 @@
 from cleaning_pictures import make_project
 
 from utils.clean import apply_choices
-from utils.clean.applying import AGAIN, summary
+from utils.clean.applying import RUN_AGAIN, summary
 from utils.dataset import read_dataset
 from utils.ledger import Outcome, read_review, save_flag
 
@@ -21,10 +21,12 @@ def test_a_long_summary_is_cut():
 def test_what_moved_is_followed_by_what_to_run():
     """After an Apply or its undo the sentence names 03, 04 and 05; where nothing moved it does not."""
     moved, left = Outcome("a", "cat", "dog", True), Outcome("b", "cat", "dog", False, "taken")
-    assert summary([moved]) == f"Moved 1 to another label and 0 to the trash. {AGAIN}" and "03, 04 and 05" in AGAIN
+    assert (
+        summary([moved]) == f"Moved 1 to another label and 0 to the trash. {RUN_AGAIN}" and "03, 04 and 05" in RUN_AGAIN
+    )
     undone = summary([moved, left], undone=True)
-    assert undone == f"Took back the last Apply: 1 picture moved back. b was left: taken. {AGAIN}"
-    assert AGAIN not in summary([left])
+    assert undone == f"Took back the last Apply: 1 picture moved back. b was left: taken. {RUN_AGAIN}"
+    assert RUN_AGAIN not in summary([left])
 
 
 def test_the_choices_of_a_file_are_applied_and_no_others(tmp_path):

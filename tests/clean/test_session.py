@@ -13,7 +13,7 @@ from cleaning_pictures import PROBS, draw, make_project
 
 from utils.clean import session
 from utils.clean.applying import summary
-from utils.clean.session import CHANGED, DECIDED, LABEL, NAME, UNDECIDED, UNDO_STEPS, WORST, Cleaning, View
+from utils.clean.session import CHANGED_SINCE, DECIDED, LABEL, NAME, UNDECIDED, UNDO_STEPS, WORST, Cleaning, View
 from utils.dataset import Picture, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import Ledger, read_review, save_flag
@@ -155,7 +155,7 @@ def test_undo_leaves_what_was_changed_elsewhere(project):
     cleaning.flag({"c0": "Delete", "c1": "Delete"})
     save_flag(project, "c0", "dog")
     cleaning.refresh()
-    assert cleaning.undo() == {"c0": CHANGED, "c1": ""}
+    assert cleaning.undo() == {"c0": CHANGED_SINCE, "c1": ""}
     assert read_review(project) == {"c0": "dog"}
 
 

@@ -11,7 +11,7 @@ from utils.project import Project
 from utils.words import counted
 
 MOST_REASONS = 5  # and pictures per reason, that a summary tells in full
-AGAIN = "Next: run 03, 04 and 05 again (make run does it). 05 then says whether the changes helped."
+RUN_AGAIN = "Next: run 03, 04 and 05 again (make run does it). 05 then says whether the changes helped."
 
 
 def apply_choices(project: Project) -> str:
@@ -35,7 +35,7 @@ def summary(outcomes: Sequence[Outcome], *, undone: bool = False) -> str:
     """
     Return what applying did, or taking back (`undone`), as a person would say it.
 
-    >>> summary([Outcome("a", "cat", "dog", True), Outcome("b", "cat", "<Delete>", True)]).removesuffix(AGAIN)
+    >>> summary([Outcome("a", "cat", "dog", True), Outcome("b", "cat", "<Delete>", True)]).removesuffix(RUN_AGAIN)
     'Moved 1 to another label and 1 to the trash. '
     >>> summary([])
     'There was nothing to apply: no picture is flagged to be moved or deleted.'
@@ -52,7 +52,7 @@ def summary(outcomes: Sequence[Outcome], *, undone: bool = False) -> str:
         if not outcome.done:
             reasons.setdefault(outcome.reason, []).append(outcome.id)
     first = f"Took back the last Apply: {counted(len(done))} moved back." if undone else moved
-    return " ".join([first, *_left(reasons), *([AGAIN] if done else [])])
+    return " ".join([first, *_left(reasons), *([RUN_AGAIN] if done else [])])
 
 
 def _left(reasons: dict[str, list[str]]) -> list[str]:

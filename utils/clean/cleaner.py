@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 from IPython.display import display
 
-from utils.clean.applying import AGAIN, summary
+from utils.clean.applying import RUN_AGAIN, summary
 from utils.clean.grid import Grid
 from utils.clean.learner import learner_pictures, learner_probs
 from utils.clean.session import Cleaning
@@ -101,8 +101,9 @@ class ImageClassifierCleaner:
 
     def planned(self) -> pd.DataFrame:
         """Return what Apply would move, one row per picture: its file, its label now, and where it would go."""
-        self.cleaning.look()
-        moves = [(self.cleaning.pictures[n], choice) for n, choice in self.cleaning.pending()]
+        with self.cleaning.lock:
+            self.cleaning.look()
+            moves = [(self.cleaning.pictures[n], choice) for n, choice in self.cleaning.pending()]
         rows = [(picture.path.name, picture.label, "trash" if to == DELETE else to) for picture, to in moves]
         return pd.DataFrame(rows, columns=["picture", "from", "to"])
 
@@ -111,7 +112,7 @@ class ImageClassifierCleaner:
         if count := len(self.planned()):
             return f"{counted(count)} would move. Nothing moves until you press Apply ({count}) or run cleaner.apply()."
         if any(picture.path != path for picture, path in zip(self.cleaning.pictures, self.fns, strict=True)):
-            return f"Pictures were moved. {AGAIN}"
+            return f"Pictures were moved. {RUN_AGAIN}"
         return "No picture is flagged to be moved or deleted, so there is nothing to apply."
 
     def apply(self) -> str:

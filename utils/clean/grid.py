@@ -18,7 +18,7 @@ import anywidget
 
 from utils.addresses import web_host
 from utils.clean.applying import summary
-from utils.clean.session import CHANGED, DECIDED, UNDECIDED, Cleaning, View
+from utils.clean.session import CHANGED_SINCE, DECIDED, UNDECIDED, Cleaning, View
 from utils.clean.thumbnails import Thumbnails, draw_large, original
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP
@@ -88,7 +88,8 @@ class Grid(anywidget.AnyWidget):
     def _addressed(self, message: dict, request: Mapping) -> dict:
         """Return a message with what every one carries: the counts, and whom it answers."""
         cleaning, asker, serial = self.cleaning, request.get("view"), request.get("serial")
-        message |= {"counts": cleaning.progress(), "place": self._place()}
+        place = f"Page {self._at + 1:,} of {self._pages():,}, {counted(len(self._selected))}"
+        message |= {"counts": cleaning.progress(), "place": place}
         message |= {"pending": len(cleaning.pending()), "applied": cleaning.applied}
         # Who asked, and which time: so a view can tell an answer that came too late.
         message["view"] = asker if isinstance(asker, str) and len(asker) <= LONGEST_ECHO else ""
@@ -150,8 +151,8 @@ class Grid(anywidget.AnyWidget):
         """Take the last step of flags back."""
         undone = self.cleaning.undo()
         done = [id for id, reason in undone.items() if not reason]
-        changed = sum(reason == CHANGED for reason in undone.values())
-        left = _refusals({id: reason for id, reason in undone.items() if reason not in ("", CHANGED)})
+        changed = sum(reason == CHANGED_SINCE for reason in undone.values())
+        left = _refusals({id: reason for id, reason in undone.items() if reason not in ("", CHANGED_SINCE)})
         told = [left] if left else []
         if changed:
             told.insert(0, f"Not undone: {counted(changed, 'choice')} changed elsewhere since.")
@@ -234,9 +235,6 @@ class Grid(anywidget.AnyWidget):
 
     def _pages(self) -> int:
         return max(1, -(-len(self._selected) // self._size))
-
-    def _place(self) -> str:
-        return f"Page {self._at + 1:,} of {self._pages():,}, {counted(len(self._selected))}"
 
     def _id(self, sent) -> str:
         """Return the id that a message names, or raise if there is none such."""

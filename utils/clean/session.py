@@ -24,7 +24,7 @@ from utils.words import counted
 WORST, NAME, LABEL = "Worst first", "File name", "Label"  # ways to sort
 UNDECIDED, DECIDED = "Undecided", "Decided"
 UNDO_STEPS = 1000  # that can be taken back; one may hold a whole page
-CHANGED = "its flag was changed elsewhere since"  # why undo left a picture
+CHANGED_SINCE = "its flag was changed elsewhere since"  # why undo left a picture
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Cleaning:
             ours = {id: before for id, (before, after) in step.items() if self.choices.get(id) == after}
             stored = self._store(ours)
             self._steps.pop()  # only now: if storing raises, the step can be tried again
-        return {id: stored[id][2] if id in stored else CHANGED for id in step}
+        return {id: stored[id][2] if id in stored else CHANGED_SINCE for id in step}
 
     def _store(self, choices: Mapping[str, str | None]) -> dict[str, tuple[str | None, str | None, str]]:
         """Store choices, and return id → choice before, choice stored, why it was refused ("" if it was not)."""

@@ -169,8 +169,7 @@ def list_suspects(
     labels : int array (N,)
         The given labels, 0 ≤ label < K.
     probs : float array (N, K)
-        Out-of-fold probabilities; a row with NaN is a picture that nobody judged.
-    vocab : sequence of K labels
+        Out-of-fold probabilities; a row with NaN is a picture that nobody judged. Their columns are `vocab`.
 
     Examples
     --------
