@@ -108,8 +108,8 @@ def test_only_what_matters_to_the_judges_has_them_asked_again(ready, calls):
         judge_pictures(changed, body=None, train_fold=calls.train)
         return len(calls) - before
 
-    assert (asked(patience=3), asked(epochs=2), asked(seed=7)) == (0, 3, 3)
-    assert asked(replace(ready, groups=("a", "a", *ready.groups[2:])), seed=7) == 3
+    assert (asked(patience=3), asked(epochs=2), asked(epochs=2, seed=7)) == (0, 3, 3)
+    assert asked(replace(ready, groups=("a", "a", *ready.groups[2:])), epochs=2, seed=7) == 3
     seen = judge_pictures(ready, body=body(), train_fold=None)
     longer = replace(ready, project=ready.project.model_copy(update={"epochs": 9}))
     assert judge_pictures(longer, body=body(1), train_fold=None).probs.tolist() == seen.probs.tolist()
