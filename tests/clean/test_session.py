@@ -358,6 +358,20 @@ def test_the_last_apply_is_taken_back_as_a_whole(project):
     assert (cleaning.applied, cleaning.take_back(), read_review(project)) == (0, [], {"d3": "Keep"})
 
 
+def test_a_picture_that_a_hand_moved_since_blocks_no_other_apply(project):
+    """Of the last Apply, what lies elsewhere now is left and named; the next time the Apply before it goes back."""
+    cleaning = opened(project)
+    for choices in ({"c0": "dog"}, {"c1": "dog", "c2": "Delete"}):
+        cleaning.flag(choices)
+        cleaning.apply()
+    (project.images / "dog" / "c1.jpg").rename(project.images / "cat" / "c1.jpg")
+    outcomes = {outcome.id: outcome for outcome in cleaning.take_back()}
+    assert outcomes["c2"].done and "moved by hand" in outcomes["c1"].reason
+    Ledger(project).restore(["c0"])  # refused, and nothing to take back
+    assert [outcome.id for outcome in cleaning.take_back() if outcome.done] == ["c0"]
+    assert read_dataset(project).labels == ("cat",) * 4 + ("dog",) * 4
+
+
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_images_folder_keeps_the_flags(project):
     """Where files cannot be moved, Apply says why and the flags stay."""
