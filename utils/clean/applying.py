@@ -1,8 +1,4 @@
-"""
-What applying did, in words, and the choices that come from a file.
-
-Reads choices.csv; the ledger does the rest.
-"""
+"""What applying did, in words, and the choices that come from choices.csv; the ledger does the rest."""
 
 from collections.abc import Sequence
 
