@@ -3,18 +3,18 @@ Which finds more wrong labels among its first suspects: 06, fastai's cleaner, or
 
     python benchmarks/clean.py [FOLDER ...] [--shares 0.05 0.1 0.2] [--seeds 5] [--size 48] [--epochs 8]
 
-A FOLDER holds <label>/<photos>; without one, `--drawn` pictures a label are drawn. In a share of the pictures the label
-is replaced by another one, drawn by the seed; N are planted. Three orders of suspects:
+A FOLDER holds <label>/<photos>; without one, `--drawn` pictures per label are drawn. A share of the pictures, chosen by
+the seed, gets a wrong label: N in all. Three orders of suspects:
 
-- fastai: the course's notebook on the noisy labels, every picture judged by the one learner, those that it trained on
-  among them, largest loss first, as its ImageClassifierCleaner does;
-- cross-validated: what 06's models say out of fold, sorted by the probability of the given label alone;
+- fastai: the course's notebook on the noisy labels. One learner judges every picture, also those that it trained on;
+  the largest loss comes first, as in its ImageClassifierCleaner.
+- cross-validated: what 06's models say out of fold, sorted by the probability of the given label alone.
 - ours: the same probabilities, ranked by `rank_suspects`.
 
-The first N and 2 N suspects are counted; the intervals are Student's over the seeds, those of the differences paired.
-All train for as many epochs with the same learning rates. Photos are reduced first, so that loading is not what takes
-the time. From scratch on few photos a network learns little: the accuracy stands beside, for who cannot tell the labels
-apart cannot tell a wrong one either. `--weights imagenet` is what 06 is meant for, where the weights can be had.
+The first N and 2 N suspects are counted. The intervals are Student's over the seeds; those of the differences are
+paired. All train for as many epochs with the same learning rates. Photos are reduced first, so that loading does not
+take the time. From scratch on few photos a network learns little, so the accuracy stands beside: a model that cannot
+tell the labels apart cannot find a wrong one either. 06 is meant for `--weights imagenet`.
 """
 
 import argparse
@@ -37,12 +37,10 @@ sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
 from utils.copies import near_duplicate_groups
-from utils.download import (
-    folder_pictures,
-    save_pictures,
-)
+from utils.dataset import Dataset, read_dataset
+from utils.download import folder_pictures, save_pictures
 from utils.project import Project
-from utils.split import assign_sides, save_split
+from utils.tables import SPLIT_COLUMNS, write_table
 from utils.verify import verify_images
 
 REDUCED = 160  # pixels of the longest side
@@ -116,7 +114,7 @@ def drawn(folder: Path, per_label: int) -> Path:
 
 
 def prepared(photos: Path, task: Task) -> int:
-    """Reduce the photos, take them in, verify and split them as 01 to 03 do; return how many there are."""
+    """Reduce the photos, take them in, verify and group them as 01 to 03 do; return how many there are."""
     data, project = Path(task.data), task.project()
     for label in task.labels:
         (data / "photos" / label).mkdir(parents=True)
@@ -130,27 +128,26 @@ def prepared(photos: Path, task: Task) -> int:
                 print(f"{path} is left out: {error}", file=sys.stderr)
     save_pictures(project, folder_pictures(data / "photos", task.labels))
     verify_images(project)
-    labels = {id: path.parent.name for id, path in project.pictures().items()}
-    groups = near_duplicate_groups(project)
-    save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test, seed=0))
-    return len(labels)
+    groups = near_duplicate_groups(read_dataset(project))
+    rows = [{"id": id, "group": group, "side": "train"} for id, group in groups.items()]  # neither uses our sides
+    write_table(project.table("split"), SPLIT_COLUMNS, rows)
+    return len(rows)
 
 
-def planted(task: Task, share: float, folder: str) -> tuple[Project, set[str]]:
-    """Lay the pictures out anew with wrong labels among them; return that project and the ids of the wrong ones."""
-    clean, noisy = task.project(), task.project(folder)
+def planted(task: Task, share: float, folder: str) -> tuple[Dataset, set[str]]:
+    """Lay the pictures out anew with wrong labels among them; return these and the ids of the wrong ones."""
+    clean, noisy = read_dataset(task.project()), task.project(folder)
     rng = np.random.default_rng([task.seed, round(1000 * share)])
-    pictures = clean.pictures()
-    wrong = set(rng.choice(list(pictures), round(share * len(pictures)), replace=False).tolist())
-    for id, path in pictures.items():
-        label = path.parent.name
-        if id in wrong:
+    wrong = set(rng.choice(clean.ids, round(share * len(clean)), replace=False).tolist())
+    for picture in clean:
+        label = picture.label
+        if picture.id in wrong:
             label = str(rng.choice([other for other in task.labels if other != label]))
         (noisy.images / label).mkdir(parents=True, exist_ok=True)
-        os.link(path, noisy.images / label / path.name)
+        os.link(picture.path, noisy.images / label / picture.path.name)
     for name in ("split", "pictures"):
-        os.link(clean.table(name), noisy.table(name))
-    return noisy, wrong
+        os.link(clean.project.table(name), noisy.table(name))
+    return read_dataset(noisy), wrong
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -163,17 +160,17 @@ def run(task: Task) -> list[dict]:
     results = []
     for share in task.shares:
         with tempfile.TemporaryDirectory(dir=task.data) as folder:
-            project, wrong = planted(task, share, folder)
-            orders, said = SIDES[task.side](project)
-            true = {id: path.parent.name for id, path in task.project().pictures().items()}
-            right = float(np.mean([label == true[id] for id, label in said.items()]))
+            noisy, wrong = planted(task, share, folder)
+            orders, said = SIDES[task.side](noisy)
+            true = read_dataset(task.project())
+            right = float(np.mean([label == true[id].label for id, label in said.items()]))
             hits = {name: [id in wrong for id in order] for name, order in orders.items()}
             results.append({"hits": hits, "accuracy": right})
     return results
 
 
-def one_learner(project: Project) -> tuple[dict, dict]:
-    """Return fastai's order of suspects (ids), and what its learner says of the pictures of its valid side."""
+def one_learner(dataset: Dataset) -> tuple[dict, dict]:
+    """Return fastai's order of suspects (ids), and what its learner says of its validation set."""
     from fastai.vision.all import (
         CategoryBlock,
         DataBlock,
@@ -191,6 +188,7 @@ def one_learner(project: Project) -> tuple[dict, dict]:
 
     from utils.train import learning_rates
 
+    project = dataset.project
     set_seed(project.seed)
     block = DataBlock(
         blocks=(ImageBlock, CategoryBlock),
@@ -210,25 +208,23 @@ def one_learner(project: Project) -> tuple[dict, dict]:
             probs, _, loss = learn.get_preds(dl=loader, with_loss=True)
             ids = [path.stem for path in loader.dataset.items]
             losses |= dict(zip(ids, loss.tolist(), strict=True))
-            said = {id: dls.vocab[n] for id, n in zip(ids, probs.argmax(1).tolist(), strict=True)}  # the valid side's
+            said = {
+                id: dls.vocab[n] for id, n in zip(ids, probs.argmax(1).tolist(), strict=True)
+            }  # of the validation set
     return {"fastai": sorted(losses, key=lambda id: -losses[id])}, said
 
 
-def folds(project: Project) -> tuple[dict, dict]:
+def folds(dataset: Dataset) -> tuple[dict, dict]:
     """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
     from utils.clean import rank_suspects
     from utils.heads import judge_pictures
-    from utils.train import networks
-    from utils.train import training as train
+    from utils.train import pretrained_body, train_fold
 
-    train.worker_count = lambda: 0  # a process has one core here: loaders would only take turns with it
-    body, fold = networks.pretrained_body(project), partial(train.train_fold, project)
-    judged = judge_pictures(project, body=body, train_fold=fold)
-    vocab = list(project.labels)
-    codes = [vocab.index(label) for label in judged.labels]
-    given = judged.probs[np.arange(len(codes)), codes]
-    orders = {"cross-validated": np.argsort(given, kind="stable"), "ours": rank_suspects(codes, judged.probs)}
-    said = {id: vocab[n] for id, n in zip(judged.ids, judged.probs.argmax(1).tolist(), strict=True)}
+    os.sched_getaffinity = lambda _: ()  # a process has one core here: loaders would only take turns with it
+    judged = judge_pictures(dataset, body=pretrained_body(dataset.project), train_fold=partial(train_fold, dataset))
+    given = judged.probs[np.arange(len(dataset)), dataset.codes]
+    orders = {"cross-validated": np.argsort(given, kind="stable"), "ours": rank_suspects(dataset.codes, judged.probs)}
+    said = {id: judged.vocab[n] for id, n in zip(judged.ids, judged.probs.argmax(1).tolist(), strict=True)}
     return {name: [judged.ids[n] for n in order] for name, order in orders.items()}, said
 
 
@@ -288,7 +284,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", type=int, default=48)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--drawn", type=int, default=60, help="pictures a label, without a folder")
+    parser.add_argument("--drawn", type=int, default=60, help="pictures per label, without a folder")
     parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at the same time")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)

@@ -3,13 +3,13 @@ How long a switch to another label takes in the cleaner, and what 200 of them le
 
     python benchmarks/switch.py [--count 10000] [--switches 200]
 
-Both show the same drawn pictures (512×384) of 20 labels, with the same made-up probabilities, 30 a page at 128×256,
-each in a process of its own; no browser is at the other end of either. A switch is what the kernel does from the choice
-of a label until all that the browser needs has been sent. Each label is visited in turn: the first time its pictures
-are cold, afterwards fastai opens them again and ours has their thumbnails. The probabilities are given, for judging the
-pictures is no part of a switch. Ours has a project with 2,000 flags and a list of suspects, and each switch follows a
-flag, which is not timed itself: what was flagged must not make the next switch wait. Ours then turns to the next page
-after a look of half a second, which fastai's cannot.
+Both show the same drawn pictures (512×384) of 20 labels, with the same made-up probabilities, 30 per page at 128×256.
+Each runs in a process of its own; neither has a browser at the other end. A switch is what the kernel does from the
+choice of a label until all that the browser needs has been sent. Each label is visited in turn: the first time its
+pictures are cold, afterwards fastai opens them again and ours has their thumbnails. The probabilities are given, as
+judging is not part of a switch. Ours has a project with 2,000 flags and a list of suspects, and sets a flag before each
+switch. The flag is not timed, but it must not make the next switch wait. At the end ours turns to the next page after a
+look of half a second; fastai's has no pages.
 """
 
 import argparse
@@ -127,15 +127,18 @@ def theirs(folder: Path) -> tuple:
 def ours(folder: Path) -> tuple:
     """Return what switches our cleaner to a label, turns to its next page, and flags, as the browser's messages do."""
     from utils.clean import RIGHT_UNSURE, ImageClassifierCleaner, Suspect
+    from utils.dataset import read_dataset
     from utils.ledger import save_flags
     from utils.project import Project
 
     labels = {label: [label] for label in LABELS}
     project = Project.model_validate({"name": "switch", "labels": labels, "data_dir": str(folder / "data")})
-    ids = list(project.pictures())
+    dataset = read_dataset(project)
+    ids = dataset.ids
     save_flags(project, dict.fromkeys(ids[-FLAGS:], "Keep"))
     suspects = [Suspect(n, RIGHT_UNSURE, "made up", 0.5) for n in range(min(SUSPECTS, len(ids)))]
-    grid = ImageClassifierCleaner(project=project, probs=probabilities(len(ids)), suspects=suspects).widget
+    probs = probabilities(len(ids))
+    grid = ImageClassifierCleaner(project=project, dataset=dataset, probs=probs, suspects=suspects).widget
     state = {"list": "", "label": "", "side": "", "show": "", "sort": "Worst first", "page": 0}
 
     def show(**news) -> None:

@@ -16,7 +16,6 @@ from standin_search import StandIn, row, status
 
 from utils.dataset import read_dataset, round_fingerprint
 from utils.inference.classifier import load_classifier
-from utils.ledger.flags import save_flag
 from utils.project import REPOSITORY, Project
 from utils.tables import SOURCES_COLUMNS, SPLIT_COLUMNS, read_rows
 
@@ -102,11 +101,11 @@ def test_a_second_run_changes_no_file(tiny):
 
 
 def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
-    """With a choice waiting, one run moves the picture, trains and judges a second round, and exports that one."""
+    """With a file of choices, one run moves the picture, trains and judges a second round, and exports that one."""
     project = Project.load(tiny / "project.toml")
     id, path = next((id, path) for id, path in project.pictures().items() if project.sides()[id] == "train")
     other = next(label for label in project.labels if label != path.parent.name)
-    save_flag(project, id, other)
+    project.table("choices").write_text(f"id,choice\n{id},{other}\n", encoding="utf-8")
     done = run(tiny, "notebooks/run.py", "--reports", str(tiny / "reports"))
     assert done.returncode == 0, done.stderr
     assert project.pictures()[id].parent.name == other

@@ -1,8 +1,7 @@
 """
-What a network's body makes of pictures: a row of numbers each, which simple models and distances work on.
+What a network's body makes of pictures: one row of numbers per picture, for simple models and distances.
 
-06 has every picture judged from them by a model that never saw it (`folds`); 07 asks what becomes of a label that no
-model was shown (`abstain`). Reads pictures through the validation transforms; writes nothing.
+Foundation of `heads` (06) and of 07's "unknown". Reads pictures through the validation transforms; writes nothing.
 """
 
 import math
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from utils.pictures import open_picture, squish_and_crop
 
-BATCH = 32  # pictures at once through the frozen body
+BODY_BATCH = 32  # pictures at once through the frozen body
 VALIDATION_EXTRA = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
 
 
@@ -31,24 +30,20 @@ def learned_features(learn: Learner, paths: Sequence[Path]) -> np.ndarray:
 
 
 def frozen_features(body: torch.nn.Module, paths: Sequence[Path], *, size: int) -> np.ndarray:
-    """
-    Return the body's features of N pictures, averaged over the picture: float array (N, F).
-
-    Pictures come through the validation transforms: squished, cropped to `size` pixels, normalised as ImageNet's.
-    """
+    """Return the body's features of N pictures, prepared as for validation, averaged over each: float array (N, F)."""
     device = default_device()
     body = body.to(device).eval()
     mean, std = (torch.tensor(stat, device=device).view(1, 3, 1, 1) for stat in imagenet_stats)
     features = []
     with torch.inference_mode():
-        for start in tqdm(range(0, len(paths), BATCH), desc="features", unit="batch"):
-            pixels = np.stack([_pixels(path, size) for path in paths[start : start + BATCH]])  # (B, size, size, 3)
-            batch = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 255  # (B, 3, size, size)
+        for start in tqdm(range(0, len(paths), BODY_BATCH), desc="features", unit="batch"):
+            pixels = [_body_pixels(path, size) for path in paths[start : start + BODY_BATCH]]
+            batch = torch.from_numpy(np.stack(pixels)).to(device).permute(0, 3, 1, 2) / 255  # (B, 3, size, size)
             features.append(body((batch - mean) / std).mean((2, 3)).cpu().numpy())  # (B, F)
     return np.concatenate(features)
 
 
-def _pixels(path: Path, size: int) -> np.ndarray:
+def _body_pixels(path: Path, size: int) -> np.ndarray:
     """Return one picture as the model sees it: uint8 (size, size, 3)."""
     extra = math.ceil(size * VALIDATION_EXTRA / 8) * 8
     return np.asarray(squish_and_crop(open_picture(path), size, extra=extra))

@@ -1,11 +1,11 @@
 """
-Stage 06, first part: every picture judged by a model that never saw it.
+Simple models on the features of a network, and with them every picture judged by a model that never saw it.
 
-Reads images/ and split.csv; keeps what it found in models/<name>/out_of_fold.csv. With ImageNet weights the judges are
-logistic regressions on the frozen features of the pretrained body, a fold each; the fine-tuned body would not do, for
-it has seen the wrong labels. From scratch, they are short trainings of the same recipe. Near-duplicates stand in one fold.
-Beside the probabilities, each picture is asked how far it lies from every label in the space of the features: a
-classifier must choose a label even for what belongs to none.
+Foundation of 06 and of all who need such judgements. Reads the pictures of a data set; keeps what it found in
+models/<name>/out_of_fold.csv. With ImageNet weights the judges are logistic regressions on the features of the
+pretrained network, one per fold. The fine-tuned network cannot judge: it has seen the wrong labels. From scratch, the
+judges are short trainings of 04's recipe. Near-duplicates stand in one fold. A classifier must choose a label even for
+a picture that fits none, so each picture is also asked how far it lies from every label.
 """
 
 import warnings
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,163 +26,166 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
 
+from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.features import frozen_features, learned_features
+from utils.intervals import verdict
 from utils.pictures import PictureError, open_picture
-from utils.project import Project
 from utils.storage import require_writable
-from utils.tables import csv_text, read_rows, write_table
+from utils.tables import read_rows, write_table
+from utils.words import counted
 
-FOLDS = 3
+JUDGES = 3  # folds
 NAMED = 5  # unreadable pictures that a warning names
+# The settings of the project file that change what the judges say: of every judge, and of one that is trained.
+JUDGE_SETTINGS = {"arch", "weights", "size", "seed"}
+RECIPE_SETTINGS = {"epochs", "batch_size", "schedule", "augment", "class_weights"}
+
+TrainFold = Callable[[Mapping[str, str]], Learner]  # sides (id → "train" or "valid") → a learner trained on them
 
 
 @dataclass(frozen=True)
 class Judgement:
     """
-    What models that never saw them say of N pictures.
+    What models that never saw them say of N pictures, in the order of the data set.
 
     A picture that cannot be read has NaN everywhere: nobody judged it.
     """
 
-    ids: tuple[str, ...]  # in the order of ``project.pictures()``
-    labels: tuple[str, ...]  # the label of each one's folder
-    probs: np.ndarray  # (N, K), in the order of the project's labels
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]  # of their folders
+    groups: tuple[str, ...]  # near-duplicates share one
+    vocab: tuple[str, ...]  # K labels, the columns of `probs`
+    probs: np.ndarray  # (N, K)
     distances: np.ndarray  # (N,), see `relative_distances`
 
+    @cached_property
+    def verdict(self) -> dict[str, float | int | bool]:
+        """How often the judges agree with the folder, against guessing: see `utils.intervals.verdict`."""
+        judged = np.flatnonzero(~np.isnan(self.probs).any(1))
+        said = [self.vocab[k] for k in self.probs[judged].argmax(1)]
+        return verdict([self.labels[n] for n in judged], said, groups=[self.groups[n] for n in judged])
 
-def out_of_fold(
-    project: Project, *, body: torch.nn.Module | None, train_fold: Callable[[Mapping[str, str]], Learner]
-) -> np.ndarray:
-    """Return the probabilities (N, K) of `judge_pictures` alone."""
-    return judge_pictures(project, body=body, train_fold=train_fold).probs
 
-
-def judge_pictures(
-    project: Project, *, body: torch.nn.Module | None, train_fold: Callable[[Mapping[str, str]], Learner]
-) -> Judgement:
+def judge_pictures(dataset: Dataset, *, body: torch.nn.Module | None, train_fold: TrainFold) -> Judgement:
     """
     Judge every picture by a model that never saw it, nor a near-duplicate of it.
 
-    The result is kept in out_of_fold.csv and read from there as long as labels, split and settings stay the same.
-    Pictures that cannot be read are named in a warning, and nothing else is held up by them.
+    The result is kept in out_of_fold.csv. It is read from there until a picture, a label, a group or a setting that
+    matters to the judges changes. A warning names pictures that cannot be read; all others are judged.
 
     Parameters
     ----------
-    project : Project
+    dataset : Dataset
     body : module of batches (B, 3, size, size) to features (B, F, h, w), or None
         The pretrained network without its head; None where there are no ImageNet weights.
     train_fold : function of sides (mapping of id to "train" or "valid") to a trained learner
-        Called once a fold where there is no body to take features from. Its model is body and head, in this order.
+        Called once per fold if there is no body to take features from. Its model is body and head, in this order.
 
     Raises
     ------
     FieldguideError
         If the pictures are too few, or all have one label.
     """
-    pictures = project.pictures()
-    paths, vocab = list(pictures.values()), list(project.labels)
-    labels = tuple(path.parent.name for path in paths)
-    _require_two_labels(project, labels)
-    kept, columns = project.models / "out_of_fold.csv", ("id", "fingerprint", "distance", *vocab)
-    fingerprint = project.fingerprint()
-    table = _remembered(kept, columns, list(pictures), fingerprint)
-    reasons = _unreadable(paths if table is None else [paths[n] for n in np.flatnonzero(np.isnan(table).any(1))])
+    project = dataset.project
+    _require_two_labels(dataset)
+    kept, columns = project.models / "out_of_fold.csv", ("id", "fingerprint", "distance", *project.labels)
+    fingerprint = _judges_fingerprint(dataset, trained=body is None)
+    table = _kept_table(kept, columns, dataset.ids, fingerprint)
+    doubtful = range(len(dataset)) if table is None else np.flatnonzero(np.isnan(table).any(1))
+    with ThreadPoolExecutor() as pool:
+        paths = [dataset.paths[n] for n in doubtful]
+        reasons = {path: why for path, why in zip(paths, pool.map(unreadable, paths), strict=True) if why}
     if reasons:
         named = "; ".join(f"{path.parent.name}/{path.name}: {why}" for path, why in list(reasons.items())[:NAMED])
         more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-        count = f"{len(reasons)} pictures" if len(reasons) > 1 else "1 picture"
-        warnings.warn(f"{count} cannot be read and no model judges them ({named}{more}). Delete them.", stacklevel=2)
+        warnings.warn(
+            f"{counted(len(reasons))} cannot be read and no model judges them ({named}{more}). Delete them.",
+            stacklevel=2,
+        )
     if table is None or len(reasons) != np.isnan(table).any(1).sum():  # one can be read again
         require_writable(project.models)
-        table = _table(project, pictures, labels, set(reasons), body=body, train_fold=train_fold)
-        rows = [dict(zip(columns[2:], map(float, row), strict=True)) for row in table]
-        known = ({"id": id, "fingerprint": fingerprint} for id in pictures)
-        write_table(kept, columns, [one | row for one, row in zip(known, rows, strict=True)])
-    return Judgement(tuple(pictures), labels, probs=table[:, 1:], distances=table[:, 0])
+        table = _judged_table(dataset, set(reasons), body=body, train_fold=train_fold)
+        rows = [(id, fingerprint, *map(float, row)) for id, row in zip(dataset.ids, table, strict=True)]
+        write_table(kept, columns, [dict(zip(columns, row, strict=True)) for row in rows])
+    judged = {"probs": table[:, 1:], "distances": table[:, 0]}
+    return Judgement(dataset.ids, dataset.labels, dataset.groups, tuple(project.labels), **judged)
 
 
-def _require_two_labels(project: Project, labels: Sequence[str]) -> None:
-    """Refuse to look for wrong labels where there is no other one."""
-    if not labels:
-        raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
-    if len(set(labels)) == 1:
+def _require_two_labels(dataset: Dataset) -> None:
+    """Refuse to look for wrong labels if there is no other one."""
+    if not len(dataset):
+        raise FieldguideError(f"There are no pictures in {dataset.project.images}. Run 01 and 02 first.")
+    if len(set(dataset.labels)) == 1:
         raise FieldguideError(
-            f"All {len(labels)} pictures are filed under {labels[0]!r}, so none can be told from another label. Gather "
-            "pictures of the other labels (01 to 03), or put back what was taken out."
+            f"All {counted(len(dataset))} are filed under {dataset.labels[0]!r}, so there is no other label to compare "
+            "with. Gather pictures of the other labels (01 to 03), or put back what was taken out."
         )
 
 
-def _remembered(kept: Path, columns: Sequence[str], ids: Sequence[str], fingerprint: str) -> np.ndarray | None:
+def _judges_fingerprint(dataset: Dataset, *, trained: bool) -> str:
+    """Return 16 hex digits that change when the judges would say something else."""
+    settings = dataset.project.model_dump(mode="json", include=JUDGE_SETTINGS | (RECIPE_SETTINGS if trained else set()))
+    return round_fingerprint(dataset, settings | {"trained": trained, "groups": dataset.groups})
+
+
+def _kept_table(kept: Path, columns: Sequence[str], ids: Sequence[str], fingerprint: str) -> np.ndarray | None:
     """Return distances and probabilities (N, 1 + K) as they were kept, or None if something changed since."""
-    if not kept.exists():
+    try:
+        rows = read_rows(kept, columns)
+    except FieldguideError:  # of other labels, or an earlier version's: it is made anew
         return None
-    with kept.open(encoding="utf-8") as file:
-        if file.readline() != csv_text(columns, (), header=True):  # the labels, or we, were others then
-            return None
-    rows = read_rows(kept, columns)
     if [row["id"] for row in rows] != list(ids) or any(row["fingerprint"] != fingerprint for row in rows):
         return None
     return np.array([[float(row[column]) for column in columns[2:]] for row in rows])
 
 
-def _unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the pictures that cannot be opened, with the reason."""
-
-    def why(path: Path) -> str:
-        try:
-            open_picture(path)
-        except (PictureError, OSError) as error:
-            return str(error) or type(error).__name__
-        return ""
-
-    with ThreadPoolExecutor() as pool:
-        return {path: reason for path, reason in zip(paths, pool.map(why, paths), strict=True) if reason}
+def unreadable(path: Path) -> str:
+    """Return why a picture cannot be read, "" if it can."""
+    try:
+        open_picture(path)
+    except (PictureError, OSError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
-def _table(
-    project: Project,
-    pictures: Mapping[str, Path],
-    labels: Sequence[str],
-    unread: set[Path],
-    *,
-    body: torch.nn.Module | None,
-    train_fold: Callable,
+def _judged_table(
+    dataset: Dataset, unread: set[Path], *, body: torch.nn.Module | None, train_fold: TrainFold
 ) -> np.ndarray:
     """Return distances and probabilities (N, 1 + K), each rounded as the table keeps it; NaN for what is unread."""
-    table = np.full((len(pictures), 1 + len(project.labels)), np.nan)
-    there = np.array([path not in unread for path in pictures.values()])
-    ids = [id for id, path in pictures.items() if path not in unread]
-    labels = [label for label, good in zip(labels, there, strict=True) if good]
-    _require_two_labels(project, labels)
-    split = project.split()
-    if lone := [id for id in ids if id not in split]:
+    there = np.array([path not in unread for path in dataset.paths])
+    readable = dataset.where(lambda picture: picture.path not in unread)
+    _require_two_labels(readable)
+    if lone := [id for id in readable.ids if id not in dataset.split]:
         warnings.warn(
-            f"{len(lone)} pictures have no side yet, {lone[0]} among them: a near-duplicate of one may judge it. Run 03 "
-            "first.",
+            f"{counted(len(lone))} not in split.csv yet, such as {lone[0]}: a judge may know a near-duplicate. Run 03.",
             stacklevel=3,
         )
-    folds = fold_of(labels, project.groups(ids), seed=project.seed)
-    codes = np.array([list(project.labels).index(label) for label in labels])
-    if body is not None:
-        found = _from_features(project, body, [pictures[id] for id in ids], codes, folds)
-    else:
-        found = _from_trainings(project, {id: pictures[id] for id in ids}, codes, folds, train_fold)
-    table[there] = np.column_stack(found)
+    ids, paths, codes = readable.ids, np.array(readable.paths, dtype=object), np.array(readable.codes)
+    k, folds = len(dataset.project.labels), fold_of(readable.labels, readable.groups, seed=dataset.project.seed)
+    features = None if body is None else frozen_features(body, readable.paths, size=dataset.project.size)
+    found = np.empty((len(ids), 1 + k))
+    for fold in tqdm(range(folds.max() + 1), desc="judges", unit="fold"):
+        held = folds == fold
+        if body is not None:
+            found[held, 1:] = _logistic(features[~held], codes[~held], features[held], k)
+        else:
+            learn = train_fold({id: "valid" if out else "train" for id, out in zip(ids, held, strict=True)})
+            with learn.no_bar():
+                found[held, 1:] = learn.get_preds(dl=learn.dls.test_dl(list(paths[held])))[0].double().numpy()
+            features = learned_features(learn, list(paths))
+        found[held, 0] = relative_distances(features[~held], codes[~held], features[held])
+    table = np.full((len(dataset), 1 + k), np.nan)
+    table[there] = found
     return np.array([[float(f"{value:.6g}") for value in row] for row in table])
 
 
-def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = FOLDS) -> np.ndarray:
+def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGES) -> np.ndarray:
     """
     Return the fold (0 ≤ fold < folds) of N pictures: stratified by label, near-duplicates in one fold.
 
-    Where no label has as many pictures as there are folds, there are fewer folds. A label whose pictures are all
-    near-duplicates of each other, or one, stands in one fold, and the model that judges it never saw the label.
-
-    Raises
-    ------
-    FieldguideError
-        If there are fewer different pictures than folds, or no label has two.
+    If no label has as many pictures as there are folds, there are fewer folds. A label of one picture, or of
+    near-duplicates only, stands in one fold; the model that judges it never saw the label.
     """
     if len(set(groups)) < folds:
         raise FieldguideError(f"{len(set(groups))} different pictures are too few for {folds} folds. Gather more.")
@@ -200,60 +204,28 @@ def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = FOLDS
     return np.unique(numbers, return_inverse=True)[1]  # few large groups may leave a fold empty
 
 
-def _from_trainings(
-    project: Project, pictures: Mapping[str, Path], codes: np.ndarray, folds: np.ndarray, train_fold: Callable
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances (N,) and probabilities (N, K) out of one training a fold."""
-    paths = np.array(list(pictures.values()), dtype=object)
-    distances, probs = np.empty(len(paths)), np.empty((len(paths), len(project.labels)))
-    for fold in tqdm(range(folds.max() + 1), desc="trainings without a part", unit="fold"):
-        held = folds == fold
-        learn = train_fold({id: "valid" if out else "train" for id, out in zip(pictures, held, strict=True)})
-        with learn.no_bar():
-            probs[held] = learn.get_preds(dl=learn.dls.test_dl(list(paths[held])))[0].double().numpy()
-        features = learned_features(learn, list(paths))
-        distances[held] = relative_distances(features[~held], codes[~held], features[held])
-    return distances, probs
-
-
-def _from_features(
-    project: Project, body: torch.nn.Module, paths: list[Path], codes: np.ndarray, folds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return distances (N,) and probabilities (N, K) of logistic regression on the pretrained body's features."""
-    features = frozen_features(body, paths, size=project.size)
-    distances, probs = np.empty(len(paths)), np.zeros((len(paths), len(project.labels)))
-    for fold in range(folds.max() + 1):
-        held = folds == fold
-        seen = np.unique(codes[~held])
-        if len(seen) == 1:  # of two labels, one whose pictures are all near-duplicates: nothing to tell apart
-            probs[held, seen[0]] = 1
-        else:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-            probs[np.ix_(held, seen)] = model.fit(features[~held], codes[~held]).predict_proba(features[held])
-        distances[held] = relative_distances(features[~held], codes[~held], features[held])
-    return distances, probs
+def _logistic(seen: np.ndarray, codes: np.ndarray, held: np.ndarray, k: int) -> np.ndarray:
+    """Return the probabilities (H, K) that logistic regression on the features seen (M, F) gives those held (H, F)."""
+    probs, known = np.zeros((len(held), k)), np.unique(codes)
+    if len(known) == 1:  # of two labels, one is all near-duplicates: nothing to tell apart
+        probs[:, known[0]] = 1
+    else:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        probs[:, known] = model.fit(seen, codes).predict_proba(held)
+    return probs
 
 
 def relative_distances(seen: np.ndarray, codes: np.ndarray, held: np.ndarray) -> np.ndarray:
     """
-    Return how far pictures lie from the nearest label, in terms of how far that label's own pictures lie.
+    Return how far pictures (features held, (H, F)) lie from the nearest label of others (features seen, (M, F)).
 
-    A label's centre is the mean of its pictures' features, each feature scaled to a standard deviation of 1. A label's
-    usual distance is the median of its own pictures', each to the centre made without it.
-
-    Parameters
-    ----------
-    seen : float array (M, F)
-        Features of pictures that make the centres.
-    codes : int array (M,)
-        Their labels.
-    held : float array (H, F)
-        Features of other pictures.
+    The unit is how far that label's own pictures lie: the median of their distances, each to the centre made without
+    it. A label's centre is the mean of its pictures' features, each feature scaled to a standard deviation of 1.
 
     Returns
     -------
     float array (H,)
-        1 is as far as usual; 2 is twice as far. Of a label with one picture, what is usual is what is for the rest.
+        1 is as far as usual; 2 is twice as far. A label of one picture takes the median of the other labels.
 
     Examples
     --------

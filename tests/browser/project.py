@@ -22,7 +22,8 @@ LINKS = {
     "ant-03": "data:text/html,<script>window.hacked=1</script>",
     "ant-04": "http://photos.example/ant",
 }
-SURE, UNSURE, UNLIKE = "wrong, and sure", "right, but unsure", "unlike any label"
+SURE, UNSURE, UNLIKE = "Probably wrong", "Right, but unsure", "Unlike any label"
+NOTE = "The judges agree with the folder for 30 of 41 photos; guessing would get 15."
 SUSPECTS = {  # list → ids, worst first
     SURE: ["kana-03", "ant-05", "both-01", "ant-02", BROKEN],
     UNSURE: ["ant-06", "kana-04", "ant-05"],
@@ -36,16 +37,20 @@ from types import SimpleNamespace
 import numpy as np
 
 from utils.clean import ImageClassifierCleaner
+from utils.dataset import read_dataset
 from utils.project import Project
 
 project = Project.load({path!r})
-ids = list(project.pictures())
+dataset = read_dataset(project)
+ids = list(dataset.ids)
 probs = np.random.default_rng(0).dirichlet([0.5] * 3, len(ids))
 suspects = [
     SimpleNamespace(position=ids.index(id), list=name, reason=f"because of {{id}} & <i>more</i>", figure=1 / (1 + n))
     for name, found in json.loads({suspects!r}).items() for n, id in enumerate(found) if id in ids
 ]
-cleaner = ImageClassifierCleaner(project=project, probs=probs, suspects=suspects, max_n=12, height=96, width=128)
+cleaner = ImageClassifierCleaner(
+    project=project, dataset=dataset, probs=probs, suspects=suspects, max_n=12, height=96, width=128, note={note!r}
+)
 cleaner
 """
 
@@ -93,7 +98,7 @@ def draw_project(folder: Path, data: str = "data") -> Project:
 
 def write_notebook(path: Path, project_file: Path) -> None:
     """Write a notebook of three cells: a heading, the cleaner, and a cell that must stay as it is."""
-    code = CODE.strip().format(path=str(project_file), suspects=json.dumps(SUSPECTS))
+    code = CODE.strip().format(path=str(project_file), suspects=json.dumps(SUSPECTS), note=NOTE)
     cells = [nbformat.v4.new_markdown_cell("# Cleaning"), nbformat.v4.new_code_cell(code),
              nbformat.v4.new_code_cell("'the last cell'")]  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

@@ -4,8 +4,8 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.project import ANT, BROKEN, KANA, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
-from utils.ledger.flags import read_review, save_flags
-from utils.ledger.moves import Ledger
+from utils.dataset import read_split
+from utils.ledger import Ledger, read_review, save_flags
 
 pytestmark = pytest.mark.browser
 CORNER = {"x": 4, "y": 4}  # of a card, beside its picture and its buttons
@@ -226,7 +226,7 @@ def test_a_whole_page_is_decided_at_once(desk):
     desk.grid.button("Keep").click()
     desk.grid.expect_status("12 of 41 looked at: 12 to keep")
     assert read_review(desk.project) == dict.fromkeys(FIRST_PAGE, "Keep")
-    desk.grid.button("Undo").click()
+    desk.grid.button("Undo last choice").click()
     desk.grid.expect_status("0 of 41 looked at")
     assert read_review(desk.project) == {}
 
@@ -276,7 +276,7 @@ def test_flags_survive_every_switch(desk):
     for menu, away, back in (
         ("List", SURE, "All pictures"),
         ("Label", KANA, "All labels"),
-        ("Side", "Test", "All sides"),
+        ("Set", "Test set", "All sets"),
         ("Show", "Decided", "All"),
         ("Sort", "Worst first", "File name"),
     ):
@@ -307,10 +307,10 @@ def test_decided_and_undecided_are_told_apart(desk):
 def test_sides_are_those_of_the_split(desk):
     """Each side shows the pictures that split.csv puts on it."""
     desk.grid.show_all()
-    sides = desk.project.split()
-    for side in ("Train", "Valid", "Test"):
-        members = sum(sides[id][1] == side.lower() for id in files(desk.project.images) if id in sides)
-        desk.grid.choose("Side", side)
+    split = read_split(desk.project)
+    for side, told in (("train", "Training set"), ("valid", "Validation set"), ("test", "Test set")):
+        members = sum(split[id][1] == side for id in files(desk.project.images) if id in split)
+        desk.grid.choose("Set", told)
         desk.grid.expect_status(f"{members} pictures")
 
 
@@ -386,15 +386,18 @@ def test_a_restarted_kernel_knows_the_flags_and_an_old_page_says_that_it_is_old(
 
 
 def test_apply_moves_the_files_and_undo_brings_them_back(desk, screenshot):
-    """Apply moves what was flagged and says so; the ledger's undo, and the cells run again, show all as it was."""
+    """Apply moves what was flagged and says what to run next; the button beside it brings all of it back."""
     before = files(desk.project.images)
     desk.grid.show_all()
     desk.grid.focus("ant-00")
     desk.grid.press("d", "3", "k")
     desk.grid.expect_choice("ant-02", "Keep")
     assert files(desk.project.images) == before
-    desk.grid.button("Apply").click()
-    expect(desk.grid.root).to_contain_text("Moved 1 to another label and 1 to the trash")
+    expect(desk.grid.button("Take back the last Apply (0)")).to_be_disabled()
+    screenshot(desk.page, "before-apply")
+    desk.grid.button("Apply (2)").click()
+    expect(desk.grid.root).to_contain_text("Moved 1 to another label and 1 to the trash. Next: run 03, 04 and 05 again")
+    expect(desk.grid.button("Apply (0)")).to_be_disabled()
     desk.grid.expect_status("1 of 40 looked at: 1 to keep, 0 to delete, 0 to move")
     expect(desk.grid.card("ant-00")).to_have_count(0)
     screenshot(desk.page, "applied")
@@ -404,12 +407,13 @@ def test_apply_moves_the_files_and_undo_brings_them_back(desk, screenshot):
     assert files(desk.project.trash) == {"ant-00": ANT}
     assert corrections(desk.project) == [("ant-00", ANT, "<Delete>"), ("ant-01", ANT, KANA)]
     assert read_review(desk.project) == {"ant-02": "Keep"}
-    desk.notebook.execute("from utils.ledger import Ledger; Ledger(project).undo(2)")
+    desk.grid.button("Take back the last Apply (2)").click()
+    expect(desk.grid.alert).to_contain_text("Took back the last Apply: 2 pictures moved back.")
     assert files(desk.project.images) == before
-    desk.notebook.run_all()
-    desk.grid.show_all()
     desk.grid.expect_choice("ant-00", "")
     desk.grid.expect_choice("ant-02", "Keep")
+    expect(desk.grid.button("Take back the last Apply (0)")).to_be_disabled()
+    screenshot(desk.page, "taken-back")
 
 
 def test_a_flag_that_cannot_be_stored_is_not_shown(desk, screenshot):
@@ -442,7 +446,7 @@ def test_apply_asked_of_a_busy_kernel_is_done_once(desk):
     desk.grid.focus("ant-00")
     desk.grid.press("d")
     desk.grid.expect_choice("ant-00", "Delete")
-    apply = desk.grid.button("Apply")
+    apply = desk.grid.button("Apply (1)")
     apply.focus()
     with desk.notebook.kernel_at_work(silent=True):
         apply.evaluate(IMPATIENT)
@@ -450,7 +454,7 @@ def test_apply_asked_of_a_busy_kernel_is_done_once(desk):
         expect(apply).to_be_disabled()
         expect(apply).to_be_focused()
         apply.click(force=True)
-    expect(apply).to_be_enabled()
+    expect(desk.grid.button("Apply (0)")).to_be_disabled()
     desk.notebook.execute("")
     expect(desk.grid.alert).to_contain_text("Moved 0 to another label and 1 to the trash")
     assert files(desk.project.trash) == {"ant-00": ANT}
@@ -466,7 +470,7 @@ def test_jupyterlabs_shortcuts_stay_out_of_the_grid(desk, place):
     {
         "a card": card,
         "a card's button": card.get_by_role("button", name="Zoom", exact=True),
-        "a menu": desk.grid.root.get_by_role("combobox", name="Side", exact=True),
+        "a menu": desk.grid.root.get_by_role("combobox", name="Set", exact=True),
         "the toolbar": desk.grid.button("Next page"),
         "Move to": desk.grid.root.get_by_label("Move to", exact=True),
     }[place].focus()

@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from browser.pages import Grid, Notebook
 from browser.project import ANT, KANA, files
-from utils.ledger.flags import read_review
+from utils.ledger import read_review
 
 pytestmark = pytest.mark.browser
 
@@ -30,7 +30,7 @@ def test_in_voila_flags_are_stored_survive_a_reload_and_are_applied(servers, pro
     grid.show_all()
     grid.expect_choice("ant-02", "Keep")
     assert grid.choices() == flags
-    grid.button("Apply").click()
+    grid.button("Apply (2)").click()
     expect(grid.root).to_contain_text("Moved 1 to another label and 1 to the trash")
     assert files(project.trash) == {"ant-00": ANT}
     assert files(project.images) == {id: label for id, label in before.items() if id != "ant-00"} | {"ant-01": KANA}
@@ -69,11 +69,11 @@ def test_a_second_notebook_is_told_and_nothing_is_lost(desk, servers, page, scre
     desk.grid.expect_choice("ant-03", KANA)
     expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()
     assert read_review(desk.project) == {"ant-00": "Delete", "ant-01": "Keep", "ant-03": KANA}
-    other.button("Apply").click()
-    expect(other.alert.filter(has_text="Nothing was applied yet")).to_be_visible()
+    other.button("Apply (1)").click()
+    expect(other.alert.filter(has_text="Nothing was moved yet")).to_be_visible()
     expect(other.card("ant-03")).to_contain_text(f"→ {KANA}")
     assert files(desk.project.trash) == {}
-    other.button("Apply").click()
+    other.button("Apply (2)").click()
     expect(other.root).to_contain_text("Moved 1 to another label and 1 to the trash")
     desk.grid.button("Next page").click()
     expect(desk.grid.alert.filter(has_text="elsewhere")).to_be_visible()

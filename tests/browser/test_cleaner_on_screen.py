@@ -6,8 +6,10 @@ import pytest
 from playwright.sync_api import expect
 
 from browser.pages import Grid
-from browser.project import ANT, BARE, BROKEN, KANA, MARKUP, NAUGHTY, files
-from utils.ledger.flags import read_review
+from browser.project import ANT, BARE, BROKEN, KANA, MARKUP, NAUGHTY, NOTE, UNLIKE, files
+from utils.dataset import read_dataset
+from utils.ledger import read_review
+from utils.words import share
 
 pytestmark = pytest.mark.browser
 
@@ -82,15 +84,18 @@ def test_a_choice_is_told_in_words(desk, screenshot):
 
 
 def test_a_card_says_what_the_model_thinks(desk):
-    """File, label, prediction with probability, loss and side stand on each card."""
+    """File, folder, prediction with its confidence, loss and set stand on each card; the note stands above all."""
+    expect(desk.grid.root.get_by_text(NOTE, exact=True)).to_be_visible()
     desk.grid.show_all()
     guess, loss = json.loads(
         desk.notebook.execute(
             "n = ids.index('ant-07')\nprint(json.dumps([cleaner.cleaning.predicted(n), cleaner.cleaning.loss(n)]))"
         )
     )
-    side = desk.project.split()["ant-07"][1].capitalize()
-    said = f"{ANT}, model: {guess[0]} {100 * guess[1]:.0f}\u00a0%"
+    side = {"train": "training set", "valid": "validation set", "test": "test set"}[
+        read_dataset(desk.project)["ant-07"].side
+    ]
+    said = f"Folder: {ANT}. Model: {guess[0]} ({share(guess[1])})."
     for text in ("ant-07.jpg", said, f"loss {loss:.2f}", side):
         expect(desk.grid.card("ant-07")).to_contain_text(text)
 
@@ -102,7 +107,7 @@ def test_names_for_screen_readers(desk):
         name = desk.grid.card(key).get_attribute("aria-label")
         assert name.startswith(f"{key}.jpg, filed as {ANT}, ") and words in name.lower(), name
     assert desk.grid.root.evaluate(NAMELESS) == []
-    for menu in ("List", "Label", "Side", "Show", "Sort"):
+    for menu in ("List", "Label", "Set", "Show", "Sort"):
         expect(desk.grid.root.get_by_role("combobox", name=menu, exact=True)).to_be_visible()
         expect(desk.grid.root.get_by_text(menu, exact=True).first).to_be_visible()
     expect(desk.grid.list).to_have_attribute("aria-multiselectable", "true")
@@ -251,7 +256,7 @@ def test_names_are_text_and_never_markup(desk):
     desk.grid.press("1")
     desk.grid.expect_choice(NAUGHTY, MARKUP)
     expect(desk.grid.card(NAUGHTY)).to_contain_text(f"→ {MARKUP}")
-    desk.grid.choose("List", "unlike any label")
+    desk.grid.choose("List", UNLIKE)
     expect(desk.grid.card(NAUGHTY)).to_contain_text(f"because of {NAUGHTY} & <i>more</i>")
     desk.grid.focus(NAUGHTY)
     desk.grid.press("Enter")
@@ -278,7 +283,8 @@ def test_without_a_project_labels_are_text_too_and_nothing_is_moved(desk):
         bare.expect_choice(third, "constructor")
         expect(bare.card(third)).to_contain_text("→ constructor")
         expect(bare.card(first)).to_contain_text("→ <script>window.hacked=1</script>")
-        expect(bare.button("Apply")).to_have_count(0)
+        for name in ("Apply (2)", "Take back the last Apply (0)"):
+            expect(bare.button(name)).to_have_count(0)
         said = desk.notebook.execute("print(bare.delete(), bare.change())")
     finally:
         desk.notebook.revert()

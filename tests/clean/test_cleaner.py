@@ -20,8 +20,9 @@ from PIL import Image
 
 from utils.clean import cleaner as cleaner_module
 from utils.clean.cleaner import ImageClassifierCleaner
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.ledger.flags import DELETE, KEEP
+from utils.ledger import DELETE, KEEP
 
 # --- the two, behind one set of words ------------------------------------------------------------------------------
 
@@ -38,7 +39,7 @@ class Ours:
         return self.cleaner.widget.answer({"ask": what, "view": "v", "serial": 1, **details})[0]
 
     def switch(self, label: str, side: str, page: int = 0) -> None:
-        view = {"list": "", "label": label, "side": side, "show": "", "sort": "Worst first"}
+        view = {"list": "", "label": label, "side": side.lower(), "show": "", "sort": "File name"}
         self.place, self.shown = (label, side), self.ask("page", page=page, **view)
 
     def keys(self) -> dict[str, str]:
@@ -56,7 +57,8 @@ class Ours:
     def text(self, name: str) -> str:
         """Return what a card says of the model, rounded."""
         card = next(card for card in self.shown["cards"] if Path(card["file"]).stem == name)
-        return f"{card['predicted']} {card['probability']:.2f} {card['loss']:.2f}"
+        _, probability = self.cleaner.cleaning.predicted(self.cleaner.cleaning.positions[card["key"]])
+        return f"{card['predicted']} {probability:.2f} {card['loss']:.2f}"
 
     def every_page(self) -> list[str]:
         names = []
@@ -203,7 +205,7 @@ def test_3_a_second_apply_does_nothing(Cleaner, learn):
 def test_4_a_name_collision_overwrites_nothing(Cleaner, vision, tmp_path):
     """Where the name has been taken under the other label, both files stay as they are, without an error."""
     project = make_project(tmp_path)
-    cleaner = Cleaner(make_learner(vision, tmp_path, paths=project.pictures().values()), project=project)
+    cleaner = Cleaner(make_learner(vision, tmp_path, paths=read_dataset(project).paths), project=project)
     cleaner.choose("c0", "dog")
     files = project.images / "cat" / "c0.jpg", draw(project.images / "dog" / "c0.jpg", (0, 0, 0))
     before = [file.read_bytes() for file in files]
@@ -315,7 +317,7 @@ def test_14_display_needs_no_builtin(Cleaner, learn, monkeypatch):
 def test_15_flags_survive_a_kernel_restart(Cleaner, vision, tmp_path):
     """What was flagged is flagged for a cleaner made anew."""
     project = make_project(tmp_path)
-    learn = make_learner(vision, tmp_path, paths=project.pictures().values())
+    learn = make_learner(vision, tmp_path, paths=read_dataset(project).paths)
     Cleaner(learn, project=project).choose("c0", DELETE)
     again = Cleaner(learn, project=project)
     assert again.chosen("c0") == DELETE
@@ -335,7 +337,7 @@ def test_flags_come_from_another_process(project):
     already = ImageClassifierCleaner(project=project)
     code = (
         "import sys; from utils.project import Project; from utils.clean import ImageClassifierCleaner as Cleaner\n"
-        "Cleaner(project=Project.model_validate_json(sys.argv[1])).cleaning.choose(0, 'dog')"
+        "Cleaner(project=Project.model_validate_json(sys.argv[1])).cleaning.flag({'c0': 'dog'})"
     )
     subprocess.run([sys.executable, "-c", code, project.model_dump_json()], cwd=Path(__file__).parents[2], check=True)
     assert ImageClassifierCleaner(project=project).change() == [(0, "dog")]
@@ -348,7 +350,7 @@ def test_fns_never_changes(project):
     """A position means one file, whatever was switched, flagged and applied."""
     cleaner = ImageClassifierCleaner(project=project)
     fns = cleaner.fns
-    cleaner.cleaning.choose(0, "dog")
+    cleaner.cleaning.flag({"c0": "dog"})
     cleaner.widget.answer({"ask": "apply"})
     assert cleaner.fns is fns
     assert [path.name for path in fns] == [f"{label}{n}.jpg" for label in "cd" for n in range(4)]
@@ -376,7 +378,6 @@ def test_a_truncated_file_blocks_no_scoring(vision, tmp_path):
     ("options", "part"),
     [
         ({"probs": np.ones((3, 2))}, r"\(3, 2\); expected \(8, 2\)"),
-        ({"order": [8]}, "order holds 8"),
         ({"suspects": [SimpleNamespace(position=-1, list="a", reason="b", figure=0.0)]}, "suspects holds -1"),
         ({"opts": ["fish"]}, "'fish'"),
         ({"max_n": 0}, "max_n = 0"),
@@ -398,7 +399,7 @@ def test_nothing_to_clean_is_refused():
 def test_labels_alone_will_do(project):
     """Without a model there is no prediction, and everything else."""
     cleaner = ImageClassifierCleaner(project=project)
-    cleaner.cleaning.choose(0, "dog")
+    cleaner.cleaning.flag({"c0": "dog"})
     assert cleaner.change() == [(0, "dog")]
 
 
@@ -407,4 +408,43 @@ def test_probs_are_those_of_the_project(project):
     cleaner = ImageClassifierCleaner(project=project, probs=PROBS)
     cards = cleaner.widget.answer({"ask": "hello"})[0]["cards"]
     assert [card["key"] for card in cards][:3] == ["d2", "c2", "c1"]
-    assert (cards[0]["predicted"], cards[0]["probability"]) == ("cat", 0.95)
+    assert (cards[0]["predicted"], cards[0]["confidence"]) == ("cat", "95 %")
+
+
+def test_the_dataset_is_read_once(project, monkeypatch):
+    """Given the data set, the cleaner takes its pictures and its project, and reads no folder again."""
+    dataset = read_dataset(project)
+    monkeypatch.setattr(cleaner_module, "read_dataset", None)
+    cleaner = ImageClassifierCleaner(project=project, dataset=dataset)
+    assert cleaner.fns == ImageClassifierCleaner(dataset=dataset).fns == dataset.paths
+
+
+def test_what_would_move_is_told_before_and_moved_when_asked(project):
+    """planned() shows picture, from and to; nothing moves until apply(), and take_back() brings all of it back."""
+    cleaner, before = ImageClassifierCleaner(project=project), read_dataset(project).paths
+    assert "nothing to apply" in cleaner.next_step()
+    cleaner.cleaning.flag({"c0": "dog", "c1": "Delete", "c2": "Keep"})
+    assert cleaner.planned().values.tolist() == [["c0.jpg", "cat", "dog"], ["c1.jpg", "cat", "trash"]]
+    assert cleaner.next_step().startswith("2 pictures would move. Nothing moves until you press Apply (2)")
+    assert read_dataset(project).paths == before
+    assert cleaner.apply().startswith("Moved 1 to another label and 1 to the trash.")
+    assert cleaner.next_step().startswith("Pictures were moved. Next: run 03, 04 and 05 again")
+    assert cleaner.take_back().startswith("Took back the last Apply: 2 pictures moved back.")
+    assert (read_dataset(project).paths, len(cleaner.planned())) == (before, 0)
+
+
+def test_open_pages_are_told_what_a_cell_applied(project, monkeypatch):
+    """apply() in a cell sends the page as it is now to every view, with what was done."""
+    cleaner, sent = ImageClassifierCleaner(project=project), []
+    monkeypatch.setattr(cleaner.widget, "send", lambda message, buffers: sent.append(message))
+    cleaner.cleaning.flag({"c0": "Delete"})
+    cleaner.apply()
+    assert [(each["tell"], each["view"], len(each["cards"]), each["pending"]) for each in sent] == [("page", "", 7, 0)]
+    assert "1 to the trash" in sent[0]["alert"]
+
+
+def test_without_a_project_nothing_is_applied(learn):
+    """apply() and take_back() say what to use instead."""
+    for act in (ImageClassifierCleaner(learn).apply, ImageClassifierCleaner(learn).take_back):
+        with pytest.raises(FieldguideError, match=r"cleaner\.delete\(\)"):
+            act()

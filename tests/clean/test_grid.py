@@ -19,9 +19,10 @@ from PIL import Image
 from utils.clean import thumbnails
 from utils.clean.cleaner import ImageClassifierCleaner
 from utils.clean.grid import Grid
-from utils.clean.session import Cleaning, Picture
-from utils.clean.thumbnails import Thumbnails, draw_large
-from utils.ledger.flags import read_review
+from utils.clean.session import Cleaning
+from utils.clean.thumbnails import Thumbnails, draw_large, original
+from utils.dataset import Picture, read_dataset
+from utils.ledger import read_review
 from utils.tables import SOURCES_COLUMNS, append_rows
 
 
@@ -53,11 +54,14 @@ def keys(page: dict) -> list[str]:
 
 def test_hello_brings_everything_a_view_needs(project):
     """A view that has just been made gets the page, the menus, and whose answer it is."""
-    page, buffers = grid_of(project, probs=PROBS, max_n=3).answer({"ask": "hello", "view": "v1", "serial": 7})
+    page, buffers = grid_of(project, probs=PROBS, max_n=3, note="Look.").answer(
+        {"ask": "hello", "view": "v1", "serial": 7}
+    )
     assert (page["tell"], page["view"], page["serial"]) == ("page", "v1", 7)
     assert page["setup"] == {
+        "note": "Look.",
         "labels": ["cat", "dog"],
-        "sides": ["Train", "Valid", "Test"],
+        "sides": ["train", "valid", "test"],
         "shows": ["Undecided", "Decided"],
         "sorts": ["Worst first", "File name", "Label"],
         "project": True,
@@ -69,9 +73,9 @@ def test_hello_brings_everything_a_view_needs(project):
         "file": "d2.jpg",
         "label": "dog",
         "predicted": "cat",
-        "probability": 0.95,
+        "confidence": "95 %",
         "loss": pytest.approx(2.9957, abs=1e-4),
-        "side": "Train",
+        "side": "train",
         "reason": "",
         "page": "",
         "choice": None,
@@ -107,7 +111,6 @@ def test_the_first_list_of_suspects_is_open_first(project):
     assert [(card["key"], card["reason"]) for card in page["cards"]] == [
         ("d2", "for wrong, and sure"), ("c2", "for wrong, and sure")
     ]  # fmt: skip
-    assert ask(grid_of(project, order=[5]), "hello")["chosen"]["list"] == "Suspects"
 
 
 def test_a_page_beyond_the_last_is_the_last(project):
@@ -115,7 +118,7 @@ def test_a_page_beyond_the_last_is_the_last(project):
     grid = grid_of(project, max_n=3)
     assert keys(turn(grid, page=10**30)) == ["d2", "d3"]
     assert keys(turn(grid, page=-5)) == ["c0", "c1", "c2"]
-    empty = turn(grid, side="Test")
+    empty = turn(grid, side="test")
     assert (empty["cards"], empty["place"]) == ([], "Page 1 of 1, 0 pictures")
     assert empty["alert"].startswith("No pictures here")
 
@@ -191,7 +194,7 @@ def test_200_switches_leave_nothing_behind(project, monkeypatch):
     assert len(widget._instances) == before
     assert set(threading.enumerate()) == threads
     assert grown < most_bytes
-    kept = thumbnails._drawn.cache_info()
+    kept = thumbnails._thumbnail_of.cache_info()
     assert 0 < kept.currsize <= kept.maxsize <= most_thumbnails
 
 
@@ -214,9 +217,9 @@ def test_many_are_flagged_and_taken_back_as_one(project):
     ask(grid, "flag", keys=["c0", "c1", "d0"], choice="dog")
     assert read_review(project) == {"c0": "dog", "c1": "dog", "d0": "Keep"}
     answer = ask(grid, "undo")
-    assert (answer["undone"], answer["alert"]) == (True, "Taken back: the choice for 3 pictures.")
+    assert (answer["undone"], answer["alert"]) == (True, "Undone: the choice for 3 pictures.")
     assert read_review(project) == {}
-    assert "There is no flag to take back" in ask(grid, "undo")["alert"]
+    assert "There is no choice to undo" in ask(grid, "undo")["alert"]
 
 
 def test_a_late_choice_finds_its_picture(project):
@@ -304,7 +307,7 @@ def test_apply_carries_out_only_what_was_on_screen(project):
     ask(second, "flag", keys=["d0"], choice="cat")
     ask(first, "flag", keys=["c0"], choice="Delete")
     answer = ask(second, "apply")
-    assert answer["tell"] == "page" and "press Apply again" in answer["alert"]
+    assert answer["tell"] == "page" and "press the button again" in answer["alert"]
     assert {card["key"]: card["choice"] for card in answer["cards"]}["c0"] == "Delete"
     assert len(list(project.images.rglob("*.jpg"))) == 8
     assert "Moved 1 to another label and 1 to the trash." in ask(second, "apply")["alert"]
@@ -314,8 +317,8 @@ def test_what_was_seen_in_a_cell_is_news_to_the_page(project):
     """delete() in a cell takes over flags from elsewhere; the page still shows them before it applies."""
     first, second = grid_of(project), grid_of(project)
     ask(first, "flag", keys=["c0"], choice="Delete")
-    assert second.cleaning.deletions() == [0]
-    assert "press Apply again" in ask(second, "apply")["alert"]
+    assert second.cleaning.still_there() == [(0, "Delete")]
+    assert "press the button again" in ask(second, "apply")["alert"]
 
 
 def test_news_come_with_a_refusal_too(project):
@@ -323,7 +326,7 @@ def test_news_come_with_a_refusal_too(project):
     first, second = grid_of(project), grid_of(project)
     ask(first, "flag", keys=["c0"], choice="Delete")
     alert = ask(second, "undo")["alert"]
-    assert "The flags of 1 picture" in alert and "There is no flag to take back" in alert
+    assert "The flags of 1 picture" in alert and "There is no choice to undo" in alert
 
 
 def test_undo_tells_what_was_changed_elsewhere(project):
@@ -332,7 +335,7 @@ def test_undo_tells_what_was_changed_elsewhere(project):
     ask(grid, "flag", keys=["c0", "c1"], choice="Delete")
     ask(grid_of(project), "flag", keys=["c0"], choice="dog")
     answer = ask(grid, "undo")
-    assert answer["alert"].endswith("Taken back: c1.jpg. Not taken back: 1 flag was changed elsewhere since.")
+    assert answer["alert"].endswith("Undone: c1.jpg. Not undone: 1 choice changed elsewhere since.")
     assert answer["choices"] | {"c2": None} == answer["choices"] | {"c0": "dog", "c1": None}
     assert "Not stored" not in answer["alert"]
 
@@ -344,10 +347,32 @@ def test_apply_moves_and_tells(project):
     ask(grid, "flag", keys=["c2"], choice="dog")
     ask(grid, "flag", keys=["c0"], choice="Delete")
     answer = ask(grid, "apply")
-    assert "Moved 1 to another label and 1 to the trash. Run 03, 04 and 05 again" in answer["alert"]
+    assert "Moved 1 to another label and 1 to the trash. Next: run 03, 04 and 05 again" in answer["alert"]
     assert sorted(keys(answer)) == ["c2", "d0", "d1", "d2", "d3"]
     assert answer["counts"].startswith("0 of 7 looked at")
     assert "nothing to apply" in ask(grid, "apply")["alert"]
+
+
+def test_the_buttons_know_how_many_pictures_they_move(project):
+    """Every answer counts what Apply would move, and what the last Apply moved; Keep moves nothing."""
+    grid = grid_of(project)
+    counts = [
+        ask(grid, "flag", keys=keys, choice=choice) for keys, choice in ((["c0", "c1"], "Delete"), (["c2"], "Keep"))
+    ]
+    counts += [ask(grid, "flag", keys=["d0"], choice="cat"), ask(grid, "apply"), ask(grid, "back"), ask(grid, "back")]
+    assert [(each["pending"], each["applied"]) for each in counts] == [(2, 0), (2, 0), (3, 0), (0, 3), (0, 0), (0, 0)]
+    assert counts[4]["alert"].startswith("Took back the last Apply: 3 pictures moved back. Next: run 03, 04 and 05")
+    assert sorted(keys(counts[4])) == [*(f"c{n}" for n in range(4)), *(f"d{n}" for n in range(4))]
+    assert counts[5]["alert"] == "There is no Apply to take back."
+
+
+def test_what_another_notebook_applied_is_not_taken_back_unseen(project):
+    """The last Apply of another notebook is shown first; pressed again, the button takes it back."""
+    first, second = grid_of(project), grid_of(project)
+    ask(first, "flag", keys=["c0"], choice="Delete")
+    ask(first, "apply")
+    assert "press the button again" in ask(second, "back")["alert"] and len(read_dataset(project)) == 7
+    assert "1 picture moved back" in ask(second, "back")["alert"] and len(read_dataset(project)) == 8
 
 
 def test_a_name_taken_in_the_trash_keeps_both_files(project):
@@ -365,12 +390,12 @@ def test_a_name_taken_in_the_trash_keeps_both_files(project):
 def test_without_a_project_nothing_is_applied(tmp_path):
     """Paths and labels alone can be flagged; moving is left to the person's own loop."""
     path = draw(tmp_path / "a.jpg", (200, 30, 30))
-    grid = Grid(Cleaning([Picture(str(path), path, "cat")], ["cat", "dog"]), labels=["cat", "dog"], height=64, width=64,
-                max_n=3)  # fmt: skip
+    cleaning = Cleaning([Picture(str(path), path, "cat", "", "train")], ["cat", "dog"])
+    grid = Grid(cleaning, labels=["cat", "dog"], height=64, width=64, max_n=3)
     assert ask(grid, "hello")["setup"]["project"] is False
     assert ask(grid, "flag", keys=[str(path)], choice="dog")["choices"] == {str(path): "dog"}
     assert "cleaner.delete()" in ask(grid, "apply")["alert"]
-    assert grid.cleaning.changes() == [(0, "dog")]
+    assert grid.cleaning.still_there() == [(0, "dog")]
 
 
 # --- zoom ----------------------------------------------------------------------------------------------------------
@@ -396,6 +421,15 @@ def test_zoom_of_a_broken_original_shows_the_copy(project):
     (project.images / "cat" / "c0.jpg").unlink()
     message, buffers = grid.answer({"ask": "zoom", "key": "c0"})
     assert "There is no picture" in message["problem"] and buffers == []
+
+
+def test_the_original_is_found_under_any_label(project):
+    """The file in raw/ is found also after its picture was moved; one whose name goes on after a dot is another's."""
+    picture = next(iter(read_dataset(project)))
+    draw(project.raw / "cat" / "c0.b.jpg", (1, 2, 3))
+    assert original(project, picture) == picture.path
+    raw = draw(project.raw / "dog" / "c0.png", (1, 2, 3))
+    assert original(project, picture) == raw
 
 
 def make_folder(folder: Path) -> Path:
@@ -436,6 +470,7 @@ VIEW = {"list": "", "label": "", "side": "", "show": "", "sort": "Label", "page"
         {"ask": "page", **VIEW, "page": True},
         {"ask": "page", **VIEW, "label": "cow"},
         {"ask": "page", **VIEW, "list": "Suspects"},
+        {"ask": "page", **VIEW, "sort": "Worst first"},  # nobody judged these
         {"ask": "page", **VIEW, "sort": "__class__"},
         {"ask": "page", **VIEW, "show": {"a": 1}},
     ],
@@ -456,7 +491,7 @@ ANY = st.recursive(
     max_leaves=5,
 )
 NAMES = st.sampled_from(["ask", "view", "serial", "keys", "key", "choice", *VIEW])
-GOOD = st.sampled_from(["hello", "page", "flag", "undo", "zoom", "", "cat", "Label", "c0", "Delete", ["c0"]])
+GOOD = st.sampled_from(["hello", "page", "flag", "undo", "zoom", "back", "", "cat", "Label", "c0", "Delete", ["c0"]])
 
 
 def test_no_message_raises(tmp_path_factory):
@@ -489,7 +524,7 @@ def test_an_error_nobody_thought_of_is_told(project, monkeypatch):
 def test_names_of_any_script_and_markup_travel_as_they_are(tmp_path):
     """Labels and files in any script, and with signs of HTML, reach the browser unchanged: it puts them in as text."""
     names = ["<b>cat</b> & dog", "نحل", "蜂", "ё"]
-    pictures = [Picture(f"k{n}", draw(tmp_path / f"{n} {name[:3]}.jpg".replace("/", ""), (1, 2, 3)), name)
+    pictures = [Picture(f"k{n}", draw(tmp_path / f"{n} {name[:3]}.jpg".replace("/", ""), (1, 2, 3)), name, "", None)
                 for n, name in enumerate(names)]  # fmt: skip
     grid = Grid(Cleaning(pictures, names), labels=names, height=64, width=64, max_n=9)
     page = ask(grid, "hello")
@@ -502,12 +537,12 @@ def test_names_of_any_script_and_markup_travel_as_they_are(tmp_path):
 def test_a_file_name_that_is_no_text_can_be_flagged(tmp_path):
     """A path with bytes that are no UTF-8 travels under another key, and its flag finds it."""
     path = draw(tmp_path / "a\udcff.jpg", (1, 2, 3))
-    grid = Grid(Cleaning([Picture(str(path), path, "cat")], ["cat", "dog"]), labels=["cat", "dog"], height=64, width=64,
-                max_n=9)  # fmt: skip
+    cleaning = Cleaning([Picture(str(path), path, "cat", "", "train")], ["cat", "dog"])
+    grid = Grid(cleaning, labels=["cat", "dog"], height=64, width=64, max_n=9)
     card = ask(grid, "hello")["cards"][0]
     assert card["file"] == "a?.jpg" and card["problem"] == ""
     ask(grid, "flag", keys=[card["key"]], choice="Delete")
-    assert grid.cleaning.deletions() == [0]
+    assert grid.cleaning.still_there() == [(0, "Delete")]
 
 
 def test_a_thousand_labels(tmp_path):
@@ -537,6 +572,21 @@ def test_the_page_it_came_from_is_told(project):
     project.table("sources").write_text("id,url\n")
     page = ask(grid_of(project), "hello")
     assert len(page["cards"]) == 8 and "are not linked" in page["alert"]
+
+
+def test_only_web_addresses_are_linked(project):
+    """Only http and https pages are linked; of an id that came twice, the first."""
+    pages = {
+        "c0": ["https://example.org/a", "https://example.org/b"],
+        "c1": ["javascript:alert(1)", "javascript://example.org/%0aalert(1)", "ftp://example.org/a"],
+        "c2": ["file:///etc/passwd"],
+        "c3": ["", "http://example.org/c"],
+        "d0": ["http://[::1"],
+    }
+    rows = [{"id": id, "page_url": page} for id, found in pages.items() for page in found]
+    append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
+    linked = {card["key"]: card["page"] for card in ask(grid_of(project), "hello")["cards"] if card["page"]}
+    assert linked == {"c0": "https://example.org/a", "c3": "http://example.org/c"}
 
 
 def test_colab_is_asked_to_show_such_widgets(project):

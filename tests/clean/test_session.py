@@ -9,30 +9,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cleaning_pictures import PROBS, draw, make_learner, make_project
+from cleaning_pictures import PROBS, draw, make_project
 
-from utils.clean import session as cleaning_module
-from utils.clean.session import (
-    CHANGED,
-    DECIDED,
-    LABEL,
-    NAME,
-    STEPS,
-    SUSPECTS,
-    UNDECIDED,
-    Cleaning,
-    Picture,
-    View,
-    learner_probs,
-    original,
-    project_pictures,
-    summary,
-    web_pages,
-)
+from utils.clean import session
+from utils.clean.applying import summary
+from utils.clean.session import CHANGED_SINCE, DECIDED, LABEL, NAME, UNDECIDED, UNDO_STEPS, WORST, Cleaning, View
+from utils.dataset import Picture, read_dataset
 from utils.errors import FieldguideError
-from utils.ledger.flags import read_review, save_flag
-from utils.ledger.moves import Ledger, Outcome
-from utils.tables import SOURCES_COLUMNS, append_rows
+from utils.ledger import Ledger, read_review, save_flag
 
 
 @pytest.fixture
@@ -41,12 +25,12 @@ def project(tmp_path):
 
 
 def opened(project, **options) -> Cleaning:
-    return Cleaning(project_pictures(project), list(project.labels), project=project, **options)
+    return Cleaning(list(read_dataset(project)), list(project.labels), project=project, **options)
 
 
 def keys(cleaning: Cleaning, **view) -> list[str]:
-    """Return the keys that a view shows."""
-    return [cleaning.pictures[n].key for n in cleaning.select(View(**view))]
+    """Return the ids that a view shows."""
+    return [cleaning.pictures[n].id for n in cleaning.select(View(**view))]
 
 
 def suspect(position: int, list: str, reason: str = "") -> SimpleNamespace:
@@ -66,11 +50,11 @@ def test_worst_first_by_loss(project):
 def test_a_view_filters_by_label_side_and_what_is_decided(project):
     """Label, side and show narrow the selection together; "" stands for all."""
     cleaning = opened(project, probs=PROBS)
-    cleaning.choose(0, "Keep")
-    assert keys(cleaning, label="cat", side="Train") == ["c2", "c0"]
-    assert keys(cleaning, label="cat", side="Train", show=UNDECIDED) == ["c2"]
+    cleaning.flag({"c0": "Keep"})
+    assert keys(cleaning, label="cat", side="train") == ["c2", "c0"]
+    assert keys(cleaning, label="cat", side="train", show=UNDECIDED) == ["c2"]
     assert keys(cleaning, show=DECIDED) == ["c0"]
-    assert keys(cleaning, side="Test") == []
+    assert keys(cleaning, side="test") == []
 
 
 def test_a_view_sorts(project):
@@ -78,13 +62,6 @@ def test_a_view_sorts(project):
     cleaning = opened(project, probs=PROBS)
     assert keys(cleaning, sort=NAME) == ["c0", "c1", "c2", "c3", "d0", "d1", "d2", "d3"]
     assert keys(cleaning, sort=LABEL) == ["c2", "c1", "c3", "c0", "d2", "d3", "d1", "d0"]
-
-
-def test_an_order_is_a_list_and_ranks_the_rest(project):
-    """With an order, its pictures are a list of their own, and come first among all."""
-    cleaning = opened(project, probs=PROBS, order=[6, 4, 2])
-    assert keys(cleaning, list=SUSPECTS) == ["d2", "d0", "c2"]
-    assert keys(cleaning, label="dog") == ["d2", "d0", "d3", "d1"]
 
 
 def test_lists_of_suspects(project):
@@ -97,6 +74,16 @@ def test_lists_of_suspects(project):
     assert keys(cleaning, list="copies", sort=NAME) == ["c3", "d2"]
     assert keys(cleaning, list="copies", label="cat") == ["c3"]
     assert cleaning.reasons["wrong"][6] == "says cat"
+
+
+def test_without_judges_nothing_is_the_worst(project):
+    """Worst first is offered only where a model or a list of suspects says what is worst."""
+    assert opened(project).sorts == [NAME, LABEL]
+    assert (
+        opened(project, probs=PROBS).sorts
+        == opened(project, suspects=[suspect(1, "wrong")]).sorts
+        == [WORST, NAME, LABEL]
+    )
 
 
 def test_a_picture_without_a_prediction_is_not_ranked_by_one(project):
@@ -121,10 +108,9 @@ def test_progress_counts_all_pictures(project):
 def test_kept_differs_from_not_looked_at(project):
     """A picture's own label is stored as Keep; None takes the flag back, on disk too."""
     cleaning = opened(project)
-    cleaning.choose(0, "cat")
-    assert (cleaning.choice(0), cleaning.choice(1)) == ("Keep", None)
-    assert read_review(project) == {"c0": "Keep"}
-    cleaning.choose(0, None)
+    cleaning.flag({"c0": "cat"})
+    assert cleaning.choices == read_review(project) == {"c0": "Keep"}
+    cleaning.flag({"c0": None})
     assert read_review(project) == {}
 
 
@@ -140,16 +126,27 @@ def test_a_refused_flag_changes_nothing(project):
 def test_undo_takes_back_the_last_step(project):
     """A step may hold many flags; each undo takes one step back, and brings back what was there before."""
     cleaning = opened(project)
-    cleaning.choose(0, "Keep")
+    cleaning.flag({"c0": "Keep"})
     cleaning.flag({"c0": "Delete", "c1": "Delete", "d0": "cat"})
-    cleaning.choose(5, "cat")
+    cleaning.flag({"d1": "cat"})
     assert cleaning.undo() == {"d1": ""}
     assert cleaning.undo() == {"c0": "", "c1": "", "d0": ""}
     assert read_review(project) == cleaning.choices == {"c0": "Keep"}
     cleaning.undo()
-    with pytest.raises(FieldguideError, match=r"Ledger\(project\)\.undo"):
+    with pytest.raises(FieldguideError, match="no choice to undo"):
         cleaning.undo()
     assert read_review(project) == {}
+
+
+def test_a_choice_that_changes_nothing_is_no_step(project):
+    """Pressing Keep twice is one step: a single undo takes the picture back to not looked at."""
+    cleaning = opened(project)
+    for _ in range(2):
+        cleaning.flag({"c0": "Keep"})
+    assert cleaning.undo() == {"c0": ""}
+    assert (cleaning.choices, read_review(project)) == ({}, {})
+    with pytest.raises(FieldguideError, match="no choice to undo"):
+        cleaning.undo()
 
 
 def test_undo_leaves_what_was_changed_elsewhere(project):
@@ -158,24 +155,24 @@ def test_undo_leaves_what_was_changed_elsewhere(project):
     cleaning.flag({"c0": "Delete", "c1": "Delete"})
     save_flag(project, "c0", "dog")
     cleaning.refresh()
-    assert cleaning.undo() == {"c0": CHANGED, "c1": ""}
+    assert cleaning.undo() == {"c0": CHANGED_SINCE, "c1": ""}
     assert read_review(project) == {"c0": "dog"}
 
 
 def test_steps_are_bounded(tmp_path):
     """What can be taken back is bounded, so that a long day needs no more memory."""
-    cleaning = Cleaning([Picture("a", tmp_path / "a.jpg", "cat")], ["cat", "dog"])
-    for n in range(STEPS + 50):
-        cleaning.choose(0, ("dog", "Delete")[n % 2])
-    assert len(cleaning._steps) == STEPS
+    cleaning = Cleaning([Picture("a", tmp_path / "a.jpg", "cat", "a", "train")], ["cat", "dog"])
+    for n in range(UNDO_STEPS + 50):
+        cleaning.flag({"a": ("dog", "Delete")[n % 2]})
+    assert len(cleaning._steps) == UNDO_STEPS
 
 
 def test_a_file_that_stands_there_twice_is_returned_once(tmp_path):
     """Without a project, a path that a learner holds twice is one picture to delete: a loop unlinks it once."""
     path = draw(tmp_path / "a.jpg", (1, 2, 3))
-    cleaning = Cleaning([Picture(str(path), path, "cat")] * 2, ["cat", "dog"])
-    cleaning.choose(1, "Delete")
-    assert cleaning.deletions() == [0]
+    cleaning = Cleaning([Picture(str(path), path, "cat", str(path), "train")] * 2, ["cat", "dog"])
+    cleaning.flag({str(path): "Delete"})
+    assert cleaning.still_there() == [(0, "Delete")]
 
 
 def test_only_files_still_at_their_first_place_are_returned(project):
@@ -185,7 +182,7 @@ def test_only_files_still_at_their_first_place_are_returned(project):
     cleaning.apply()
     cleaning.flag({"c0": "Delete", "c1": "Delete", "c2": "cat", "c3": "dog"})
     draw(cleaning.start[1], (0, 0, 0))  # another file
-    assert (cleaning.deletions(), cleaning.changes()) == ([0], [(3, "dog")])
+    assert cleaning.still_there() == [(0, "Delete"), (3, "dog")]
 
 
 def test_what_another_notebook_decided_later_counts(project):
@@ -194,7 +191,7 @@ def test_what_another_notebook_decided_later_counts(project):
     cleaning.flag({"c0": "Delete", "c1": "Delete", "c2": "dog"})
     save_flag(project, "c0", "Keep")
     save_flag(project, "c2", None)
-    assert (cleaning.deletions(), cleaning.changes()) == ([1], [])
+    assert cleaning.still_there() == [(1, "Delete")]
     assert "The flags of 2 pictures" in cleaning.refresh()
 
 
@@ -234,7 +231,7 @@ def test_flags_set_elsewhere_are_taken_over_and_told(project):
     """Two open cleaners: the second takes over the first one's flags when it looks, and is told once."""
     first, second = opened(project), opened(project)
     first.flag({"c0": "Delete", "c1": "Delete"})
-    second.choose(4, "cat")
+    second.flag({"d0": "cat"})
     news = second.refresh()
     assert "changed elsewhere" in news and "2 pictures" in news and second.moves == 0
     assert second.choices == read_review(project) == {"c0": "Delete", "c1": "Delete", "d0": "cat"}
@@ -252,13 +249,13 @@ def test_own_flags_are_no_news(project):
 def test_the_table_is_not_read_again_after_own_flags(project, monkeypatch):
     """A flag of one's own makes the next look no longer; one from elsewhere, before it, is found all the same."""
     cleaning, reads = opened(project), []
-    monkeypatch.setattr(cleaning_module, "read_review", lambda project: reads.append(1) or read_review(project))
-    cleaning.choose(0, "Delete")
+    monkeypatch.setattr(session, "read_review", lambda project: reads.append(1) or read_review(project))
+    cleaning.flag({"c0": "Delete"})
     cleaning.flag({"c1": "Keep", "c2": None})
     cleaning.undo()
     assert (cleaning.refresh(), reads) == ("", [])
     save_flag(project, "d0", "cat")
-    cleaning.choose(1, "Delete")
+    cleaning.flag({"c1": "Delete"})
     assert "1 picture" in cleaning.refresh()
     assert (len(reads), cleaning.choices) == (1, {"c0": "Delete", "d0": "cat", "c1": "Delete"})
 
@@ -266,10 +263,10 @@ def test_the_table_is_not_read_again_after_own_flags(project, monkeypatch):
 def test_two_processes_lose_no_flag(project):
     """Flags that two processes set at the same time are all stored."""
     code = (
-        "import sys; from utils.project import Project; from utils.cleaning import *\n"
-        "project = Project.model_validate_json(sys.argv[1])\n"
-        "cleaning = Cleaning(project_pictures(project), list(project.labels), project=project)\n"
-        "for n in range(int(sys.argv[2]), 8, 2): cleaning.choose(n, 'Delete')"
+        "import sys; from utils.project import Project; from utils.dataset import read_dataset\n"
+        "from utils.clean.session import Cleaning; project = Project.model_validate_json(sys.argv[1])\n"
+        "cleaning = Cleaning(list(read_dataset(project)), list(project.labels), project=project)\n"
+        "for n in range(int(sys.argv[2]), 8, 2): cleaning.flag({cleaning.pictures[n].id: 'Delete'})"
     )
     command = [sys.executable, "-c", code, project.model_dump_json()]
     running = [subprocess.Popen([*command, first], cwd=Path(__file__).parents[2]) for first in "01"]
@@ -303,11 +300,11 @@ def test_a_missing_file_stays_to_be_seen(project):
 def test_a_table_cut_by_hand_is_told_and_loses_nothing(project):
     """A broken line in review.csv is told with its number, also to who asks for the flags; nothing is lost by it."""
     cleaning = opened(project)
-    cleaning.choose(0, "Delete")
+    cleaning.flag({"c0": "Delete"})
     with project.table("review").open("a") as table:
         table.write("c1,Del\n")
     before = project.table("review").read_bytes()
-    for asked in (cleaning.refresh, cleaning.refresh, cleaning.deletions, cleaning.changes):
+    for asked in (cleaning.refresh, cleaning.refresh, cleaning.still_there):
         with pytest.raises(FieldguideError, match="line 3"):
             asked()
     assert cleaning.choices == {"c0": "Delete"}
@@ -328,15 +325,58 @@ def test_apply_moves_files_and_takes_the_folders_as_they_are(project):
     assert cleaning.loss(2) == pytest.approx(-np.log(0.8))  # under its new label
     assert cleaning.choices == {"d0": "Keep"}
     assert cleaning.refresh() == ""
-    with pytest.raises(FieldguideError, match="no flag to take back"):
+    with pytest.raises(FieldguideError, match="no choice to undo"):
         cleaning.undo()
+
+
+def test_only_what_is_shown_as_pending_is_applied(project):
+    """A flag that another notebook set unseen, or of a picture that came later, waits until a person has seen it."""
+    cleaning = opened(project)
+    cleaning.flag({"c0": "dog", "c1": "cat", "d0": "Delete"})
+    draw(project.images / "cat" / "later.jpg", (0, 0, 0))
+    save_flag(project, "later", "Delete")
+    save_flag(project, "c3", "dog")
+    assert cleaning.pending() == [(0, "dog"), (4, "Delete")]
+    assert {outcome.id for outcome in cleaning.apply()} == {"c0", "d0"}
+    assert read_review(project) == {"c1": "Keep", "later": "Delete", "c3": "dog"}
+
+
+def test_the_last_apply_is_taken_back_as_a_whole(project):
+    """Each time one Apply goes back, the latest first, also in another session; flags set since stay."""
+    cleaning, before = opened(project), read_dataset(project).labels
+    cleaning.flag({"c0": "dog", "c1": "Delete"})
+    cleaning.apply()
+    cleaning.flag({"d0": "cat", "d1": "cat", "d2": "Delete"})
+    cleaning.apply()
+    cleaning.flag({"d3": "Keep"})
+    assert (cleaning.applied, opened(project).applied) == (3, 3)
+    assert {outcome.id for outcome in opened(project).take_back()} == {"d0", "d1", "d2"}
+    cleaning.refresh()
+    assert cleaning.applied == 2
+    assert [outcome.done for outcome in cleaning.take_back()] == [True, True]
+    assert read_dataset(project).labels == before
+    assert (cleaning.applied, cleaning.take_back(), read_review(project)) == (0, [], {"d3": "Keep"})
+
+
+def test_a_picture_that_a_hand_moved_since_blocks_no_other_apply(project):
+    """Of the last Apply, what lies elsewhere now is left and named; the next time the Apply before it goes back."""
+    cleaning = opened(project)
+    for choices in ({"c0": "dog"}, {"c1": "dog", "c2": "Delete"}):
+        cleaning.flag(choices)
+        cleaning.apply()
+    (project.images / "dog" / "c1.jpg").rename(project.images / "cat" / "c1.jpg")
+    outcomes = {outcome.id: outcome for outcome in cleaning.take_back()}
+    assert outcomes["c2"].done and "moved by hand" in outcomes["c1"].reason
+    Ledger(project).restore(["c0"])  # refused, and nothing to take back
+    assert [outcome.id for outcome in cleaning.take_back() if outcome.done] == ["c0"]
+    assert read_dataset(project).labels == ("cat",) * 4 + ("dog",) * 4
 
 
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_images_folder_keeps_the_flags(project):
     """Where files cannot be moved, Apply says why and the flags stay."""
     cleaning = opened(project)
-    cleaning.choose(0, "dog")
+    cleaning.flag({"c0": "dog"})
     (project.images / "cat").chmod(0o555)
     try:
         outcomes = cleaning.apply()
@@ -353,66 +393,8 @@ def test_a_folder_that_cannot_be_moved_from_keeps_the_flags(project, monkeypatch
         raise PermissionError(13, "Permission denied")
 
     cleaning = opened(project)
-    cleaning.choose(0, "dog")
+    cleaning.flag({"c0": "dog"})
     monkeypatch.setattr(Path, "rename", refuse)
     said = summary(cleaning.apply())
     assert "c0 was left" in said and "permission" in said.lower()
     assert read_review(project) == cleaning.choices == {"c0": "dog"}
-
-
-# --- words and files -----------------------------------------------------------------------------------------------
-
-
-def test_a_long_summary_is_cut():
-    """Refusals of one reason are told together; of many reasons five are told, the rest counted, with a way to them."""
-    one = [Outcome(f"p{n}", "cat", "dog", False, "taken") for n in range(8)]
-    assert summary(one).endswith("trash. p0, p1, p2, p3, p4 and 3 more were left: taken.")
-    others = [Outcome(f"q{n}", "cat", "dog", False, f"q{n}.jpg is taken") for n in range(6)]
-    text = summary([*others, *one])
-    assert "3 more were left: taken. q0 was left: q0.jpg is taken." in text
-    assert text.endswith("2 more left: Ledger(project).apply() tries again, and returns each with its reason.")
-
-
-def test_web_pages_are_web_addresses(project):
-    """Only http and https pages are linked; of an id that came twice, the first."""
-    pages = {
-        "c0": ["https://example.org/a", "https://example.org/b"],
-        "c1": ["javascript:alert(1)", "javascript://example.org/%0aalert(1)", "ftp://example.org/a"],
-        "c2": ["file:///etc/passwd"],
-        "c3": ["", "http://example.org/c"],
-        "d0": ["http://[::1"],
-    }
-    rows = [{"id": id, "page_url": page} for id, found in pages.items() for page in found]
-    append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
-    assert web_pages(project) == {"c0": "https://example.org/a", "c3": "http://example.org/c"}
-
-
-def test_the_original_is_found_under_any_label(project):
-    """The file in raw/ is found also after its picture was moved; without one, the training copy stands in."""
-    picture = project_pictures(project)[0]
-    assert original(project, picture) == picture.path
-    raw = draw(project.raw / "dog" / "c0.png", (1, 2, 3))
-    assert original(project, picture) == raw
-
-
-def test_the_original_of_a_longer_name_is_another_s(project):
-    """A file in raw/ whose name goes on after a dot belongs to another picture."""
-    picture = project_pictures(project)[0]
-    draw(project.raw / "cat" / "c0.b.jpg", (1, 2, 3))
-    assert original(project, picture) == picture.path
-
-
-def test_a_learner_of_other_labels_is_refused(project):
-    """A learner that tells other labels apart cannot judge these pictures."""
-    learn = SimpleNamespace(dls=SimpleNamespace(vocab=["cat", "cow"]))
-    with pytest.raises(FieldguideError, match="cat, cow"):
-        learner_probs(learn, [], ["cat", "dog"])
-
-
-def test_columns_follow_the_labels(tmp_path):
-    """Probabilities are returned in the order of the labels asked for, whatever the learner's vocabulary is."""
-    learn = make_learner(pytest.importorskip("fastai.vision.all"), tmp_path)
-    paths = [tmp_path / "cat" / "cat0.jpg", tmp_path / "dog" / "dog0.jpg"]
-    np.testing.assert_array_equal(
-        learner_probs(learn, paths, ["dog", "cat"]), learner_probs(learn, paths, ["cat", "dog"])[:, ::-1]
-    )

@@ -12,22 +12,24 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import KFold
-from test_heads import split
+from test_heads import ready_dataset
 
 from utils.clean.suspects import (
     COPIES,
-    FEW,
+    LEAST_UNSURE,
     RIGHT_UNSURE,
     UNLIKE,
     WRONG_SURE,
     WRONG_UNSURE,
     find_suspects,
-    judge_pictures,
+    judges_sentence,
     list_suspects,
     rank_suspects,
-    usual_sureness,
+    usual_confidence,
 )
+from utils.dataset import read_dataset
 from utils.errors import FieldguideError
+from utils.heads import Judgement, judge_pictures
 
 
 def noisy_labels(n, k, *, share, hard, direction, seed):
@@ -122,8 +124,8 @@ def test_pictures_that_nobody_judged_come_last():
     probs = np.array([[np.nan, np.nan], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     assert rank_suspects([0, 0, 0, 1], probs).tolist() == [2, 3, 1, 0]
     assert (
-        usual_sureness(np.array([0, 0, 0, 1]), probs).tolist()
-        == usual_sureness(np.array([0, 0, 1]), probs[1:]).tolist()
+        usual_confidence(np.array([0, 0, 0, 1]), probs).tolist()
+        == usual_confidence(np.array([0, 0, 1]), probs[1:]).tolist()
     )
 
 
@@ -143,13 +145,16 @@ def test_predictions_are_wrong_or_right_and_sure_or_unsure():
     """Each list by hand: usual for ant and bee is (4.25 + 5 m) / 11 and (2.35 + 5 m) / 8, with m = 6.6 / 9."""
     probs = np.array([[0.9, 0.1]] * 4 + [[0.2, 0.8], [0.45, 0.55], [0.1, 0.9], [0.1, 0.9], [0.45, 0.55]])
     found = list_suspects([0] * 6 + [1] * 3, probs, vocab=["ant", "bee"], names=[f"{n}.jpg" for n in range(9)])
-    assert usual_sureness(np.array([0] * 6 + [1] * 3), probs).round(3).tolist() == [0.72, 0.752]
+    assert usual_confidence(np.array([0] * 6 + [1] * 3), probs).round(3).tolist() == [0.72, 0.752]
     assert listed(found, WRONG_SURE) == [4]
     assert listed(found, WRONG_UNSURE) == [5]
     assert listed(found, RIGHT_UNSURE) == [8]
     assert len(found) == 3
-    assert found[0].reason == "looks like bee: 80 %, where 75 % is usual; like ant: 20 %, where 72 % is usual"
-    assert found[2].reason == "bee 55 %, where 75 % is usual; ant comes next with 45 %"
+    assert [suspect.reason for suspect in found] == [
+        "Folder: ant. Model: bee (80 %).",
+        "Folder: ant. Model: bee (55 %).",
+        "Folder: bee. Model: bee (55 %). Next: ant (45 %).",
+    ]
     assert [suspect.figure for suspect in found] == [0.8, 0.55, 0.55]
 
 
@@ -163,7 +168,7 @@ def test_every_wrong_prediction_is_listed_and_doubts_are_bounded():
     assert {*listed(found, WRONG_SURE), *listed(found, WRONG_UNSURE)} == wrong
     assert len(listed(found, RIGHT_UNSURE)) == 100
     few = list_suspects(labels[:200], probs[:200], vocab="abcd")
-    assert len(listed(few, RIGHT_UNSURE)) == FEW
+    assert len(listed(few, RIGHT_UNSURE)) == LEAST_UNSURE
 
 
 def test_within_a_list_the_worst_comes_first_and_lists_keep_their_order():
@@ -179,7 +184,7 @@ def test_within_a_list_the_worst_comes_first_and_lists_keep_their_order():
 
 
 def test_near_duplicates_under_two_labels_name_each_other():
-    """Three frames of ants and one filed as bee: the one and the nearest to it, with the bits that differ."""
+    """Three frames of ants and one filed as bee: the one and the nearest to it."""
     probs = np.array([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 2)
     found = list_suspects(
         [0, 0, 0, 1, 1, 1],
@@ -191,17 +196,17 @@ def test_near_duplicates_under_two_labels_name_each_other():
     )
     copies = [(s.position, s.reason, s.figure) for s in found if s.list == COPIES]
     assert copies == [
-        (2, "a near-duplicate of d.jpg, which is filed as bee: 1 of 64 bits of their hashes differ", 1.0),
-        (3, "a near-duplicate of c.jpg, which is filed as ant: 1 of 64 bits of their hashes differ", 1.0),
+        (2, "Its near-duplicate d.jpg is in the folder bee.", 1.0),
+        (3, "Its near-duplicate c.jpg is in the folder ant.", 1.0),
     ]
 
 
 def test_near_duplicates_without_hashes_are_still_named():
-    """Where pictures.csv no longer knows a picture, the reason leaves the bits out."""
+    """Also where pictures.csv no longer knows a picture."""
     found = list_suspects([0, 1], np.eye(2), vocab=["ant", "bee"], groups=["g", "g"], names=["a.jpg", "b.jpg"])
     assert [s.reason for s in found] == [
-        "a near-duplicate of b.jpg, which is filed as bee",
-        "a near-duplicate of a.jpg, which is filed as ant",
+        "Its near-duplicate b.jpg is in the folder bee.",
+        "Its near-duplicate a.jpg is in the folder ant.",
     ]
 
 
@@ -211,17 +216,16 @@ def test_a_picture_far_from_every_label_is_listed_with_its_distance():
     labels = [0] * 16 + [1, 0]
     found = list_suspects(labels, np.eye(2)[labels], vocab=["ant", "bee"], distances=distances)
     assert [(s.position, s.list, s.figure) for s in found] == [(16, UNLIKE, 3.0), (15, UNLIKE, 1.6)]
-    assert found[1].reason == (
-        "1.6 times as far from the nearest label as that label's own pictures usually are; of ant, nearly all lie "
-        "within 1.5 times"
-    )
+    assert found[1].reason == "1.6 times as far from every label as usual. For ant, up to 1.5 times is normal."
 
 
 def test_the_only_picture_of_a_label_says_that_no_model_saw_another():
     """A prediction that could not have been right is told apart from one that is wrong."""
     probs = np.array([[0.9, 0.1, 0.0]] * 3 + [[0.1, 0.9, 0.0]] * 3 + [[0.2, 0.8, 0.0]])
     found = list_suspects([0, 0, 0, 1, 1, 1, 2], probs, vocab=["ant", "bee", "cow"])
-    assert [s.position for s in found] == [6] and found[0].reason.endswith("; no model has seen another cow")
+    assert [(s.position, s.reason) for s in found] == [
+        (6, "Folder: cow. Model: bee (80 %). The model has seen no other cow.")
+    ]
 
 
 def test_nobody_judged_means_no_suspect():
@@ -248,22 +252,40 @@ def test_suspects_of_a_project(make_project, fill_raw):
     blue = put_raw(project, "cat", picture_bytes(draw_picture(5000, colour="navy")))
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     strange = put_raw(project, "dog", picture_bytes(Image.fromarray(noise)))
-    split(project)
+    ids = ready_dataset(project).ids
+    labels = dict(zip(ids, read_dataset(project).labels, strict=True))
+    one = next(id for id in ids if labels[id] == "cat" and id != blue)
+    other = next(id for id in ids if labels[id] == "dog" and id != strange)
+    dataset = ready_dataset(project, groups={one: "same", other: "same"})
     torch.manual_seed(0)
     body = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.ReLU())
-    one = next(id for id, path in project.pictures().items() if path.parent.name == "cat" and id != blue)
-    text = project.table("split").read_text().splitlines()
-    other = next(id for id, path in project.pictures().items() if path.parent.name == "dog" and id != strange)
-    group = next(line.split(",")[1] for line in text if line.startswith(one))
-    lines = [",".join([other, group, line.split(",")[2]]) if line.startswith(other) else line for line in text]
-    project.table("split").write_text("\n".join(lines) + "\n")
-    judged = judge_pictures(project, body=body, train_fold=None)
-    found = find_suspects(project, judged)
-    ids = list(project.pictures())
+    judged = judge_pictures(dataset, body=body, train_fold=None)
+    assert judged.verdict["better"]
+    found = find_suspects(dataset, judged)
     lists = {s.list: [ids[n] for n in listed(found, s.list)] for s in found}
     assert blue in lists.get(WRONG_SURE, []) + lists.get(WRONG_UNSURE, [])
     assert set(lists[COPIES]) == {one, other}
     assert strange in lists[UNLIKE]
     (project.images / "cat" / f"{blue}.jpg").rename(project.images / "dog" / f"{blue}.jpg")
     with pytest.raises(FieldguideError, match="moved, removed or added since"):
-        find_suspects(project, judged)
+        find_suspects(read_dataset(project), judged)
+
+
+def test_judges_no_better_than_guessing_make_no_list(make_project, fill_raw):
+    """At 7 of 12, where guessing gets 6, no picture is listed, and the sentence sends the reader to 02."""
+    project = make_project()
+    fill_raw(project, 6)
+    dataset = ready_dataset(project)
+    right = np.arange(12) < 7
+    probs = np.eye(2)[[code if good else 1 - code for code, good in zip(dataset.codes, right, strict=True)]]
+    judged = Judgement(dataset.ids, dataset.labels, dataset.groups, ("cat", "dog"), probs, np.ones(12))
+    assert find_suspects(dataset, judged) == []
+    told = judges_sentence(judged.verdict)
+    assert told.startswith(
+        "The judges agree with the folder for 7 of 12 photos; guessing would get 6. On so few photos"
+    )
+    assert "So there is no list of suspects. Look at the contact sheets of 02" in told
+    sure = Judgement(
+        dataset.ids, dataset.labels, dataset.groups, ("cat", "dog"), np.eye(2)[list(dataset.codes)], np.ones(12)
+    )
+    assert "no list" not in judges_sentence(sure.verdict) and sure.verdict["better"]

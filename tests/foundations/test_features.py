@@ -5,14 +5,14 @@ import pytest
 import torch
 from conftest import draw_picture
 
-from utils.features import BATCH, frozen_features, learned_features
+from utils.features import BODY_BATCH, frozen_features, learned_features
 from utils.pictures import open_picture, squish_and_crop
 
 
 @pytest.fixture
 def paths(tmp_path):
     """Two more drawn pictures than go through a body at once, in two shapes."""
-    for n in range(BATCH + 2):
+    for n in range(BODY_BATCH + 2):
         draw_picture(n, size=((160, 120), (90, 140))[n % 2]).save(tmp_path / f"{n:02}.png")
     return sorted(tmp_path.iterdir())
 
@@ -28,7 +28,7 @@ def test_a_pictures_features_do_not_depend_on_its_batch(paths, body):
     """All together, in two batches, and each alone: the same numbers."""
     together = frozen_features(body, paths, size=32)
     alone = np.concatenate([frozen_features(body, [path], size=32) for path in paths[-4:]])
-    assert together.shape == (BATCH + 2, 16)
+    assert together.shape == (BODY_BATCH + 2, 16)
     assert together[-4:] == pytest.approx(alone, abs=1e-6)
 
 

@@ -1,7 +1,8 @@
-"""06, folds: every picture judged by a model that never saw it, kept while nothing changed."""
+"""Every picture judged by a model that never saw it; the judgement is kept while nothing changed."""
 
 import contextlib
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.copies import near_duplicate_groups
+from utils.dataset import Dataset, read_dataset
 from utils.errors import FieldguideError
-from utils.heads import fold_of, judge_pictures, out_of_fold, relative_distances
+from utils.heads import Judgement, fold_of, judge_pictures, relative_distances
 from utils.project import Project
-from utils.split.sides import assign_sides, save_split
-from utils.verify.judging import verify_images
+from utils.tables import SPLIT_COLUMNS, write_table
+from utils.verify import verify_images
 
 
 class Loader(list):
@@ -45,20 +46,23 @@ class Stub:
 
 
 @pytest.fixture
-def ready(make_project, fill_raw):
-    """A project of 12 pictures with a split."""
-    project: Project = make_project()
+def ready(make_project, fill_raw) -> Dataset:
+    """The data set of a project of 12 pictures with a split."""
+    project = make_project()
     fill_raw(project, 6)
-    return split(project)
+    return ready_dataset(project)
 
 
-def split(project: Project) -> Project:
-    """Run 02 and 03."""
+def ready_dataset(project: Project, groups=()) -> Dataset:
+    """Run 02, write a split in which each picture but those in `groups` (id → group) stands alone, and read it."""
     verify_images(project)
-    labels = {id: path.parent.name for id, path in project.pictures().items()}
-    groups = near_duplicate_groups(project)
-    save_split(project, groups, assign_sides(groups, labels, valid=project.valid, test=project.test))
-    return project
+    groups = dict(groups)
+    sides = ("train", "valid", "test", "train")
+    rows = [
+        {"id": id, "group": groups.get(id, id), "side": sides[n % 4]} for n, id in enumerate(read_dataset(project).ids)
+    ]
+    write_table(project.table("split"), SPLIT_COLUMNS, rows)
+    return read_dataset(project)
 
 
 @pytest.fixture
@@ -83,48 +87,74 @@ def test_no_picture_is_judged_by_a_model_that_saw_it(ready, calls):
     """Each fold's model judges only what was held out, and the result is kept until labels change."""
     judged = judge_pictures(ready, body=None, train_fold=calls.train)
     assert judged.probs.tolist() == [[0.25, 0.75]] * 12
-    assert (judged.ids, judged.distances.shape) == (tuple(ready.pictures()), (12,))
+    assert (judged.ids, judged.labels, judged.distances.shape) == (ready.ids, ready.labels, (12,))
     assert len(calls) == 3
     again = judge_pictures(ready, body=None, train_fold=calls.train)
     assert (again.probs.tolist(), again.distances.tolist()) == (judged.probs.tolist(), judged.distances.tolist())
-    assert out_of_fold(ready, body=None, train_fold=calls.train).tolist() == judged.probs.tolist()
     assert len(calls) == 3
-    path = next(iter(ready.pictures().values()))
-    path.rename(ready.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
-    judge_pictures(ready, body=None, train_fold=calls.train)
+    path = ready.paths[0]
+    path.rename(ready.project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
+    judge_pictures(read_dataset(ready.project), body=None, train_fold=calls.train)
     assert len(calls) == 6
+
+
+def test_only_what_matters_to_the_judges_has_them_asked_again(ready, calls):
+    """Another patience changes nothing; other epochs do for judges that are trained, another group or seed for all."""
+    judge_pictures(ready, body=None, train_fold=calls.train)
+
+    def asked(dataset=ready, **settings) -> int:
+        changed = replace(dataset, project=ready.project.model_copy(update=settings))
+        before = len(calls)
+        judge_pictures(changed, body=None, train_fold=calls.train)
+        return len(calls) - before
+
+    assert (asked(patience=3), asked(epochs=2), asked(epochs=2, seed=7)) == (0, 3, 3)
+    assert asked(replace(ready, groups=("a", "a", *ready.groups[2:])), epochs=2, seed=7) == 3
+    seen = judge_pictures(ready, body=body(), train_fold=None)
+    longer = replace(ready, project=ready.project.model_copy(update={"epochs": 9}))
+    assert judge_pictures(longer, body=body(1), train_fold=None).probs.tolist() == seen.probs.tolist()
+
+
+def test_the_judges_are_compared_with_guessing():
+    """By hand: 6 groups, 4 of the larger label; the judges are right for 5, and near-duplicates count once."""
+    labels, groups = tuple("aaaaabb"), tuple("1123456")
+    said = [0, 0, 0, 0, 0, 1, 0]
+    judged = Judgement(tuple("1234567"), labels, groups, ("a", "b"), np.eye(2)[said], np.ones(7))
+    assert judged.verdict.items() >= {"right": 5, "n": 6, "guess": 4, "p": 0.351166, "better": False}.items()
+    unjudged = replace(judged, probs=np.where(np.arange(7)[:, None] == 6, np.nan, judged.probs))
+    assert (unjudged.verdict["right"], unjudged.verdict["n"]) == (5, 5)
 
 
 def test_a_memory_without_distances_is_made_anew(ready, calls):
     """out_of_fold.csv as it was before it had distances is recognised by its header, and replaced."""
-    ready.models.mkdir(parents=True)
-    rows = "".join(f"{id},{ready.fingerprint()},0.5,0.5\n" for id in ready.pictures())
-    (ready.models / "out_of_fold.csv").write_text("id,fingerprint,cat,dog\n" + rows)
+    kept = ready.project.models / "out_of_fold.csv"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("id,fingerprint,cat,dog\n" + "".join(f"{id},{ready.fingerprint},0.5,0.5\n" for id in ready.ids))
     assert judge_pictures(ready, body=None, train_fold=calls.train).probs.tolist() == [[0.25, 0.75]] * 12
-    assert (ready.models / "out_of_fold.csv").read_text().startswith("id,fingerprint,distance,cat,dog\n")
+    assert kept.read_text().startswith("id,fingerprint,distance,cat,dog\n")
 
 
 def test_frozen_features_tell_colours_apart(make_project, fill_raw):
     """With a body, logistic regression on its features judges the folds; red and blue pictures are told apart."""
     project = make_project()
     fill_raw(project, 12)
-    judged = judge_pictures(split(project), body=body(), train_fold=None)
-    codes = np.array([list(project.labels).index(label) for label in judged.labels])
+    dataset = ready_dataset(project)
+    judged = judge_pictures(dataset, body=body(), train_fold=None)
     assert judged.probs.shape == (24, 2)
     assert np.allclose(judged.probs.sum(1), 1)
-    assert (judged.probs.argmax(1) == codes).mean() > 0.8
+    assert (judged.probs.argmax(1) == dataset.codes).mean() > 0.8
 
 
 def test_the_memory_gives_back_exactly_what_was_found(ready):
     """The first call and the second return the same numbers, to the last digit."""
     first = judge_pictures(ready, body=body(), train_fold=None)
-    second = judge_pictures(ready, body=None, train_fold=None)
+    second = judge_pictures(ready, body=body(1), train_fold=None)
     assert (first.probs.tolist(), first.distances.tolist()) == (second.probs.tolist(), second.distances.tolist())
 
 
 def test_an_unreadable_picture_is_named_and_holds_nothing_up(ready, calls):
     """It has NaN, stands on no side of a fold, and is judged as soon as it can be read again."""
-    id, path = next(iter(ready.pictures().items()))
+    id, path = ready.ids[0], ready.paths[0]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match=rf"1 picture cannot be read .*{path.parent.name}/{id}\.jpg: truncated"):
@@ -146,8 +176,8 @@ def test_without_a_split_each_picture_stands_alone_and_a_warning_says_so(make_pr
     project = make_project()
     fill_raw(project, 6)
     verify_images(project)
-    with pytest.warns(UserWarning, match="12 pictures have no side yet.*Run 03 first"):
-        assert len(judge_pictures(project, body=None, train_fold=calls.train).probs) == 12
+    with pytest.warns(UserWarning, match=r"12 pictures not in split\.csv yet.*Run 03"):
+        assert len(judge_pictures(read_dataset(project), body=None, train_fold=calls.train).probs) == 12
 
 
 @pytest.mark.parametrize("count", [0, 6])
@@ -160,7 +190,7 @@ def test_no_pictures_or_one_label_are_refused(make_project, fill_raw, count):
         for path in (project.images / "dog").iterdir():
             path.unlink()
     with pytest.raises(FieldguideError, match="All 6 pictures are filed under 'cat'" if count else "Run 01 and 02"):
-        judge_pictures(project, body=body(), train_fold=None)
+        judge_pictures(read_dataset(project), body=body(), train_fold=None)
 
 
 def test_near_duplicates_stand_in_one_fold():
@@ -199,15 +229,11 @@ def test_a_label_of_one_picture_is_judged_too(make_project, fill_raw, copies):
     """A label of one picture, or of near-duplicates of one: its judge never saw the label, and says the other one."""
     project = make_project()
     fill_raw(project, 8)
-    split(project)
+    verify_images(project)
     for path in sorted((project.images / "dog").iterdir())[copies:]:
         path.unlink()
-    rows = [line.split(",") for line in project.table("split").read_text().splitlines()]
-    for row in rows:
-        if (project.images / "dog" / f"{row[0]}.jpg").exists():
-            row[1] = "one"
-    project.table("split").write_text("".join(",".join(row) + "\n" for row in rows))
-    judged = judge_pictures(project, body=body(), train_fold=None)
+    dogs = read_dataset(project).of("dog").ids
+    judged = judge_pictures(ready_dataset(project, groups=dict.fromkeys(dogs, "one")), body=body(), train_fold=None)
     dogs = np.array(judged.labels) == "dog"
     assert judged.probs[dogs].tolist() == [[1.0, 0.0]] * copies
     assert np.isfinite(judged.distances).all()

@@ -2,9 +2,9 @@
 Stage 06: find the pictures that are filed wrongly, look at them, relabel or delete.
 """
 
+from utils.clean.applying import apply_choices
 from utils.clean.cleaner import ImageClassifierCleaner
-from utils.clean.session import summary
-from utils.clean.suspects import RIGHT_UNSURE, Suspect, find_suspects, rank_suspects
+from utils.clean.suspects import RIGHT_UNSURE, Suspect, find_suspects, judges_sentence, rank_suspects
 from utils.ledger import Ledger
 
 __all__ = [
@@ -12,7 +12,8 @@ __all__ = [
     "ImageClassifierCleaner",
     "Ledger",
     "Suspect",
+    "apply_choices",
     "find_suspects",
+    "judges_sentence",
     "rank_suspects",
-    "summary",
 ]

@@ -1,20 +1,25 @@
 """
-Stage 06: fastai's ImageClassifierCleaner, with flags that last and belong to pictures instead of places on screen.
+fastai's ImageClassifierCleaner, with flags that last and belong to pictures instead of places on screen.
 
-Reads images/, split.csv and review.csv; writes review.csv the moment a flag is set, and has the ledger apply it. The
-constructor and the calls are fastai's (fastai/vision/widgets.py); what is mended of it is told in the tests. What is
-decided lives in `cleaning`; `grid` shows it.
+The constructor and the calls are fastai's (fastai/vision/widgets.py); the tests tell what is mended of it. `session`
+holds what is decided, `grid` shows it.
 """
 
 from collections.abc import Iterable, Sequence
 
+import pandas as pd
 from IPython.display import display
 
+from utils.clean.applying import RUN_AGAIN, summary
 from utils.clean.grid import Grid
-from utils.clean.session import Cleaning, Suspect, learner_pictures, learner_probs, project_pictures
+from utils.clean.learner import learner_pictures, learner_probs
+from utils.clean.session import Cleaning
+from utils.clean.suspects import Suspect
+from utils.dataset import Dataset, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP
 from utils.project import Project
+from utils.words import counted
 
 
 class ImageClassifierCleaner:
@@ -22,35 +27,28 @@ class ImageClassifierCleaner:
     Look at pictures, worst first, and flag each to keep, to delete or to move to another label.
 
     Without a project it is used as fastai's: ``for idx in cleaner.delete(): cleaner.fns[idx].unlink()``. With one,
-    flags are stored as they are set, and the Apply button has the ledger move the files.
+    a flag is stored when it is set. Files move only when a person presses Apply or calls `apply`.
 
     Parameters
     ----------
-    learn : fastai Learner, optional
-        Gives the probabilities where `probs` does not; without a project also the pictures.
-    opts : sequence of str
-        More labels to offer than those there are.
-    height, width : int
-        Pixels of a thumbnail.
-    max_n : int
-        Pictures a page.
+    learn, opts, height, width, max_n
+        As fastai's: a learner, more labels to offer, pixels of a thumbnail, pictures per page. The learner gives the
+        pictures if there is no project, and the probabilities if `probs` does not.
     project : Project, optional
-        Gives the pictures (as `project.pictures()` does, sorted by id), and takes the flags.
+        Takes the flags, and gives the pictures if `dataset` does not.
+    dataset : Dataset, optional
+        The pictures of the project, as they were read already.
     probs : array of shape (N, K), optional
-        Probabilities in [0, 1]: a row a picture of the project, a column a label, both sorted.
-    order : sequence of positions, optional
-        The suspects, worst first, shown across labels.
-    suspects : sequence of `Suspect`, optional
-        Lists of suspects with reasons, worst first within a list; as `utils.suspects` finds them.
+        Probabilities in [0, 1]: one row per picture of the data set, one column per label of the project.
+    suspects : iterable of `Suspect`, optional
+        Lists of suspects with reasons, worst first within a list, as `find_suspects` returns them.
+    note : str
+        A sentence that stands above the pictures.
 
     Attributes
     ----------
     fns : tuple of N Path
         The pictures at the start. It never changes, so that a position means one file, always.
-    cleaning : Cleaning
-        What is decided.
-    widget : Grid
-        What is shown.
     """
 
     def __init__(
@@ -62,42 +60,65 @@ class ImageClassifierCleaner:
         max_n: int = 30,
         *,
         project: Project | None = None,
+        dataset: Dataset | None = None,
         probs=None,
-        order: Iterable[int] | None = None,
         suspects: Iterable[Suspect] | None = None,
+        note: str = "",
     ):
-        if learn is None and project is None:
+        if project and dataset is None:
+            dataset = read_dataset(project)
+        if learn is None and dataset is None:
             raise FieldguideError("There is nothing to clean: give a learner, or project=project.")
+        project = dataset.project if dataset is not None else None
         for name, value in (("height", height), ("width", width), ("max_n", max_n)):
             if value < 1:
                 raise FieldguideError(f"{name} = {value}: expected 1 or more.")
         if project and (unknown := sorted(set(opts) - set(project.labels))):
             raise FieldguideError(
-                f"opts holds {unknown[0]!r}, no label of {project.name!r}. Add it to its [labels] first."
+                f"opts holds {unknown[0]!r}, which is not a label of {project.name!r}. Add it to its [labels] first."
             )
         if taken := {KEEP, DELETE} & set(opts):
             raise FieldguideError(f"opts holds {min(taken)!r}, a word of the cleaner. Choose another name.")
-        pictures = project_pictures(project) if project else learner_pictures(learn)
+        pictures = list(dataset) if project else learner_pictures(learn)
         labels = list(project.labels) if project else [str(label) for label in learn.dls.vocab]
         if probs is None and learn is not None and pictures:
             probs = learner_probs(learn, [picture.path for picture in pictures], labels)
-        self.cleaning = Cleaning(pictures, labels, probs=probs, order=order, suspects=suspects, project=project)
+        self.cleaning = Cleaning(pictures, labels, probs=probs, suspects=suspects, project=project)
         self.fns = self.cleaning.start
-        page = {
-            "labels": list(dict.fromkeys([*labels, *map(str, opts)])),
-            "height": height,
-            "width": width,
-            "max_n": max_n,
-        }
-        self.widget = Grid(self.cleaning, **page)
+        offered = list(dict.fromkeys([*labels, *map(str, opts)]))
+        self.widget = Grid(self.cleaning, labels=offered, height=height, width=width, max_n=max_n, note=note)
 
     def _ipython_display_(self) -> None:
         display(self.widget)
 
     def delete(self) -> list[int]:
         """Return the positions in `fns` flagged to be deleted, in any notebook, of files still there."""
-        return self.cleaning.deletions()
+        return [n for n, choice in self.cleaning.still_there() if choice == DELETE]
 
     def change(self) -> list[tuple[int, str]]:
         """Return (position in `fns`, new label) for each file still there that is flagged to move."""
-        return self.cleaning.changes()
+        return [(n, choice) for n, choice in self.cleaning.still_there() if choice != DELETE]
+
+    def planned(self) -> pd.DataFrame:
+        """Return what Apply would move, one row per picture: its file, its label now, and where it would go."""
+        with self.cleaning.lock:
+            self.cleaning.look()
+            moves = [(self.cleaning.pictures[n], choice) for n, choice in self.cleaning.pending()]
+        rows = [(picture.path.name, picture.label, "trash" if to == DELETE else to) for picture, to in moves]
+        return pd.DataFrame(rows, columns=["picture", "from", "to"])
+
+    def next_step(self) -> str:
+        """Return what there is to do now, in words."""
+        if count := len(self.planned()):
+            return f"{counted(count)} would move. Nothing moves until you press Apply ({count}) or run cleaner.apply()."
+        if any(picture.path != path for picture, path in zip(self.cleaning.pictures, self.fns, strict=True)):
+            return f"Pictures were moved. {RUN_AGAIN}"
+        return "No picture is flagged to be moved or deleted, so there is nothing to apply."
+
+    def apply(self) -> str:
+        """Have the flagged files moved, and return what was done, in words."""
+        return self.widget.tell(summary(self.cleaning.apply()))
+
+    def take_back(self) -> str:
+        """Have all files moved back that the last Apply moved, and return what was done, in words."""
+        return self.widget.tell(summary(self.cleaning.take_back(), undone=True))

@@ -1,4 +1,4 @@
-// Stage 06, the browser's half of the cleaner's grid; grid.py is the kernel's half.
+// The browser's half of the cleaner's grid; grid.py is the kernel's half.
 //
 // Asks the kernel, and shows what it answers: nothing is decided here, and a choice shows once it is stored. Each
 // request carries the view's name and a serial, so that an answer to an older request is dropped. Whatever came from
@@ -17,7 +17,7 @@ const HELP = [
   ["Shift + arrows", "select a range"],
   ["Space, Ctrl + A, Esc", "select one, all, none"],
   ["k, d, 1–9", "keep, delete, move to that label"],
-  ["0, u", "not looked at, undo"],
+  ["0, u", "not looked at, undo the last choice"],
   ["n, p", "next, previous page"],
   ["Enter or z, o", "zoom, open its web page"],
 ];
@@ -57,19 +57,24 @@ function pressed({ key, code, shiftKey }) {
   return /^Key/.test(code) && /^[^\x00-\x7f]/.test(key) ? code.at(-1).toLowerCase() : key;
 }
 
-const percent = (fraction) => `${Math.round(100 * fraction)}\u00a0%`;
+const SETS = { train: "training set", valid: "validation set", test: "test set" };
 
-/** Label, prediction, loss and side; in bold where the model disagrees. An arrow is for moves alone. */
+/** Folder and model, in bold where they differ; the reason, as far as it says more; loss and set. */
 function facts(card) {
-  const said = card.predicted === null ? [", no prediction"] : [", model: ", name(card.predicted), ` ${percent(card.probability)}`];
+  const confidence = element("span", { className: "fg-whole", textContent: `(${card.confidence}).` });
+  const said = card.predicted === null ? [] : [" Model: ", name(card.predicted), " ", confidence];
   const differs = card.predicted !== null && card.predicted !== card.label;
   const loss = card.loss === null ? [] : [`loss ${card.loss.toFixed(2)}`];
+  const line = element("div", { className: differs ? "fg-label fg-differs" : "fg-label" }, "Folder: ", name(card.label), ".", ...said);
+  const more = card.reason.startsWith(line.textContent) ? card.reason.slice(line.textContent.length).trim() : card.reason;
   return [
-    element("div", { className: differs ? "fg-label fg-differs" : "fg-label" }, name(card.label), ...said),
-    element("div", { className: "fg-small", textContent: [...loss, card.side || "no side yet"].join(" · ") }),
-    element("div", { className: "fg-small fg-reason", textContent: card.reason, title: card.reason }),
+    line,
+    element("div", { className: "fg-small fg-reason", textContent: more, title: more }),
+    element("div", { className: "fg-small", textContent: [...loss, SETS[card.side] ?? "in no set yet"].join(" · ") }),
   ];
 }
+
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 function link(card) {
   if (!/^https?:\/\//i.test(card.page)) return [];
@@ -94,6 +99,7 @@ class Grid {
     this.before = []; // keys that were selected then
     this.selected = new Set(); // keys
     this.page = { page: 0, pages: 1 }; // as the kernel told it
+    this.movable = { apply: 0, back: 0 }; // how many pictures each button would move
     this.aim = 0; // the page asked for last: n pressed twice in haste turns two
     this.labels = [];
     this.build();
@@ -128,8 +134,9 @@ class Grid {
     this.alerts = [0, 1].map(() => element("p", { className: "fg-alert", aria: { role: "alert" } }));
     this.buildList();
     this.buildZoom();
+    this.note = element("p", { className: "fg-note" });
     const section = { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } };
-    this.root.replaceChildren(element("section", section, filters, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom));
+    this.root.replaceChildren(element("section", section, this.note, filters, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom));
     this.root.addEventListener("keydown", (event) => {
       // A key that is held down must not press a button again and again: each time it would decide for the next card.
       if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
@@ -139,7 +146,7 @@ class Grid {
   }
 
   buildFilters() {
-    const all = { list: "All pictures", label: "All labels", side: "All sides", show: "All", sort: "Worst first" };
+    const all = { list: "All pictures", label: "All labels", side: "All sets", show: "All", sort: "Worst first" };
     this.selects = Object.fromEntries(
       Object.entries(all).map(([part, textContent]) => [
         part,
@@ -148,7 +155,7 @@ class Grid {
     );
     const fields = Object.entries(this.selects).map(([part, select]) => {
       select.addEventListener("change", () => this.open(0));
-      const text = part[0].toUpperCase() + part.slice(1);
+      const text = capital(part === "side" ? "set" : part);
       return element("div", { className: "fg-field" }, element("label", { htmlFor: select.id, textContent: text }), select);
     });
     return element("div", { className: "fg-bar" }, ...fields);
@@ -157,13 +164,17 @@ class Grid {
   buildToolbar() {
     this.previous = button("Previous page", () => this.open(this.aim - 1));
     this.next = button("Next page", () => this.open(this.aim + 1));
-    this.undo = button("Undo", () => this.awaits("undo") || this.ask("undo"), {
-      title: "Take back the last choice made here (u). Moves that were applied: Ledger(project).undo() in a cell",
+    this.undo = button("Undo last choice", () => this.awaits("undo") || this.ask("undo"), {
+      title: "Take back the last choice made here (u). Files that were moved stay where they are",
     });
-    this.apply = button("Apply", () => this.awaits("apply") || this.ask("apply"), {
+    this.apply = button("Apply (0)", () => this.moveFiles("apply"), {
       className: "fg-apply",
       hidden: true,
-      title: "Move the files as flagged. Ledger(project).undo() in a cell takes moves back",
+      title: "Move the files as flagged: to another label's folder, or to the trash",
+    });
+    this.back = button("Take back the last Apply (0)", () => this.moveFiles("back"), {
+      hidden: true,
+      title: "Move the files of the last Apply back to where they were; choose again afterwards",
     });
     const all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
     const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
@@ -174,7 +185,8 @@ class Grid {
       { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
       group(this.previous, this.next, all),
       group(keep, remove, this.buildMove()),
-      group(this.undo, this.apply),
+      group(this.undo),
+      group(this.apply, this.back),
     );
   }
 
@@ -251,16 +263,30 @@ class Grid {
     return [...this.waiting.values()].some((request) => request.what === what);
   }
 
-  /** Undo and Apply wait for their answer; only in name, as a button that is really disabled loses the focus. */
+  /** Have files moved, unless there are none to move or the last request of this kind is not answered yet. */
+  moveFiles(what) {
+    if (this.movable[what] && !this.awaits("apply") && !this.awaits("back")) this.ask(what);
+  }
+
+  /** These buttons wait for their answer; only in name, as a button that is really disabled loses the focus. */
   disable() {
-    this.undo.setAttribute("aria-disabled", String(this.awaits("undo")));
-    this.apply.setAttribute("aria-disabled", String(this.awaits("apply")));
+    const moving = this.awaits("apply") || this.awaits("back");
+    const disabled = { undo: this.awaits("undo"), apply: moving || !this.movable.apply, back: moving || !this.movable.back };
+    for (const [part, off] of Object.entries(disabled)) this[part].setAttribute("aria-disabled", String(off));
+  }
+
+  /** Let the two buttons that move files say how many. */
+  countMoves({ pending, applied }) {
+    this.movable = { apply: pending, back: applied };
+    this.write(this.apply, `Apply (${pending.toLocaleString("en")})`);
+    this.write(this.back, `Take back the last Apply (${applied.toLocaleString("en")})`);
+    this.disable();
   }
 
   tooLong(serial) {
     const { what } = this.waiting.get(serial);
     this.aim = this.page.page;
-    if (what !== "undo" && what !== "apply") this.settle(serial);
+    if (!["undo", "apply", "back"].includes(what)) this.settle(serial);
     if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored; if the kernel was stopped, it is not.`);
     else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped, run the cell again.`);
     else this.say(`${SILENT} It will be done when the kernel is idle.`);
@@ -280,7 +306,7 @@ class Grid {
 
   receive(message, buffers) {
     const mine = message.view === this.id;
-    const asked = mine && ["page", "hello", "apply"].includes(this.waiting.get(message.serial)?.what);
+    const asked = mine && ["page", "hello", "apply", "back"].includes(this.waiting.get(message.serial)?.what);
     // Answers come in order: whatever was asked earlier was lost, as when a cell failed before its turn.
     for (const serial of [...this.waiting.keys()]) if (mine && serial <= message.serial) this.settle(serial);
     if (message.tell === "page" && mine && message.serial < this.turn) return;
@@ -290,19 +316,21 @@ class Grid {
     if (message.tell === "zoom" && mine) this.enlarge(message, buffers);
     this.write(this.counts, message.counts);
     this.write(this.place, message.place);
+    this.countMoves(message);
     // An answer with nothing to say leaves what an earlier one said.
     if (message.alert || this.silent) this.say(message.alert ?? "");
   }
 
   setUp(setup) {
     this.labels = setup.labels;
+    this.write(this.note, setup.note);
     this.offer("label", setup.labels.map((each) => [each, each]));
-    this.offer("side", setup.sides.map((each) => [each, each]));
+    this.offer("side", setup.sides.map((each) => [capital(SETS[each]), each]));
     this.offer("show", setup.shows.map((each) => [each, each]));
     this.selects.sort.replaceChildren(...setup.sorts.map((each) => element("option", { textContent: each, value: each })));
     for (const select of Object.values(this.selects)) select.disabled = false;
     this.offers.replaceChildren(...setup.labels.map((value) => element("option", { value })));
-    this.apply.hidden = !setup.project;
+    for (const moving of [this.apply, this.back]) moving.hidden = !setup.project;
     this.list.style.setProperty("--fg-height", `${setup.height}px`);
     this.list.style.setProperty("--fg-width", `${Math.max(setup.width, 160)}px`);
   }

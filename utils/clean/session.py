@@ -1,57 +1,30 @@
 """
-Stage 06: what a person decides about pictures, without a widget: which to look at, in which order, and the flags.
+What a person decides about pictures, without a widget: which to look at, in which order, and the flags.
 
-Reads images/, split.csv, sources.csv and review.csv; writes review.csv the moment a flag is set, and has the ledger
-apply it. Flags belong to keys (a picture's id in a project, else its path) and never to places on a screen, so that
-no order of events can make one picture's flag touch another's file. `grid` and `menus` show what is decided here.
+Reads and writes review.csv: a flag is stored the moment it is set. The ledger moves the files, when it is asked to.
+A flag belongs to a picture's id (without a project: its path), never to a place on a screen. So no order of events
+can make one picture's flag touch another's file. `grid` shows what is decided here.
 """
 
-import glob
-import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from utils.addresses import web_host
+from utils.clean.suspects import Suspect
+from utils.dataset import Dataset, Picture, read_dataset
 from utils.errors import FieldguideError
-from utils.ledger import DELETE, DELETED, KEEP, Ledger, Outcome, read_review, store_flags
-from utils.pictures import PictureError, open_picture
+from utils.ledger import DELETE, KEEP, Ledger, Outcome, read_review, store_flags
 from utils.project import Project
-from utils.storage import locked
-from utils.tables import SOURCES_COLUMNS, each_row
+from utils.storage import file_stamp, locked
+from utils.words import counted
 
-SUSPECTS = "Suspects"  # the list that an order makes
 WORST, NAME, LABEL = "Worst first", "File name", "Label"  # ways to sort
 UNDECIDED, DECIDED = "Undecided", "Decided"
-SIDES = ("Train", "Valid", "Test")
-STEPS = 1000  # that can be taken back; one may hold a whole page
-LOOK_FIRST = "Nothing was applied yet: look at what changed, then press Apply again."
-CHANGED = "its flag was changed elsewhere since"  # why undo left a picture
-TOLD = 5  # refusals that a summary tells in full
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One of N pictures: `key` is its id in a project, else its path; `label` is "" once it left the training set."""
-
-    key: str
-    path: Path
-    label: str
-    side: str = ""  # "Train", "Valid", "Test", or "" where the split does not know it
-
-
-class Suspect(Protocol):
-    """A picture worth a look: on which list it stands, and why."""
-
-    position: int  # among the pictures
-    list: str
-    reason: str  # one line
-    figure: float
+UNDO_STEPS = 1000  # that can be taken back; one may hold a whole page
+CHANGED_SINCE = "its flag was changed elsewhere since"  # why undo left a picture
 
 
 @dataclass(frozen=True)
@@ -67,27 +40,20 @@ class View:
 
 class Cleaning:
     """
-    N pictures, what a model thinks of them, and what a person decided; positions are those of `pictures`.
+    N pictures, what a model says of them, and what a person decided; see `ImageClassifierCleaner`.
 
-    Parameters
-    ----------
-    pictures : sequence of N `Picture`
-    labels : sequence of K labels, the columns of `probs`
-    probs : array of shape (N, K), optional
-        Probabilities in [0, 1]; a row of NaN is a picture that could not be judged.
-    order : sequence of positions, optional
-        The suspects, worst first; by default the largest loss comes first.
-    suspects : sequence of `Suspect`, optional
-        Lists of suspects, worst first within a list; one picture may stand in several.
-    project : Project, optional
-        Where flags are stored; without one they live in memory.
+    A position is a place in `pictures`. A picture that left the training set keeps its position and gets the label "".
 
     Attributes
     ----------
     start : tuple of N Path
         Where the pictures were at the start; it never changes.
+    choices : mapping of id to "Keep", "Delete" or a label
+        The flags that were not applied yet; without a project they live here alone.
+    applied : int
+        How many pictures the last Apply moved that can be taken back, whoever pressed it.
     moves : int
-        How often pictures were found elsewhere than before: where it grew, a selection has to be made again.
+        Grows each time that pictures are found elsewhere than before: then a selection has to be made again.
     """
 
     def __init__(
@@ -96,30 +62,25 @@ class Cleaning:
         labels: Sequence[str],
         *,
         probs=None,
-        order: Iterable[int] | None = None,
         suspects: Iterable[Suspect] | None = None,
         project: Project | None = None,
     ):
-        self.pictures = list(pictures)
+        self.pictures, self.labels, self.project = list(pictures), list(labels), project
         self.start = tuple(picture.path for picture in self.pictures)
-        self.moves = 0
-        self.labels = list(labels)
         if taken := {KEEP, DELETE} & set(self.labels):
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
-        self.project = project
         self.probs = None if probs is None else _checked_probs(probs, len(self.pictures), len(self.labels))
-        order = None if order is None else _checked(order, len(self.pictures), "order")
-        self.lists, self.reasons = _lists(order, suspects, len(self.pictures))
-        self.positions: dict[str, int] = {}  # of a key
+        self.lists, self.reasons = _lists(suspects or (), len(self.pictures))
+        self.sorts = [WORST, NAME, LABEL] if self.lists or probs is not None else [NAME, LABEL]
+        self.positions: dict[str, int] = {}  # of an id
         for n, picture in enumerate(self.pictures):
-            self.positions.setdefault(picture.key, n)
-        self._rank = np.full(len(self.pictures), len(self.pictures))  # among the suspects
-        self._rank[order or []] = np.arange(len(order or []))
+            self.positions.setdefault(picture.id, n)
         self.lock = threading.RLock()  # front-ends may deliver messages while a cell is running
-        self._steps: deque[dict[str, tuple[str | None, str | None]]] = deque(maxlen=STEPS)  # key → before, after
+        self._steps: deque[dict[str, tuple[str | None, str | None]]] = deque(maxlen=UNDO_STEPS)  # id → before, after
         self._untold: list[str] = []  # what happened elsewhere
-        self._seen = self._stamp()
+        self.moves, self._seen = 0, self._stamp()
         self.choices: dict[str, str] = read_review(project) if project else {}
+        self.applied = len(Ledger(project).last_apply()) if project else 0
         self._index()
 
     def _index(self) -> None:
@@ -133,13 +94,10 @@ class Cleaning:
             judged = ~np.isnan(self.probs).any(axis=1) & (self._label >= 0)
             given = self.probs[judged, self._label[judged]]
             self._loss[judged] = -np.log(np.maximum(given, 1e-12))
-        worst = np.lexsort((-self._loss, self._rank))  # equals keep their order
+        worst = np.argsort(-self._loss, kind="stable")
         named = sorted(range(len(self.pictures)), key=lambda n: self.pictures[n].path.name.casefold())
-        self._orders = {
-            WORST: worst,
-            NAME: np.array(named, dtype=int),
-            LABEL: worst[np.argsort(self._label[worst], kind="stable")],
-        }
+        by_label = worst[np.argsort(self._label[worst], kind="stable")]
+        self._orders = {WORST: worst, NAME: np.array(named, dtype=int), LABEL: by_label}
 
     # --- looking ---
 
@@ -151,7 +109,7 @@ class Cleaning:
         if view.side:
             wanted &= self._side == view.side
         if view.show:
-            decided = np.array([picture.key in self.choices for picture in self.pictures], dtype=bool)
+            decided = np.array([picture.id in self.choices for picture in self.pictures], dtype=bool)
             wanted &= decided if view.show == DECIDED else ~decided
         order = self._orders[view.sort]
         if view.list:
@@ -163,77 +121,65 @@ class Cleaning:
         return order[wanted[order]].tolist()
 
     def loss(self, position: int) -> float:
-        """Return the cross-entropy of a picture under its present label; 0 where there is no prediction."""
+        """Return the cross-entropy of a picture under its present label; 0 without a prediction."""
         return float(self._loss[position])
 
     def predicted(self, position: int) -> tuple[str, float] | None:
-        """Return the label the model would give, and its probability; None where it was not asked."""
+        """Return the label that the model would give, and its probability; None if it was not asked."""
         if self.probs is None or np.isnan(self.probs[position]).any():
             return None
         best = int(self.probs[position].argmax())
         return self.labels[best], float(self.probs[position, best])
 
-    def choice(self, position: int) -> str | None:
-        """Return "Keep", "Delete" or a label; None if a person has not looked at the picture yet."""
-        return self.choices.get(self.pictures[position].key)
-
     def progress(self) -> str:
         """Say how far the person is, over all pictures."""
-        flags, there = self.choices, [picture.key for picture in self.pictures if picture.label]
-        choices = [choice for choice in map(flags.get, there) if choice]
-        deleted, kept = choices.count(DELETE), choices.count(KEEP)
+        flags = [self.choices.get(picture.id) for picture in self.pictures if picture.label]
+        count = Counter(flags)
+        looked, kept, deleted = len(flags) - count[None], count[KEEP], count[DELETE]
         return (
-            f"{len(choices):,} of {len(there):,} looked at: {kept:,} to keep, {deleted:,} to delete, "
-            f"{len(choices) - kept - deleted:,} to move"
+            f"{looked:,} of {len(flags):,} looked at: {kept:,} to keep, {deleted:,} to delete, "
+            f"{looked - kept - deleted:,} to move"
         )
 
     # --- deciding ---
 
-    def choose(self, position: int, choice: str | None) -> None:
-        """Flag one picture as `flag` does, or raise saying why it cannot be."""
-        key = self.pictures[position].key
-        if refused := self.flag({key: choice}):
-            raise FieldguideError(refused[key])
-
     def flag(self, choices: Mapping[str, str | None]) -> dict[str, str]:
         """
-        Flag pictures as one step, in a project on disk at once; return those refused, key → reason.
+        Flag pictures as one step, in a project on disk at once; return those refused, id → reason.
 
         A picture's own label counts as "Keep"; None takes a flag back ("not looked at").
         """
         with self.lock:
             step = self._store(choices)
-            done = {key: (before, after) for key, (before, after, reason) in step.items() if not reason}
+            done = {id: (before, after) for id, (before, after, reason) in step.items() if not reason}
             if any(before != after for before, after in done.values()):
                 self._steps.append(done)
-        return {key: reason for key, (_, _, reason) in step.items() if reason}
+        return {id: reason for id, (_, _, reason) in step.items() if reason}
 
     def undo(self) -> dict[str, str]:
         """
-        Take the last step of flags back, as a whole; return what became of it, key → "" or why it was left.
+        Take the last step of flags back, as a whole; return what became of it, id → "" or why it was left.
 
-        A flag that was changed elsewhere since is left: it is no longer the one that was set here.
+        A flag that was changed elsewhere since stays: it is no longer the one that was set here.
         """
         with self.lock:
             if not self._steps:
-                raise FieldguideError(
-                    "There is no flag to take back. What was applied is taken back by Ledger(project).undo()."
-                )
+                raise FieldguideError("There is no choice to undo. “Take back the last Apply” moves files back.")
             step = self._steps[-1]
-            ours = {key: before for key, (before, after) in step.items() if self.choices.get(key) == after}
+            ours = {id: before for id, (before, after) in step.items() if self.choices.get(id) == after}
             stored = self._store(ours)
-            self._steps.pop()  # only now: where storing raised, the step can be tried again
-        return {key: stored[key][2] if key in stored else CHANGED for key in step}
+            self._steps.pop()  # only now: if storing raises, the step can be tried again
+        return {id: stored[id][2] if id in stored else CHANGED_SINCE for id in step}
 
     def _store(self, choices: Mapping[str, str | None]) -> dict[str, tuple[str | None, str | None, str]]:
-        """Store choices, and return key → choice before, choice stored, why it was refused ("" where it was not)."""
+        """Store choices, and return id → choice before, choice stored, why it was refused ("" if it was not)."""
         stored, refused = self._save(choices) if self.project else (self._own_kept(choices), {})
-        step = {key: (self.choices.get(key), stored.get(key), refused.get(key, "")) for key in choices}
-        for key, (_, choice, reason) in step.items():
+        step = {id: (self.choices.get(id), stored.get(id), refused.get(id, "")) for id in choices}
+        for id, (_, choice, reason) in step.items():
             if not reason and choice is None:
-                self.choices.pop(key, None)
+                self.choices.pop(id, None)
             elif not reason:
-                self.choices[key] = choice
+                self.choices[id] = choice
         return step
 
     def _save(self, choices: Mapping[str, str | None]) -> tuple[dict[str, str | None], dict[str, str]]:
@@ -243,71 +189,71 @@ class Cleaning:
         table = self.project.table("review")
         with locked(self.project.data):  # so that a table known before is known afterwards, and not read again
             known, folders = self._seen
-            news = _changed(table) != known
+            news = file_stamp(table) != known
             result = store_flags(self.project, choices)
-            self._seen = (known if news else _changed(table)), folders
+            self._seen = (known if news else file_stamp(table)), folders
         return result
 
     def _own_kept(self, choices: Mapping[str, str | None]) -> dict[str, str | None]:
         """Return choices with a picture's own label as "Keep"; in a project, the folders tell what its label is."""
-        own = {key: self.pictures[self.positions[key]].label for key in choices}
-        return {key: KEEP if choice is not None and choice == own[key] else choice for key, choice in choices.items()}
+        own = {id: self.pictures[self.positions[id]].label for id in choices}
+        return {id: KEEP if choice == own[id] else choice for id, choice in choices.items()}
 
-    def deletions(self) -> list[int]:
-        """Return the positions flagged "Delete" whose file is still where it was at the start."""
-        return [n for n, choice in self._flagged() if choice == DELETE]
+    def pending(self) -> list[tuple[int, str]]:
+        """Return (position, "Delete" or a label) of the pictures that Apply would move."""
+        flags = sorted((self.positions[id], choice) for id, choice in self.choices.items() if id in self.positions)
+        return [(n, flag) for n, flag in flags if flag != KEEP and self.pictures[n].label not in ("", flag)]
 
-    def changes(self) -> list[tuple[int, str]]:
-        """Return (position, new label) for each picture to move whose file is still where it was at the start."""
-        return [(n, choice) for n, choice in self._flagged() if choice not in (KEEP, DELETE, self.pictures[n].label)]
-
-    def _flagged(self) -> list[tuple[int, str]]:
-        """
-        Return (position, flag) of the files still where they were; of one that stands there twice, the first.
-
-        Raises
-        ------
-        FieldguideError
-            If review.csv cannot be read: another notebook may have taken a flag back, and somebody acts on these.
-        """
+    def still_there(self) -> list[tuple[int, str]]:
+        """Return what is pending, in any notebook, for the files still where they were at the start."""
         with self.lock:
-            self._look()
-            flags = sorted((self.positions[key], flag) for key, flag in self.choices.items() if key in self.positions)
-            # Who acts on these does so at the paths of the start: another file may have come there since.
-            return [(n, flag) for n, flag in flags if self.pictures[n].path == self.start[n] and self.start[n].exists()]
+            self.look()
+            # The caller acts on the paths of the start: another file may have come there since.
+            unmoved = [(n, flag) for n, flag in self.pending() if self.pictures[n].path == self.start[n]]
+            return [(n, flag) for n, flag in unmoved if self.start[n].exists()]
 
     # --- what is on disk ---
 
     def apply(self) -> list[Outcome]:
-        """Have the ledger carry out the flags, and take the folders as they are afterwards."""
+        """Have the ledger move the pictures that are pending, and no others."""
         with self.lock:
-            said = {picture.key: self.predicted(n) for n, picture in enumerate(self.pictures)}
-            outcomes = Ledger(self.project).apply({key: guess for key, guess in said.items() if guess})
-            self._steps.clear()  # from here on the ledger takes back
-            self._seen = self._stamp()
-            self._take_folders()
-            self.choices = read_review(self.project)
-            return outcomes
+            ids = {n: self.pictures[n].id for n, _ in self.pending()}
+            said = {id: guess for n, id in ids.items() if (guess := self.predicted(n))}
+            return self._after(self._ledger().apply(said, only=ids.values()))
+
+    def take_back(self) -> list[Outcome]:
+        """Have the ledger move all pictures back that the last Apply moved, whoever pressed it."""
+        with self.lock:
+            return self._after(self._ledger().undo_apply())
+
+    def _ledger(self) -> Ledger:
+        if not self.project:
+            raise FieldguideError("Without a project nothing is moved here. Use cleaner.delete() and cleaner.change().")
+        return Ledger(self.project)
+
+    def _after(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Take the tables and folders as they are after moves of our own."""
+        self._steps.clear()  # from here on the ledger takes back
+        self._seen = self._stamp()
+        _, problem = self._take_folders()
+        self._untold += [problem] if problem else []
+        self.choices = read_review(self.project)
+        return outcomes
 
     def refresh(self) -> str:
         """
         Take over what happened to the project elsewhere, and return what is told to the person, "" if nothing did.
 
-        Elsewhere is another notebook, another cell, or a hand.
-
-        Raises
-        ------
-        FieldguideError
-            If review.csv cannot be read, each time until it can: nothing should be added to such a table.
+        It raises as long as review.csv cannot be read: nothing should be added to such a table.
         """
         with self.lock:
-            self._look()
+            self.look()
             news, self._untold = dict.fromkeys(self._untold), []
             elsewhere = "This project was changed elsewhere (another notebook, another cell, or by hand)."
             return " ".join([elsewhere, *news]) if news else ""
 
-    def _look(self) -> None:
-        """Take over what happened elsewhere; the news wait for who shows them."""
+    def look(self) -> None:
+        """Take over what happened elsewhere, and keep the news for `refresh`."""
         if not self.project or (stamp := self._stamp()) == self._seen:
             return
         (table, folders), (table_before, folders_before) = stamp, self._seen
@@ -315,13 +261,13 @@ class Cleaning:
         moved, problem = self._take_folders() if folders != folders_before else (0, "")
         if moved:
             lie, they_are = ("lies", "it is") if moved == 1 else ("lie", "they are")
-            self._untold.append(f"{_pictures(moved)} {lie} elsewhere than before, shown where {they_are} now.")
+            self._untold.append(f"{counted(moved)} {lie} elsewhere than before, shown where {they_are} now.")
         if table != table_before:
             found = read_review(self.project)
-            changed = sum(found.get(key) != self.choices.get(key) for key in self.positions)
+            changed = sum(found.get(id) != self.choices.get(id) for id in self.positions)
             self.choices, self._seen = found, stamp
             if changed and not moved:  # flags go with the pictures that were moved
-                self._untold.append(f"The flags of {_pictures(changed)} were set or taken back, and are shown now.")
+                self._untold.append(f"The flags of {counted(changed)} were set or taken back, and are shown now.")
         if problem:
             self._untold.append(problem)
 
@@ -329,212 +275,47 @@ class Cleaning:
         """Return what changes when another program writes flags or moves pictures: looked up without listing files."""
         if not self.project:
             return None
-        folders = tuple(_changed(self.project.images / label) for label in self.project.labels)
-        return _changed(self.project.table("review")), folders
+        folders = tuple(file_stamp(self.project.images / label) for label in self.project.labels)
+        return file_stamp(self.project.table("review")), folders
 
     def _take_folders(self) -> tuple[int, str]:
         """Take the folders as they are now; return how many pictures lie elsewhere, and why it could not be done."""
         try:
-            now = self.project.pictures()
+            now = read_dataset(self.project)
+            self.applied = len(Ledger(self.project).last_apply())
         except FieldguideError as error:  # such as one picture under two labels, which is no reason to stop
             return 0, str(error)
         before = self.pictures
-        self.pictures = [self._placed(picture, now.get(picture.key)) for picture in before]
+        self.pictures = [self._placed(picture, now) for picture in before]
         self.moves += self.pictures != before
         self._index()
         return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), ""
 
-    def _placed(self, picture: Picture, path: Path | None) -> Picture:
+    def _placed(self, picture: Picture, now: Dataset) -> Picture:
         """Return a picture where it lies now; one that is missing, and not in the trash, stays to be seen as such."""
-        if path:
-            return replace(picture, path=path, label=path.parent.name)
+        if picture.id in now:
+            return now[picture.id]
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'s' * (count != 1)}"
-
-
-def _changed(path: Path) -> tuple[int, ...]:
-    """Return what is another when a file is written, or a folder gets or loses a file; () where there is nothing."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _checked_probs(probs, n: int, k: int) -> np.ndarray:
     probs = np.asarray(probs, dtype=float)
     if probs.shape != (n, k):
         raise FieldguideError(
-            f"probs has the shape {probs.shape}; expected {(n, k)}: a row a picture and a column a label. "
+            f"probs has the shape {probs.shape}; expected {(n, k)}: one row per picture and one column per label. "
             "If pictures were added or moved since it was made, run the cells above again."
         )
     return probs
 
 
-def _checked(positions: Iterable[int], n: int, name: str) -> list[int]:
-    """Return positions once each, in their order, or raise where one leads to no picture."""
-    positions = [int(position) for position in positions]
-    if wrong := [position for position in positions if not 0 <= position < n]:
-        raise FieldguideError(f"{name} holds {wrong[0]}, but there are {n} pictures, 0 to {n - 1}. Rank them again.")
-    return list(dict.fromkeys(positions))
-
-
-def _lists(
-    order: list[int] | None, suspects: Iterable[Suspect] | None, n: int
-) -> tuple[dict[str, list[int]], dict[str, dict[int, str]]]:
+def _lists(suspects: Iterable[Suspect], n: int) -> tuple[dict[str, list[int]], dict[str, dict[int, str]]]:
     """Return each list's positions, and its reasons by position; lists stand in the order in which they first occur."""
-    lists: dict[str, list[int]] = {}
     reasons: dict[str, dict[int, str]] = {}
-    for suspect in suspects or ():
-        lists.setdefault(suspect.list, []).append(suspect.position)
+    for suspect in suspects:
+        if not 0 <= suspect.position < n:
+            raise FieldguideError(
+                f"suspects holds {suspect.position}, but there are {n} pictures, 0 to {n - 1}. Find them again."
+            )
         reasons.setdefault(suspect.list, {}).setdefault(int(suspect.position), suspect.reason)
-    lists = {name: _checked(positions, n, "suspects") for name, positions in lists.items()}
-    return ({SUSPECTS: order} if order is not None else {}) | lists, reasons
-
-
-def summary(outcomes: Sequence[Outcome]) -> str:
-    """
-    Return what applying did, as a person would say it.
-
-    >>> summary([Outcome("a", "cat", "dog", True), Outcome("b", "cat", "<Delete>", True)])
-    'Moved 1 to another label and 1 to the trash. Run 03, 04 and 05 again to train on what is left and compare.'
-    >>> summary([])
-    'There was nothing to apply: no picture is flagged to be moved or deleted.'
-    """
-    done = [outcome for outcome in outcomes if outcome.done]
-    reasons: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        if not outcome.done:
-            reasons.setdefault(outcome.reason, []).append(outcome.id)
-    # The most frequent first: a dropped flag has the same reason as all others, and could not be asked for again.
-    left = sorted(reasons.items(), key=lambda each: -len(each[1]))
-    if not outcomes:
-        return "There was nothing to apply: no picture is flagged to be moved or deleted."
-    deleted = sum(outcome.new == DELETED for outcome in done)
-    moved = f"Moved {len(done) - deleted} to another label and {deleted} to the trash."
-    again = ["Run 03, 04 and 05 again to train on what is left and compare."] if done else []
-    told = [f"{_few(ids)} {'was' if len(ids) == 1 else 'were'} left: {reason}." for reason, ids in left[:TOLD]]
-    more = sum(len(ids) for _, ids in left[TOLD:])
-    rest = [f"{more} more left: Ledger(project).apply() tries again, and returns each with its reason."] if more else []
-    return " ".join([moved, *told, *rest, *again])
-
-
-def _few(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - TOLD} more" if len(ids) > TOLD else ""
-    return ", ".join(ids[:TOLD]) + more
-
-
-# --- pictures and probabilities from a project or a learner ------------------------------------------------------
-
-
-def project_pictures(project: Project) -> list[Picture]:
-    """Return the N pictures of a project, sorted by id, with label and side."""
-    split = project.split()
-    return [
-        Picture(id, path, path.parent.name, split[id][1].capitalize() if id in split else "")
-        for id, path in project.pictures().items()
-    ]
-
-
-def web_pages(project: Project) -> dict[str, str]:
-    """Return id → the web page a picture came from, for those that came from one."""
-    pages: dict[str, str] = {}
-    for row in each_row(project.table("sources"), SOURCES_COLUMNS):
-        if row["id"] and web_host(row["page_url"]):
-            pages.setdefault(row["id"], row["page_url"])
-    return pages
-
-
-def original(project: Project, picture: Picture) -> Path:
-    """Return the file that a picture was made from, in raw/; its training copy where there is none."""
-    labels = sorted(project.labels, key=lambda label: label != picture.label)  # most often under its own
-    for label in labels:
-        for path in sorted((project.raw / label).glob(f"{glob.escape(picture.key)}.*")):
-            if path.stem == picture.key:  # and not of another picture whose name goes on after a dot
-                return path
-    return picture.path
-
-
-def learner_pictures(learn) -> list[Picture]:
-    """
-    Return the N pictures a fastai learner holds, training side first; its items may be paths or DataFrame rows.
-
-    Raises
-    ------
-    FieldguideError
-        If it holds none, as one from load_learner, or an item leads to no file.
-    """
-    pictures = []
-    for number, loader in enumerate(learn.dls.loaders):
-        inputs, targets = loader.dataset.tls[:2]
-        rows = getattr(inputs.items, "iloc", inputs.items)
-        for n in range(len(inputs.items)):
-            path = _path_of(rows[n], inputs.tfms.fs)
-            pictures.append(Picture(str(path), path, str(learn.dls.vocab[int(targets[n])]), SIDES[min(number, 2)]))
-    if not pictures:
-        raise FieldguideError(
-            "This learner holds no pictures: load_learner brings the model only. Name the project as well: "
-            "ImageClassifierCleaner(learn, project=project)."
-        )
-    return pictures
-
-
-def _path_of(item, transforms: Iterable) -> Path:
-    """Follow a learner's own transforms from an item, such as a DataFrame row, until they give a path."""
-    for transform in transforms:
-        if isinstance(item, str | os.PathLike):
-            break
-        item = transform(item)
-    if not isinstance(item, str | os.PathLike):
-        raise FieldguideError(
-            f"This learner's items lead to {type(item).__name__}, not to files; only files can be cleaned."
-        )
-    return Path(item)
-
-
-def learner_probs(learn, paths: Sequence[Path], labels: Sequence[str]) -> np.ndarray:
-    """
-    Return a learner's probabilities for N pictures, columns as `labels`; shape (N, K), rows of unreadable ones NaN.
-
-    The pictures go through the validation transforms: through the training ones each call would give other losses.
-
-    Raises
-    ------
-    FieldguideError
-        If the learner tells other labels apart than these.
-    """
-    vocab = [str(label) for label in learn.dls.vocab]
-    if set(vocab) != set(labels):
-        raise FieldguideError(
-            f"The learner tells {', '.join(vocab[:10])} apart, the pictures are {', '.join(list(labels)[:10])}. "
-            "Train again (04), or use the project the learner was made for."
-        )
-    probs = np.full((len(paths), len(vocab)), np.nan)
-    readable = list(range(len(paths)))
-    try:
-        probs[readable] = _judge(learn, paths)
-    except Exception:  # from Pillow, or from a loader's worker in another dress; only now each file is worth a look
-        readable = [n for n in readable if not unreadable(paths[n])]
-        if len(readable) == len(paths):
-            raise
-        if readable:
-            probs[readable] = _judge(learn, [paths[n] for n in readable])
-    return probs[:, [vocab.index(label) for label in labels]]
-
-
-def _judge(learn, paths: Sequence[Path]) -> np.ndarray:
-    with learn.no_bar():
-        return learn.get_preds(dl=learn.dls.test_dl(list(paths)))[0].numpy()
-
-
-def unreadable(path: Path) -> str:
-    """Return why a picture cannot be read, "" where it can."""
-    try:
-        open_picture(path)
-    except (PictureError, OSError) as error:
-        return str(error)
-    return ""
+    return {name: list(found) for name, found in reasons.items()}, reasons

@@ -8,9 +8,10 @@ Whenever a run is killed, the next call reads the record and either finishes eac
 """
 
 import json
+import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -48,7 +49,9 @@ class Ledger:
     def __init__(self, project: Project):
         self.project = project
 
-    def apply(self, predictions: Mapping[str, tuple[str, float]] | None = None) -> list[Outcome]:
+    def apply(
+        self, predictions: Mapping[str, tuple[str, float]] | None = None, *, only: Iterable[str] | None = None
+    ) -> list[Outcome]:
         """
         Carry out the flags of review.csv and return what became of each; "Keep" stays as it is.
 
@@ -59,11 +62,15 @@ class Ledger:
         ----------
         predictions : mapping of id to (label, probability in [0, 1]), optional
             What the model said, for corrections.csv.
+        only : iterable of ids, optional
+            Carry out the flags of these pictures; all others stay.
         """
+        only = None if only is None else set(only)
         with locked(self.project.data):
             review = Review(self.project)
             outcomes = _settle(self.project, review)
-            flags = dict(sorted((id, row) for id, row in review.flags.items() if row["choice"] != KEEP))
+            wanted = review.flags if only is None else {id: review.flags[id] for id in only if id in review.flags}
+            flags = dict(sorted((id, row) for id, row in wanted.items() if row["choice"] != KEEP))
             where = labels_of(self.project.images, self.project.labels, flags)
             moves, dropped, kept = [], [], []
             for id, row in flags.items():
@@ -94,10 +101,22 @@ class Ledger:
         """
         if n < 1:
             raise FieldguideError(f"undo({n}) takes nothing back. Give the number of corrections, 1 or more.")
+        return self._take_back(lambda standing: standing, n)
+
+    def last_apply(self) -> list[dict[str, str]]:
+        """Return the rows of the last apply of which a move can be taken back; those of one apply share their time."""
+        return _last_apply(self.project, _standing(_corrections(self.project)))
+
+    def undo_apply(self) -> list[Outcome]:
+        """Take back, as `undo` does, all that the last apply moved and that still stands."""
+        return self._take_back(lambda standing: _last_apply(self.project, standing), math.inf)
+
+    def _take_back(self, among: Callable[[list[dict[str, str]]], list[dict[str, str]]], n: float) -> list[Outcome]:
+        """Take back the last `n` of the corrections that `among` chooses from those that stand."""
         with locked(self.project.data):
             review = Review(self.project)
             outcomes = _settle(self.project, review)
-            stack = [Move.of(row) for row in _standing(_corrections(self.project))]
+            stack = [Move.of(row) for row in among(_standing(_corrections(self.project)))]
             while stack and n > 0:
                 moves: dict[str, Move] = {}  # together as long as no picture comes twice: then one waits for the other
                 while stack and n > 0 and stack[-1].id not in moves:
@@ -170,6 +189,14 @@ def _standing(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         elif reversible := ways[row["id"], row["old"], row["new"]]:
             reversible.pop()
     return [rows[position] for position in sorted(chain.from_iterable(ways.values()))]
+
+
+def _last_apply(project: Project, standing: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the rows of the last apply of which any picture still lies where it was moved to; [] if there is none."""
+    for row in reversed(standing):
+        if row["new"] != RESTORED and Move.of(row).reversed().places(project)[0].exists():
+            return [other for other in standing if other["time"] == row["time"]]
+    return []
 
 
 def _state(row: Mapping[str, str], stands: bool) -> str:
