@@ -19,8 +19,8 @@ run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, sa
 	@$(BIN) notebooks/run.py
 
 lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
-	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab notebooks \
-		$(if $(filter 0,$(shell id -u)),--allow-root)
+	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab \
+		--LabApp.default_url=/lab/tree/notebooks/01_download.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine (APP_IP=0.0.0.0: to all who reach it)
 	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=$(APP_IP) \
