@@ -13,37 +13,39 @@ INSTALLED := .venv/installed
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PROJECT=projects/animals.toml make run    runs another project file"
+	@echo "  PROJECT=projects/animals.toml make run       runs another project file (also lab, app)"
+	@echo "  make run TORCH_INDEX=<address>               installs another build of PyTorch: see README.md"
 
-run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, say what came of it
+run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, say how good the model is
 	@$(BIN) notebooks/run.py
 
-lab: $(INSTALLED)  ## Open the notebooks in JupyterLab
-	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab notebooks \
-		$(if $(filter 0,$(shell id -u)),--allow-root)
+lab: $(INSTALLED)  ## Open the notebooks in JupyterLab, 01 first
+	@PYTHONWARNINGS="ignore::FutureWarning,ignore::DeprecationWarning" $(BIN) -m jupyterlab \
+		--LabApp.default_url=/lab/tree/notebooks/01_download.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
-app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page on this machine (APP_IP=0.0.0.0: to all who reach it)
+app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page, for this machine alone (APP_IP=0.0.0.0: for all who reach it)
 	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=$(APP_IP) \
 		--VoilaConfiguration.file_allowlist="[]" --VoilaConfiguration.file_denylist="['.*']" \
 		--VoilaConfiguration.allow_template_override=NO --VoilaConfiguration.allow_theme_override=NO \
 		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60
 
-test: $(INSTALLED)  ## Install if needed, run every test, on up to 4 cores
+test: $(INSTALLED)  ## Install if needed, run every test on up to 4 cores
 	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-check: $(INSTALLED)  ## Lint code and notebooks; notebooks stripped, valid and in style
+check: $(INSTALLED)  ## Check the form of code, notebooks and pages, and who imports whom
 	@$(BIN) -m ruff check .
 	@$(BIN) -m ruff format --check .
-	@$(BIN) -W error::UserWarning -m pytest tests/test_style.py
+	@$(dir $(BIN))lint-imports --no-cache
+	@$(BIN) -W error::UserWarning -m pytest tests/test_style.py tests/test_house.py
 
-bench: $(INSTALLED)  ## Run the benchmarks; each prints what it measured
+bench: $(INSTALLED)  ## Run the benchmarks, each of which prints what it measured (long)
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN) "$$script" || exit 1; done
 
-clean:  ## Remove caches and reports; never data or models
+clean:  ## Remove caches and reports, never data or models
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path "./.venv/*" -prune -exec rm -rf {} +
 
-# TORCH_INDEX=<the index address that pytorch.org's "Get started" page shows> picks another build of torch.
+# TORCH_INDEX=<the address that pytorch.org's "Get started" page shows after --index-url> picks another build of torch.
 $(INSTALLED): requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this one is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 ...")'
 	@$(BIN) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv

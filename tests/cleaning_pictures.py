@@ -1,4 +1,4 @@
-"""What the tests of the cleaner clean: small projects of red cats and blue dogs, and learners that judge them."""
+"""Small projects of red cats and blue dogs for the tests of the cleaner, and learners that judge them."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ PROBS = np.array(  # c0 … c3, then d0 … d3; the columns are cat and dog
 )
 
 
-# --- a fastai learner, untrained: it only has to judge ------------------------------------------------------------
+# --- an untrained fastai learner; it only has to judge ------------------------------------------------------------
 
 
 def make_learner(

@@ -2,7 +2,8 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: its threads and the loaders' fight on few cores
+# Before torch is imported: else its threads and those of the loaders compete for few cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import io
 from pathlib import Path
@@ -15,13 +16,13 @@ from PIL import Image, ImageDraw
 from utils.project import Project
 from utils.storage import content_id, write_whole
 
-# No test measures time; where nobody watches, the same examples are tried at each run.
+# No test measures time. In CI every run tries the same examples.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
 
 
 def draw_picture(seed: int, *, colour: str = "tomato", size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Return a picture of a few shapes on a noisy ground; another seed gives an unlike picture."""
+    """Return a picture of a few shapes on a noisy ground. Another seed gives a picture that looks different."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 255, (6, 8, 3), dtype=np.uint8)
     image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)

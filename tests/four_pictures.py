@@ -1,4 +1,4 @@
-"""A project of four pictures and three labels, where they lie, and what the ledger says of them."""
+"""A project of four pictures and three labels, and functions that say where they lie and what the ledger holds."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
 """
-A process that does the ledger's deeds in children of its own, and kills each child at a chosen step.
+A process that runs deeds of the ledger in child processes, and kills each child at a chosen step.
 
-Forked from a process that has imported what it needs, a child takes milliseconds. What it does is told by Python's own
-audit events: each file opened for writing, each rename, removal and new folder in the data folder is a step that the
-kill comes before, and each fsync one that it comes before or after. Before an fsync the last bytes may be lost as well.
+A child is forked from a process that has imported everything, so it takes milliseconds. Python's audit events tell what
+it does. A step is a file opened for writing, a rename, a removal or a new folder in the data folder; the kill comes
+before it. An fsync counts twice: the kill comes before it or after it. Before an fsync, the last bytes may be lost too.
 """
 
 import json
@@ -24,7 +24,7 @@ CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 class Killer:
-    """The process; as a context manager it is ended with the block."""
+    """The process, as a context manager: it ends with the block."""
 
     def __enter__(self):
         self.process = subprocess.Popen(
@@ -40,13 +40,13 @@ class Killer:
         self.process.communicate()
 
     def start(self, project: Project, deed: str, *args, step: int = 0, lost: int = 0) -> None:
-        """Begin a deed: flag, apply, undo or restore; its `step`th step (from 1) is not lived to see."""
+        """Begin a deed: flag, apply, undo or restore. It is killed at its `step`th step, from 1; 0: never."""
         request = {"project": project.model_dump_json(), "deed": deed, "args": args, "step": step, "lost": lost}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
 
     def end(self) -> dict:
-        """Return what became of the deed begun: killed, and if not, error (None or what was told) and done."""
+        """Return how the deed ended: whether it was killed; if not, its error (None or a message) and what was done."""
         answer = json.loads(self.process.stdout.readline())
         assert answer["killed"] or "done" in answer, answer
         return answer
@@ -64,7 +64,7 @@ def do(project: Project, deed: str, *args) -> int:
 
 
 def kill_at(step: int, lost: int, folder: Path) -> None:
-    """From now on, count the steps of this process in `folder`, and kill it at one of them."""
+    """Count the steps of this process in `folder` from now on, and kill the process at the given one."""
     logs = {path.stat().st_ino: path.stat().st_size for path in folder.glob("*.csv")}
     sync, left, dying = os.fsync, step, False
 
@@ -92,7 +92,7 @@ def kill_at(step: int, lost: int, folder: Path) -> None:
 
 
 def answer(request: dict) -> dict:
-    """Return how a deed ended in this process; that it is killed, its parent tells."""
+    """Do a deed in this process and return how it ended. If it is killed, the parent says so."""
     project = Project.model_validate_json(request["project"])
     if request["step"]:
         kill_at(request["step"], request["lost"], project.data)
@@ -105,7 +105,7 @@ def answer(request: dict) -> dict:
 
 
 def serve() -> None:
-    """Do what each line asks for in a child, and say how it ended."""
+    """Do what each line of the input asks for in a child, and print how it ended."""
     for line in sys.stdin:
         read, write = os.pipe()
         child = os.fork()

@@ -1,7 +1,8 @@
 """
-Hostile model files for tests/test_vetting.py: bytes only, each with what a refusal must name; run, most leave a mark.
+Hostile model files for tests/inference/test_vetting.py, each with what its refusal must name.
 
-A pickle is written here opcode by opcode, so that one file can ask for what this machine or this Python has not got.
+They are only bytes, and most would create a file if they ran. The pickles are written opcode by opcode, so that one can
+name what this machine or this version of Python does not have.
 """
 
 import struct
@@ -69,7 +70,7 @@ def learner(**attributes: bytes) -> bytes:
 
 
 def transform(**function: bytes) -> bytes:
-    """Return a transform whose function holds what plum asks for, but for what is given here."""
+    """Return a transform whose function holds what plum needs, with the given parts replaced."""
     usual = {"_cache": EMPTY_DICT, "_pending": EMPTY_LIST, "_resolved": EMPTY_LIST, "_owner": NONE, "_owner_name": NONE}
     return thing(TRANSFORM, encodes=thing(FUNCTION, **(usual | function)))
 
@@ -80,13 +81,13 @@ def resolver(*methods: bytes) -> bytes:
 
 
 def deleting() -> bytes:
-    """Return a transform that deletes the picture whose path it is given: plum falls back on an owner's method."""
+    """Return a transform that deletes the picture it is given, because plum falls back on a method of the owner."""
     unlink = thing(TRANSFORM, __name__=text("unlink"))
     return transform(_f=unlink, _owner=name("pathlib.PosixPath"), __qualname__=text("a"), _resolver=resolver())
 
 
 def evaluating(code: str) -> bytes:
-    """Return a transform that evaluates text at its first call: as a type annotation, which plum has looked up."""
+    """Return a transform that evaluates text at its first call: plum looks up the type annotation."""
     signature = slotted(
         "plum._signature.Signature", types=row(text(code)), varargs=name("plum._util.Missing"), is_faithful=TRUE
     )
@@ -107,7 +108,7 @@ def tensor(numbers: bytes, *, size: bytes, steps: bytes) -> bytes:
     return call("torch._utils._rebuild_tensor_v2", numbers, b"K\x00", row(size), row(steps), b"\x89", call(ORDERED))
 
 
-# Functions of the standard library and of others that run, load, write, delete or fetch something, in any version.
+# Functions that run, load, write, delete or fetch something, in any version of Python and of the libraries.
 NAMED = {
     "commands": """
         os.system posix.system nt.system os.popen os.execv os.spawnl os.startfile subprocess.Popen
@@ -144,7 +145,7 @@ NAMED = {
 
 
 def hostile(mark: Path) -> dict[str, tuple[bytes, str]]:
-    """Return hostile pickles by kind, each with what the refusal must name; run, many would make the file `mark`."""
+    """Return hostile pickles by kind, each with what the refusal must name. Many would create the file `mark`."""
     command = f"\"{sys.executable}\" -c \"open(r'{mark}', 'w')\""
     code = f"open({str(mark)!r}, 'w')"
     arguments = {"builtins.eval": code, "builtins.exec": code, "pickle.loads": code}
@@ -348,7 +349,7 @@ def hostile(mark: Path) -> dict[str, tuple[bytes, str]]:
 
 
 def enormous() -> dict[str, bytes]:
-    """Return small pickles that describe something without end to a reader who follows each mention, by kind."""
+    """Return small pickles by kind that never end for a reader who follows every reference."""
     fetched = [b"h" + bytes([n]) for n in range(61)]
     kept = [b"q" + bytes([n]) for n in range(61)]
     layers = [name(RELU) + b")\x81" + kept[0]] + [
@@ -380,7 +381,7 @@ def enormous() -> dict[str, bytes]:
 
 
 def archive(path: Path, data: bytes, *, records=(), compression: int = zipfile.ZIP_STORED, end: bool = True) -> Path:
-    """Write a pickle into an archive that ends as those of torch.save do; `records` are (name, content)."""
+    """Write a pickle into an archive like those of torch.save; `records` are (name, content)."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
         file.writestr("archive/data.pkl", data)
@@ -391,7 +392,7 @@ def archive(path: Path, data: bytes, *, records=(), compression: int = zipfile.Z
 
 
 def ended(content: bytes) -> bytes:
-    """Return an archive of Python's with torch's end: the same table of contents, told of in torch's way, too."""
+    """Return an archive made by Python, with the ending that torch writes."""
     _, _, _, count, _, size, place, _ = struct.unpack("<4s4H2LH", content[-22:])
     length = len(content) - 22 + vetting.END.size
     return content[:-22] + vetting.END.pack(

@@ -1,8 +1,8 @@
 """
-A picture host on this machine that answers well, badly, or with malice, as it is asked; also a proxy to any host.
+A picture host on this machine that answers well, badly or with malice, as the address asks; also a proxy.
 
-The first part of an address's path names the kind of answer: a picture out of `PICTURES`, or what the method of that
-name in `Host` does. Asked as a proxy, it answers itself for whatever host was meant, and notes the whole address.
+The first part of the path names the answer: a picture of `PICTURES`, or the method of that name in `Host`. As a proxy
+it answers for every host by itself, and notes the whole address.
 """
 
 import gzip
@@ -43,7 +43,7 @@ def quarters(corners=CORNERS, size=(160, 120)) -> Image.Image:
 
 
 def photo(seed: int, size=(160, 120)) -> Image.Image:
-    """A picture with colours that run into each other and grain, like a photo; another seed is another picture."""
+    """A picture with blended colours and grain, like a photo. Another seed gives another picture."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
@@ -59,13 +59,13 @@ def bytes_of(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
 
 @cache
 def picture(seed: int, kind: str = "JPEG", side: int = 64) -> bytes:
-    """A small picture as the bytes of a file; another seed is another picture."""
+    """A small picture as the bytes of a file. Another seed gives another picture."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 8, 3), dtype=np.uint8)
     return bytes_of(Image.fromarray(pixels), kind)
 
 
 def _turned(orientation: int, method: Image.Transpose) -> bytes:
-    """A picture stored turned, with the EXIF orientation that puts it upright."""
+    """A picture stored rotated, with the EXIF orientation that turns it upright."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     return bytes_of(quarters().transpose(method), exif=exif, quality=95)
@@ -138,14 +138,14 @@ def _png_header(width: int, height: int) -> bytes:
 
 
 def _placeholder() -> Image.Image:
-    """What a site shows in place of a photo that is gone: a sign on plain ground."""
+    """The placeholder that a site shows for a deleted photo: a sign on a plain ground."""
     image = Image.new("RGB", (240, 180), (238, 238, 238))
     image.paste((170, 170, 170), (90, 60, 150, 120))
     image.paste((238, 238, 238), (100, 70, 140, 110))
     return image
 
 
-# Each is drawn when it is first asked for, and then kept.
+# Each is drawn when it is first needed, and then kept.
 PICTURES: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: bytes_of(quarters(), quality=95),
     "plain_png": lambda: bytes_of(quarters(), "PNG"),
@@ -209,7 +209,7 @@ KINDS = {"svg": "image/svg+xml", "pdf": "application/pdf", "page": "text/html; c
 
 @cache
 def bomb() -> bytes:
-    """30 kB that inflate to 30 MB."""
+    """30 kB that unpack to 30 MB."""
     return gzip.compress(bytes(30_000_000))
 
 
@@ -226,12 +226,12 @@ def drawn(name: str) -> bytes:
 
 class Host(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    used = False  # this connection, before
+    used = False  # earlier, over this connection
 
     def do_GET(self):
         self.note(self.path)
         self.connection.settimeout(10)
-        self.within = urlsplit(self.path)._replace(scheme="", netloc="").geturl()  # also where asked as a proxy
+        self.within = urlsplit(self.path)._replace(scheme="", netloc="").geturl()  # also as a proxy
         kind = self.within.split("?")[0].split("/")[1].split("%")[0].split("+")[0]
         with suppress(OSError):
             if kind in PICTURES:
@@ -239,7 +239,7 @@ class Host(BaseHTTPRequestHandler):
             else:
                 getattr(self, kind, self.gone)()
 
-    def do_CONNECT(self):  # a tunnel, at whose other end is this host again
+    def do_CONNECT(self):  # a tunnel; this host is also its other end
         self.note(f"CONNECT {self.path}")
         self.send_response(200)
         self.end_headers()
@@ -255,7 +255,7 @@ class Host(BaseHTTPRequestHandler):
         self.server.heads.append(dict(self.headers))
 
     def give(self, data=b"", *, status=200, kind="image/jpeg", told=None, **headers):
-        """Answer in full; `told` is the length to tell where it is not the true one, "" for none."""
+        """Answer in full. `told` replaces the true length in the head; "" leaves it out."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         if told != "":
@@ -269,7 +269,7 @@ class Host(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def write(self, *parts):
-        """Send bytes as they are, and hang up."""
+        """Send raw bytes, and hang up."""
         self.close_connection = True
         for part in parts:
             self.wfile.write(part)
@@ -286,7 +286,7 @@ class Host(BaseHTTPRequestHandler):
 
     # -- good answers
 
-    def photo(self):  # /photo/7: every number another picture, whatever follows
+    def photo(self):  # /photo/7: each number is another picture; the rest of the path does not matter
         self.give(picture(int(self.within.split("/")[2].split("?")[0])))
 
     def query(self):
@@ -302,7 +302,7 @@ class Host(BaseHTTPRequestHandler):
     def no_length(self):
         self.give(picture(22), told="")
 
-    def hangs_up(self):  # on the second who asks over one connection
+    def hangs_up(self):  # on the second request over one connection
         if self.used:
             self.close_connection = True
         else:
@@ -332,7 +332,7 @@ class Host(BaseHTTPRequestHandler):
             self.server.crowd = max(self.server.crowd, self.server.inside)
         with suppress(threading.BrokenBarrierError):
             self.server.four.wait(10)
-        self.server.closing.wait(0.1)  # for a fifth to show itself
+        self.server.closing.wait(0.1)  # so that a fifth would show
         with self.server.lock:
             self.server.inside -= 1
         self.give(picture(71))
@@ -348,10 +348,10 @@ class Host(BaseHTTPRequestHandler):
     def no_content(self):
         self.write(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    def busy(self):  # twice busy, then well
+    def busy(self):  # busy twice, then well
         self.give(picture(3)) if self.often() > 2 else self.give(status=503)
 
-    def busy_seconds(self):  # once busy, for no time at all
+    def busy_seconds(self):  # busy once, for 0 seconds
         self.give(picture(26)) if self.often() > 1 else self.give(status=429, Retry_After="0")
 
     def busy_seven(self):  # once busy, for seven seconds
@@ -427,7 +427,7 @@ class Host(BaseHTTPRequestHandler):
         while True:
             self.wfile.write(b"ea60\r\n" + b"\xff" * 60_000 + b"\r\n")
 
-    def dripping(self):  # a good picture, if one waits for three seconds
+    def dripping(self):  # a good picture, after three seconds
         self.write(b"HTTP/1.1 200 OK\r\n\r\n")
         for n in range(60):
             self.wfile.write(picture(6)[n : n + 1])
@@ -451,7 +451,7 @@ class Host(BaseHTTPRequestHandler):
         while True:
             self.wfile.write(b"x" * 60_000)
 
-    def long_header(self):  # and a picture, for who takes it
+    def long_header(self):  # and a picture behind it
         self.give(picture(72), X_Long="x" * 100_000)
 
     def no_status(self):
@@ -468,7 +468,7 @@ class Host(BaseHTTPRequestHandler):
         self.give(picture(38)[:500], told=5000)
         self.reset()
 
-    # -- compressed, though asked not to be
+    # -- compressed, although the client forbids it
 
     def gzip(self):
         self.give(gzip.compress(picture(41)), Content_Encoding="gzip")
@@ -504,7 +504,7 @@ class Host(BaseHTTPRequestHandler):
     def no_type(self):
         self.give(picture(57), kind="")
 
-    # -- what the site wishes
+    # -- what the site asks for
 
     def noai(self):
         self.give(picture(5), X_Robots_Tag="noai, noimageai")
@@ -526,7 +526,7 @@ class Host(BaseHTTPRequestHandler):
     def redirect(self):  # /redirect?<where to>
         self.give(status=302, Location=self.within.split("?", 1)[1])
 
-    def redirect_bytes(self):  # written in Latin-1, to be asked for as just these bytes
+    def redirect_bytes(self):  # in Latin-1; the client must send these very bytes
         self.write(b"HTTP/1.1 302 Found\r\nLocation: /latin/sch\xf6n.jpg\r\n\r\n")
 
     def latin(self):
@@ -555,10 +555,10 @@ class _Server(ThreadingHTTPServer):
         self.tls = tls
         self.asked: list[str] = []
         self.heads: list[dict[str, str]] = []
-        self.left = threading.Event()  # set when somebody has hung up on an endless body
+        self.left = threading.Event()  # set when a client has hung up on an endless body
         self.closing = threading.Event()
         self.lock, self.four = threading.Lock(), threading.Barrier(4)
-        self.inside = self.crowd = 0  # requests that are answered together: now, and at most
+        self.inside = self.crowd = 0  # requests answered at the same time: now, and the most so far
         self.connections = 0
 
     def verify_request(self, request, client_address):
@@ -566,16 +566,16 @@ class _Server(ThreadingHTTPServer):
         return True
 
     def handle_error(self, request, client_address):
-        """Say nothing of clients that hang up or do not trust us."""
+        """Print nothing about clients that hang up or do not trust us."""
 
 
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[SimpleNamespace]:
     """
-    Serve as planned, at the far end of tunnels with `tls`.
+    Run the host; with `tls` also at the far end of tunnels.
 
-    url = "http://localhost:port", proxy = "http://127.0.0.1:port", asked = what was asked for, heads = with which
-    headers, server = the rest.
+    Yields url = "http://localhost:port", proxy = "http://127.0.0.1:port", asked = the requests, heads = their headers,
+    server = everything else.
     """
     server = _Server(tls)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -589,7 +589,7 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[SimpleNamespace]:
 
 
 def without_proxy(monkeypatch) -> None:
-    """Fetch directly, whatever this machine is set to."""
+    """Fetch without a proxy, whatever this machine is set to."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

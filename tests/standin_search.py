@@ -1,10 +1,10 @@
 """
-A stand-in for DuckDuckGo's picture search on this machine, for tests with the real clients.
+DuckDuckGo's picture search, played on this machine, for tests with the real clients.
 
-It is a proxy on 127.0.0.1 that ends the encryption of duckduckgo.com itself, under a certificate of its own, and keeps
-the rules of the real service: ``/`` gives a page that holds `vqd`; ``/i.js`` wants it back from the same User-Agent,
-with Referer and Sec-Fetch-Mode, and gives pages of at most 100 rows. The clients find it by the two variables of
-`environment`. Faults planned by `fail` are served before anything else, one a request.
+It is a proxy on 127.0.0.1 that answers for duckduckgo.com with a certificate of its own. It keeps the rules of the real
+service. ``/`` gives a page that holds `vqd`. ``/i.js`` wants it back from the same User-Agent, with Referer and
+Sec-Fetch-Mode, and gives pages of at most 100 rows. The clients find it by the two variables of `environment`. Faults
+planned by `fail` come before anything else, one per request.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ CLIENTS = ("ddgs", "duckduckgo_search")
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered; `then` is "hang" (not a word), "reset" (slam the door) or "cut" (break off in the middle)."""
+    """An answer; `then` is "hang" (say nothing), "reset" (close at once) or "cut" (stop in the middle)."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it came: who asked, for which step ("vqd", or the number of a page), and how."""
+    """A request: which client, which step ("vqd", or the number of a page), and its headers."""
 
     client: str
     step: str | int
@@ -60,7 +60,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 def listing(*rows: object) -> Answer:
-    """Return a page of these rows in place of the right one."""
+    """Return a page of these rows instead of the right one."""
     return Answer(body=json.dumps({"results": list(rows)}).encode())
 
 
@@ -81,7 +81,7 @@ class StandIn:
         authority.issue_cert("duckduckgo.com").configure_cert(self._tls)
         authority.cert_pem.write_to_path(folder / "authority.pem")
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads, self._server.block_on_close = True, False  # a hanging answer holds nobody up
+        self._server.daemon_threads, self._server.block_on_close = True, False  # a hanging answer must not block others
         self._server.standin = self
         self._plan: dict[tuple[str, str | int], Iterator[Answer | None]] = {}
         self.closing = threading.Event()
@@ -93,14 +93,14 @@ class StandIn:
         self.forget()
 
     def forget(self) -> None:
-        """Start anew: no rows, no faults, nothing asked."""
+        """Forget the rows, the faults and the requests."""
         self.rows: dict[str, list] = {}
         self.asked: list[Asked] = []
-        self.tunnel = 200  # the status with which the proxy itself answers
+        self.tunnel = 200  # the status of the proxy's own answers
         self._plan.clear()
 
     def fail(self, step: str | int, *faults: Answer | None, client: str = "", always: bool = False) -> None:
-        """Plan faults for a step of one client or both: one a request (None = the right answer), or the one always."""
+        """Plan faults for a step of one client or both: one per request (None: the right answer), or one always."""
         for name in [client] if client else CLIENTS:
             self._plan[name, step] = itertools.repeat(faults[0]) if always else iter(faults)
 
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One connection: CONNECT first, then the requests inside the tunnel."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # or head and body come 40 ms apart
+    disable_nagle_algorithm = True  # else head and body come 40 ms apart
 
     def do_CONNECT(self) -> None:
         standin: StandIn = self.server.standin
@@ -160,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         params = dict(parse_qsl(parts.query, keep_blank_values=True))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        client = CLIENTS[0] if headers.get("accept") == "*/*" else CLIENTS[1]  # which accepts what a browser would
+        client = CLIENTS[0] if headers.get("accept") == "*/*" else CLIENTS[1]  # accepts what a browser would
         step = 1 + int(params.get("s", 0)) // PAGE if parts.path == "/i.js" else "vqd"
         answer = standin.answer(Asked(client, step, params, headers))
         self.close_connection = bool(answer.then)
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.body)
 
     def handle(self) -> None:
-        with suppress(OSError):  # a client may leave whenever it likes
+        with suppress(OSError):  # a client may leave at any time
             super().handle()
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from standin_host import serving, without_proxy
 from standin_search import StandIn, row, status
 
 from utils.dataset import read_dataset, round_fingerprint
-from utils.inference.classifier import load_classifier
+from utils.inference import load_classifier
 from utils.project import REPOSITORY, Project
 from utils.tables import SOURCES_COLUMNS, SPLIT_COLUMNS, read_rows
 
@@ -63,11 +64,16 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
         *("learner.pth", "history.csv", "training.png", "evaluation.json", "rounds"),
         *("export.pkl", "model.onnx", "card.json", "MODEL_CARD.md", "README.md", "ATTRIBUTION.csv"),
     }
-    assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(read_dataset(project).ids)
-    figures = json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))
-    assert figures["fingerprint"] == round_fingerprint(read_dataset(project), figures["settings"])
-    assert figures["verdict"]["n"] > 0 and figures["settings"]["epochs"] == project.epochs and figures["changed"] == ""
+    dataset, figures = read_dataset(project), evaluation(project)
+    assert {row["id"] for row in read_rows(project.table("split"), SPLIT_COLUMNS)} == set(dataset.ids)
+    assert figures["fingerprint"] == round_fingerprint(dataset, figures["settings"])
     assert set(figures["valid"]["accuracy"]) == {"value", "low", "high", "n"}
+    assert figures["verdict"]["side"] == "valid"
+
+
+def evaluation(project):
+    """Return evaluation.json."""
+    return json.loads((project.models / "evaluation.json").read_text(encoding="utf-8"))
 
 
 def test_the_exported_model_predicts_from_program_and_shell(tiny, tmp_path):
@@ -84,6 +90,19 @@ def test_the_exported_model_predicts_from_program_and_shell(tiny, tmp_path):
     assert line["probabilities"] == pytest.approx(dict(answer.probabilities), abs=1e-6)
 
 
+def test_the_readme_s_program_runs(tiny, tmp_path):
+    """The lines under "Use the model", pasted into a file, name a label for each of two photos."""
+    (block,) = re.findall(r"```python\n(.+?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), flags=re.S)
+    model = Project.load(tiny / "project.toml").models / "model.onnx"
+    for n, name in enumerate(("a.jpg", "b.png")):
+        draw_picture(n).save(tmp_path / name)
+        block = block.replace(f'"{name}"', repr(str(tmp_path / name)))
+    done = run(tiny, "-c", block.replace('"models/sea_life/model.onnx"', repr(str(model))))
+    assert done.returncode == 0, done.stderr
+    labels = "|".join(load_classifier(model).labels)
+    assert re.fullmatch(rf"(({labels}) [01]\.\d+(e-\d+)? None\n){{2}}", done.stdout)
+
+
 def test_a_second_run_changes_no_file(tiny):
     """Everything stands: no picture, table, model or figure is written anew; the summary tells what is there."""
     project = Project.load(tiny / "project.toml")
@@ -92,9 +111,11 @@ def test_a_second_run_changes_no_file(tiny):
     assert done.returncode == 0, done.stderr
     after = tree(project.data) | tree(project.models)
     assert sorted(name for name in before | after if before.get(name) != after.get(name)) == []
-    assert "Right for " in done.stdout and "guessing would get" in done.stdout and "export.pkl" in done.stdout
-    assert [f"{n:02}_" in done.stdout for n in range(1, 9)] == [True] * 8
-    assert len(list((tiny / "reports").glob("0?_*.html"))) == 8
+    assert "guessing would get" in done.stdout and "export.pkl" in done.stdout
+    stages = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("0?_*.ipynb"))
+    names = re.findall(r"^(\w+) +\d+ s *$", done.stdout, flags=re.M)
+    assert names == [*stages[:6], "sample_truth", *stages[6:]]
+    assert {path.stem for path in (tiny / "reports").glob("*.html")} == set(names)
     assert (tiny / "reports" / "02_verify.html").stat().st_size > 50_000
     assert "Here stands a widget" not in (tiny / "reports" / "01_download.html").read_text(encoding="utf-8")
     assert "Here stands a widget" in (tiny / "reports" / "06_clean.html").read_text(encoding="utf-8")
@@ -103,15 +124,15 @@ def test_a_second_run_changes_no_file(tiny):
 def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
     """With a file of choices, one run moves the picture, trains and judges a second round, and exports that one."""
     project = Project.load(tiny / "project.toml")
-    id, path = next((id, path) for id, path in project.pictures().items() if project.sides()[id] == "train")
-    other = next(label for label in project.labels if label != path.parent.name)
-    project.table("choices").write_text(f"id,choice\n{id},{other}\n", encoding="utf-8")
+    first, chosen = evaluation(project), next(iter(read_dataset(project).on("train")))
+    other = next(label for label in project.labels if label != chosen.label)
+    project.table("choices").write_text(f"id,choice\n{chosen.id},{other}\n", encoding="utf-8")
     done = run(tiny, "notebooks/run.py", "--reports", str(tiny / "reports"))
     assert done.returncode == 0, done.stderr
-    assert project.pictures()[id].parent.name == other
+    assert read_dataset(project)[chosen.id].label == other
     assert len(list(project.models.glob("rounds/*/predictions.csv"))) == 2
     card = json.loads((project.models / "card.json").read_text(encoding="utf-8"))
-    assert card["fingerprint"] == project.fingerprint()
+    assert card["fingerprint"] == evaluation(project)["fingerprint"] != first["fingerprint"]
     assert {path.name for path in (project.models / "exports" / "001").iterdir()} >= {"export.pkl", "card.json"}
 
 
@@ -197,7 +218,7 @@ def test_a_search_is_collected_once(tmp_path, monkeypatch):
     reasons = [(r["status"], r["reason"]) for r in rows if r["status"] in ("failed", "refused")]
     expected = [("failed", "HTTP 404"), ("failed", "not a picture: text/html")]
     assert sorted(reasons) == [*expected, ("refused", "the site asks not to be used for training (noai)")]
-    assert len(project.pictures()) == 24
+    assert len(read_dataset(project)) == 24
     page = (tmp_path / "reports" / "01_download.html").read_text(encoding="utf-8")
     assert "HTTP 404" in page and "the site asks not to be used" in page
 

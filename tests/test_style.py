@@ -1,21 +1,77 @@
-"""The notebooks as files: stripped, valid, short, and written the way the house writes them."""
+"""Notebooks and pages as files: stripped, valid, short, in step with the code, and written the way the house writes."""
 
+import ast
+import doctest
+import importlib
+import inspect
 import json
+import os
 import re
+import sys
+import tomllib
 import warnings
+from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from utils.project import REPOSITORY
+from utils.project import REPOSITORY, Augment, Filters, Project
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-STAGES = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
+NUMBERED = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
+TOLD = [path for path in NOTEBOOKS if path.stem != "app"]  # the app's page shows no text of ours
+FOREIGN = {".git", ".venv", "data", "models", "build", "shared", "__pycache__", ".ipynb_checkpoints", ".hypothesis"}
+TEXTS = {".py", ".js", ".css", ".md", ".toml", ".txt", ".yml", ".ipynb", ".sh", ""}
+
+# Requirements that the pip line for Colab and Kaggle leaves out.
+COLAB_HAS = {  # in the images of both; to replace torch or numpy takes minutes and a new kernel
+    *("torch", "torchvision", "numpy", "pandas", "matplotlib", "scikit-learn", "scipy", "pillow", "pydantic"),
+    *("tqdm", "certifi", "yarl", "jupyter", "ipywidgets", "nbclient"),
+}
+NO_USE_THERE = {"voila"}  # serves app.ipynb as a page, which those machines do not let out
+WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brings them
+    **{"fastcore": "fastai", "fasttransform": "fastai", "primp": "ddgs", "typing_extensions": "pydantic"},
+    **{"IPython": "jupyter", "nbformat": "jupyter", "nbconvert": "jupyter"},
+}
+
+# What would tell where and by whom this repository was made. Brackets keep the patterns from finding themselves.
+TELLTALE = re.compile(
+    r"/[w]ork/|/[r]oot/|[p]ypi\.org|[p]ythonhosted|[p]ytorch\.org/whl|\b[i]ssue #?\d|[c]o-authored-by|[c]laude|"
+    r"[a]nthropic|[o]penai|[c]hatgpt|[c]opilot|[l]anguage model",
+    re.IGNORECASE,
+)
+
+
+def own_files() -> list[Path]:
+    """Return the text files of the repository, and none that a run or a person put there."""
+    found = []
+    for folder, folders, names in os.walk(REPOSITORY):
+        folders[:] = [name for name in folders if name not in FOREIGN and not name.endswith("_cache")]
+        found += [Path(folder, name) for name in names if Path(name).suffix in TEXTS and name != ".git"]
+    return [*sorted(found), *sorted(REPOSITORY.glob("[dm]*/README.md"))]  # those of data/ and models/ are ours
+
+
+FILES = own_files()
+PAGES = [path for path in FILES if path.suffix == ".md"]
+
+
+def name_of(path: Path) -> str:
+    """Return a file's path below the repository."""
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def text_of(name: str) -> str:
+    """Return the text of a file, named from the repository's root."""
+    return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
 def code_cells(path):
     """Return the sources of a notebook's code cells."""
     return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+# --- The notebooks ----------------------------------------------------------------------------------------------------
 
 
 def test_all_stages_are_there():
@@ -41,65 +97,201 @@ def test_a_notebook_is_stripped_and_valid(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_defines_nothing_and_stays_short(path):
-    """No def, class, magic, shell or star import; 15 cells, 10 lines a cell, 80 lines."""
+    """No def, class, magic, shell or star import; 15 code cells, 16 lines in the first, 10 in the others, 80 in all."""
     cells = code_cells(path)
     lines = [line for cell in cells for line in cell.splitlines() if line.strip()]
     assert [line for line in lines if re.match(r"\s*(async def|def|class)\s|[!%]|.*import \*", line)] == []
     assert len(cells) <= 15 and len(lines) <= 80
-    first = cells[0].count("\n") + 1  # the imports
-    assert first <= 16
+    assert cells[0].count("\n") + 1 <= 16  # most of them imports
     assert [cell for cell in cells[1:] if cell.count("\n") + 1 > 10] == []
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
-def test_a_stage_says_what_it_reads_writes_and_takes(path):
-    """H1, a one-line blockquote and the table; at the end, what was written and what comes next."""
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: path.stem)
+def test_a_notebook_says_what_it_reads_writes_and_takes(path):
+    """H1, a one-line blockquote and the table; at the end, which notebook comes next."""
     cells = nbformat.read(path, as_version=4).cells
     header = cells[0].source.splitlines()
-    assert header[0].startswith(f"# {path.stem[:2]} · ") and header[2].startswith("> ")
+    title = f"# {path.stem[:2]} · " if path in NUMBERED else "# "
+    assert header[0].startswith(title) and header[2].startswith("> ")
     assert [word for word in ("**Reads**", "**Writes**", "**Takes**") if word not in cells[0].source] == []
     assert "**Next:**" in cells[-1].source
     assert "Project.load()" in code_cells(path)[0]
 
 
 def test_04_shows_the_datablock_that_the_folds_use():
-    """What the reader sees in 04 and what 06 trains its folds with is one recipe, argument by argument."""
-    import inspect
-
-    from utils.train.loaders import MIN_SCALE, image_block
-
+    """What the reader sees in 04 and what 06 trains its judges with is one recipe, argument by argument."""
+    home = next(
+        path for path in (REPOSITORY / "utils" / "train").glob("*.py") if "def image_block(" in path.read_text()
+    )
+    module = importlib.import_module(f"utils.train.{home.stem}")
     shown = next(cell for cell in code_cells(REPOSITORY / "notebooks" / "04_train.ipynb") if "DataBlock(" in cell)
-    used = inspect.getsource(image_block).replace("MIN_SCALE", str(MIN_SCALE))
+    used = inspect.getsource(module.image_block).replace("MIN_SCALE", str(module.MIN_SCALE))
+    assert arguments_of_datablock(shown) == arguments_of_datablock(used) != {}
 
-    def arguments(source):
-        inner = source[source.index("DataBlock(\n") :]
-        return [line.strip() for line in inner[: inner.index("\n)") if "\n)" in inner else None].splitlines()[1:5]]
 
-    assert arguments(shown) == arguments(used)
+def arguments_of_datablock(source: str) -> dict[str, str]:
+    """Return what a piece of code hands to DataBlock, by the name of the argument."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (call,) = [each for each in calls if isinstance(each.func, ast.Name) and each.func.id == "DataBlock"]
+    assert call.args == []
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+
+
+# --- What is installed ------------------------------------------------------------------------------------------------
+
+
+def same_name(name: str) -> str:
+    """Return a distribution's name as pip compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements() -> dict[str, str]:
+    """Return requirements.txt as the name of each requirement → the heading that it stands under."""
+    found, heading = {}, ""
+    for line in text_of("requirements.txt").splitlines():
+        if line.startswith("# "):
+            heading = line.removeprefix("# ")
+        elif line:
+            found[same_name(re.split(r"[>=]", line)[0])] = heading
+    return found
 
 
 def test_every_requirement_says_why():
     """Each line of requirements.txt has a bound and a reason, and constraints.txt pins it."""
-    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
-    wanted = [line for line in lines if line and not line.startswith("#")]
-    assert [line for line in wanted if not re.match(r"[\w-]+>=[\d.]+,<[\d.]+ +# \w", line)] == []
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in constraints()}
-    names = [re.split(r"[>=]", line)[0].lower().replace("_", "-") for line in wanted]
-    assert [name for name in names if name not in pinned] == []
+    lines = [line for line in text_of("requirements.txt").splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if not re.match(r"[\w-]+>=[\d.]+,<[\d.]+ +# \w", line)] == []
+    pinned = {same_name(line.split("==")[0]) for line in text_of("constraints.txt").splitlines() if "==" in line}
+    assert set(requirements()) - pinned == set()
 
 
-def constraints():
-    """Return the pins of constraints.txt."""
-    return [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line]
+def test_every_import_is_required():
+    """What utils, sample, notebooks and run.py import stands in requirements.txt, or comes with what stands there."""
+    required, homes = requirements(), packages_distributions()
+    missing = {
+        module
+        for module in imported_modules()
+        if not required.keys() & {same_name(home) for home in homes.get(module, [])}
+        and WITH_ANOTHER.get(module) not in required
+    }
+    assert missing == set()
+    assert set(WITH_ANOTHER) - imported_modules() == set()
+
+
+def imported_modules() -> set[str]:
+    """Return the modules of others that run with the notebooks."""
+    sources = [
+        path.read_text(encoding="utf-8") for part in ("utils", "sample") for path in (REPOSITORY / part).rglob("*.py")
+    ]
+    sources += ["\n".join(code_cells(path)) for path in NOTEBOOKS] + [text_of("notebooks/run.py")]
+    found = set()
+    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.split(".")[0])
+    ours = {"utils", "sample"} | {path.stem for path in (REPOSITORY / "utils").glob("*.py")}
+    return found - ours - sys.stdlib_module_names
+
+
+def test_colab_is_given_what_it_lacks():
+    """README's pip line for Colab and Kaggle installs each requirement but those that are there, or of no use there."""
+    (line,) = re.findall(r"^ *!pip install -q (.+)$", text_of("README.md"), flags=re.M)
+    wanted = {name for name, heading in requirements().items() if heading != "Checking the project itself"}
+    assert {same_name(name) for name in line.split()} == wanted - COLAB_HAS - NO_USE_THERE
+    assert (COLAB_HAS | NO_USE_THERE) - wanted == set()
 
 
 def test_the_conda_environment_installs_the_same_files():
     """environment.yml leaves the versions to requirements.txt and constraints.txt."""
-    text = (REPOSITORY / "environment.yml").read_text()
+    text = text_of("environment.yml")
     assert "- -r requirements.txt" in text and "- -c constraints.txt" in text
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "data/README.md", "models/README.md"])
-def test_no_figure_is_left_open(name):
-    """No placeholder stands where a measured figure belongs."""
-    assert re.findall(r"@[A-Z0-9]+@", (REPOSITORY / name).read_text(encoding="utf-8")) == []
+# --- The pages --------------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_can_be_read_at_a_sitting():
+    """150 lines at most."""
+    assert len(text_of("README.md").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
+def test_a_page_leads_somewhere(path):
+    """Each link and picture of a page is there, each `make` target exists, and no figure is left open."""
+    text = path.read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"https?:|#", link)]
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    targets = set(re.findall(r"^([a-z]+):", text_of("Makefile"), flags=re.M))
+    assert set(re.findall(r"(?:`|^|toml )make ([a-z]+)", text, flags=re.M)) - targets == set()
+    assert re.findall(r"@[A-Z0-9]+@", text) == []
+
+
+def test_the_lines_for_own_photos_are_a_project(tmp_path, monkeypatch):
+    """README's project file is taken as it stands, once its folder is there."""
+    (block,) = re.findall(r"```toml\n(.+?)```", text_of("README.md"), flags=re.S)
+    text = "\n".join(line.strip() for line in block.splitlines())
+    for label in ("robin", "wren"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+    assert "/home/me/photos" in text
+    (tmp_path / "birds.toml").write_text(text.replace("/home/me/photos", "photos"), encoding="utf-8")
+    project = Project.load(tmp_path / "birds.toml")
+    assert (project.name, list(project.labels), project.folders) == ("birds", ["robin", "wren"], (tmp_path / "photos",))
+
+
+def test_make_lab_and_the_readme_open_the_same_notebook():
+    """JupyterLab starts at the repository's root, on 01, with `make` and without."""
+    (option,) = set(re.findall(r"--LabApp\.default_url=/lab/tree/(\S+)", text_of("Makefile") + text_of("README.md")))
+    assert option == name_of(NOTEBOOKS[0])
+    assert text_of("Makefile").count(option) == text_of("README.md").count(option) == 1
+
+
+def test_every_key_is_explained():
+    """projects/README.md lists each key of a project file with its default; likewise [filters] and [augment]."""
+    main, filters, augment = re.split(r"^## \[(?:filters|augment)\].*$", text_of("projects/README.md"), flags=re.M)
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in Project.model_fields.items()}
+    told = keys_told(main)
+    assert list(told) != [] and told.keys() == defaults.keys()
+    plain = {key: value for key, value in defaults.items() if key not in UNLIKE}
+    assert {key: tomllib.loads(f"x = {told[key].strip('`')}")["x"] for key in plain} == plain
+    assert keys_told(filters).keys() == Filters.__annotations__.keys()
+    assert keys_told(augment).keys() == Augment.__annotations__.keys()
+
+
+UNLIKE = {"name", "labels", "filters", "data_dir", "models_dir"}  # keys whose default is told in words
+
+
+def keys_told(text: str) -> dict[str, str]:
+    """Return key → default, from the rows of a page's tables that begin with a key."""
+    return dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, flags=re.M))
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "projects").glob("*.toml")), ids=lambda path: path.stem)
+def test_an_example_is_a_project(path, tmp_path):
+    """Each file of projects/ is listed in its README, and is taken; its folder of photos is yours to make."""
+    assert f"[{path.name}]({path.name})" in text_of("projects/README.md")
+    settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    if settings["source"] not in ("duckduckgo", "sample"):
+        for label in ("robin", "wren"):
+            (tmp_path / settings["source"] / label).mkdir(parents=True)
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    assert len(Project.load(copy).labels) >= 2
+
+
+def test_every_benchmark_is_listed():
+    """benchmarks/README.md names each script, and the script that reads what run.py prints keeps its example."""
+    scripts = {path.name for path in (REPOSITORY / "benchmarks").glob("[a-z]*.py")}
+    assert set(re.findall(r"^\| `(\w+\.py)` \|", text_of("benchmarks/README.md"), flags=re.M)) == scripts
+
+
+def test_the_road_reads_what_the_runner_prints(monkeypatch):
+    """The example in benchmarks/road.py, which pytest does not look into by itself."""
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
+    result = doctest.testmod(importlib.import_module("road"))
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_nothing_tells_where_it_was_made():
+    """No path of one machine, no number in somebody's list, no index's host, and not what it was written with."""
+    found = {name_of(path): TELLTALE.findall(path.read_text(encoding="utf-8")) for path in FILES}
+    assert len(found) > 100 and {name: words for name, words in found.items() if words} == {}

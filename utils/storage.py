@@ -221,12 +221,6 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def written(*paths: Path) -> str:
-    """Return one line that names those of `paths` that exist."""
-    there = [str(path) for path in paths if path.exists()]
-    return f"Written: {', '.join(there)}" if there else "Nothing was written."
-
-
 def remove_leftovers(folder: Path, *, below: bool = True) -> int:
     """Remove the temporary files that a killed run left in `folder` and, mostly, below it; return how many."""
     name = f".{'[0-9a-f]' * 16}{UNFINISHED}*"
