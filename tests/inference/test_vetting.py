@@ -279,7 +279,7 @@ def test_bare_and_legacy_pickles_are_refused(tmp_path):
         vet(tmp_path / "old.pkl")
     with tarfile.open(tmp_path / "tar.pkl", "w") as file:
         file.add(tmp_path / "bare.pkl", "pickle")
-    with pytest.raises(ModelError, match="no torch archive"):
+    with pytest.raises(ModelError, match="not a torch archive"):
         vet(tmp_path / "tar.pkl")
 
 
@@ -337,7 +337,7 @@ def test_two_tables_of_contents_are_refused(_export, _pickle, tmp_path):
     whole = bytearray(ended(shown.getvalue()))
     path.write_bytes(whole)
     vet(path)  # what no table names, neither reader finds
-    place = len(whole) - vetting.END.size
+    place = len(whole) - vetting.ARCHIVE_END.size
     for offset in (24, 32, 40, 48, 64, 86, 88, 92):  # counts, sizes and places in each of the three parts
         changed = whole.copy()
         changed[place + offset] ^= 1
@@ -393,7 +393,7 @@ def test_damaged_files_are_told_apart(_export, _pickle, tmp_path):
         (whole[: len(whole) // 2], "cut short"),
         (whole[:10], "cut short"),
         (b"", "empty"),
-        (b"\x89PNG\r\n\x1a\n", "no torch archive"),
+        (b"\x89PNG\r\n\x1a\n", "not a torch archive"),
     ]:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=words) as refusal:
@@ -551,7 +551,7 @@ def test_torch_reads_only_what_was_vetted(_export, tmp_path, monkeypatch):
 def test_vetting_imports_nothing_but_the_standard_library(_export):
     """Vetting a file imports neither torch nor fastai nor numpy."""
     code = (
-        "import sys; sys.path.insert(0, 'utils'); import vetting; vetting.vet(sys.argv[1]); "
+        "import sys; sys.path.insert(0, 'utils/inference'); import vetting; vetting.vet(sys.argv[1]); "
         "print(sorted({'torch', 'fastai', 'numpy', 'PIL'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, _export], cwd=REPOSITORY, capture_output=True, text=True)
@@ -576,7 +576,7 @@ def test_another_python_judges_alike(version, _export, tmp_path):
     kinds = hostile(tmp_path / "mark")
     files = [archive(tmp_path / f"{n}.pkl", data) for n, (data, _) in enumerate(kinds.values())]
     code = (
-        "import sys; sys.path.insert(0, 'utils'); import vetting; vetting.vet(sys.argv[1])\n"
+        "import sys; sys.path.insert(0, 'utils/inference'); import vetting; vetting.vet(sys.argv[1])\n"
         "for path in sys.argv[2:]:\n"
         "    try:\n        vetting.vet(path)\n        print('accepted', path)\n"
         "    except vetting.UnsafeModel as error:\n        print(ascii(str(error)))"
