@@ -394,9 +394,9 @@ def archive(path: Path, data: bytes, *, records=(), compression: int = zipfile.Z
 def ended(content: bytes) -> bytes:
     """Return an archive made by Python, with the ending that torch writes."""
     _, _, _, count, _, size, place, _ = struct.unpack("<4s4H2LH", content[-22:])
-    length = len(content) - 22 + vetting.END.size
-    return content[:-22] + vetting.END.pack(
+    length = len(content) - 22 + vetting.ARCHIVE_END.size
+    return content[:-22] + vetting.ARCHIVE_END.pack(
         *(b"PK\6\6", 44, 798, 45, 0, 0, count, count, size, place),
-        *(b"PK\6\7", 0, length - vetting.END.size, 1),
+        *(b"PK\6\7", 0, length - vetting.ARCHIVE_END.size, 1),
         *(b"PK\5\6", 0, 0, count, count, size, place, 0),
     )

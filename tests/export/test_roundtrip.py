@@ -13,12 +13,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from test_inference import REPOSITORY, SIZES, draw, make_learner
+from test_inference import SIZES, copy_alone, draw, make_learner
 
 from utils.export.formats import save_learner, save_onnx
 
 PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
-ALONE = ("pictures", "vetting", "inference")  # the modules that other programs copy
 NEEDED = ("fastai", "onnxruntime")
 METADATA = {"labels": '["cat", "dog"]', "recipe": '{"longest_side": 512, "size": 64, "extra": 16}'}
 
@@ -62,13 +61,12 @@ def able(path: str) -> bool:
 
 @pytest.fixture(scope="module")
 def _folder(tmp_path_factory) -> Path:
-    """Return a folder with both model files, the three modules, and drawn pictures."""
+    """Return a folder with both model files, what other programs copy, and drawn pictures."""
     folder = tmp_path_factory.mktemp("roundtrip")
     learn = make_learner(folder / "images", network="squeezenet1_1")
     save_learner(learn, folder / "export.pkl", temperature=3.0)
     save_onnx(learn, folder / "model.onnx", temperature=3.0, metadata=METADATA)
-    for name in ALONE:
-        copy_part(name, folder)
+    copy_alone(folder)
     for n, size in enumerate(SIZES):
         draw(folder / f"{n}.png", size=size, seed=n)
     return folder
@@ -99,7 +97,7 @@ def test_vetting_reads_it_on_every_python(_folder):
     """An interpreter of another version, without any package, accepts the file."""
     if not interpreters():
         pytest.skip(f"no other Python from 3.11 on is on this machine: install one, or name it in {PYTHONS}")
-    code = "import vetting; vetting.vet('export.pkl'); print('accepted')"
+    code = "import sys; sys.path.insert(0, 'inference'); import vetting; vetting.vet('export.pkl'); print('accepted')"
     assert [run(path, _folder, code) for path in interpreters().values()] == ["accepted"] * len(interpreters())
 
 
@@ -117,11 +115,3 @@ def test_another_python_gives_the_same_answers(_folder):
         for way in ("fastai", "export.pkl", "model.onnx"):
             for ours, theirs in zip(here[way], there[way], strict=True):
                 assert theirs == pytest.approx(ours, abs=1e-5)
-
-
-def copy_part(name, folder):
-    """Copy pictures.py, or else the package inference, loose into another program's folder."""
-    if name == "pictures":
-        shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
-    else:
-        shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", dirs_exist_ok=True)

@@ -20,8 +20,18 @@ from PIL import Image
 from redteam import archive, call, pickled, text
 
 from utils.export.awkward import awkward_pictures
+from utils.inference import (
+    Classifier,
+    ModelError,
+    NoModel,
+    Prediction,
+    UnsafeModel,
+    load_classifier,
+    onnx_file,
+    pickle_file,
+    recipe,
+)
 from utils.inference import classifier as inference
-from utils.inference.classifier import ModelError, NoModel, Prediction, UnsafeModel, load_classifier
 from utils.pictures import LONGEST_SIDE, open_picture, squish_and_crop
 from utils.storage import file_hash
 
@@ -250,9 +260,9 @@ def test_an_array_of_four_dimensions_is_many_pictures(_colours, _pictures):
 
 
 def test_what_holds_no_pictures_is_told(_colours):
-    """Something that is no picture and no iterable of pictures raises a TypeError that shows it."""
+    """Something that is not a picture and no iterable of pictures raises a TypeError that shows it."""
     for nothing in (None, 5, 2.5):
-        with pytest.raises(TypeError, match=f"^{nothing} is no picture"):
+        with pytest.raises(TypeError, match=f"^{nothing} is not a picture"):
             _colours.predict(nothing)
 
 
@@ -311,22 +321,43 @@ def test_a_stream_is_lazy(_classifier, _pictures):
     assert 6 <= taken <= 6 + 2 * 2
 
 
+class Watched:
+    """A network that notes how many pictures each step has; with `gate`, the first step ends after a later one."""
+
+    def __init__(self, network, *, lanes: int | None = None, gate: threading.Event | None = None):
+        self.network, self.gate, self.steps = network, gate, []
+        self.lanes, self.device = lanes or network.lanes, network.device
+
+    def __call__(self, pixels):
+        self.steps.append(len(pixels))
+        if self.gate and len(self.steps) == 1:
+            self.gate.wait(10)
+        elif self.gate:
+            self.gate.set()
+        return self.network(pixels)
+
+
+def watched(classifier, **options) -> tuple[Classifier, list[int]]:
+    """Return the same classifier with a watched network, and the list that its steps are noted in."""
+    network = Watched(classifier.network, **options)
+    return Classifier(classifier.labels, classifier.recipe, classifier.threshold, network), network.steps
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+def test_the_batch_size_is_what_the_network_sees(_classifier, _onnx_classifier, _pictures, batch_size):
+    """Both kinds of file: each step has batch_size pictures, and only the last has fewer."""
+    whole, rest = divmod(len(_pictures), batch_size)
+    for classifier in map(watched, (_classifier, _onnx_classifier)):
+        assert len(list(classifier[0].stream(_pictures, batch_size=batch_size))) == len(_pictures)
+        assert sorted(classifier[1], reverse=True) == [batch_size] * whole + [rest] * (rest > 0)
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 32])
-def test_parts_of_a_batch_side_by_side_keep_order_and_take_no_more(_colours, lanes, batch_size):
-    """However many parts are judged at once, whichever ends first: answers in order, two batches ahead at most."""
-    session, first = _colours.network.session, threading.Event()
-
-    def slow_at_first(pixels):
-        if lanes > 1 and batch_size > 1 and not first.is_set():
-            first.set()
-            later.wait(10)  # another part ends before this one
-        elif first.is_set():
-            later.set()
-        return session.run(["probabilities"], {"pixels": pixels})[0]
-
-    slow_at_first.lanes, later = lanes, threading.Event()
-    classifier = inference.Classifier(_colours.labels, _colours.recipe, None, slow_at_first)
+def test_batches_side_by_side_keep_order_and_take_no_more(_colours, lanes, batch_size):
+    """Whichever batch ends first: answers in order, a batch per lane and one more taken ahead, whole steps."""
+    gate = threading.Event() if min(lanes, batch_size) > 1 else None
+    classifier, steps = watched(_colours, lanes=lanes, gate=gate)
     taken = 0
 
     def source():
@@ -337,8 +368,9 @@ def test_parts_of_a_batch_side_by_side_keep_order_and_take_no_more(_colours, lan
 
     for n, prediction in enumerate(classifier.stream(source(), batch_size=batch_size)):
         assert prediction.label == ("red", "green", "blue")[n % 3]
-        assert taken <= n + 1 + 2 * batch_size
-    assert n == 199 and (later.is_set() or lanes == 1 or batch_size == 1)
+        assert taken <= n + (min(lanes, batch_size) + 1) * batch_size
+    assert n == 199 and (gate is None or gate.is_set())
+    assert sorted(steps)[1:] == [batch_size] * (len(steps) - 1) and sum(steps) == 200
 
 
 def decoders() -> list[threading.Thread]:
@@ -405,7 +437,7 @@ def test_pictures_in_memory_do_not_pile_up(_colours):
     for _ in range(300):
         next(stream)
     stream.close()
-    assert most <= 3 * min(inference.DECODERS, inference.cores()) + 3
+    assert most <= 3 * min(inference.DECODERS, onnx_file.cores()) + 3
 
 
 def test_unknown_below_the_threshold(_colours):
@@ -450,7 +482,7 @@ def test_a_pickles_threshold_is_in_the_card_beside_it(_model, tmp_path):
         ([1], None),
     ]:
         (tmp_path / "card.json").write_text(json.dumps(card), encoding="utf-8")
-        assert inference._threshold_beside(path) == expected
+        assert pickle_file.threshold_beside(path) == expected
     (tmp_path / "card.json").write_bytes(b"\xff{")
     assert load_classifier(path).threshold is None
 
@@ -459,9 +491,9 @@ def test_a_classifier_says_itself_shortly(_colours, _classifier, tmp_path):
     """Its representation is one line: the first labels, the size, the device, the threshold."""
     assert repr(_colours) == "<Classifier of red, green, blue: 16 pixels, cpu, unsure below 0.60>"
     assert repr(_classifier) == f"<Classifier of cat, dog: 64 pixels, {_classifier.device}>"
-    odd = inference.Classifier(("a\nb", "\x1b[2J"), _colours.recipe, None, _colours.network)
+    odd = Classifier(("a\nb", "\x1b[2J"), _colours.recipe, None, _colours.network)
     assert repr(odd) == "<Classifier of a b, \\x1b[2J: 16 pixels, cpu>"
-    many = inference.Classifier(tuple(map(str, range(1000))), _colours.recipe, None, _colours.network)
+    many = Classifier(tuple(map(str, range(1000))), _colours.recipe, None, _colours.network)
     assert repr(many) == "<Classifier of 0, 1, 2, 3, 4, 5 and 994 more: 16 pixels, cpu>"
 
 
@@ -476,7 +508,7 @@ def test_the_recipe_comes_from_the_file(tmp_path):
     assert (classifier.recipe.size, classifier.recipe.extra) == (96, 16)
     assert classifier.network.mean == pytest.approx((0.485, 0.456, 0.406))
     path = saved(colour_model(size=48, recipe={"longest_side": 100, "size": 48, "extra": 8}), tmp_path / "model.onnx")
-    assert load_classifier(path).recipe == inference.Recipe(longest_side=100, size=48, extra=8)
+    assert load_classifier(path).recipe == recipe.Recipe(longest_side=100, size=48, extra=8)
 
 
 def test_a_file_of_fastais_default_needs_trust(_pictures, tmp_path):
@@ -507,7 +539,7 @@ def test_what_is_no_model_is_told_in_a_sentence(_model, tmp_path):
         (cut, "cut short"),
         (other, "not a fastai learner"),
         (empty, "it is empty"),
-        (picture, "no torch archive"),
+        (picture, "not a torch archive"),
     ]:
         with pytest.raises(ModelError, match=words) as refusal:
             load_classifier(path)
@@ -535,19 +567,19 @@ def test_another_preparation_is_refused(tmp_path):
     ("alter", "words"),
     [
         (lambda learn: learn.dls.vocab.items.append("cat"), "label 'cat' is there twice"),
-        (lambda learn: learn.dls.vocab.items.append("\ud800"), "no whole text"),
-        (lambda learn: learn.dls.vocab.items.append(""), "no list of texts"),
+        (lambda learn: learn.dls.vocab.items.append("\ud800"), "not a whole text"),
+        (lambda learn: learn.dls.vocab.items.append(""), "not a list of texts"),
         (lambda learn: learn.dls.vocab.items.append("eel"), r"expected \(3, 3\)"),
-        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", "x"), "no classifier of pictures"),
-        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", 10**400), "no classifier of pictures"),
-        (lambda learn: setattr(learn.model, "train", "x"), "no classifier of pictures"),
+        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", "x"), "not a classifier of pictures"),
+        (lambda learn: setattr(learn.dls.valid.after_item[0], "val_xtra", 10**400), "not a classifier of pictures"),
+        (lambda learn: setattr(learn.model, "train", "x"), "not a classifier of pictures"),
     ],
 )
 def test_a_pickle_with_odd_parts_is_refused(alter, words, _model, monkeypatch):
     """Labels, numbers or layers that vetting lets pass and that make no sense: one sentence that names the file."""
-    learner = inference._unpickled(_model, trusted=True)
+    learner = pickle_file.unpickled(_model, trusted=True)
     alter(learner)
-    monkeypatch.setattr(inference, "_unpickled", lambda *_, **__: learner)
+    monkeypatch.setattr(pickle_file, "unpickled", lambda *_, **__: learner)
     with pytest.raises(ModelError, match=words) as refusal:
         load_classifier(_model)
     assert str(refusal.value).startswith(str(_model)) and str(refusal.value).isprintable()
@@ -566,7 +598,7 @@ def test_labels_are_compared_once():
             return str.__eq__(self, other)
 
     labels = [Label(n) for n in range(300)]
-    assert inference._labels(labels) == tuple(labels)
+    assert recipe.checked_labels(labels) == tuple(labels)
     assert len(compared) <= 2 * len(labels)
 
 
@@ -574,8 +606,8 @@ def test_the_content_tells_which_kind_of_file_it_is(_models, tmp_path):
     """A model.onnx named .pkl and an export.pkl named .onnx are loaded as what they are."""
     shutil.copy(_models["onnx"], tmp_path / "export.pkl")
     shutil.copy(_models["pkl"], tmp_path / "model.onnx")
-    assert isinstance(load_classifier(tmp_path / "export.pkl").network, inference.OnnxNetwork)
-    assert isinstance(load_classifier(tmp_path / "model.onnx").network, inference.TorchNetwork)
+    assert isinstance(load_classifier(tmp_path / "export.pkl").network, onnx_file.OnnxNetwork)
+    assert isinstance(load_classifier(tmp_path / "model.onnx").network, pickle_file.TorchNetwork)
 
 
 RECIPE = {"longest_side": 512, "size": 16, "extra": 0}
@@ -586,14 +618,14 @@ RECIPE = {"longest_side": 512, "size": 16, "extra": 0}
     [
         ({"labels": None}, "labels are missing"),
         ({"labels": []}, "labels are missing"),
-        ({"labels": "[1, 2, 3]"}, "no list of texts"),
-        ({"labels": '{"a": 1}'}, "no list of texts"),
-        ({"labels": '["red", "green", "\\ud800"]'}, "no whole text"),
+        ({"labels": "[1, 2, 3]"}, "not a list of texts"),
+        ({"labels": '{"a": 1}'}, "not a list of texts"),
+        ({"labels": '["red", "green", "\\ud800"]'}, "not a whole text"),
         ({"labels": ["red", "red", "blue"]}, "'red' is there twice"),
         ({"labels": ["red", "green"]}, r"numbers of shape \(3, 3\), expected \(3, 2\)"),
-        ({"labels": "[" * 100_000}, "no JSON"),
+        ({"labels": "[" * 100_000}, "not JSON"),
         ({"recipe": None}, "recipe does not say"),
-        ({"recipe": "{"}, "no JSON"),
+        ({"recipe": "{"}, "not JSON"),
         ({"recipe": RECIPE | {"size": 10**9}}, "not used here"),
         ({"recipe": RECIPE | {"size": -1}}, "not used here"),
         ({"recipe": RECIPE | {"extra": 10**6}}, "not used here"),
@@ -669,18 +701,18 @@ def strange_models() -> dict[str, tuple[bytes, str]]:
         "two inputs": (extra_input, "does not work"),
         "one picture at a time": (fixed, "does not work"),
         "another output": (colour_model(name="answers"), "does not work"),
-        "scores": (no_softmax, "no probabilities"),
-        "no numbers": (colour_model(scale=float("nan")), "no probabilities"),
+        "scores": (no_softmax, "not probabilities"),
+        "no numbers": (colour_model(scale=float("nan")), "not probabilities"),
     }
     raw = {
         "cut short": (data[:-5], "cut short"),
         "cut in its head": (data[:1], "cut short"),
         "empty": (b"", "it is empty|holds no|cannot load"),
-        "text": (b"not a network\n", "no ONNX file"),
-        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "no ONNX file"),
-        "a web page": (b"<html></html>", "no ONNX file"),
+        "text": (b"not a network\n", "not an ONNX file"),
+        "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(50), "not an ONNX file"),
+        "a web page": (b"<html></html>", "not an ONNX file"),
         "another message": (b"\x08\x01\x12\x03abc", "labels are missing|cannot load"),
-        "too many parts": (b"\x08\x01" * (inference.MAX_FIELDS + 1), "more parts"),
+        "too many parts": (b"\x08\x01" * (onnx_file.MAX_FIELDS + 1), "more parts"),
     }
     return {name: (model.SerializeToString(), words) for name, (model, words) in built.items()} | raw
 
@@ -708,12 +740,12 @@ def test_the_parts_looked_into_are_those_of_onnx():
     for part, kind in kinds.items():
         for described in getattr(onnx, kind).DESCRIPTOR.fields:
             leads_on = described.message_type is not None and described.message_type.name in looked_into
-            watched = described.number in inference.INNER[part] or (part, described.number) in inference.REFUSED
+            watched = described.number in onnx_file.INNER[part] or (part, described.number) in onnx_file.REFUSED
             assert leads_on <= watched, (part, described.name)
     names = {kind: {d.name: d.number for d in getattr(onnx, kind).DESCRIPTOR.fields} for kind in kinds.values()}
-    assert ("node", names["NodeProto"]["domain"]) == inference.DOMAIN
-    assert ("tensor", names["TensorProto"]["data_location"]) == inference.LOCATION
-    assert ("tensor", names["TensorProto"]["external_data"]) in inference.REFUSED
+    assert ("node", names["NodeProto"]["domain"]) == onnx_file.DOMAIN
+    assert ("tensor", names["TensorProto"]["data_location"]) == onnx_file.LOCATION
+    assert ("tensor", names["TensorProto"]["external_data"]) in onnx_file.REFUSED
 
 
 def test_numbers_of_unusual_length_hide_nothing(tmp_path):
@@ -733,7 +765,7 @@ def test_numbers_of_unusual_length_hide_nothing(tmp_path):
 def test_a_huge_onnx_file_is_refused_unread(tmp_path, monkeypatch):
     """A file larger than any network is refused before it is read."""
     path = saved(colour_model(), tmp_path / "model.onnx")
-    monkeypatch.setattr(inference, "MAX_ONNX", path.stat().st_size - 1)
+    monkeypatch.setattr(onnx_file, "MAX_ONNX", path.stat().st_size - 1)
     monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("it was read"))
     with pytest.raises(ModelError, match="more than any network"):
         load_classifier(path)
@@ -743,7 +775,7 @@ def test_a_huge_onnx_file_is_refused_unread(tmp_path, monkeypatch):
 def test_a_pipe_is_no_model(tmp_path):
     """A named pipe, which would never end, is refused."""
     os.mkfifo(tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match="no regular file"):
+    with pytest.raises(ModelError, match="not a regular file"):
         load_classifier(tmp_path / "model.onnx")
 
 
@@ -809,17 +841,40 @@ def test_what_is_not_installed_is_named(_models, kind, module):
     assert f"pip install {package}" in done.stdout.decode() and module in done.stdout.decode(), done.stderr
 
 
-def test_three_files_are_enough(_models, _pictures, _classifier, tmp_path):
-    """Copied loose into one folder, pictures, vetting and inference load both kinds without this repository."""
-    for name in ("pictures", "vetting", "inference"):
-        copy_part(name, tmp_path)
-    code = (
-        "import sys; from inference import load_classifier\n"
-        "for path in sys.argv[2:]: print(load_classifier(path).predict(sys.argv[1])[0].probability)"
+def copy_alone(folder: Path) -> Path:
+    """Copy what stands alone into another program's folder."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", ignore=ignore)
+    shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
+    return folder
+
+
+@pytest.mark.parametrize("package", ["", "theirs"])
+def test_another_program_can_copy_it(package, _models, _pictures, _classifier, tmp_path):
+    """In a package or loose beside a script: both kinds of file load, and nothing else of ours is needed."""
+    (tmp_path / package).mkdir(exist_ok=True)
+    copy_alone(tmp_path / package)
+    module = f"{package}.inference".removeprefix(".")
+    (tmp_path / "script.py").write_text(
+        f"import sys; import {module}; load = sys.modules[{module!r}].load_classifier\n"
+        "for path in sys.argv[2:]:\n"
+        "    print(load(path).predict(sys.argv[1])[0].probability, 'torch' in sys.modules, 'utils' in sys.modules)"
     )
-    done = run("-c", code, _pictures[0], *_models.values(), cwd=tmp_path, PYTHONPATH="")
+    done = run(tmp_path / "script.py", _pictures[0], _models["onnx"], _models["pkl"], cwd="/", PYTHONPATH="")
+    lines = [line.split() for line in done.stdout.decode().splitlines()]
+    assert [line[1:] for line in lines] == [["False", "False"], ["True", "False"]], done.stderr
     expected = _classifier.predict(_pictures[0])[0].probability
-    assert [float(line) for line in done.stdout.split()] == pytest.approx([expected] * 2, abs=1e-5), done.stderr
+    assert [float(line[0]) for line in lines] == pytest.approx([expected] * 2, abs=1e-5)
+    done = run("-m", module, _models["onnx"], _pictures[0], cwd=tmp_path, PYTHONPATH="")
+    assert done.stdout.decode().split("\t")[1] in ("cat", "dog"), done.stderr
+    assert f"python -m {module} " in run("-m", module, "--help", cwd=tmp_path, PYTHONPATH="").stdout.decode()
+
+
+def test_no_part_can_be_taken_for_another_module():
+    """On a module search path, the parts shadow neither Python's modules nor those they import."""
+    parts = {path.stem for path in (REPOSITORY / "utils" / "inference").glob("*.py")} | {"inference", "pictures"}
+    theirs = {"onnx", "onnxruntime", "torch", "fastai", "numpy", "PIL", "tqdm"}
+    assert parts & (sys.stdlib_module_names | theirs) == set()
 
 
 def test_top_is_sorted():
@@ -848,14 +903,6 @@ def test_a_gpu_may_not_round_more_than_others_do():
             return batch.mean((2, 3))
 
     before = torch.backends.cudnn.allow_tf32
-    network = inference.TorchNetwork(Layer(), (0.0,) * 3, (1.0,) * 3, "cpu")
+    network = pickle_file.TorchNetwork(Layer(), (0.0,) * 3, (1.0,) * 3, "cpu")
     assert network(np.zeros((1, 8, 8, 3), dtype=np.uint8)).shape == (1, 3)
     assert (seen, torch.backends.cudnn.allow_tf32) == ([False], before)
-
-
-def copy_part(name, folder):
-    """Copy pictures.py, or else the package inference, loose into another program's folder."""
-    if name == "pictures":
-        shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
-    else:
-        shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", dirs_exist_ok=True)

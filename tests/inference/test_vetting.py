@@ -279,7 +279,7 @@ def test_bare_and_legacy_pickles_are_refused(tmp_path):
         vet(tmp_path / "old.pkl")
     with tarfile.open(tmp_path / "tar.pkl", "w") as file:
         file.add(tmp_path / "bare.pkl", "pickle")
-    with pytest.raises(ModelError, match="no torch archive"):
+    with pytest.raises(ModelError, match="not a torch archive"):
         vet(tmp_path / "tar.pkl")
 
 
@@ -337,7 +337,7 @@ def test_two_tables_of_contents_are_refused(_export, _pickle, tmp_path):
     whole = bytearray(ended(shown.getvalue()))
     path.write_bytes(whole)
     vet(path)  # what no table names, neither reader finds
-    place = len(whole) - vetting.END.size
+    place = len(whole) - vetting.ARCHIVE_END.size
     for offset in (24, 32, 40, 48, 64, 86, 88, 92):  # counts, sizes and places in each of the three parts
         changed = whole.copy()
         changed[place + offset] ^= 1
@@ -393,7 +393,7 @@ def test_damaged_files_are_told_apart(_export, _pickle, tmp_path):
         (whole[: len(whole) // 2], "cut short"),
         (whole[:10], "cut short"),
         (b"", "empty"),
-        (b"\x89PNG\r\n\x1a\n", "no torch archive"),
+        (b"\x89PNG\r\n\x1a\n", "not a torch archive"),
     ]:
         path.write_bytes(content)
         with pytest.raises(ModelError, match=words) as refusal:

@@ -1,4 +1,4 @@
-"""The command line of `inference`: ``python -m utils.inference MODEL IMAGE...``; `commands` says how."""
+"""The command line: ``python -m utils.inference MODEL IMAGE...``; `commands` describes it."""
 
 import sys
 

@@ -4,11 +4,11 @@ Is this model file safe to load? Answered by reading it, without running any of 
 A pickle is a program: loading one may run any command. This module reads only the opcodes of the pickle inside an
 export.pkl, in milliseconds and before torch is imported, and makes symbols where the unpickler would make objects.
 Whatever our own exports do not do is refused: another opcode, name or call, and every attribute that is not of the
-kind in `SHAPES`. Allowed names alone would not do: fastai and plum call what lies in their objects' attributes, and
+kind in `SHAPES`. Allowed names alone are not enough: fastai and plum call what lies in their objects' attributes, and
 read type annotations, which Python evaluates, from plain text.
 
-Standard library alone, so that it can be copied into another program together with `inference` and `pictures`.
-The module can be given to ``torch.load`` as its ``pickle_module``: then the very bytes that are unpickled are vetted.
+Needs the standard library alone. The module can be given to ``torch.load`` as its ``pickle_module``: then the very
+bytes that are unpickled are vetted.
 """
 
 import io
@@ -31,11 +31,11 @@ MAX_STEPS = 500_000  # opcodes; ours have about 17 thousand, and 4 for each trai
 MAX_TABLE = 2**21  # bytes of the archive's table of contents; ours have about 75 for each tensor
 MAX_GIVEN = 100  # items of a container that a call copies; ours have at most 6
 MAX_DEPTH = 30  # layers within layers; ours are at most 10 deep
-MAX_TOLD = 300  # letters of what is said of a file; names in it can be long
+MAX_TOLD = 300  # letters of a message about a file; names in it can be long
 WIDTHS = {"torch.FloatStorage": 4, "torch.LongStorage": 8}  # bytes of a tensor's number
 FIRST_HEADER = b"PK\x03\x04"
 # The archive's end as torch.save writes it, whatever the size: a zip64 record, its locator, and the classic record.
-END = struct.Struct("<4sQHHLLQQQQ 4sLQL 4sHHHHLLH")
+ARCHIVE_END = struct.Struct("<4sQHHLLQQQQ 4sLQL 4sHHHHLLH")
 PICKLE_STARTS = (b"\x80", b"c", b"(")  # the opcodes PROTO, GLOBAL and MARK
 LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number with which torch began files before 1.6
 # The records that torch.save writes. "constants.pkl" is not among them: torch would take the file for TorchScript.
@@ -45,11 +45,11 @@ RECORD = re.compile(
 
 
 class ModelError(ValueError):
-    """A file that cannot be used as a model; the message says why."""
+    """This file cannot be used as a model; the message says why."""
 
 
 class UnsafeModel(ModelError):
-    """A model file that asks for something which our exports never do; the message names it."""
+    """This model file asks for something that our exports never do; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Made:
     """
     Something the pickle would make: a "tuple", "list", "dict" or "storage", or the result of calling `by`.
 
-    `held` are its items, of a dict (key, value) for all that was ever put in, as overwriting hides nothing; or the
-    arguments of the call. `fits` is what was found out about them: a file can mention one list a million times.
+    `held` are its items or the arguments of the call; of a dict every (key, value) ever put in, so that overwriting
+    hides nothing. `fits` keeps what was found out about them: a file can mention one list a million times.
     """
 
     by: str
@@ -90,12 +90,12 @@ def of(kind: type) -> Kind:
 
 
 def named(*names: str) -> Kind:
-    """Return the kind of which these classes and functions themselves are."""
+    """Return the kind of these classes and functions themselves."""
     return lambda value: isinstance(value, Name) and value.name in names
 
 
 def made(*names: str) -> Kind:
-    """Return the kind of which the results of calling these are."""
+    """Return the kind of what calling these gives."""
     return lambda value: isinstance(value, Made) and value.by in names
 
 
@@ -105,6 +105,7 @@ def like(pattern: str) -> Kind:
 
 
 def either(*kinds: Kind) -> Kind:
+    """Return the kind of values that are of one of these kinds."""
     return lambda value: any(kind(value) for kind in kinds)
 
 
@@ -114,13 +115,13 @@ def holding(by: str, kind: Kind) -> Kind:
 
 
 def few(by: str, kind: Kind) -> Kind:
-    """Return the kind of containers that are short: many calls that copy one long list would fill the memory."""
+    """Return the kind of short containers: many calls that copy one long list would fill the memory."""
     every = holding(by, kind)
     return lambda value: every(value) and len(value.held) <= MAX_GIVEN
 
 
 def row(by: str, *kinds: Kind) -> Kind:
-    """Return the kind of containers `by`, or of calls, whose items are one each of these kinds, in this order."""
+    """Return the kind of containers or calls `by` with one item of each of these kinds, in this order."""
     return lambda value: (
         isinstance(value, Made)
         and value.by == by
@@ -142,7 +143,7 @@ def several(kind: Kind) -> Kind:
 
 
 def _holds(value: Made, kind: Kind) -> bool:
-    """Return whether a container holds only values of a kind; the answer is kept, and no container holds itself."""
+    """Return whether a container holds only values of a kind. The answer is kept; what holds itself does not fit."""
     value.fits = value.fits or {}
     if kind not in value.fits:
         value.fits[kind] = False
@@ -150,14 +151,14 @@ def _holds(value: Made, kind: Kind) -> bool:
     return value.fits[kind]
 
 
-def _names(table: str) -> frozenset[str]:
+def _name_table(table: str) -> frozenset[str]:
     """Return the full names in words "module:name,name"."""
     words = (word.partition(":") for word in table.split())
     return frozenset(f"{module}.{name}" for module, _, names in words for name in names.split(","))
 
 
 # Parts of a network. They may hold numbers, tensors and further layers, never a function: see "layer" in `SHAPES`.
-LAYERS = _names("""
+LAYERS = _name_table("""
     fastai.layers:AdaptiveConcatPool2d,Flatten torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,Sigmoid,SiLU
     torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:Sequential
     torch.nn.modules.conv:Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.linear:Linear
@@ -177,13 +178,13 @@ DATASETS, LISTS = "fastai.data.core.Datasets", "fastai.data.core.TfmdLists"
 LOSS, LIST, FASTUPLE = "fastai.losses.CrossEntropyLossFlat", "fastcore.foundation.L", "fastcore.basics.fastuple"
 METHOD, METHODS, SIGNATURE = "plum._method.Method", "plum._method.MethodList", "plum._signature.Signature"
 ORDERED, TENSOR = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
-TRANSFORMS = _names("""
+TRANSFORMS = _name_table("""
     fastai.data.transforms:Categorize,IntToFloatTensor,Normalize,ToTensor fastai.vision.augment:RandomResizedCrop
     fasttransform.transform:Transform
 """)
-# Named and kept, and neither called nor made while loading: what fastai calls with a picture or a path, and the classes
-# by which it tells them apart.
-KEPT = _names("""
+# Named, and neither called nor made while loading: what fastai calls with a picture or a path, and the classes by which
+# it tells them apart.
+NAMED_ONLY = _name_table("""
     PIL.Image:Image _operator:or_ builtins:bytes,float,int,print,str,tuple inspect:_empty numpy:ndarray
     fastai.data.load:_wif fastai.data.transforms:parent_label fastai.imports:noop fastai.optimizer:Adam
     fastai.torch_core:TensorCategory,TensorImage,trainable_params fastai.vision.core:PILImage
@@ -192,7 +193,7 @@ KEPT = _names("""
 
 
 def known(value) -> bool:
-    """Return whether a value is one of `KEPT`, a number or None, or holds such; not text, which may be evaluated."""
+    """Return whether a value is one of `NAMED_ONLY`, a number or None, or holds such. Text may be evaluated: never."""
     if isinstance(value, tuple):  # a dict's key and value; numbers as keys could be chosen to have one hash
         return either(kept, types)(value[0]) and known(value[1])
     if not isinstance(value, Made):
@@ -201,12 +202,12 @@ def known(value) -> bool:
 
 
 def rebuilt(value) -> bool:
-    """Return whether a tensor is made of a storage, and has no more numbers: steps of 0 would make a million of one."""
+    """Return whether a tensor has no more numbers than its storage: with steps of 0, one would become a million."""
     fits = row(TENSOR, made("storage"), whole, size, size, of(bool), made(ORDERED))
     return fits(value) and math.prod(value.held[2].held) <= value.held[0].held[-1]
 
 
-text, whole, nothing, kept = of(str), of(int), of(type(None)), named(*KEPT)
+text, whole, nothing, kept = of(str), of(int), of(type(None)), named(*NAMED_ONLY)
 size, types, device = few("tuple", whole), few("tuple", kept), like("(cpu|cuda|mps|xpu)(:[0-9]+)?")
 created = row("builtins.getattr", named("fastai.vision.core.PILImage"), like("create"))
 bound = row("builtins.getattr", made(DATASETS, LISTS), like("dataloaders"))
@@ -235,7 +236,7 @@ layer, tensor = made(*LAYERS), made(TENSOR, "torch._utils._rebuild_parameter")
 callback = made("fastai.callback.core.TrainEvalCallback", "fastai.learner.CastToTensor")
 transform = made(*TRANSFORMS)
 # The kinds of attributes; that of an object made by a call is written as the name called.
-KINDS: dict[str, Kind] = {
+ATTRIBUTE_KINDS: dict[str, Kind] = {
     "callback": callback,
     "callbacks": several(callback),
     "device": either(nothing, made("torch.device")),
@@ -269,7 +270,7 @@ def _shapes(table: str) -> dict[str, dict[str, Kind]]:
         if not is_kind:
             name = attributes
         shapes.setdefault(name, {}).update(
-            dict.fromkeys(attributes.split(",") if is_kind else (), KINDS.get(kind) or made(kind))
+            dict.fromkeys(attributes.split(",") if is_kind else (), ATTRIBUTE_KINDS.get(kind) or made(kind))
         )
     return shapes
 
@@ -329,8 +330,8 @@ LAYER = SHAPES.pop("layer")
 SHAPES[LOSS] = LAYER | SHAPES[LOSS]
 MADE_EMPTY = LAYERS | (SHAPES.keys() - CALLS.keys()) | {LIST, METHODS}
 FILLED = LAYERS | SHAPES.keys() | {LIST, "random.Random"}
-ALLOWED = MADE_EMPTY | KEPT | CALLS.keys() | {FASTUPLE}
-PACKAGES = {name.partition(".")[0] for name in ALLOWED}
+ALLOWED = MADE_EMPTY | NAMED_ONLY | CALLS.keys() | {FASTUPLE}
+OUR_PACKAGES = {name.partition(".")[0] for name in ALLOWED}
 
 
 class _Machine:
@@ -347,11 +348,11 @@ class _Machine:
         """Follow `data` to its end and return what it would make."""
         for count, (opcode, arg, place) in enumerate(pickletools.genops(data)):
             if count == MAX_STEPS:
-                raise UnsafeModel(f"its pickle takes more than {MAX_STEPS} steps, as that of no model here does")
+                raise UnsafeModel(f"its pickle takes more than {MAX_STEPS} steps, more than any model here")
             # pickletools undoes escapes in names, the unpickler does not
             known = opcode.name != "GLOBAL" or data.startswith(f"c{arg.replace(' ', chr(10))}\n".encode(), place)
             if (opcode.name == "PROTO") != (count == 0) or not known or not self.step(opcode.name, arg):
-                raise UnsafeModel(_asked(data) or f"its pickle uses {opcode.name} as torch.save never does")
+                raise UnsafeModel(_names_asked(data) or f"its pickle uses {opcode.name} as torch.save never does")
         found = self.stack.pop()
         if place != len(data) - 1 or self.stack or self.below:
             raise UnsafeModel("its pickle leaves something over")
@@ -457,8 +458,8 @@ def _full_name(words: str) -> str:
     return f"{module}:{name}" if "." in name else f"{module}.{name}"
 
 
-def _asked(data: bytes) -> str:
-    """Return what a refused pickle asks for by name and ours never do, if possible of packages foreign to them."""
+def _names_asked(data: bytes) -> str:
+    """Return what a refused pickle names and ours never do; if possible, of packages that ours never use."""
     names, words, memo = [], [], {}
     with suppress(ValueError, IndexError):  # what is cut short is told as far as it goes
         for opcode, arg, _ in islice(pickletools.genops(data), MAX_STEPS):
@@ -475,7 +476,7 @@ def _asked(data: bytes) -> str:
             elif "PUT" in opcode.name or opcode.name == "MEMOIZE":
                 memo[len(memo) if arg is None else arg] = words[-1] if words else ""
     names = [name for name in dict.fromkeys(names) if name not in ALLOWED]
-    foreign = [name for name in names if name.partition(".")[0] not in PACKAGES]
+    foreign = [name for name in names if name.partition(".")[0] not in OUR_PACKAGES]
     return f"it names {', '.join((foreign or names)[:4])}" if names else ""
 
 
@@ -494,7 +495,7 @@ def described(value) -> str:
 def _called(callee, args) -> Made:
     """Return the result of a call that our exports make, or refuse it."""
     if not isinstance(callee, Name) or not isinstance(args, Made) or args.by != "tuple":
-        raise UnsafeModel(f"it calls {described(callee)}, which is no plain function")
+        raise UnsafeModel(f"it calls {described(callee)}, which is not a plain function")
     result = Made(callee.name, args.held)
     if callee.name not in CALLS or not CALLS[callee.name](result):
         raise UnsafeModel(f"it calls {described(result)}")
@@ -512,7 +513,7 @@ def _new(kind, args) -> Made:
 
 
 def _vet_state(filled: Made) -> None:
-    """Refuse attributes that our exports never set, or not to a value of this kind: they would change what it does."""
+    """Refuse attributes that our exports never set, or not to a value of this kind: they would change behaviour."""
     state = filled.state
     if filled.by == "random.Random" and chance(state):
         return
@@ -532,7 +533,7 @@ def _vet_state(filled: Made) -> None:
 
 
 def _vet_network(learner: Made) -> None:
-    """Refuse a network whose layers are no tree of layers: a short file could describe one without end."""
+    """Refuse a network whose layers are not a tree: a short file could describe one without end."""
     level = [value for key, value in learner.state.held if key == "model"]
     if len(level) != 1:
         raise ModelError(f"it is a learner with {len(level)} networks")
@@ -552,9 +553,9 @@ def _vet_network(learner: Made) -> None:
 
 def vet_pickle(data: bytes, records: Mapping[str, int] | None = None) -> None:
     """
-    Refuse the pickle `data` unless it does only what our exports do, with an error as that of `vet`.
+    Refuse the pickle `data` unless it does only what our exports do; raises what `vet` raises.
 
-    With `records`, the names and bytes of the archive's other records, its tensors must be what these hold.
+    With `records`, the sizes in bytes of the archive's records by name, each tensor must match its record.
     """
     if len(data) > MAX_PICKLE:
         raise UnsafeModel(f"its pickle has {len(data)} bytes, more than that of any model here")
@@ -582,39 +583,39 @@ def vet(path: str | os.PathLike) -> None:
     UnsafeModel
         If it asks for anything that our exports never ask for; the message names it.
     ModelError
-        If it is no whole export of a fastai learner.
+        If it is not a whole export of a fastai learner.
     FileNotFoundError
         If there is no such file.
     """
     path = Path(path)
     try:
-        vet_pickle(*_read(path))
+        vet_pickle(*_read_archive(path))
     except UnsafeModel as error:
         raise UnsafeModel(
-            f"{path} is not loaded: {one_line(error)}. Exports of this project never do that, so the file could run "
+            f"{path} is not loaded: {in_one_line(error)}. Exports of this project never do that, so the file could run "
             "any command on this computer. If you know who made it and trust them, load it with trusted=True."
         ) from error.__cause__
     except ModelError as error:
         raise ModelError(
-            f"{path} is not a model that can be used here: {one_line(error)}. Name an export.pkl, and copy it again if "
-            "it came from elsewhere."
+            f"{path} is not a model that can be used here: {in_one_line(error)}. Name an export.pkl, and copy it again "
+            "if it came from elsewhere."
         ) from error.__cause__
 
 
-def one_line(error: Exception | str) -> str:
+def in_one_line(error: Exception | str) -> str:
     """Return a message as part of a sentence: short, on one line, and with nothing that a terminal would obey."""
     words = " ".join(str(error).split()) or type(error).__name__
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:MAX_TOLD]).rstrip(".")
 
 
-def _read(path: Path) -> tuple[bytes, dict[str, int]]:
-    """Return the one pickle in a torch archive and the bytes of each record, which all must be such as torch writes."""
+def _read_archive(path: Path) -> tuple[bytes, dict[str, int]]:
+    """Return the one pickle in a torch archive and the size of each record; refuse records that torch never writes."""
     with path.open("rb") as file:
         start = file.read(len(FIRST_HEADER))
         if start != FIRST_HEADER:
             raise _not_an_archive(start + file.read(MAX_PICKLE))
         length = file.seek(0, os.SEEK_END)
-        file.seek(max(0, length - END.size))
+        file.seek(max(0, length - ARCHIVE_END.size))
         _vet_end(file.read(), length)
         try:
             with zipfile.ZipFile(file) as archive:
@@ -632,12 +633,12 @@ def _vet_end(end: bytes, length: int) -> None:
     if end[-22:-18] != b"PK\x05\x06":
         raise ModelError("it is cut short, or something was added at its end")
     count, place = int.from_bytes(end[32:40], "little"), int.from_bytes(end[48:56], "little")
-    table = length - END.size - place
+    table = length - ARCHIVE_END.size - place
     short = (min(count, 0xFFFF), min(count, 0xFFFF), min(table, 0xFFFFFFFF), min(place, 0xFFFFFFFF))
     made_by = struct.unpack_from("<HH", end, 12)
-    if table < 0 or end != END.pack(
+    if table < 0 or end != ARCHIVE_END.pack(
         *(b"PK\x06\x06", 44, *made_by, 0, 0, count, count, table, place),
-        *(b"PK\x06\x07", 0, length - END.size, 1),
+        *(b"PK\x06\x07", 0, length - ARCHIVE_END.size, 1),
         *(b"PK\x05\x06", 0, 0, *short, 0),
     ):
         raise UnsafeModel("its archive was not written by torch.save: its end may be read in two ways")
@@ -646,7 +647,7 @@ def _vet_end(end: bytes, length: int) -> None:
 
 
 def _sizes(records: list[zipfile.ZipInfo], length: int) -> dict[str, int]:
-    """Return the name and bytes of each record, in an archive of nothing but what ``torch.save`` writes, unpacked."""
+    """Return the size of each record by name; refuse what ``torch.save`` never writes, or compresses."""
     sizes, folders = {}, set()
     for info in records:
         # Python alters names that hold a zero byte or an extra field; torch goes by what the table of contents says.
@@ -667,16 +668,16 @@ def _sizes(records: list[zipfile.ZipInfo], length: int) -> dict[str, int]:
 
 
 def _not_an_archive(start: bytes) -> ModelError:
-    """Return what to say of a file that is no torch archive; a bare pickle's names are told."""
+    """Return the refusal of a file that is not a torch archive; it tells a bare pickle's names."""
     if not start:
         return ModelError("it is empty")
     if start[:1] not in PICKLE_STARTS:
-        return ModelError("it is no torch archive")
+        return ModelError("it is not a torch archive")
     old = start.startswith(LEGACY_START)
-    found = _asked(start.removeprefix(LEGACY_START))
+    found = _names_asked(start.removeprefix(LEGACY_START))
     if not old and not found and start[:1] != b"\x80":
-        return ModelError("it is no torch archive")
-    kind = "in torch's old format, before 1.6" if old else "a bare pickle, no torch archive"
+        return ModelError("it is not a torch archive")
+    kind = "in torch's old format, before 1.6" if old else "a bare pickle, not a torch archive"
     return UnsafeModel(f"it is {kind}{', and ' if found else ''}{found}")
 
 

@@ -1,0 +1,165 @@
+"""
+Reading a model.onnx: the bytes are vetted, then onnxruntime gets them. Needs neither torch nor onnx.
+
+An ONNX file is a message of Google's protobuf format, described by onnx.proto. It holds numbers and arithmetic, not a
+program; but it can name other files for onnxruntime to read, or loop without end. Such files are refused.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .recipe import Recipe, checked_labels, checked_recipe, checked_threshold
+from .vetting import FIRST_HEADER, ModelError, in_one_line
+
+LANES = 4  # at most so many batches go through onnxruntime at once
+MAX_ONNX = 2**30  # bytes; a large network has a third of it
+MAX_FIELDS = 200_000  # of the message; ours have some thousands
+ONNX_START = b"\x08"  # field 1, a number: the format's version
+# The parts that are looked into, by the number of their field …
+INNER = {
+    "model": {7: "graph"},
+    "graph": {1: "node", 5: "tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 10: "tensor"},
+    "tensor": {},
+}
+# … and those that are refused: our exports have none of them, and the last would have another file read.
+ELSEWHERE = "weights that lie in another file"
+REFUSED = {
+    ("model", 20): "training steps",
+    ("model", 25): "functions of its own",
+    **dict.fromkeys([("attribute", 6), ("attribute", 11)], "loops or branches"),
+    **dict.fromkeys([("graph", 15), ("attribute", 22), ("attribute", 23)], "sparse weights"),
+    ("tensor", 13): ELSEWHERE,
+}
+DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 where the weights lie in the file itself
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """The network of a model.onnx: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+
+    session: object  # onnxruntime.InferenceSession
+    lanes: int
+    device: str = "cpu"
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        return self.session.run(["probabilities"], {"pixels": pixels})[0]
+
+
+def cores() -> int:
+    """Return how many processors this program may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lanes() -> int:
+    """
+    Return how many batches go through onnxruntime side by side, each on its share of the processors.
+
+    With one batch on all processors, every step waits for the slowest thread, which is also decoding photos.
+    """
+    return min(LANES, cores())
+
+
+def is_onnx(path: Path) -> bool:
+    """Return whether a file begins as ONNX does; if it begins as neither kind of model, its name decides."""
+    with path.open("rb") as file:
+        start = file.read(len(FIRST_HEADER))
+    return start[:1] == ONNX_START or (path.suffix.lower() == ".onnx" and start != FIRST_HEADER)
+
+
+def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNetwork]:
+    """Return labels, recipe, threshold and network of a model.onnx."""
+    if path.stat().st_size > MAX_ONNX:
+        raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
+    data = path.read_bytes()
+    try:
+        vet_onnx(data)
+        session = runtime_session(data)
+        metadata = session.get_modelmeta().custom_metadata_map
+        try:
+            facts = [json.loads(metadata.get(key, "null")) for key in ("labels", "recipe", "threshold")]
+        except (ValueError, RecursionError):
+            raise ModelError("its metadata (labels, recipe, threshold) is not JSON") from None
+        labels, recipe, threshold = checked_labels(facts[0]), checked_recipe(facts[1]), checked_threshold(facts[2])
+    except ModelError as error:
+        raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
+    return labels, recipe, threshold, OnnxNetwork(session, lanes())
+
+
+def vet_onnx(data: bytes) -> None:
+    """Refuse an ONNX file that would have other files read, or that is not a plain network."""
+    waiting = [("model", memoryview(data))]
+    fields = 0
+    while waiting:
+        part, message = waiting.pop()
+        for number, value in message_fields(message):
+            fields += 1
+            at = part, number
+            if fields > MAX_FIELDS:
+                raise ModelError("it has more parts than any network here")
+            if at in REFUSED or (at == LOCATION and value != 0):
+                raise ModelError(f"it holds {REFUSED.get(at, ELSEWHERE)}, which exports of notebook 07 never do")
+            if (number in INNER[part] or at == DOMAIN) and isinstance(value, int):
+                raise ModelError("it is not an ONNX file, or damaged")
+            if at == DOMAIN and bytes(value) not in (b"", b"ai.onnx"):
+                raise ModelError(f"it needs an operation that is not ONNX's own, of {bytes(value[:60])!r}")
+            if number in INNER[part]:
+                waiting.append((INNER[part][number], value))
+
+
+def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield the fields of a protobuf message: the number of each, and its value, an int or bytes."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if not 0 < number < 2**29 or kind not in (0, 1, 2, 5):
+            raise ModelError("it is not an ONNX file, or damaged")
+        if kind == 0:
+            value, at = _varint(message, at)
+        else:
+            length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
+            value, at = message[at : at + length], at + length
+            if at > len(message):
+                raise ModelError("it is cut short, or not an ONNX file")
+        yield number, value
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """Return the number written at a place, seven bits per byte, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            break
+        byte, at = message[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise ModelError("it is cut short, or not an ONNX file")
+
+
+def runtime_session(data: bytes):
+    """Return onnxruntime's session of a vetted file."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(
+            "onnxruntime, which reads it, is not installed: pip install onnxruntime; or load the export.pkl"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # exceptions alone say what is wrong
+    # By default onnxruntime ties each thread to a processor and lets waiting threads spin. Both would slow the threads
+    # that open pictures. Naming the number of threads avoids the first.
+    options.intra_op_num_threads = max(1, cores() // lanes())
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a dozen kinds
+        raise ModelError(f"onnxruntime {onnxruntime.__version__} cannot load it ({in_one_line(error)})") from error

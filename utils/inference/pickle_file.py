@@ -1,0 +1,129 @@
+"""
+Reading an export.pkl: the file is vetted, then torch unpickles it. A pickle is a program: loading one may run anything.
+
+torch and fastai are imported only when such a file is loaded.
+"""
+
+import hashlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import vetting
+from .recipe import Recipe, checked_labels, checked_threshold, validation_recipe
+from .vetting import ModelError, in_one_line
+
+
+@dataclass(frozen=True)
+class TorchNetwork:
+    """The network of an export.pkl: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+
+    module: object  # torch.nn.Module
+    mean: tuple[float, ...]  # of three colours, of values scaled to 0…1
+    std: tuple[float, ...]
+    device: str
+    lanes: int = 1  # torch spreads a batch over the processors by itself
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        import torch
+
+        # By default a GPU rounds factors to 10 bits (TF32). Its answers would then differ from other machines'.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
+            mean, std = (torch.tensor(stat, device=self.device).view(3, 1, 1) for stat in (self.mean, self.std))
+            return self.module((batch - mean) / std).double().softmax(dim=1).cpu().numpy()  # (N, K)
+
+
+def read_pickle(path: Path, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, float | None, TorchNetwork]:
+    """Return labels, recipe, threshold and network of an export.pkl, which is vetted unless trusted."""
+    if not trusted:
+        vetting.vet(path)
+    learner = unpickled(path, trusted=trusted)
+    try:
+        labels, recipe, network = learner_parts(learner)
+    except ModelError as error:
+        raise ModelError(f"{path} cannot be used here: {error}.") from error.__cause__
+    except Exception as error:  # missing or strange parts fail in ways of their own
+        raise ModelError(
+            f"{path} is not a classifier of pictures as stage 07 exports it, or is too large for this computer "
+            f"({in_one_line(error)})."
+        ) from error
+    return labels, recipe, threshold_beside(path), network
+
+
+def threshold_beside(path: Path) -> float | None:
+    """Return the threshold in the card.json beside an export.pkl, None unless that card is of this very file."""
+    try:
+        card = json.loads(path.with_name("card.json").read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            of_this_file = hashlib.file_digest(file, "sha256").hexdigest() in card["sha256"].values()
+        return checked_threshold(card["unknown"]["threshold"]) if of_this_file else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # without a whole card the model predicts as well, but cannot say "unknown"
+
+
+def unpickled(path: Path, *, trusted: bool):
+    """Return what the file holds; the bytes are vetted once more as they are read, unless trusted."""
+    import pickle
+
+    try:
+        import torch
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles being unsafe: vetting is the answer to that
+            return torch.load(
+                path, map_location="cpu", pickle_module=pickle if trusted else vetting, weights_only=False
+            )
+    except (ModelError, MemoryError):
+        raise
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{path} needs {error.name}, which is not installed: pip install fastai. The model.onnx beside it needs "
+            "onnxruntime alone."
+        ) from error
+    except Exception as error:  # unpickling raises whatever the objects inside do
+        raise ModelError(
+            f"{path} cannot be loaded ({type(error).__name__}: {in_one_line(error)}). It is damaged, or was made with "
+            "other versions of fastai and torch: card.json beside it names them."
+        ) from error
+
+
+def learner_parts(learner) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
+    """Return labels, recipe and network from a learner's own transforms, or say why it is of another kind."""
+    import torch
+
+    loader = learner.dls.loaders[-1]
+    categories = [t for pipeline in loader.dataset.tfms for t in pipeline.fs if type(t).__name__ == "Categorize"]
+    of_pictures = {type(t).__name__: t for t in loader.after_item.fs}
+    of_batches = {type(t).__name__: t for t in loader.after_batch.fs if _judging(t)}
+    if len(categories) != 1:
+        raise ModelError("it does not sort pictures into one label each")
+    crop = of_pictures.pop("RandomResizedCrop", None)
+    if crop is None or set(of_pictures) != {"ToTensor"} or crop.size[0] != crop.size[1]:
+        raise ModelError(
+            "it prepares pictures in another way than stage 04 does (RandomResizedCrop to a square), so its answers "
+            "would be wrong; use fastai's load_learner"
+        )
+    normalize = of_batches.pop("Normalize", None)
+    of_batches.pop("IntToFloatTensor", None)
+    if of_batches:
+        raise ModelError(
+            f"it changes pictures by {', '.join(of_batches)} before judging them; use fastai's load_learner"
+        )
+    stats = (normalize.mean, normalize.std) if normalize else (torch.zeros(3), torch.ones(3))
+    mean, std = (tuple(stat.flatten().tolist()) for stat in stats)
+    if not len(mean) == len(std) == 3:
+        raise ModelError(f"it wants pictures in {len(mean)} colours")
+    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
+    return checked_labels(list(categories[0].vocab)), recipe, network
+
+
+def _judging(transform) -> bool:
+    """Return whether a transform of batches changes pictures that are judged, not only those trained on."""
+    # fastai also calls turning, zooming and warping for judging; they leave a picture as it is, unless they resize.
+    return transform.split_idx != 0 and (not hasattr(transform, "aff_fs") or transform.size is not None)
