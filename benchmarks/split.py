@@ -3,8 +3,9 @@ How long and how much memory stage 03 takes: near-duplicates found by bands of b
 
     python benchmarks/split.py
 
-Draws perceptual hashes (one in ten a near-duplicate of an earlier one) and labels, then groups and splits them as 03 does,
-for 10,000 and for 200,000 pictures. Both ways of finding near-duplicates run on the same 100,000 hashes and must agree.
+Draws perceptual hashes (one in ten a near-duplicate of an earlier one) and labels, then groups and splits them as 03
+does, for 10,000 and for 200,000 pictures. Both ways of finding near-duplicates run on the same 100,000 hashes and must
+agree.
 """
 
 import sys

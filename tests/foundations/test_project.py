@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.project import REPOSITORY, Project, ProjectError, unsafe_name
+from utils.names import unsafe_name
+from utils.project import REPOSITORY, Project, ProjectError
 
 LABELS = '\n[labels]\ncat = ["cat photo"]\ndog = ["dog photo"]\n'
 
