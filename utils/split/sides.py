@@ -257,6 +257,8 @@ def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
         stands[groups[id]].add(side)
     # A group may hold together by pictures that are absent, or without a side. Those that are left are compared again.
     ids = [id for id in sided if len(stands[groups[id]]) > 1]
+    if not ids:
+        return ""
     originals = [ids[first] for first in linked(hash_codes(dataset, ids))]
     apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sided[first] != sided[id]]
     if not apart:
