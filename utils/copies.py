@@ -80,11 +80,12 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     for low in range(0, 64, 16):
         band = (codes >> np.uint64(low) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(band, kind="stable")
-        starts = np.searchsorted(band[order], np.arange(2**16 + 1))  # where each band's codes begin in `order`
+        sizes = np.bincount(band, minlength=2**16)
+        starts = np.cumsum(sizes) - sizes  # where each band's codes begin in `order`
         for flip in flips:
             other = band ^ flip
-            counts = np.where(other >= band, starts[other + 1] - starts[other], 0)  # each two bands once
-            for part in np.array_split(np.arange(len(codes)), counts.sum() // CANDIDATES + 1):
+            counts = np.where(other >= band, sizes[other], 0)  # each two bands once
+            for part in np.array_split(np.flatnonzero(counts), counts.sum() // CANDIDATES + 1):
                 first = np.repeat(part, counts[part])
                 begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
                 second = order[np.arange(len(first)) + np.repeat(begins, counts[part])]

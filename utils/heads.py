@@ -32,7 +32,7 @@ from utils.features import frozen_features, learned_features
 from utils.intervals import verdict
 from utils.pictures import PictureError, open_picture
 from utils.storage import require_writable
-from utils.tables import read_rows, write_table
+from utils.tables import OUT_OF_FOLD_COLUMNS, read_rows, write_table
 from utils.words import counted
 
 JUDGES = 3  # folds
@@ -89,7 +89,7 @@ def judge_pictures(dataset: Dataset, *, body: torch.nn.Module | None, train_fold
     """
     project = dataset.project
     _require_two_labels(dataset)
-    kept, columns = project.models / "out_of_fold.csv", ("id", "fingerprint", "distance", *project.labels)
+    kept, columns = project.models / "out_of_fold.csv", (*OUT_OF_FOLD_COLUMNS, *project.labels)
     fingerprint = _judges_fingerprint(dataset, trained=body is None)
     table = _kept_table(kept, columns, dataset.ids, fingerprint)
     doubtful = range(len(dataset)) if table is None else np.flatnonzero(np.isnan(table).any(1))

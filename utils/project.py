@@ -6,13 +6,10 @@ Foundation of every stage. `Project.load()` reads the file named by the environm
 what to do.
 """
 
-import hashlib
-import json
 import os
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,54 +18,19 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
+from utils.names import safe_name
 from utils.storage import subfolders
-from utils.tables import SIDES, SPLIT_COLUMNS, read_rows
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
-LONGEST_NAME = 100  # bytes of UTF-8: file systems allow 255, and ids and suffixes are added
-RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
-HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories that a reader can't see or a file system can't hold
-JOINERS = "\u200c\u200d"  # hidden too, but Persian words and many emoji are spelt with them
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
 COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables that have a column or row a label
 
 
 class ProjectError(FieldguideError):
     """The project file asks for something that cannot be."""
-
-
-def unsafe_name(name: str) -> str | None:
-    """
-    Return why `name` is no folder name that every system takes, or None if it is one.
-
-    >>> unsafe_name("морской огурец")
-    >>> unsafe_name("..")
-    'it begins or ends with a dot or a space'
-    """
-    if not name:
-        return "it is empty"
-    if name != name.strip(" .") or name != name.strip():
-        return "it begins or ends with a dot or a space"
-    if bad := sorted(
-        {c for c in name if c in '<>:"/\\|?*' or (unicodedata.category(c) in HIDDEN and c not in JOINERS)}
-    ):
-        return f"it holds {', '.join(map(repr, bad))}"
-    if name.split(".")[0].strip().casefold() in RESERVED:
-        return "Windows keeps that name for itself"
-    if len(name.encode("utf-8")) > LONGEST_NAME:
-        return f"it is longer than {LONGEST_NAME} bytes"
-    return None
-
-
-def safe_name(name: str) -> str:
-    """Return `name` in the one Unicode form used on disk (NFC), or raise ValueError saying why it is not safe."""
-    name = unicodedata.normalize("NFC", name)
-    if why := unsafe_name(name):
-        raise ValueError(f"{name!r} cannot be a folder name: {why}. Choose another name")
-    return name
 
 
 class Filters(TypedDict, total=False):
@@ -318,71 +280,6 @@ class Project(BaseModel):
     def table(self, name: str) -> Path:
         """Return the path of a table of this project, such as ``table("split")``."""
         return self.data / f"{name}.csv"
-
-    def pictures(self) -> dict[str, Path]:
-        """
-        Return the N pictures of the training set, id → path, sorted by id: the folders as they are now.
-
-        Labels that left the project file are left out; the parent folder of a path is its label.
-
-        Raises
-        ------
-        FieldguideError
-            If one id lies in two label folders: then nobody can know which label is meant.
-        """
-        found: dict[str, Path] = {}
-        for label in self.labels:
-            for path in sorted((self.images / label).glob("*.jpg")):
-                if path.name.startswith(".") or not path.is_file():
-                    continue
-                if path.stem in found:
-                    raise FieldguideError(
-                        f"The picture {path.name} lies under two labels: {found[path.stem].parent.name!r} and "
-                        f"{label!r} in {self.images}. Remove one of the two."
-                    )
-                found[path.stem] = path
-        return dict(sorted(found.items()))
-
-    def split(self) -> dict[str, tuple[str, str]]:
-        """Return split.csv as id → (group, side); the first row of an id counts: a picture never changes side."""
-        rows: dict[str, tuple[str, str]] = {}
-        for row in read_rows(self.table("split"), SPLIT_COLUMNS):
-            if row["side"] not in SIDES:
-                raise FieldguideError(
-                    f"{self.table('split')} says {row['side']!r} for picture {row['id']}, expected one of "
-                    f"{', '.join(SIDES)}. Correct that line."
-                )
-            rows.setdefault(row["id"], (row["group"], row["side"]))
-        return rows
-
-    def groups(self, ids: Iterable[str]) -> list[str]:
-        """Return the group of near-duplicates of each picture; one that is not in split.csv is a group of its own."""
-        split = self.split()
-        return [split[id][0] if id in split else id for id in ids]
-
-    def sides(self) -> dict[str, str]:
-        """Return id → side for the pictures that are in the training set now."""
-        split = self.split()
-        return {id: split[id][1] for id in self.pictures() if id in split}
-
-    def fingerprint(self) -> str:
-        """
-        Return 16 hex digits that change when labels, split or training settings do.
-
-        A trained round is current as long as its fingerprint is this one.
-        """
-        sides = self.sides()
-        later = {"schedule": self.schedule, "augment": self.augment, "class_weights": self.class_weights}
-        later |= {"patience": self.patience}
-        settings = [self.arch, self.weights, self.size, self.epochs, self.batch_size, self.seed]
-        # Left out as long as it is the default, so that rounds trained before there was such a key still stand.
-        settings += [(key, value) for key, value in later.items() if value != type(self).model_fields[key].default]
-        facts = {
-            "settings": settings,
-            "labels": list(self.labels),
-            "pictures": [(id, path.parent.name, sides.get(id)) for id, path in self.pictures().items()],
-        }
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
 class MissingProject(ProjectError, FileNotFoundError):

@@ -361,7 +361,7 @@ def test_predictions_are_sorted_by_id_and_sum_to_one(ready, monkeypatch):
     """One row a picture of the side, in the order of ids; a last digit lost in single precision is put right."""
     project, _ = ready
     table = predict_side(read_dataset(project), Answering(project, [0.25, 0.7500001]), "valid")
-    assert table.id.tolist() == sorted(id for id, side in project.sides().items() if side == "valid")
+    assert table.id.tolist() == list(read_dataset(project).on("valid").ids)
     assert table.predicted.unique().tolist() == ["dog"]
     assert (table.cat + table.dog).tolist() == pytest.approx([1] * 8, abs=1e-15)
 

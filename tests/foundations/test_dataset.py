@@ -29,21 +29,50 @@ def give_sides(project, **sides):
     write_table(project.table("split"), SPLIT_COLUMNS, rows)
 
 
-def test_the_columns_say_what_lies_where(project):
-    """Sorted by id: the folder is the label, split.csv gives group and side, and other files are left out."""
+def test_the_columns_are_sorted_by_id(project):
+    """The folder is the label, split.csv gives group and side; what it tells of absent pictures is kept beside."""
     give_sides(project, a="train", b="valid", zz="test")
-    for name in (".hidden.jpg", "notes.txt", "e.png"):
-        put(project.images / "cat" / name, "")
-    (project.images / "cat" / "folder.jpg").mkdir()
-    put(project.images / "not a label" / "f.jpg", "")
+    put(project.images / "собака" / "0.jpg", "first by its id, last by its label")
     dataset = read_dataset(project)
-    assert dataset.ids == ("a", "b", "c", "d")
-    assert dataset.labels == ("cat", "cat", "собака", "собака") and dataset.codes == (1, 1, 2, 2)
+    assert dataset.ids == ("0", "a", "b", "c", "d")
+    assert dataset.labels == ("собака", "cat", "cat", "собака", "собака") and dataset.codes == (2, 1, 1, 2, 2)
     assert dataset.paths == tuple(
         project.images / label / f"{id}.jpg" for id, label in zip(dataset.ids, dataset.labels, strict=True)
     )
-    assert dataset.groups == ("a", "a", "c", "d") and dataset.sides == ("train", "valid", None, None)
+    assert dataset.groups == ("0", "a", "a", "c", "d") and dataset.sides == (None, "train", "valid", None, None)
     assert dataset.split["zz"] == ("zz", "test")
+
+
+def test_hidden_and_other_files_are_left_out(project):
+    """Only files named <id>.jpg are pictures: no hidden file, no other kind, no folder of such a name."""
+    for name in (".hidden.jpg", "notes.txt", "e.png"):
+        put(project.images / "cat" / name, "")
+    (project.images / "cat" / "folder.jpg").mkdir()
+    assert read_dataset(project).ids == ("a", "b", "c", "d")
+
+
+def test_labels_that_left_the_project_are_left_out(project):
+    """Their folders stay as they are, and no picture of them is in the data set."""
+    put(project.images / "not a label" / "f.jpg", "")
+    smaller = project.model_copy(update={"labels": {"bird": [], "собака": []}})
+    assert read_dataset(project).ids == ("a", "b", "c", "d") and read_dataset(smaller).ids == ("c", "d")
+
+
+def test_the_disk_is_read_once(project):
+    """One listing per label and one reading of split.csv; asking for rows, sides and the fingerprint reads nothing."""
+    give_sides(project, a="train", b="valid")
+    with watched() as seen:
+        dataset = read_dataset(project)
+        assert dataset.on("train").fingerprint != dataset.fingerprint and dataset["a"].side == "train"
+        near = {path: n for path, n in seen.items() if path.startswith(str(project.data))}
+    folders = [str(project.images / label) for label in project.labels if (project.images / label).is_dir()]
+    assert near == dict.fromkeys([*folders, str(project.table("split"))], 1)
+
+
+def test_a_picture_is_a_row(project):
+    """By id, in a loop, and counted."""
+    give_sides(project, a="train", b="valid", zz="test")
+    dataset = read_dataset(project)
     assert dataset["b"] == Picture("b", project.images / "cat" / "b.jpg", "cat", "a", "valid")
     assert "b" in dataset and "zz" not in dataset and len(dataset) == 4
     assert [picture.id for picture in dataset] == list(dataset.ids)

@@ -109,7 +109,7 @@ def test_many_pictures_are_found_as_few_are(project, monkeypatch):
     put(project.images / "bird" / "e.png", "no picture of the set")
     ids = ["a", "b", "c", "e", "zz"]
     few = labels_of(project.images, project.labels, ids)
-    monkeypatch.setattr(review, "ONE_BY_ONE", 0)
+    monkeypatch.setattr(review, "FEW_FILES", 0)
     assert (
         few == labels_of(project.images, project.labels, ids) == {"a": ["bird", "cat"], "b": ["cat"], "c": ["собака"]}
     )

@@ -65,6 +65,16 @@ def test_a_group_joins_a_side_that_has_room_for_half_of_it():
         assert sides[first] == side
 
 
+def test_a_group_of_several_labels_takes_up_the_room_of_its_own():
+    """Of 20 pictures of a label 4 should validate: a group of 3, and of 2 of another label, leaves room for one."""
+    groups, labels = (
+        first | second for first, second in zip(in_groups([5, *[1] * 17]), in_groups([1] * 20, "b"), strict=True)
+    )
+    labels |= dict.fromkeys(list(groups)[:2], "b")
+    sides = assign_sides(groups, labels, valid=0.2, test=0)
+    assert sum(side == "valid" and labels[id] == "a" for id, side in sides.items()) == 4
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     count=st.integers(20, 60),

@@ -20,10 +20,10 @@ from small_set import figures, killed, quick_learner, stop_at, train, weights
 from utils.dataset import read_dataset
 from utils.errors import FieldguideError, WriteError
 from utils.project import REPOSITORY
-from utils.tables import read_rows
+from utils.tables import HISTORY_COLUMNS, read_rows
 from utils.train import loaders
 from utils.train.callbacks import training_callbacks
-from utils.train.checkpoint import HISTORY_COLUMNS, training_status
+from utils.train.checkpoint import training_status
 from utils.train.device import device_sentence, speed_callbacks
 from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, train_fold

@@ -18,7 +18,8 @@ from utils.download.collection import Collection, Gathered, collecting
 from utils.download.fetch import Rules
 from utils.download.queue import fetching
 from utils.errors import FieldguideError
-from utils.project import Project, safe_name
+from utils.names import safe_name
+from utils.project import Project
 from utils.storage import content_id, require_writable
 from utils.tables import one_line
 

@@ -13,7 +13,6 @@ from utils.evaluate.evaluation import (
 )
 from utils.evaluate.heatmaps import heat_strip
 from utils.evaluate.rounds import (
-    WORDS,
     coded,
     read_evaluation,
     read_predictions,
@@ -25,7 +24,6 @@ from utils.evaluate.scores import auc_measure, scale
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
-    "WORDS",
     "auc_measure",
     "coded",
     "evaluate_round",

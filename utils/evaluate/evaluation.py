@@ -16,11 +16,12 @@ from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
-from utils.evaluate.rounds import EVALUATION_FORM, WORDS, coded, rounds_opened, save_predictions, stored_evaluation
+from utils.evaluate.rounds import EVALUATION_FORM, coded, rounds_opened, save_predictions, stored_evaluation
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
 from utils.intervals import figure, verdict, wilson
 from utils.storage import file_hash, write_whole
+from utils.tables import PREDICTION_COLUMNS
 from utils.words import SETS, percent
 
 short = partial(percent, told="", digits=0)  # a figure in a cell of a table, such as 85 % (70 % to 93 %)
@@ -109,7 +110,7 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
 
 def round_figures(dataset: Dataset, valid: pd.DataFrame, test: pd.DataFrame) -> dict:
     """Return all figures that predictions give; `test` is empty while the test set stays closed."""
-    seed, vocab = dataset.project.seed, list(valid.columns[len(WORDS) :])
+    seed, vocab = dataset.project.seed, list(valid.columns[len(PREDICTION_COLUMNS) :])
     groups, test_groups = ([dataset[id].group for id in table.id] for table in (valid, test))
     labels, probs = coded(valid)
     temperature = temperature_figure(labels, probs, groups=groups, seed=seed)

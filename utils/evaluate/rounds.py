@@ -22,11 +22,10 @@ from utils.errors import FieldguideError
 from utils.intervals import LEVEL, Figure, bootstrap, interval, mean_of, wilson
 from utils.project import Project
 from utils.storage import write_whole
-from utils.tables import SIDES, csv_text
+from utils.tables import PREDICTION_COLUMNS, SIDES, csv_text
 from utils.words import SETS, counted, rounded
 
 EVALUATION_FORM = 4  # of evaluation.json; a round judged in an older form is judged again
-WORDS = ("id", "side", "label", "predicted")  # columns of predictions.csv before those of the labels
 POWER = 0.8  # the chance to see a difference that is there, which "about 120 would do" promises
 HARDLY = 100_000  # pictures; a difference that needs more than these is not worth proving
 
@@ -144,7 +143,7 @@ def read_predictions(project: Project, *, side: str = "valid", number: int | Non
     advice = "Delete it and run 05 again." if number in (None, numbers[-1]) else "Delete it: that round is lost."
     try:
         # An id of digits only must stay text, and a label may be called NA.
-        table = pd.read_csv(path, dtype=dict.fromkeys(WORDS, str), keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=dict.fromkeys(PREDICTION_COLUMNS, str), keep_default_na=False, encoding="utf-8")
         _check_predictions(table)
     except ValueError as error:
         raise FieldguideError(f"{path} is broken ({str(error).splitlines()[0]}). {advice}") from error
@@ -153,15 +152,15 @@ def read_predictions(project: Project, *, side: str = "valid", number: int | Non
 
 def coded(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return a table of predictions as labels (N,), 0 ≤ label < K, and probabilities (N, K)."""
-    vocab = list(predictions.columns[len(WORDS) :])
+    vocab = list(predictions.columns[len(PREDICTION_COLUMNS) :])
     labels = np.array([vocab.index(label) for label in predictions.label], dtype=int)
     return labels, predictions[vocab].to_numpy(dtype=float)
 
 
 def _check_predictions(table: pd.DataFrame) -> None:
     """Raise ValueError unless a table holds predictions, each picture once, with probabilities from 0 to 1."""
-    vocab = list(table.columns[len(WORDS) :])
-    if tuple(table.columns[: len(WORDS)]) != WORDS or len(vocab) < 2:
+    vocab = list(table.columns[len(PREDICTION_COLUMNS) :])
+    if tuple(table.columns[: len(PREDICTION_COLUMNS)]) != PREDICTION_COLUMNS or len(vocab) < 2:
         raise ValueError(f"its columns are {', '.join(map(str, table.columns))[:80]}")
     if not isinstance(table.index, pd.RangeIndex):
         raise ValueError("it has lines with more fields than columns")

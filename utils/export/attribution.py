@@ -13,10 +13,9 @@ from urllib.parse import urlsplit
 
 from utils.addresses import web_host
 from utils.dataset import Dataset
-from utils.project import HIDDEN, JOINERS
-from utils.tables import SOURCES_COLUMNS, TAKEN, csv_text, each_row
+from utils.names import HIDDEN, JOINERS
+from utils.tables import ATTRIBUTION_COLUMNS, SOURCES_COLUMNS, TAKEN, csv_text, each_row
 
-ATTRIBUTION_COLUMNS = ("id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at")
 UNKNOWN_LICENCE = "unknown"
 FORMULA = re.compile(r"^[=+\-@＝＋－＠]")  # a spreadsheet computes a text that begins so
 

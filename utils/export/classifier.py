@@ -19,7 +19,6 @@ import torch
 
 from utils.dataset import Dataset, read_dataset, round_fingerprint
 from utils.errors import FieldguideError
-from utils.evaluate import WORDS as BEFORE_LABELS
 from utils.evaluate import coded, read_evaluation, read_predictions, round_numbers, scale
 from utils.export.agreement import fastai_predictor, require_agreement, require_agreement_on_awkward
 from utils.export.attribution import attribution
@@ -34,7 +33,7 @@ from utils.features import frozen_features, learned_features
 from utils.inference import Classifier, ModelError, load_classifier
 from utils.pictures import PictureError
 from utils.storage import file_hash, locked, write_whole
-from utils.tables import each_row
+from utils.tables import OUT_OF_FOLD_COLUMNS, PREDICTION_COLUMNS, each_row
 from utils.train import pretrained_body, read_checkpoint
 
 TABLES = ("split", "corrections")  # beside the settings, they made this model what it is
@@ -131,7 +130,7 @@ def _certified(dataset: Dataset, temperature: float) -> dict:
     """Return what `certify_threshold` finds in the last round's predictions of the validation set."""
     project, valid = dataset.project, dataset.on("valid")
     table = read_predictions(project, side="valid") if round_numbers(project) else None
-    columns = [*BEFORE_LABELS, *project.labels]
+    columns = [*PREDICTION_COLUMNS, *project.labels]
     if table is None or sorted(table.id) != list(valid.ids) or list(table.columns) != columns:
         raise FieldguideError(
             f"The last round in {project.models / 'rounds'} is not of the photos in the validation set. "
@@ -151,7 +150,7 @@ def out_of_fold_answers(dataset: Dataset) -> Answers | None:
     train, path = dataset.on("train"), dataset.project.models / "out_of_fold.csv"
     vocab, codes = list(dataset.project.labels), dict(zip(train.ids, train.codes, strict=True))
     try:
-        rows = [row for row in each_row(path, ("id", "fingerprint", "distance", *vocab)) if row["id"] in train]
+        rows = [row for row in each_row(path, (*OUT_OF_FOLD_COLUMNS, *vocab)) if row["id"] in train]
         probs = np.array([[float(row[label]) for label in vocab] for row in rows]).reshape(-1, len(vocab))
     except (FieldguideError, ValueError):  # of other labels, or changed by hand
         return None

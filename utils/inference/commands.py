@@ -39,7 +39,7 @@ PATTERN = re.compile(r"[*?\[]")
 UNSURE = "unknown"  # the answer, and the folder, of a photo without a label
 # In a folder these count as photos. HEIC cannot be read here: the answer says so for each, as they are photos.
 PHOTOS = re.compile(r"\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avifs?|hei[cf])", re.IGNORECASE)
-UNFINISHED = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
+LEFTOVER = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
 NO_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # letters that no folder on every system may have
 WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 LONGEST_FOLDER = 120  # bytes of a folder's name, so that its photos' paths stay short enough
@@ -261,7 +261,7 @@ class Sorter:
         self.names = folder_names(labels)
         folder.mkdir(parents=True, exist_ok=True)
         for name in {*self.names.values(), UNSURE}:
-            for leftover in sorted((folder / name).glob(UNFINISHED)):  # of a run that was killed
+            for leftover in sorted((folder / name).glob(LEFTOVER)):  # of a run that was killed
                 leftover.unlink(missing_ok=True)
 
     def copy(self, file: str, prediction: Prediction) -> None:

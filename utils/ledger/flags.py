@@ -25,7 +25,7 @@ from utils.words import listed
 KEEP, DELETE = "Keep", "Delete"  # choices in review.csv, where a label may stand too
 UNFIT = re.compile(r"[/\\\ud800-\udfff]")  # never in an id: it would lead to another folder, or not fit in a table
 LONGEST_ID = 251  # bytes, so that ".jpg" fits behind it
-ONE_BY_ONE = 2000  # files looked for one by one; for more it is quicker to list the folders
+FEW_FILES = 2000  # files looked for one by one; for more it is quicker to list the folders
 
 
 def read_review(project: Project) -> dict[str, str]:
@@ -171,7 +171,7 @@ def store_flags(project: Project, choices: Mapping[str, str | None]) -> tuple[di
 def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str, list[str]]:
     """Return each of `ids` that lies in a label's folder below `root` now, id → the labels it lies under."""
     labels, under = list(labels), {id: [] for id in ids if is_id(id)}
-    if len(under) * len(labels) <= ONE_BY_ONE:
+    if len(under) * len(labels) <= FEW_FILES:
         for id, found in under.items():
             found += [label for label in labels if (root / label / f"{id}.jpg").exists()]
     else:

@@ -19,7 +19,8 @@ from types import MappingProxyType
 
 from utils.errors import FieldguideError
 from utils.ledger.flags import DELETE, KEEP, Review, id_in, is_id, labels_of, now, read_flags
-from utils.project import Project, unsafe_name
+from utils.names import unsafe_name
+from utils.project import Project
 from utils.storage import explained, file_stamp, locked, make_folder, sync_folder, write_whole
 from utils.tables import CORRECTION_COLUMNS, REVIEW_COLUMNS, append_rows, check_ended, csv_text, mend_log, read_rows
 

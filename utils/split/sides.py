@@ -22,9 +22,7 @@ from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import file_stamp, locked, write_whole
 from utils.tables import REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, append_rows, each_row
-from utils.words import capitalised, counted, listed
-
-SETS = {"train": "the training set", "valid": "the validation set", "test": "the test set"}
+from utils.words import SETS, capitalised, counted, listed
 
 
 class LabelTooSmall(FieldguideError):
@@ -162,7 +160,8 @@ def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: 
     for label, sides in short.items():
         count, groups = plans[label].count, len(plans[label].waiting)
         few = f" in {counted(groups, 'group')} of near-duplicates" if label not in seen and groups < count else ""
-        told[label] = f"Label {label!r} has {counted(count)}{few}, and none for {' and '.join(SETS[s] for s in sides)}."
+        none = " and ".join(f"the {SETS[side]}" for side in sides)
+        told[label] = f"Label {label!r} has {counted(count)}{few}, and none for {none}."
     for label in short.keys() & seen:
         warnings.warn(f"{told[label]} {capitalised(more)}", stacklevel=3)
     if new := [label for label in short if label not in seen]:
@@ -258,6 +257,8 @@ def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
         stands[groups[id]].add(side)
     # A group may hold together by pictures that are absent, or without a side. Those that are left are compared again.
     ids = [id for id in sided if len(stands[groups[id]]) > 1]
+    if not ids:
+        return ""
     originals = [ids[first] for first in linked(hash_codes(dataset, ids))]
     apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sided[first] != sided[id]]
     if not apart:

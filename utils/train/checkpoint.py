@@ -15,13 +15,12 @@ from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import write_whole
-from utils.tables import write_table
+from utils.tables import HISTORY_COLUMNS, write_table
 from utils.train.curves import training_curve
 from utils.train.record import Record, asked_settings, changed_sentence
 
 ROUND, STATE = "learner.pth", "resume.pth"
 FORM = 2  # of both files; the version before had no number
-HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 BOTH_PARTS = {"form", "data", "settings", "asked", "rows", "figures", "rates", "frozen", "model"}
 ROUND_PARTS = BOTH_PARTS | {"labels", "view"}
 STATE_PARTS = BOTH_PARTS | {"best", "optimizer", "smooth", "random", "batches", "scaler"}
