@@ -62,7 +62,7 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
             f"{path} says it is a {used.arch}, and holds other weights. Delete it and run 04 again."
         ) from error
     view = validation_view(dls)
-    if view.shape != kept["view"].shape or False:
+    if view.shape != kept["view"].shape or (view - kept["view"]).abs().max() > SAME_VIEW:
         raise FieldguideError(
             "04 trained with a DataBlock of its own, which shows pictures to the network in another way. Give it to "
             "load_trained(dataset, block), or run 04 again with the DataBlock of the notebook."
