@@ -247,10 +247,9 @@ def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 def _lacks_scans(data: bytes) -> bool:
     """
-    Return whether a progressive JPEG ends before every coefficient came at its full precision.
+    Return whether a progressive JPEG ends before each of the 64 coefficients came down to its last bit.
 
-    Such a file, cut and closed with an end marker, decodes to a picture that is coarse in parts. A complete one has
-    sent all 64 coefficients of each component down to the last bit.
+    Cut and closed with an end marker, it decodes to a picture that is coarse in parts.
     """
     wanted: set[tuple[int, int]] = set()
     sent: set[tuple[int, int]] = set()
@@ -302,9 +301,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
     """
-    Scale 16-bit, 32-bit or floating grey to 8 bits; Pillow's convert would clip at 255 (all white).
+    Scale grey of 16 or 32 bits, or floating, to 8 bits; Pillow's convert would clip it at 255 (all white).
 
-    From 0 to the top of the type, or of what is there; negative values have no such range, and count from the lowest.
+    The range is 0 to the top of the type, or to the highest value; with negative values, lowest to highest.
     """
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
@@ -342,11 +341,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """
-    Return whether no colour moves by more than one of 255 levels: then the profile is sRGB, as in most photos.
-
-    Converting such a photo would only round it, and takes three times as long as decoding it.
-    """
+    """Return whether no colour moves by over one of 255 levels: as most photos', the profile then is sRGB itself."""
     levels = np.linspace(0, 255, 18).round().astype(np.uint8)
     colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(18, -1, 3)  # all their mixtures
     moved = np.asarray(transform.apply(Image.fromarray(colours))).astype(int) - colours
@@ -375,12 +370,7 @@ def header(data: bytes) -> tuple[str, int, int]:
 
 
 def extension(data: bytes) -> str:
-    """
-    Return the file extension that belongs to the real format of `data`, "bin" where it is no known picture.
-
-    >>> extension(b"<html>")
-    'bin'
-    """
+    """Return the file extension that belongs to the real format of `data`; "bin" if it is not a known picture."""
     try:
         return header(data)[0]
     except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
@@ -395,12 +385,7 @@ def jpeg_bytes(image: Image.Image, *, quality: int = JPEG_QUALITY) -> bytes:
 
 
 def is_training_copy(data: bytes) -> bool:
-    """
-    Return whether `data` is what a training copy is: a whole RGB JPEG, stored upright, of at most 512 pixels.
-
-    >>> is_training_copy(b"<html>")
-    False
-    """
+    """Return whether `data` is a training copy: a whole RGB JPEG, stored upright, of at most 512 pixels."""
     try:
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             image.load()
@@ -411,11 +396,7 @@ def is_training_copy(data: bytes) -> bool:
 
 
 def squish_and_crop(image: Image.Image, size: int, *, extra: int) -> Image.Image:
-    """
-    Bring an RGB image to the model's size: squish to (size + extra)², then cut the middle size².
-
-    The same as fastai's ``RandomResizedCrop`` does at validation, so that training, evaluation and use agree.
-    """
+    """Squish an RGB image to (size + extra)² and cut the middle size², as fastai's ``RandomResizedCrop`` validates."""
     larger = size + extra
     edge = extra // 2
     return image.resize((larger, larger), Image.Resampling.BILINEAR).crop((edge, edge, edge + size, edge + size))

@@ -272,6 +272,7 @@ def test_a_page_tells_what_it_offers(page, project):
         "When even its best label has less than 60 %.",
         "With 60 photos that it did not learn from, it was sure of 88 %, and wrong in 4 % of these.",
     ]
+    assert message["verdict"] == "Right for 54 of 60 photos; guessing would get 20. That is better than guessing."
     assert told["Made"] == ["2026-11-21", "resnet18, at 32 pixels"]
 
 
@@ -279,6 +280,7 @@ def test_no_card_is_said(page):
     """A model without a card is used; that nothing is known of its quality stands where the card would."""
     message, _ = page.answer({"ask": "model", "model": "another", **ASKED})
     headings = dict(message["about"])
+    assert message["verdict"] == ""
     assert headings["It tells apart"] == ["warm, cold"] and "no " in headings["No card"][0]
 
 
@@ -287,7 +289,9 @@ def test_a_card_of_another_file_is_not_shown(tmp_path):
     path = save_model(tmp_path / "m", "m", COLOURS)
     facts = card_of("m", list(COLOURS), "0" * 64, threshold=None)
     path.with_name("card.json").write_text(json.dumps(facts))
-    headings = dict(app.about(path, load_classifier(path)))
+    verdict, lines = app.about(path, load_classifier(path))
+    headings = dict(lines)
+    assert verdict == ""
     assert "describes another file" in headings["No card"][0] and "How often it is right" not in headings
 
 
@@ -297,7 +301,7 @@ def test_figures_that_are_missing_are_said_to_be():
     assert told == {
         "It tells apart": ["a"],
         "How often it is right": ["That was not measured."],
-        "When it says “not sure”": ["Never: it gives one of its labels to every photo.", "too few photos"],
+        "When it says “not sure”": ["Never: it gives every photo a label. Go by its confidence.", "too few photos"],
     }
 
 

@@ -75,6 +75,7 @@ def card_of(name: str, labels: Sequence[str], sha256: str, *, threshold: float |
         "name": name,
         "labels": list(labels),
         "counts": {label: {"test": 12, "train": 84, "valid": 24} for label in labels},
+        "verdict": {"side": "test", "right": 54, "n": 60, "guess": 20, "p": 0.0, "better": True},
         "test": {"accuracy": FIGURE},
         "valid": {"accuracy": FIGURE | {"value": 0.95}},
         "unknown": unknown | {"coverage": FIGURE | {"value": 0.88}},

@@ -122,6 +122,7 @@ class Page {
     this.picker.addEventListener("change", () => this.choose());
     this.pickers = element("p", { className: "fd-models", hidden: true }, element("label", { htmlFor: this.picker.id, textContent: "Model" }), this.picker);
     this.drop = this.buildDrop();
+    this.verdict = element("p", { className: "fd-verdict", hidden: true });
     this.alert = element("p", { className: "fd-alert", aria: { role: "alert" } });
     this.bar = element("progress", { max: 1, value: 0, aria: { label: "Photos judged" } });
     this.place = element("span", { className: "fd-place" });
@@ -136,7 +137,7 @@ class Page {
     this.root = element(
       "section",
       { className: "fieldguide-app", aria: { label: "Photo classifier", busy: "true" } },
-      this.pickers, this.alert, this.drop, this.progress, this.summary, this.tools, this.cards, this.about,
+      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.tools, this.cards, this.about,
     );
     this.root.dataset.lmSuppressShortcuts = "true";
     root.replaceChildren(this.root);
@@ -269,8 +270,10 @@ class Page {
     }
   }
 
-  /** The model's card at the foot. */
-  tell({ model, about }) {
+  /** How good the model is, on top; its card at the foot. */
+  tell({ model, verdict, about }) {
+    this.verdict.textContent = verdict && `How good is this model? ${verdict}`;
+    this.verdict.hidden = !verdict;
     const parts = about.flatMap(([heading, lines]) => [
       element("dt", { textContent: heading }),
       ...lines.map((line) => element("dd", {}, name(line))),

@@ -23,6 +23,7 @@ from utils.inference import Classifier, ModelError, load_classifier
 from utils.pictures import jpeg_bytes, open_picture
 from utils.project import Project
 from utils.storage import file_hash, subfolders
+from utils.words import counted, share, verdict_sentence
 
 LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
@@ -78,7 +79,7 @@ class ClassifierPage(anywidget.AnyWidget):
         self.on_msg(self._receive)
 
     def _close(self, name: str = "", problem: str = "") -> None:
-        self.model, self.problem, self.classifier, self.about = name, problem, None, []
+        self.model, self.problem, self.classifier, self.verdict, self.about = name, problem, None, "", []
 
     def _open(self, name: str) -> None:
         """Load one of the models; where that fails, the page says why."""
@@ -86,7 +87,7 @@ class ClassifierPage(anywidget.AnyWidget):
         self._close(name)
         try:
             self.classifier = load_classifier(path)
-            self.about = about(path, self.classifier)
+            self.verdict, self.about = about(path, self.classifier)
         except (ModelError, FieldguideError, OSError) as error:
             self._close(name, f"{error} Or run 07_export again to make a new model.")
         except Exception as error:  # libraries raise what they like on a damaged model; the page must say so
@@ -129,6 +130,7 @@ class ClassifierPage(anywidget.AnyWidget):
             "model": self.model,
             "problem": self.problem,
             "labels": list(self.classifier.labels) if self.classifier else [],
+            "verdict": self.verdict,
             "about": self.about,
             "largest": LARGEST,
             "part": PART,
@@ -222,16 +224,16 @@ def _sendable(message: dict) -> dict:
 # --- the model's card in plain words ------------------------------------------------------------------------------
 
 
-def about(path: Path, classifier: Classifier) -> list[tuple[str, list[str]]]:
-    """Return what the card beside a model says of it, as headings with their lines; that there is none, if so."""
+def about(path: Path, classifier: Classifier) -> tuple[str, list[tuple[str, list[str]]]]:
+    """Return the verdict of the card beside a model, and the card as headings with lines; why there is none, if so."""
     knows = ("It tells apart", [", ".join(classifier.labels)])
     try:
         card = read_card(path)
         if (card.get("sha256") or {}).get(path.name) != file_hash(path):
             raise FieldguideError(f"The card beside {path.name} describes another file. Run 07_export again.")
-        return card_in_words(card)
+        return verdict_sentence(card["verdict"]) if "verdict" in card else "", card_in_words(card)
     except (FieldguideError, OSError) as error:
-        return [knows, ("No card", [f"How good it is, is not known here: {error}"])]
+        return "", [knows, ("No card", [f"How good it is, is not known here: {error}"])]
 
 
 def card_in_words(card: Mapping) -> list[tuple[str, list[str]]]:
@@ -242,7 +244,7 @@ def card_in_words(card: Mapping) -> list[tuple[str, list[str]]]:
     >>> card_in_words({"labels": ["ant", "bee"], "test": {"accuracy": figure}})[1][1][0]
     'Of 50 photos kept apart until the end, it named 90 % rightly. For new photos like these, expect 80 % to 95 %.'
     """
-    licences = [f"{name}: {_pictures(count)}" for name, count in card.get("licences", {}).items()]
+    licences = [f"{name}: {counted(count)}" for name, count in card.get("licences", {}).items()]
     parts = [
         ("It tells apart", _labels(card)),
         ("How often it is right", _accuracy(card)),
@@ -256,7 +258,7 @@ def card_in_words(card: Mapping) -> list[tuple[str, list[str]]]:
 
 def _labels(card: Mapping) -> list[str]:
     totals = {label: sum(sides.values()) for label, sides in card.get("counts", {}).items()}
-    return [", ".join(f"{name} ({_pictures(totals[name])})" if name in totals else name for name in card["labels"])]
+    return [", ".join(f"{name} ({counted(totals[name])})" if name in totals else name for name in card["labels"])]
 
 
 def _accuracy(card: Mapping) -> list[str]:
@@ -264,9 +266,9 @@ def _accuracy(card: Mapping) -> list[str]:
         figure = card.get(side, {}).get("accuracy", {})
         if figure.get("value") is None:
             continue
-        told = f"Of {figure['n']:,} photos {seen}, it named {_percent(figure['value'])} rightly."
+        told = f"Of {figure['n']:,} photos {seen}, it named {share(figure['value'])} rightly."
         if figure["low"] is not None and figure["high"] is not None:
-            told += f" For new photos like these, expect {_percent(figure['low'])} to {_percent(figure['high'])}."
+            told += f" For new photos like these, expect {share(figure['low'])} to {share(figure['high'])}."
         return [told] if side == "test" else [told, "They helped to choose the model, so expect a little less."]
     return ["That was not measured."]
 
@@ -274,13 +276,13 @@ def _accuracy(card: Mapping) -> list[str]:
 def _unsure(unknown: Mapping) -> list[str]:
     threshold = unknown.get("threshold")
     if threshold is None:
-        return ["Never: it gives one of its labels to every photo.", *filter(None, [unknown.get("why")])]
-    told = [f"When even its best label has less than {_percent(threshold)}." if threshold else "Never: it names all."]
+        return ["Never: it gives every photo a label. Go by its confidence.", *filter(None, [unknown.get("why")])]
+    told = [f"When even its best label has less than {share(threshold)}." if threshold else "Never: it names all."]
     coverage, error = unknown.get("coverage", {}), unknown.get("error", {})
     if coverage.get("value") is not None and error.get("value") is not None:
         told.append(
-            f"With {coverage['n']:,} photos that it did not learn from, it was sure of {_percent(coverage['value'])}, "
-            f"and wrong in {_percent(error['value'])} of these."
+            f"With {coverage['n']:,} photos that it did not learn from, it was sure of {share(coverage['value'])}, "
+            f"and wrong in {share(error['value'])} of these."
         )
     return told
 
@@ -288,11 +290,3 @@ def _unsure(unknown: Mapping) -> list[str]:
 def _made(card: Mapping) -> list[str]:
     network = f"{card['arch']}, at {card['size']} pixels" if "arch" in card and "size" in card else ""
     return [text for text in (card.get("created", "")[:10], network) if text]
-
-
-def _pictures(count: int) -> str:
-    return f"{count:,} picture{'s' * (count != 1)}"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.0f} %"

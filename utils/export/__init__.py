@@ -4,7 +4,7 @@ Stage 07: put the model into files that other programs can load.
 
 from importlib import import_module
 
-from utils.export.card import read_card
+from utils.export.card import age_sentence, read_card
 
 HOMES = {
     "FILES": "placing",
@@ -18,7 +18,7 @@ HOMES = {
     "threshold_sentence": "threshold",
     "unseen_sentence": "unseen",
 }
-__all__ = ["read_card", *HOMES]
+__all__ = ["age_sentence", "read_card", *HOMES]
 
 
 def __getattr__(name: str):

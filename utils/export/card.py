@@ -12,6 +12,7 @@ from typing import Annotated, Required
 from pydantic import ConfigDict, FailFast, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
+from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.tables import one_line
 
@@ -142,3 +143,16 @@ def _finite(text: str) -> float:
     """Return a number, or refuse one that is too large."""
     number = float(text)
     return number if math.isfinite(number) else _refuse_number(text[:20])
+
+
+def age_sentence(dataset: Dataset) -> str:
+    """Return in a sentence whether the exported model is that of today's pictures, labels and sides."""
+    card = read_card(dataset.project.models)
+    if "settings" not in card or "fingerprint" not in card:
+        return "An earlier version exported this model. Run 07 again to have its card say what it was trained on."
+    if round_fingerprint(dataset, card["settings"]) != card["fingerprint"]:
+        return (
+            "The model is older than the data: pictures, labels or sides changed since it was trained. Run 04, 05 and "
+            "07 again for a new one."
+        )
+    return "The model was trained on the pictures as they are now."

@@ -25,7 +25,7 @@ from .vetting import ModelError, in_one_line
 BATCH_SIZE = 16  # pictures per step of the network; more gains nothing on a CPU, and takes more memory
 DECODERS = 16  # at most so many threads open pictures while the network works
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter and a colon is a disk of Windows
-ONE_BY_ONE = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
+ALONE_OPENED = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
 
 
 class NoModel(ModelError, FileNotFoundError):
@@ -214,7 +214,7 @@ def _prepared(picture, recipe: Recipe) -> np.ndarray | str:
         if isinstance(picture, str) and ADDRESS.match(picture):
             return f"{picture} is an address, not a file; download the picture first"
         if isinstance(picture, Image.Image):
-            with ONE_BY_ONE:
+            with ALONE_OPENED:
                 return recipe.pixels(picture)
         return recipe.pixels(bytes(picture) if isinstance(picture, (bytearray, memoryview)) else picture)
     except Exception as error:  # decoders raise what they like on broken bytes; none of it may stop the others
