@@ -32,7 +32,7 @@ COLAB_HAS = {  # in the images of both; to replace torch or numpy takes minutes 
 NO_USE_THERE = {"voila"}  # serves app.ipynb as a page, which those machines do not let out
 WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brings them
     **{"fastcore": "fastai", "fasttransform": "fastai", "primp": "ddgs", "typing_extensions": "pydantic"},
-    **{"IPython": "jupyter", "nbformat": "jupyter", "nbconvert": "jupyter"},
+    **{"markupsafe": "jinja2", "IPython": "jupyter", "nbformat": "jupyter", "nbconvert": "jupyter"},
 }
 
 # What would tell where and by whom this repository was made. Brackets keep the patterns from finding themselves.

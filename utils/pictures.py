@@ -3,8 +3,7 @@ Opening a picture honestly: the one way, used by every path from collecting to p
 
 Decode in full, turn upright, convert the colour profile to sRGB, and end as 8-bit RGB: 16-bit values are scaled,
 transparency is laid on white, an animation is refused. fastai's own opening clips, flattens and ignores instead,
-which moves probabilities by up to 0.98 between training and use. Needs Pillow and numpy alone, never torch, so
-that it can be copied into another program together with `inference` and `vetting`.
+which moves probabilities by up to 0.98. Needs Pillow and numpy alone: other programs copy it with `inference`.
 """
 
 import codecs
@@ -24,8 +23,7 @@ PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2  # bytes; photo editors' notes (XMP
 MAX_PIXELS = 80_000_000  # refused before decoding: larger ones are decompression bombs more often than photos
 LONGEST_SIDE = 512  # pixels, of a training copy
 JPEG_QUALITY = 92  # of a training copy
-# Formats that are photos (a camera's MPO opens as JPEG). Pillow knows more, some of which start other programs
-# (EPS) or are rarely well-formed.
+# Formats that are photos (a camera's MPO opens as JPEG). Pillow knows more, some of which start programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 STRIP = 4_000_000  # pixels scaled at a time
