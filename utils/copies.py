@@ -67,17 +67,18 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     """
     Yield pairs of positions whose 64-bit codes differ in at most `near` bits, the smaller first, as int arrays (M, 2).
 
-    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole). So for
-    each band only codes with so near a band are compared: of random codes one pair in 500. A pair may come more than
-    once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
+    Two codes within 10 bits differ in at most 2 bits in one of their first three bands of 16 bits, or else in at most
+    1 bit in the last (pigeonhole). So for each band only codes with so near a band are compared: of random codes one
+    pair in 500. A pair may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
 
     Parameters
     ----------
     codes : uint64 array (N,)
         Each at most once: a thousand equal ones would make a million pairs.
     """
-    flips = [sum(1 << bit for bit in bits) for n in range(near // 4 + 1) for bits in combinations(range(16), n)]
     for low in range(0, 64, 16):
+        most = (near - low // 16) // 4  # bits
+        flips = [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in combinations(range(16), n)]
         band = (codes >> np.uint64(low) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(band, kind="stable")
         sizes = np.bincount(band, minlength=2**16)

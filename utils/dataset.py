@@ -161,7 +161,8 @@ class Dataset:
         return replace(self, groups=groups, sides=sides, split=split, stamp=stamp)
 
     def _rows(self, places: Sequence[int]) -> "Dataset":
-        return replace(self, **{name: tuple(getattr(self, name)[n] for n in places) for name in self.COLUMNS})
+        columns = {name: getattr(self, name) for name in self.COLUMNS}
+        return replace(self, **{name: tuple([column[n] for n in places]) for name, column in columns.items()})
 
 
 def read_dataset(project: Project) -> Dataset:
@@ -175,21 +176,22 @@ def read_dataset(project: Project) -> Dataset:
     FieldguideError
         If one id lies in two label folders (nobody can know which label is meant), or split.csv names an unknown side.
     """
-    found: dict[str, tuple[str, str]] = {}  # id → label, path
+    found: dict[str, tuple[str, Path]] = {}
     for label in project.labels:
-        for name, path in pictures_in(project.images / label):
+        folder = project.images / label
+        for name in pictures_in(folder):
             id = name.removesuffix(".jpg")
             if id in found:
                 raise FieldguideError(
                     f"The picture {name} lies under two labels: {found[id][0]!r} and {label!r} in {project.images}. "
                     "Remove one of the two."
                 )
-            found[id] = label, path
+            found[id] = label, folder.joinpath(name)
     ids = tuple(sorted(found))
     stamp = file_stamp(project.table("split"))
     split = read_split(project)
     groups, sides = _groups_and_sides(ids, split)
-    paths, labels = tuple(Path(found[id][1]) for id in ids), tuple(found[id][0] for id in ids)
+    labels, paths = zip(*(found[id] for id in ids), strict=True) if ids else ((), ())
     return Dataset(project, ids, paths, labels, groups, sides, split, stamp)
 
 
@@ -206,12 +208,12 @@ def read_split(project: Project) -> dict[str, tuple[str, str]]:
     return rows
 
 
-def pictures_in(folder: Path) -> list[tuple[str, str]]:
-    """Return name and path of each training copy in a label's folder, in any order; hidden files are left out."""
+def pictures_in(folder: Path) -> list[str]:
+    """Return the names of the training copies in a label's folder, in any order; hidden files are left out."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return [(e.name, e.path) for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
+        return [e.name for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
 
 
 def _groups_and_sides(ids: Sequence[str], split: Mapping) -> tuple[tuple[str, ...], tuple[str | None, ...]]:

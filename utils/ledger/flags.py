@@ -176,7 +176,7 @@ def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str
             found += [label for label in labels if (root / label / f"{id}.jpg").exists()]
     else:
         for label in labels:
-            for name, _ in pictures_in(root / label):
+            for name in pictures_in(root / label):
                 if (id := name.removesuffix(".jpg")) in under:
                     under[id].append(label)
     return {id: found for id, found in under.items() if found}

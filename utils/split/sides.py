@@ -149,7 +149,7 @@ class Plan:
 def _majority(labels: Iterable[str]) -> str:
     """Return the most frequent label, of equals the first in the alphabet."""
     counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label))
+    return min(counts, key=lambda label: (-counts[label], label)) if len(counts) > 1 else next(iter(counts))
 
 
 def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str]) -> None:
@@ -212,7 +212,7 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
         rows = [{"id": id, "group": group, "side": side} for id, (group, side) in new.items()]
         append_rows(table, SPLIT_COLUMNS, rows)
         dataset = dataset.with_split({**known, **new}, file_stamp(table))
-        _reject_bridges(dataset, [picture.id for picture in dataset if picture.side is None and picture.id in groups])
+        _reject_bridges(dataset, [id for id in dataset.ids if id not in dataset.split and id in groups])
     return dataset
 
 
@@ -251,7 +251,7 @@ def changed_settings(project: Project) -> str:
 
 def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
     """Return a sentence if near-duplicates in the data set stand on different sides, else an empty text."""
-    sided = {picture.id: picture.side for picture in dataset.on(*SIDES)}
+    sided = {id: side for id, side in zip(dataset.ids, dataset.sides, strict=True) if side}
     stands: dict[str, set[str]] = defaultdict(set)
     for id, side in sided.items():
         stands[groups[id]].add(side)
