@@ -85,7 +85,7 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
         starts = np.cumsum(sizes) - sizes  # where each band's codes begin in `order`
         for flip in flips:
             other = band ^ flip
-            counts = np.where(other >= band, sizes[other], 0)  # each two bands once
+            counts = sizes[other] * (other >= band)  # each two bands once
             for part in np.array_split(np.flatnonzero(counts), counts.sum() // CANDIDATES + 1):
                 first = np.repeat(part, counts[part])
                 begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
