@@ -31,11 +31,6 @@ def near_duplicate_groups(dataset: Dataset) -> dict[str, str]:
     Besides the data set these are the pictures of split.csv that are absent now, in the trash or under a label that
     left the project file. They may come back to their side, so a newcomer that resembles one belongs there too.
     A group is named after its first id in split.csv, else after its smallest id, so that names last.
-
-    Raises
-    ------
-    FieldguideError
-        If 02 has not seen a picture yet, a label has none, or a hash in pictures.csv is spoilt.
     """
     project, hashes = dataset.project, dataset.records.hashes
     if unseen := [id for id in dataset.ids if id not in hashes]:
@@ -70,11 +65,7 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     Two codes within 10 bits differ in at most 2 bits in one of their first three bands of 16 bits, or else in at most
     1 bit in the last (pigeonhole). So for each band only codes with so near a band are compared: of random codes one
     pair in 500. A pair may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
-
-    Parameters
-    ----------
-    codes : uint64 array (N,)
-        Each at most once: a thousand equal ones would make a million pairs.
+    Each of the N codes (uint64) comes at most once: a thousand equal ones would make a million pairs.
     """
     for low in range(0, 64, 16):
         most = (near - low // 16) // 4  # bits

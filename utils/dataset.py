@@ -60,34 +60,18 @@ class Dataset:
     """
     The N pictures of a training set, sorted by id, as columns of one length.
 
-    Attributes
-    ----------
-    project : Project
-    ids : tuple of N str
-    paths : tuple of N paths
-        images/<label>/<id>.jpg.
-    labels : tuple of N str
-        The parent folder of the path, and nothing else, is the label.
-    groups : tuple of N str
-        Near-duplicates share a group. A picture that split.csv does not know is a group of its own.
-    sides : tuple of N str or None
-        "train", "valid" or "test"; None if split.csv does not know the picture.
-    split : mapping of id to (group, side)
-        All of split.csv; the first row of an id counts. Pictures that are absent now, in the trash or of a label that
-        left the project file, keep their group and side here: they may come back.
-    stamp : list of int, or None
-        What `file_stamp` said of split.csv as it was read; None if `split` is not what it holds.
-    records : Records
+    `split` is all of split.csv, id → (group, side). Pictures that are absent now, in the trash or of a label that left
+    the project file, keep their group and side there: they may come back.
     """
 
     project: Project
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    groups: tuple[str, ...]
-    sides: tuple[str | None, ...]
+    paths: tuple[Path, ...]  # images/<label>/<id>.jpg
+    labels: tuple[str, ...]  # the parent folder of the path, and nothing else
+    groups: tuple[str, ...]  # shared by near-duplicates; a picture that split.csv does not know is one of its own
+    sides: tuple[str | None, ...]  # "train", "valid", "test"; None if split.csv does not know the picture
     split: Mapping[str, tuple[str, str]]
-    stamp: list[int] | None = None
+    stamp: list[int] | None = None  # of split.csv as it was read; None if `split` is not what it holds
     records: Records = field(default=None, compare=False)
 
     COLUMNS: ClassVar = ("ids", "paths", "labels", "groups", "sides")  # the fields of `Picture`, in its order
@@ -140,11 +124,7 @@ class Dataset:
         return _digest({"labels": list(self.project.labels), "pictures": pictures})
 
     def where(self, wanted: Callable[[Picture], bool]) -> "Dataset":
-        """
-        Return the pictures for which `wanted` is true, in the same order.
-
-        For example ``dataset.where(lambda picture: picture.side == "valid")``.
-        """
+        """Return the pictures for which `wanted` is true, in the same order."""
         return self._rows([n for n, picture in enumerate(self) if wanted(picture)])
 
     def on(self, *sides: str) -> "Dataset":
@@ -169,12 +149,8 @@ def read_dataset(project: Project) -> Dataset:
     """
     Read the pictures of a project: its folders as they are now, and split.csv.
 
-    Labels that left the project file are left out.
-
-    Raises
-    ------
-    FieldguideError
-        If one id lies in two label folders (nobody can know which label is meant), or split.csv names an unknown side.
+    Labels that left the project file are left out. One id in two label folders is refused: nobody can know which label
+    is meant.
     """
     found: dict[str, tuple[str, Path]] = {}
     for label in project.labels:
@@ -226,12 +202,8 @@ def round_fingerprint(dataset: Dataset, settings: Mapping) -> str:
     """
     Return 16 hex digits that change when the pictures, labels, sides or training settings do.
 
-    A trained round is current as long as its fingerprint is the one that its project would give today.
-
-    Parameters
-    ----------
-    settings : mapping of names to values that JSON can hold
-        Those that training really used, not those that a file asks for.
+    A trained round is current as long as its fingerprint is the one that its project would give today. `settings` are
+    those that training really used, not those that a file asks for, with values that JSON can hold.
     """
     return _digest({"data": dataset.fingerprint, "settings": dict(settings)})
 

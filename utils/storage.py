@@ -22,11 +22,12 @@ from utils.errors import FieldguideError, WriteError
 UNFINISHED = ".part"  # in the name of files that are still being written
 TOGETHER = 8  # files that are synced at the same time
 
+NO_RIGHT = "this account may not write there. Change the folder's permissions, or name another in project.toml"
 REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space",
     errno.EDQUOT: "your disk quota is used up. Free some space",
-    errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
-    errno.EPERM: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EACCES: NO_RIGHT,
+    errno.EPERM: NO_RIGHT,
     errno.EROFS: "that disk is read-only. Name another folder in project.toml (data_dir, models_dir)",
     errno.EFBIG: "the file is larger than that disk, or this account, may hold. Name another folder in project.toml",
     errno.ENAMETOOLONG: "the path is too long for this system. Move the project to a shorter one",
@@ -232,14 +233,7 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> int:
 
 @contextmanager
 def locked(folder: Path, *, wait: float = 5.0) -> Iterator[None]:
-    """
-    Hold the lock of a data folder: one writer at a time, whoever it is.
-
-    Raises
-    ------
-    FieldguideError
-        If another notebook or program still holds it after `wait` seconds.
-    """
+    """Hold the lock of a data folder, one writer at a time; give up after `wait` seconds, with a sentence."""
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     with explained(folder / ".lock"):

@@ -19,10 +19,7 @@ from utils.storage import explained, write_whole
 
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 LIMIT = threading.Lock()  # held while csv's limit of a field is another: the whole process has only one
-FOLDER, HAND = (
-    "folder",
-    "hand",
-)  # engines in sources.csv: a file of a source folder, a file put into images/ by a person
+FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source folder, those a person put into images/
 TAKEN = ("kept", "thumbnail")  # the statuses in sources.csv of rows that stand for a file
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
@@ -77,14 +74,8 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     """
     Append `rows` to the log at `path` in one write of whole lines, and wait until they are on disk.
 
-    A torn last line, left by a kill in the middle of a write, is cut off first.
-
-    Raises
-    ------
-    FieldguideError
-        If the header is another one, or the last line has all columns and lacks only its line break. Such a line is
-        most likely a person's whole row, as some editors save it. It looks like a line torn in its last field, so it
-        is neither counted nor cut off.
+    A torn last line, left by a kill in the middle of a write, is cut off first. One that has all columns and lacks only
+    its line break is refused: it may be a person's whole row, as some editors save it, or torn in its last field.
     """
     text = csv_text(columns, rows, header=False)
     if not text:
@@ -200,12 +191,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     Return the rows of the table at `path` as dicts of `columns`; an absent or empty file is an empty table.
 
-    A last line without a line break is left out; where it has all columns, a warning says so.
-
-    Raises
-    ------
-    FieldguideError
-        If the header is another one, or a row has another number of fields: a table edited by hand.
+    A last line without a line break is left out; where it has all columns, a warning says so. Another header, or a row
+    with another number of fields, is refused.
     """
     return list(each_row(path, columns))
 

@@ -56,15 +56,9 @@ class Ledger:
         """
         Carry out the flags of review.csv and return what became of each; "Keep" stays as it is.
 
-        A picture moved by hand since it was flagged is moved on from where it is now. A flag whose picture is
-        nowhere in the training set is dropped.
-
-        Parameters
-        ----------
-        predictions : mapping of id to (label, probability in [0, 1]), optional
-            What the model said, for corrections.csv.
-        only : iterable of ids, optional
-            Carry out the flags of these pictures; all others stay.
+        A picture moved by hand since it was flagged is moved on from where it is now. A flag whose picture is nowhere
+        in the training set is dropped. `predictions` are what the model said, id → (label, probability in [0, 1]), for
+        corrections.csv. With `only`, the flags of all other pictures stay.
         """
         only = None if only is None else set(only)
         with locked(self.project.data):

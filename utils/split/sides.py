@@ -111,21 +111,11 @@ def assign_sides(
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    What one label has to place.
+    """What one label has to place."""
 
-    Attributes
-    ----------
-    count : int
-        All its pictures.
-    have : Counter of side to pictures that stand there already
-    waiting : sequence of (pictures in a group, those of this label)
-        The groups without a side, ranked.
-    """
-
-    count: int
-    have: Counter
-    waiting: Sequence[tuple[int, int]]
+    count: int  # all its pictures
+    have: Counter  # side → its pictures there already
+    waiting: Sequence[tuple[int, int]]  # the groups without a side, ranked: all their pictures, those of this label
 
     def goals(self, valid: float, test: float) -> dict[str, int]:
         """Return how many pictures each judging side should hold: at least one if its fraction is above 0."""
@@ -189,13 +179,9 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
     """
     Append the pictures that split.csv does not know yet, and return the data set with the groups and sides of the file.
 
-    Newcomers without a side (see `assign_sides`) are written to rejected.csv.
-
-    Raises
-    ------
-    FieldguideError
-        If another notebook added to split.csv since the data set was read, and there is more to add: `sides` does not
-        know of those pictures, so that near-duplicates could come to stand on two sides.
+    Newcomers without a side (see `assign_sides`) are written to rejected.csv. Where another notebook added to split.csv
+    since the data set was read, nothing is added: `sides` does not know of those pictures, so that near-duplicates
+    could come to stand on two sides.
     """
     project, table = dataset.project, dataset.project.table("split")
     with locked(project.data):
