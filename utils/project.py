@@ -196,16 +196,14 @@ class Project(BaseModel):
         """
         path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
         try:
-            if not path.is_file():
-                raise MissingProject(
-                    f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
-                    f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
-                )
             settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ProjectError(f"{path} is not a readable TOML file: {error}. Correct that place.") from None
-        except MissingProject:
-            raise
+        except (FileNotFoundError, IsADirectoryError):
+            raise MissingProject(
+                f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
+                f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
+            ) from None
         except OSError as error:
             raise ProjectError(
                 f"{path} cannot be read: {error.strerror or error}. Give this account the right to read it."
@@ -285,12 +283,11 @@ def _settled(settings: dict, folder: Path) -> dict:
     sources = [source] if isinstance(source, str) else source
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         return settled  # pydantic says what is wrong with it
-    sources = [
-        s.lower() if s.lower() in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources
-    ]
+    words = (SEARCH, SAMPLE)
+    sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
     if settled.get("labels", {}) == {}:
-        settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _labels_in(Path(s))}
+        settled["labels"] = {label: [] for s in sources if s not in words for label in _labels_in(Path(s))}
     return settled
 
 
@@ -329,10 +326,8 @@ def _refusal(path: Path, error: ValidationError) -> str:
     sentences = []
     for problem in error.errors():
         if problem["loc"][:1] == ("source",) and problem["type"] in ("string_type", "list_type"):
-            problem = {"loc": ("source",), "msg": "Input should be text in quotes, or a list of such texts"} | {
-                "type": "source",
-                "input": problem["input"],
-            }
+            told = "Input should be text in quotes, or a list of such texts"
+            problem = {"loc": ("source",), "msg": told, "type": "source", "input": problem["input"]}
         key = ".".join(str(part) for part in problem["loc"] if part not in ("a word", "a table"))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":

@@ -95,11 +95,7 @@ def file_stamp(path: Path) -> list[int]:
 
 
 def written(*paths: Path) -> str:
-    """
-    Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root.
-
-    For example "Written: data/sea_life/split.csv, data/sea_life/split.json".
-    """
+    """Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root."""
     root = Path(__file__).resolve().parents[1]
     there = [path for path in map(Path, paths) if path.exists()]
     names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in there]
@@ -119,11 +115,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """
-    Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
-
-    The rename is atomic within one file system, so a reader sees the old file or the whole new one.
-    """
+    """Yield a temporary path beside `path`; rename it (which is atomic) if the block succeeds, else remove it."""
     make_folder(path.parent)
     with explained(path):
         temporary = _temporary(path)
@@ -140,14 +132,6 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all."""
     with writing(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Write `data` to `path` unless something is there already; return whether it was written."""
-    if path.exists():
-        return False
-    write_whole(path, data)
-    return True
 
 
 class Shelf:

@@ -60,8 +60,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -
         return text  # what csv would write, in a third of the time
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([columns] if header else [])
-    writer.writerows(map(one_line, row) for row in rows)
+    writer.writerows([*([columns] if header else []), *(map(one_line, row) for row in rows)])
     return buffer.getvalue()
 
 
@@ -86,7 +85,7 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     with explained(path), path.open("rb+") as log:
         _check_header(path, columns, _parsed(log.readline(100_000)))
         end, line = _unended(log)
-        if _is_whole(columns, line):
+        if len(_parsed(line)) == len(columns):
             raise FieldguideError(_end_it(path, log))
         try:
             log.seek(end)
@@ -103,7 +102,7 @@ def check_ended(path: Path, columns: Sequence[str]) -> None:
     """Refuse a table whose last line has all columns but no line break (see `append_rows`)."""
     if path.exists():
         with path.open("rb") as log:
-            if _is_whole(columns, _unended(log)[1]):
+            if len(_parsed(_unended(log)[1])) == len(columns):
                 raise FieldguideError(_end_it(path, log))
 
 
@@ -135,11 +134,6 @@ def _unended(log: BinaryIO) -> tuple[int, bytes]:
         tail = log.read(end - start)
     line = tail[tail.rfind(b"\n") + 1 :]
     return end - len(line), line
-
-
-def _is_whole(columns: Sequence[str], line: bytes) -> bool:
-    """Return whether a line that lacks its line break has all columns."""
-    return len(_parsed(line)) == len(columns)
 
 
 def _end_it(path: Path, log: BinaryIO) -> str:

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -53,8 +54,6 @@ def assign_sides(
         An id of `groups` without a label is absent now. It gets no side, but its side in `known` counts for its group.
     valid, test : float
         Fractions (not percent) of each label, in [0, 1), together below 1.
-    seed : int
-        Another seed draws another split.
     known : mapping of ids to sides, optional
         An earlier split: these pictures keep their side, and newcomers join their group's.
 
@@ -66,8 +65,7 @@ def assign_sides(
     Raises
     ------
     LabelTooSmall
-        If a label that is new to `known` would miss a side; the message says which fractions would do. A known label
-        that has shrunk is a warning.
+        If a label that is new to `known` would miss a side. A known label that has shrunk is a warning.
 
     Examples
     --------
@@ -214,13 +212,11 @@ def _reject_bridges(dataset: Dataset, ids: Sequence[str]) -> None:
 
 def changed_settings(project: Project) -> str:
     """Return a sentence if seed or fractions are not those that made split.csv, or unknown, else an empty text."""
-    made_with = project.data / "split.json"
+    made_with, old = project.data / "split.json", None
     if not made_with.exists():
         return ""
-    try:
+    with suppress(OSError, ValueError):
         old = json.loads(made_with.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        old = None
     if not isinstance(old, dict):
         return (
             f"{made_with} cannot be read, so it is not known which settings drew the split. Delete that file; the "
