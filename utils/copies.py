@@ -123,6 +123,6 @@ def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) ->
         members[root].append(id)
     groups = {}
     for same in members.values():
-        name = min((earlier[id] for id in same if id in earlier), default=min(same))
+        name = min([earlier[id] for id in same if id in earlier] or same)
         groups.update(dict.fromkeys(same, name))
     return dict(sorted(groups.items()))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -93,7 +93,7 @@ def assign_sides(
         if len(taken) == 1:
             sides.update(dict.fromkeys(ids, taken.pop()))
         elif not taken:
-            waiting[_majority(labels[id] for id in ids)].append(ids)
+            waiting[_majority([labels[id] for id in ids])].append(ids)
 
     plans = {}
     for label, new in waiting.items():
@@ -134,10 +134,10 @@ class Plan:
         return [side for side in SIDES if side not in there and side in ("train", *self.goals(valid, test))]
 
 
-def _majority(labels: Iterable[str]) -> str:
+def _majority(labels: Sequence[str]) -> str:
     """Return the most frequent label, of equals the first in the alphabet."""
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label)) if len(counts) > 1 else next(iter(counts))
+    counts = Counter(labels) if len(labels) > 1 else {labels[0]: 1}
+    return min(counts, key=lambda label: (-counts[label], label))
 
 
 def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str]) -> None:
