@@ -31,11 +31,6 @@ def near_duplicate_groups(dataset: Dataset) -> dict[str, str]:
     Besides the data set these are the pictures of split.csv that are absent now, in the trash or under a label that
     left the project file. They may come back to their side, so a newcomer that resembles one belongs there too.
     A group is named after its first id in split.csv, else after its smallest id, so that names last.
-
-    Raises
-    ------
-    FieldguideError
-        If 02 has not seen a picture yet, a label has none, or a hash in pictures.csv is spoilt.
     """
     project, hashes = dataset.project, dataset.records.hashes
     if unseen := [id for id in dataset.ids if id not in hashes]:
@@ -67,24 +62,21 @@ def near_pairs(codes: np.ndarray, *, near: int = NEAR) -> Iterator[np.ndarray]:
     """
     Yield pairs of positions whose 64-bit codes differ in at most `near` bits, the smaller first, as int arrays (M, 2).
 
-    Two codes within n bits differ in at most n // 4 bits in one of their four bands of 16 bits (pigeonhole). So for
-    each band only codes with so near a band are compared: of random codes one pair in 500. A pair may come more than
-    once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
-
-    Parameters
-    ----------
-    codes : uint64 array (N,)
-        Each at most once: a thousand equal ones would make a million pairs.
+    Two codes within 10 bits differ in at most 2 bits in one of their first three bands of 16 bits, or else in at most
+    1 bit in the last (pigeonhole). So for each band only codes with so near a band are compared: of random codes one
+    pair in 500. A pair may come more than once. (Multi-index hashing: Norouzi, Punjani and Fleet 2012.)
+    Each of the N codes (uint64) comes at most once: a thousand equal ones would make a million pairs.
     """
-    flips = [sum(1 << bit for bit in bits) for n in range(near // 4 + 1) for bits in combinations(range(16), n)]
     for low in range(0, 64, 16):
+        most = (near - low // 16) // 4  # bits
+        flips = [sum(1 << bit for bit in bits) for n in range(most + 1) for bits in combinations(range(16), n)]
         band = (codes >> np.uint64(low) & np.uint64(0xFFFF)).astype(np.int64)
         order = np.argsort(band, kind="stable")
         sizes = np.bincount(band, minlength=2**16)
         starts = np.cumsum(sizes) - sizes  # where each band's codes begin in `order`
         for flip in flips:
             other = band ^ flip
-            counts = np.where(other >= band, sizes[other], 0)  # each two bands once
+            counts = sizes[other] * (other >= band)  # each two bands once
             for part in np.array_split(np.flatnonzero(counts), counts.sum() // CANDIDATES + 1):
                 first = np.repeat(part, counts[part])
                 begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
@@ -131,6 +123,6 @@ def name_groups(ids: list[str], roots: list[int], earlier: Mapping[str, str]) ->
         members[root].append(id)
     groups = {}
     for same in members.values():
-        name = min((earlier[id] for id in same if id in earlier), default=min(same))
+        name = min([earlier[id] for id in same if id in earlier] or same)
         groups.update(dict.fromkeys(same, name))
     return dict(sorted(groups.items()))

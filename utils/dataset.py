@@ -60,34 +60,18 @@ class Dataset:
     """
     The N pictures of a training set, sorted by id, as columns of one length.
 
-    Attributes
-    ----------
-    project : Project
-    ids : tuple of N str
-    paths : tuple of N paths
-        images/<label>/<id>.jpg.
-    labels : tuple of N str
-        The parent folder of the path, and nothing else, is the label.
-    groups : tuple of N str
-        Near-duplicates share a group. A picture that split.csv does not know is a group of its own.
-    sides : tuple of N str or None
-        "train", "valid" or "test"; None if split.csv does not know the picture.
-    split : mapping of id to (group, side)
-        All of split.csv; the first row of an id counts. Pictures that are absent now, in the trash or of a label that
-        left the project file, keep their group and side here: they may come back.
-    stamp : list of int, or None
-        What `file_stamp` said of split.csv as it was read; None if `split` is not what it holds.
-    records : Records
+    `split` is all of split.csv, id → (group, side). Pictures that are absent now, in the trash or of a label that left
+    the project file, keep their group and side there: they may come back.
     """
 
     project: Project
     ids: tuple[str, ...]
-    paths: tuple[Path, ...]
-    labels: tuple[str, ...]
-    groups: tuple[str, ...]
-    sides: tuple[str | None, ...]
+    paths: tuple[Path, ...]  # images/<label>/<id>.jpg
+    labels: tuple[str, ...]  # the parent folder of the path, and nothing else
+    groups: tuple[str, ...]  # shared by near-duplicates; a picture that split.csv does not know is one of its own
+    sides: tuple[str | None, ...]  # "train", "valid", "test"; None if split.csv does not know the picture
     split: Mapping[str, tuple[str, str]]
-    stamp: list[int] | None = None
+    stamp: list[int] | None = None  # of split.csv as it was read; None if `split` is not what it holds
     records: Records = field(default=None, compare=False)
 
     COLUMNS: ClassVar = ("ids", "paths", "labels", "groups", "sides")  # the fields of `Picture`, in its order
@@ -140,11 +124,7 @@ class Dataset:
         return _digest({"labels": list(self.project.labels), "pictures": pictures})
 
     def where(self, wanted: Callable[[Picture], bool]) -> "Dataset":
-        """
-        Return the pictures for which `wanted` is true, in the same order.
-
-        For example ``dataset.where(lambda picture: picture.side == "valid")``.
-        """
+        """Return the pictures for which `wanted` is true, in the same order."""
         return self._rows([n for n, picture in enumerate(self) if wanted(picture)])
 
     def on(self, *sides: str) -> "Dataset":
@@ -161,35 +141,33 @@ class Dataset:
         return replace(self, groups=groups, sides=sides, split=split, stamp=stamp)
 
     def _rows(self, places: Sequence[int]) -> "Dataset":
-        return replace(self, **{name: tuple(getattr(self, name)[n] for n in places) for name in self.COLUMNS})
+        columns = {name: getattr(self, name) for name in self.COLUMNS}
+        return replace(self, **{name: tuple([column[n] for n in places]) for name, column in columns.items()})
 
 
 def read_dataset(project: Project) -> Dataset:
     """
     Read the pictures of a project: its folders as they are now, and split.csv.
 
-    Labels that left the project file are left out.
-
-    Raises
-    ------
-    FieldguideError
-        If one id lies in two label folders (nobody can know which label is meant), or split.csv names an unknown side.
+    Labels that left the project file are left out. One id in two label folders is refused: nobody can know which label
+    is meant.
     """
-    found: dict[str, tuple[str, str]] = {}  # id → label, path
+    found: dict[str, tuple[str, Path]] = {}
     for label in project.labels:
-        for name, path in pictures_in(project.images / label):
+        folder = project.images / label
+        for name in pictures_in(folder):
             id = name.removesuffix(".jpg")
             if id in found:
                 raise FieldguideError(
                     f"The picture {name} lies under two labels: {found[id][0]!r} and {label!r} in {project.images}. "
                     "Remove one of the two."
                 )
-            found[id] = label, path
+            found[id] = label, folder.joinpath(name)
     ids = tuple(sorted(found))
     stamp = file_stamp(project.table("split"))
     split = read_split(project)
     groups, sides = _groups_and_sides(ids, split)
-    paths, labels = tuple(Path(found[id][1]) for id in ids), tuple(found[id][0] for id in ids)
+    labels, paths = zip(*(found[id] for id in ids), strict=True) if ids else ((), ())
     return Dataset(project, ids, paths, labels, groups, sides, split, stamp)
 
 
@@ -206,12 +184,12 @@ def read_split(project: Project) -> dict[str, tuple[str, str]]:
     return rows
 
 
-def pictures_in(folder: Path) -> list[tuple[str, str]]:
-    """Return name and path of each training copy in a label's folder, in any order; hidden files are left out."""
+def pictures_in(folder: Path) -> list[str]:
+    """Return the names of the training copies in a label's folder, in any order; hidden files are left out."""
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return [(e.name, e.path) for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
+        return [e.name for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
 
 
 def _groups_and_sides(ids: Sequence[str], split: Mapping) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
@@ -224,12 +202,8 @@ def round_fingerprint(dataset: Dataset, settings: Mapping) -> str:
     """
     Return 16 hex digits that change when the pictures, labels, sides or training settings do.
 
-    A trained round is current as long as its fingerprint is the one that its project would give today.
-
-    Parameters
-    ----------
-    settings : mapping of names to values that JSON can hold
-        Those that training really used, not those that a file asks for.
+    A trained round is current as long as its fingerprint is the one that its project would give today. `settings` are
+    those that training really used, not those that a file asks for, with values that JSON can hold.
     """
     return _digest({"data": dataset.fingerprint, "settings": dict(settings)})
 

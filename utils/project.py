@@ -9,7 +9,6 @@ what to do.
 import os
 import re
 import tomllib
-import unicodedata
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
@@ -130,17 +129,17 @@ class Project(BaseModel):
     @field_validator("labels")
     @classmethod
     def _labels_are_folders(cls, labels: dict[str, list[str]]) -> dict[str, list[str]]:
-        safe = {safe_name(label): searches for label, searches in labels.items()}
-        folded: dict[str, str] = {}
-        for label in labels:
-            if label.casefold() in CHOICES:
+        safe: dict[str, list[str]] = {}
+        folded: dict[str, str] = {}  # as Windows and macOS compare names → label
+        asked: dict[str, str] = {}  # search → label
+        for label, searches in labels.items():
+            safe[name := safe_name(label)] = searches
+            if name.casefold() in CHOICES:
                 raise ValueError(f"{label!r} is a word of the cleaner and cannot be a label. Choose another name")
-            if unicodedata.normalize("NFC", label).casefold() in COLUMNS:
+            if name.casefold() in COLUMNS:
                 raise ValueError(f"{label!r} is a column of our tables and cannot be a label. Choose another name")
-            twin = folded.setdefault(unicodedata.normalize("NFC", label).casefold(), label)
-            if twin != label:
+            if (twin := folded.setdefault(name.casefold(), label)) != label:
                 raise ValueError(f"{twin!r} and {label!r} are one folder on Windows and macOS. Rename one of them")
-        for label, searches in safe.items():
             for search in searches:
                 if not search.strip():
                     raise ValueError(f"{label!r} has an empty search. Write what to look for, or remove it")
@@ -149,11 +148,7 @@ class Project(BaseModel):
                         f"a search of {label!r} has {len(search)} characters; DuckDuckGo takes at most "
                         f"{LONGEST_SEARCH}. Shorten {search[:40]!r}…"
                     )
-        asked: dict[str, str] = {}
-        for label, searches in safe.items():
-            for search in searches:
-                twin = asked.setdefault(" ".join(search.split()).casefold(), label)
-                if twin != label:
+                if (twin := asked.setdefault(" ".join(search.split()).casefold(), label)) != label:
                     raise ValueError(
                         f"{twin!r} and {label!r} have the same search {search[:60]!r}: every picture would come under "
                         "both, and be kept under neither. Change one of them"
@@ -194,33 +189,21 @@ class Project(BaseModel):
     @classmethod
     def load(cls, path: str | Path | None = None) -> "Project":
         """
-        Read and check a project file.
+        Read and check a project file, or raise a `ProjectError` that names file, key, value and what to do.
 
-        Parameters
-        ----------
-        path : str or Path, optional
-            The file; by default the one that the environment variable PROJECT names (a relative one counts from
-            the repository's root, wherever the notebook runs), else the repository's ``project.toml``.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ProjectError
-            If it is not TOML, or a setting is wrong; the message names file, key, value and what to do.
+        By default it is the file that the environment variable PROJECT names (a relative one counts from the
+        repository's root, wherever the notebook runs), else the repository's ``project.toml``.
         """
         path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
         try:
-            if not path.is_file():
-                raise MissingProject(
-                    f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
-                    f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
-                )
             settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ProjectError(f"{path} is not a readable TOML file: {error}. Correct that place.") from None
-        except MissingProject:
-            raise
+        except (FileNotFoundError, IsADirectoryError):
+            raise MissingProject(
+                f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
+                f"{REPOSITORY / 'project.toml'}, or set the environment variable PROJECT to yours."
+            ) from None
         except OSError as error:
             raise ProjectError(
                 f"{path} cannot be read: {error.strerror or error}. Give this account the right to read it."
@@ -300,12 +283,11 @@ def _settled(settings: dict, folder: Path) -> dict:
     sources = [source] if isinstance(source, str) else source
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         return settled  # pydantic says what is wrong with it
-    sources = [
-        s.lower() if s.lower() in (SEARCH, SAMPLE) else str((folder / Path(s).expanduser()).resolve()) for s in sources
-    ]
+    words = (SEARCH, SAMPLE)
+    sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
     if settled.get("labels", {}) == {}:
-        settled["labels"] = {label: [] for s in sources if s not in (SEARCH, SAMPLE) for label in _labels_in(Path(s))}
+        settled["labels"] = {label: [] for s in sources if s not in words for label in _labels_in(Path(s))}
     return settled
 
 
@@ -344,10 +326,8 @@ def _refusal(path: Path, error: ValidationError) -> str:
     sentences = []
     for problem in error.errors():
         if problem["loc"][:1] == ("source",) and problem["type"] in ("string_type", "list_type"):
-            problem = {"loc": ("source",), "msg": "Input should be text in quotes, or a list of such texts"} | {
-                "type": "source",
-                "input": problem["input"],
-            }
+            told = "Input should be text in quotes, or a list of such texts"
+            problem = {"loc": ("source",), "msg": told, "type": "source", "input": problem["input"]}
         key = ".".join(str(part) for part in problem["loc"] if part not in ("a word", "a table"))
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":

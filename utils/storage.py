@@ -22,11 +22,12 @@ from utils.errors import FieldguideError, WriteError
 UNFINISHED = ".part"  # in the name of files that are still being written
 TOGETHER = 8  # files that are synced at the same time
 
+NO_RIGHT = "this account may not write there. Change the folder's permissions, or name another in project.toml"
 REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space",
     errno.EDQUOT: "your disk quota is used up. Free some space",
-    errno.EACCES: "this account may not write there. Change the folder's permissions, or name another in project.toml",
-    errno.EPERM: "this account may not write there. Change the folder's permissions, or name another in project.toml",
+    errno.EACCES: NO_RIGHT,
+    errno.EPERM: NO_RIGHT,
     errno.EROFS: "that disk is read-only. Name another folder in project.toml (data_dir, models_dir)",
     errno.EFBIG: "the file is larger than that disk, or this account, may hold. Name another folder in project.toml",
     errno.ENAMETOOLONG: "the path is too long for this system. Move the project to a shorter one",
@@ -94,11 +95,7 @@ def file_stamp(path: Path) -> list[int]:
 
 
 def written(*paths: Path) -> str:
-    """
-    Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root.
-
-    For example "Written: data/sea_life/split.csv, data/sea_life/split.json".
-    """
+    """Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root."""
     root = Path(__file__).resolve().parents[1]
     there = [path for path in map(Path, paths) if path.exists()]
     names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in there]
@@ -118,11 +115,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """
-    Yield a temporary path beside `path`; rename it to `path` if the block succeeds, else remove it.
-
-    The rename is atomic within one file system, so a reader sees the old file or the whole new one.
-    """
+    """Yield a temporary path beside `path`; rename it (which is atomic) if the block succeeds, else remove it."""
     make_folder(path.parent)
     with explained(path):
         temporary = _temporary(path)
@@ -139,14 +132,6 @@ def write_whole(path: Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all."""
     with writing(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
-
-
-def write_new(path: Path, data: bytes) -> bool:
-    """Write `data` to `path` unless something is there already; return whether it was written."""
-    if path.exists():
-        return False
-    write_whole(path, data)
-    return True
 
 
 class Shelf:
@@ -232,14 +217,7 @@ def remove_leftovers(folder: Path, *, below: bool = True) -> int:
 
 @contextmanager
 def locked(folder: Path, *, wait: float = 5.0) -> Iterator[None]:
-    """
-    Hold the lock of a data folder: one writer at a time, whoever it is.
-
-    Raises
-    ------
-    FieldguideError
-        If another notebook or program still holds it after `wait` seconds.
-    """
+    """Hold the lock of a data folder, one writer at a time; give up after `wait` seconds, with a sentence."""
     make_folder(folder)
     lock = FileLock(folder / ".lock")
     with explained(folder / ".lock"):

@@ -19,10 +19,7 @@ from utils.storage import explained, write_whole
 
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
 LIMIT = threading.Lock()  # held while csv's limit of a field is another: the whole process has only one
-FOLDER, HAND = (
-    "folder",
-    "hand",
-)  # engines in sources.csv: a file of a source folder, a file put into images/ by a person
+FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source folder, those a person put into images/
 TAKEN = ("kept", "thumbnail")  # the statuses in sources.csv of rows that stand for a file
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
@@ -63,8 +60,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -
         return text  # what csv would write, in a third of the time
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([columns] if header else [])
-    writer.writerows(map(one_line, row) for row in rows)
+    writer.writerows([*([columns] if header else []), *(map(one_line, row) for row in rows)])
     return buffer.getvalue()
 
 
@@ -77,14 +73,8 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     """
     Append `rows` to the log at `path` in one write of whole lines, and wait until they are on disk.
 
-    A torn last line, left by a kill in the middle of a write, is cut off first.
-
-    Raises
-    ------
-    FieldguideError
-        If the header is another one, or the last line has all columns and lacks only its line break. Such a line is
-        most likely a person's whole row, as some editors save it. It looks like a line torn in its last field, so it
-        is neither counted nor cut off.
+    A torn last line, left by a kill in the middle of a write, is cut off first. One that has all columns and lacks only
+    its line break is refused: it may be a person's whole row, as some editors save it, or torn in its last field.
     """
     text = csv_text(columns, rows, header=False)
     if not text:
@@ -95,7 +85,7 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     with explained(path), path.open("rb+") as log:
         _check_header(path, columns, _parsed(log.readline(100_000)))
         end, line = _unended(log)
-        if _is_whole(columns, line):
+        if len(_parsed(line)) == len(columns):
             raise FieldguideError(_end_it(path, log))
         try:
             log.seek(end)
@@ -112,7 +102,7 @@ def check_ended(path: Path, columns: Sequence[str]) -> None:
     """Refuse a table whose last line has all columns but no line break (see `append_rows`)."""
     if path.exists():
         with path.open("rb") as log:
-            if _is_whole(columns, _unended(log)[1]):
+            if len(_parsed(_unended(log)[1])) == len(columns):
                 raise FieldguideError(_end_it(path, log))
 
 
@@ -144,11 +134,6 @@ def _unended(log: BinaryIO) -> tuple[int, bytes]:
         tail = log.read(end - start)
     line = tail[tail.rfind(b"\n") + 1 :]
     return end - len(line), line
-
-
-def _is_whole(columns: Sequence[str], line: bytes) -> bool:
-    """Return whether a line that lacks its line break has all columns."""
-    return len(_parsed(line)) == len(columns)
 
 
 def _end_it(path: Path, log: BinaryIO) -> str:
@@ -200,12 +185,8 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """
     Return the rows of the table at `path` as dicts of `columns`; an absent or empty file is an empty table.
 
-    A last line without a line break is left out; where it has all columns, a warning says so.
-
-    Raises
-    ------
-    FieldguideError
-        If the header is another one, or a row has another number of fields: a table edited by hand.
+    A last line without a line break is left out; where it has all columns, a warning says so. Another header, or a row
+    with another number of fields, is refused.
     """
     return list(each_row(path, columns))
 

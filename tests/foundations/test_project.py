@@ -116,7 +116,7 @@ def test_how_a_training_goes(tmp_path):
     assert (other.schedule, other.augment, other.class_weights, other.patience) == ("smooth", "strong", True, 3)
 
 
-@pytest.mark.parametrize("method", ["read_text", "is_file", "iterdir"])
+@pytest.mark.parametrize("method", ["read_text", "iterdir"])
 def test_what_may_not_be_read_is_a_sentence(tmp_path, monkeypatch, method):
     """A project file or source folder that this account may not read is named, with what to do."""
     (tmp_path / "photos").mkdir()

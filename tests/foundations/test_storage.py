@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from utils import storage as files
 from utils import tables
 from utils.errors import FieldguideError, WriteError
-from utils.storage import write_new, writing
+from utils.storage import writing
 from utils.tables import append_rows, read_rows, write_table
 
 COLUMNS = ("id", "text")
@@ -25,13 +25,6 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         temporary.write_text("half")
         raise RuntimeError
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "old")]
-
-
-def test_nothing_is_overwritten_by_write_new(tmp_path):
-    """A name that is taken stays as it is."""
-    assert write_new(tmp_path / "a", b"1") is True
-    assert write_new(tmp_path / "a", b"2") is False
-    assert (tmp_path / "a").read_bytes() == b"1"
 
 
 def test_a_full_disk_is_said_in_one_sentence(tmp_path, monkeypatch):

@@ -35,14 +35,9 @@ def read_review(project: Project) -> dict[str, str]:
 
 def save_flag(project: Project, id: str, choice: str | None) -> None:
     """
-    Store the flag of one picture on disk, at once; None takes it back ("not looked at").
+    Store the flag of one picture, "Keep", "Delete" or a label, on disk, at once; None takes it back ("not looked at").
 
-    A picture's own label is stored as "Keep".
-
-    Raises
-    ------
-    FieldguideError
-        If there is no such picture in the training set, or `choice` is not "Keep", "Delete" or a label.
+    A picture's own label is stored as "Keep". A picture that is not in the training set is refused.
     """
     if refused := save_flags(project, {id: choice}):
         raise FieldguideError(refused[id])
@@ -60,11 +55,6 @@ def read_choices(path: str | Path) -> dict[str, str]:
 
     An id may be a file name or a path. If an id comes twice, the last choice counts. The separator may be a comma, a
     semicolon or a tab: spreadsheets write all three.
-
-    Raises
-    ------
-    FieldguideError
-        If there is no such file, it is not CSV in UTF-8, or one of the two columns is missing.
     """
     path = Path(path)
     try:
@@ -89,11 +79,7 @@ def save_choices(project: Project, path: str | Path) -> dict[str, str]:
 
     A merged file is renamed to its next free number, such as choices.001.csv. Read again, it would redo what was
     undone and override newer flags. To merge it again, for example after mending what was refused, rename it back.
-
-    Raises
-    ------
-    FieldguideError
-        If the file cannot be read; or if it cannot be renamed, and then its choices are in the review already.
+    Where it cannot be renamed, its choices are in the review already.
     """
     path = Path(path)
     with locked(project.data):
@@ -117,13 +103,7 @@ def read_flags(project: Project, *, ended: bool = False) -> dict[str, dict[str, 
 
 
 class Review:
-    """
-    The flags, for one holder of the lock: review.csv is read once, and written only when flags change.
-
-    Attributes
-    ----------
-    flags : dict of id to the last row of that id
-    """
+    """The flags, id → its last row, for one holder of the lock: read once, and written only when they change."""
 
     def __init__(self, project: Project):
         self._project, self._path = project, project.table("review")
@@ -176,7 +156,7 @@ def labels_of(root: Path, labels: Iterable[str], ids: Iterable[str]) -> dict[str
             found += [label for label in labels if (root / label / f"{id}.jpg").exists()]
     else:
         for label in labels:
-            for name, _ in pictures_in(root / label):
+            for name in pictures_in(root / label):
                 if (id := name.removesuffix(".jpg")) in under:
                     under[id].append(label)
     return {id: found for id, found in under.items() if found}

@@ -56,15 +56,9 @@ class Ledger:
         """
         Carry out the flags of review.csv and return what became of each; "Keep" stays as it is.
 
-        A picture moved by hand since it was flagged is moved on from where it is now. A flag whose picture is
-        nowhere in the training set is dropped.
-
-        Parameters
-        ----------
-        predictions : mapping of id to (label, probability in [0, 1]), optional
-            What the model said, for corrections.csv.
-        only : iterable of ids, optional
-            Carry out the flags of these pictures; all others stay.
+        A picture moved by hand since it was flagged is moved on from where it is now. A flag whose picture is nowhere
+        in the training set is dropped. `predictions` are what the model said, id → (label, probability in [0, 1]), for
+        corrections.csv. With `only`, the flags of all other pictures stay.
         """
         only = None if only is None else set(only)
         with locked(self.project.data):
@@ -147,10 +141,10 @@ class Ledger:
 
     def table(self):
         """
-        Return all that was ever decided as a pandas DataFrame, oldest first.
+        Return all that was ever decided as a pandas DataFrame, oldest first: corrections.csv and its column `state`.
 
-        The columns of corrections.csv and `state`: "applied", "undone" (taken back later), "undo" (the taking back)
-        or "restored"; then the flags not yet applied, as "waiting" or "kept".
+        That is "applied", "undone", "undo" (the taking back) or "restored"; flags not yet applied are "waiting" or
+        "kept".
         """
         import pandas as pd  # here, because saving a flag should not wait for it
 
@@ -239,9 +233,7 @@ class Move:
     def reversed(self) -> "Move":
         """Return the way back."""
         opposite = {DELETED: RESTORED, RESTORED: DELETED}.get(self.new)
-        if opposite:
-            return Move(self.id, self.old, opposite, predicted=UNDONE)
-        return Move(self.id, self.new, self.old, predicted=UNDONE)
+        return Move(self.id, *((self.old, opposite) if opposite else (self.new, self.old)), predicted=UNDONE)
 
     def comes_back(self) -> bool:
         """Return whether it brings into the training set what was taken out of its place before."""
@@ -252,9 +244,8 @@ class Move:
         names = [self.old, *([] if self.new in (DELETED, RESTORED) else [self.new])]
         if is_id(self.id) and not any(map(unsafe_name, names)):
             return ""
-        return (
-            f"{self.id!r}, {' → '.join(map(repr, names))} are no names of a picture and labels; was the table edited?"
-        )
+        told = " → ".join(map(repr, names))
+        return f"{self.id!r}, {told} are no names of a picture and labels; was the table edited?"
 
     def outcome(self, reason: str = "", *, done: bool = False) -> Outcome:
         return Outcome(self.id, self.old, self.new, done, reason)

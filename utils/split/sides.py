@@ -9,7 +9,8 @@ import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -53,8 +54,6 @@ def assign_sides(
         An id of `groups` without a label is absent now. It gets no side, but its side in `known` counts for its group.
     valid, test : float
         Fractions (not percent) of each label, in [0, 1), together below 1.
-    seed : int
-        Another seed draws another split.
     known : mapping of ids to sides, optional
         An earlier split: these pictures keep their side, and newcomers join their group's.
 
@@ -66,8 +65,7 @@ def assign_sides(
     Raises
     ------
     LabelTooSmall
-        If a label that is new to `known` would miss a side; the message says which fractions would do. A known label
-        that has shrunk is a warning.
+        If a label that is new to `known` would miss a side. A known label that has shrunk is a warning.
 
     Examples
     --------
@@ -95,7 +93,7 @@ def assign_sides(
         if len(taken) == 1:
             sides.update(dict.fromkeys(ids, taken.pop()))
         elif not taken:
-            waiting[_majority(labels[id] for id in ids)].append(ids)
+            waiting[_majority([labels[id] for id in ids])].append(ids)
 
     plans = {}
     for label, new in waiting.items():
@@ -111,21 +109,11 @@ def assign_sides(
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    What one label has to place.
+    """What one label has to place."""
 
-    Attributes
-    ----------
-    count : int
-        All its pictures.
-    have : Counter of side to pictures that stand there already
-    waiting : sequence of (pictures in a group, those of this label)
-        The groups without a side, ranked.
-    """
-
-    count: int
-    have: Counter
-    waiting: Sequence[tuple[int, int]]
+    count: int  # all its pictures
+    have: Counter  # side → its pictures there already
+    waiting: Sequence[tuple[int, int]]  # the groups without a side, ranked: all their pictures, those of this label
 
     def goals(self, valid: float, test: float) -> dict[str, int]:
         """Return how many pictures each judging side should hold: at least one if its fraction is above 0."""
@@ -146,9 +134,9 @@ class Plan:
         return [side for side in SIDES if side not in there and side in ("train", *self.goals(valid, test))]
 
 
-def _majority(labels: Iterable[str]) -> str:
+def _majority(labels: Sequence[str]) -> str:
     """Return the most frequent label, of equals the first in the alphabet."""
-    counts = Counter(labels)
+    counts = Counter(labels) if len(labels) > 1 else {labels[0]: 1}
     return min(counts, key=lambda label: (-counts[label], label))
 
 
@@ -189,13 +177,9 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
     """
     Append the pictures that split.csv does not know yet, and return the data set with the groups and sides of the file.
 
-    Newcomers without a side (see `assign_sides`) are written to rejected.csv.
-
-    Raises
-    ------
-    FieldguideError
-        If another notebook added to split.csv since the data set was read, and there is more to add: `sides` does not
-        know of those pictures, so that near-duplicates could come to stand on two sides.
+    Newcomers without a side (see `assign_sides`) are written to rejected.csv. Where another notebook added to split.csv
+    since the data set was read, nothing is added: `sides` does not know of those pictures, so that near-duplicates
+    could come to stand on two sides.
     """
     project, table = dataset.project, dataset.project.table("split")
     with locked(project.data):
@@ -212,7 +196,7 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
         rows = [{"id": id, "group": group, "side": side} for id, (group, side) in new.items()]
         append_rows(table, SPLIT_COLUMNS, rows)
         dataset = dataset.with_split({**known, **new}, file_stamp(table))
-        _reject_bridges(dataset, [picture.id for picture in dataset if picture.side is None and picture.id in groups])
+        _reject_bridges(dataset, [id for id in dataset.ids if id not in dataset.split and id in groups])
     return dataset
 
 
@@ -228,13 +212,11 @@ def _reject_bridges(dataset: Dataset, ids: Sequence[str]) -> None:
 
 def changed_settings(project: Project) -> str:
     """Return a sentence if seed or fractions are not those that made split.csv, or unknown, else an empty text."""
-    made_with = project.data / "split.json"
+    made_with, old = project.data / "split.json", None
     if not made_with.exists():
         return ""
-    try:
+    with suppress(OSError, ValueError):
         old = json.loads(made_with.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        old = None
     if not isinstance(old, dict):
         return (
             f"{made_with} cannot be read, so it is not known which settings drew the split. Delete that file; the "
@@ -251,7 +233,7 @@ def changed_settings(project: Project) -> str:
 
 def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
     """Return a sentence if near-duplicates in the data set stand on different sides, else an empty text."""
-    sided = {picture.id: picture.side for picture in dataset.on(*SIDES)}
+    sided = {id: side for id, side in zip(dataset.ids, dataset.sides, strict=True) if side}
     stands: dict[str, set[str]] = defaultdict(set)
     for id, side in sided.items():
         stands[groups[id]].add(side)

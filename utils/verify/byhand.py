@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from utils.errors import FieldguideError
 from utils.pictures import extension, is_training_copy
 from utils.project import Project
-from utils.storage import content_id, explained, locked, remove_leftovers, visible_files, write_new, write_whole
+from utils.storage import content_id, explained, locked, remove_leftovers, visible_files, write_whole
 from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
 from utils.verify.opening import in_batches, judge, judged_in_order, keep
 from utils.verify.report import VerifyReport, report_of
@@ -89,7 +89,8 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
             run.left.append(path)
             continue
         original = project.raw / path.parent.name / f"{content_id(data)}.{suffix}"
-        write_new(original, data)
+        if not original.exists():
+            write_whole(original, data)
         if original.read_bytes() == data:
             dropped.setdefault((original.stem, path.parent.name), ([], original))[0].append(path)
     return dropped
