@@ -152,22 +152,23 @@ def read_dataset(project: Project) -> Dataset:
     Labels that left the project file are left out. One id in two label folders is refused: nobody can know which label
     is meant.
     """
-    found: dict[str, tuple[str, Path]] = {}
+    found: dict[str, str] = {}  # id → label
     for label in project.labels:
-        folder = project.images / label
-        for name in pictures_in(folder):
+        for name in pictures_in(project.images / label):
             id = name.removesuffix(".jpg")
             if id in found:
                 raise FieldguideError(
-                    f"The picture {name} lies under two labels: {found[id][0]!r} and {label!r} in {project.images}. "
+                    f"The picture {name} lies under two labels: {found[id]!r} and {label!r} in {project.images}. "
                     "Remove one of the two."
                 )
-            found[id] = label, folder.joinpath(name)
+            found[id] = label
     ids = tuple(sorted(found))
+    labels = tuple([found[id] for id in ids])
+    folders = {label: project.images / label for label in project.labels}
+    paths = tuple([folders[label].joinpath(f"{id}.jpg") for id, label in zip(ids, labels, strict=True)])
     stamp = file_stamp(project.table("split"))
     split = read_split(project)
     groups, sides = _groups_and_sides(ids, split)
-    labels, paths = zip(*(found[id] for id in ids), strict=True) if ids else ((), ())
     return Dataset(project, ids, paths, labels, groups, sides, split, stamp)
 
 
