@@ -1,11 +1,11 @@
 """
 Simple models on the features of a network, and with them every picture judged by a model that never saw it.
 
-Foundation of 06 and of all who need such judgements. Reads the pictures of a data set; keeps what it found in
-models/<name>/out_of_fold.csv. With ImageNet weights the judges are logistic regressions on the features of the
-pretrained network, one per fold. The fine-tuned network cannot judge: it has seen the wrong labels. From scratch, the
-judges are short trainings of 04's recipe. Near-duplicates stand in one fold. A classifier must choose a label even for
-a picture that fits none, so each picture is also asked how far it lies from every label.
+Foundation of 06. Reads the pictures of a data set; keeps what it found in models/<name>/out_of_fold.csv. With ImageNet
+weights the judges are logistic regressions on the features of the pretrained network, one per fold. The fine-tuned
+network cannot judge: it has seen the wrong labels. From scratch, the judges are short trainings of 04's recipe.
+Near-duplicates stand in one fold. A classifier must choose a label even for a picture that fits none, so each picture
+is also asked how far it lies from every label.
 """
 
 import warnings
@@ -74,18 +74,9 @@ def judge_pictures(dataset: Dataset, *, body: torch.nn.Module | None, train_fold
     The result is kept in out_of_fold.csv. It is read from there until a picture, a label, a group or a setting that
     matters to the judges changes. A warning names pictures that cannot be read; all others are judged.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    body : module of batches (B, 3, size, size) to features (B, F, h, w), or None
-        The pretrained network without its head; None where there are no ImageNet weights.
-    train_fold : function of sides (mapping of id to "train" or "valid") to a trained learner
-        Called once per fold if there is no body to take features from. Its model is body and head, in this order.
-
-    Raises
-    ------
-    FieldguideError
-        If the pictures are too few, or all have one label.
+    `body` is the pretrained network without its head: batches (B, 3, size, size) to features (B, F, h, w). Where there
+    is none, `train_fold` is called once per fold with sides (id → "train" or "valid") and returns a trained learner,
+    whose model is body and head, in this order. Raises FieldguideError for too few pictures, or only one label.
     """
     project = dataset.project
     _require_two_labels(dataset)
@@ -220,15 +211,9 @@ def relative_distances(seen: np.ndarray, codes: np.ndarray, held: np.ndarray) ->
     Return how far pictures (features held, (H, F)) lie from the nearest label of others (features seen, (M, F)).
 
     The unit is how far that label's own pictures lie: the median of their distances, each to the centre made without
-    it. A label's centre is the mean of its pictures' features, each feature scaled to a standard deviation of 1.
+    it. A label's centre is the mean of its pictures' features, each feature scaled to a standard deviation of 1. So in
+    the float array (H,) 1 is as far as usual. A label of one picture takes the median of the other labels.
 
-    Returns
-    -------
-    float array (H,)
-        1 is as far as usual; 2 is twice as far. A label of one picture takes the median of the other labels.
-
-    Examples
-    --------
     >>> relative_distances(np.array([[-1.0], [1.0], [9.0], [11.0]]), np.array([0, 0, 1, 1]), np.array([[2.0], [16.0]]))
     array([1., 3.])
     """

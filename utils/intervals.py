@@ -115,14 +115,9 @@ def verdict(labels: Sequence, predicted: Sequence, *, groups: Sequence | None = 
     are sorted by id, a hash, so which one comes first depends on neither: the groups are independent draws, also if one
     holds several labels.
 
-    Returns
-    -------
-    dict
-        ``right`` of ``n`` pictures (one per group), ``guess`` (how many guessing gets), ``p`` (the chance that guessing
-        gets as many right or more), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
+    The dict holds ``right`` of ``n`` pictures (one per group), ``guess`` (how many guessing gets), ``p`` (the chance
+    that guessing gets as many right or more), ``better`` (whether p lies below 0.05) and ``pictures`` (N).
 
-    Examples
-    --------
     >>> verdict(["ant", "ant", "bee", "bee"], ["ant", "ant", "bee", "ant"])
     {'right': 3, 'n': 4, 'guess': 2, 'p': 0.3125, 'better': False, 'pictures': 4}
     """

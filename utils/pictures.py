@@ -57,40 +57,25 @@ class UnreadableError(PictureError):
 
 @dataclass(frozen=True)
 class Opened:
-    """
-    A picture, and what its file says of it.
+    """A picture, and what its file says of it."""
 
-    image : upright 8-bit RGB in sRGB
-    width, height : pixels as stored, before turning and reducing
-    missing : fraction of its rows, at the bottom, that the file ended before, [0, 1]
-    coarse : whether it ends before its last details, as a progressive JPEG cut short does
-    """
-
-    image: Image.Image
-    width: int
+    image: Image.Image  # upright 8-bit RGB in sRGB
+    width: int  # pixels as stored, before turning and reducing
     height: int
-    missing: float = 0.0
-    coarse: bool = False
+    missing: float = 0.0  # fraction of its rows, at the bottom, that the file ended before
+    coarse: bool = False  # whether it ends before its last details, as a progressive JPEG cut short does
 
 
 def open_picture(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Image.Image:
     """
     Open a picture as an upright 8-bit RGB image in sRGB.
 
-    Parameters
-    ----------
-    picture : path, bytes, PIL image, or uint8 array of shape (H, W), (H, W, 3) or (H, W, 4)
-    longest_side : int, optional
-        Pixels. Larger pictures are reduced to it; smaller ones stay as they are.
-    first_frame : bool
-        Whether to take the first frame of an animation, or the first page of many, instead of refusing it.
+    `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4). One larger than
+    `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first frame of an
+    animation, or the first page of many, is taken instead of refused.
 
-    Raises
-    ------
-    PictureError
-        If it is not a picture, broken, animated or larger than 80 million pixels.
-    FileNotFoundError
-        If the path leads nowhere.
+    Raises PictureError if it is not a picture, broken, animated or larger than 80 million pixels, and FileNotFoundError
+    if the path leads nowhere.
     """
     return open_with_facts(picture, longest_side=longest_side, first_frame=first_frame).image
 
@@ -367,12 +352,12 @@ def header(data: bytes) -> tuple[str, int, int]:
         return EXTENSIONS.get(image.format, image.format.lower()), *image.size
 
 
-def extension(data: bytes) -> str:
-    """Return the file extension that belongs to the real format of `data`; "bin" if it is not a known picture."""
+def known_header(data: bytes) -> tuple[str, int | str, int | str]:
+    """Return what `header` does, and ("bin", "", "") for bytes that are not a known picture."""
     try:
-        return header(data)[0]
+        return header(data)
     except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
-        return "bin"
+        return "bin", "", ""
 
 
 def jpeg_bytes(image: Image.Image, *, quality: int = JPEG_QUALITY) -> bytes:

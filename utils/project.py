@@ -71,8 +71,6 @@ class Project(BaseModel):
     """
     What a person wants told apart, and how: project.toml, validated. Its properties name every path.
 
-    Examples
-    --------
     >>> project = Project.model_validate({"name": "pets", "labels": {"cat": ["cat photo"], "dog": ["dog photo"]}})
     >>> project.valid, project.arch, project.sources
     (0.2, 'resnet18', ('duckduckgo',))

@@ -1,7 +1,8 @@
 """
-Thumbnails and contact sheets.
+Thumbnails, contact sheets, and matplotlib's figures as pictures.
 """
 
+import io
 import textwrap
 from collections.abc import Iterable, Sequence
 
@@ -45,3 +46,15 @@ def contact_sheet(
             draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
     sheet._repr_png_ = None  # or a notebook stores it twice, as JPEG and as PNG, which is six times as large
     return sheet
+
+
+def png_bytes(figure) -> bytes:
+    """Return a figure of matplotlib as the bytes of a PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def figure_picture(figure) -> Image.Image:
+    """Return a figure of matplotlib as a picture: of the bare figure a notebook shows only the name."""
+    return Image.open(io.BytesIO(png_bytes(figure)))

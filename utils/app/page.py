@@ -49,11 +49,8 @@ class ClassifierPage(anywidget.AnyWidget):
     """
     A page on which photos are dropped or chosen and their labels shown.
 
-    Parameters
-    ----------
-    project : Project, optional
-        Its model, and those beside it; by default the project that stage notebooks load. Where there is none that can
-        be used, the page says in a sentence what to do.
+    It offers the models of `project` (by default the one that stage notebooks load) and those beside it. Where none can
+    be used, it says in a sentence what to do.
     """
 
     _esm = Path(__file__).with_name("drop.js")
@@ -93,8 +90,6 @@ class ClassifierPage(anywidget.AnyWidget):
         except Exception as error:  # libraries raise what they like on a damaged model; the page must say so
             logger.exception("The model could not be opened.")
             self._close(name, f"The model {path} cannot be opened: {type(error).__name__}: {error}")
-
-    # --- messages ---
 
     def _receive(self, widget, content, buffers) -> None:
         self.send(*self.answer(content, buffers))
@@ -195,11 +190,9 @@ def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
         "error": prediction.error,
         "alert": "",
     }
-    return message, [] if prediction.error else [_thumbnail(content)]
-
-
-def _thumbnail(content: bytes) -> bytes:
-    return jpeg_bytes(open_picture(content, longest_side=THUMBNAIL), quality=QUALITY)
+    if prediction.error:
+        return message, []
+    return message, [jpeg_bytes(open_picture(content, longest_side=THUMBNAIL), quality=QUALITY)]
 
 
 def _only(buffers) -> bytes:

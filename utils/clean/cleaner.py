@@ -29,26 +29,21 @@ class ImageClassifierCleaner:
     Without a project it is used as fastai's: ``for idx in cleaner.delete(): cleaner.fns[idx].unlink()``. With one,
     a flag is stored when it is set. Files move only when a person presses Apply or calls `apply`.
 
+    `fns` holds the N paths of the pictures at the start. It never changes, so that a position means one file, always.
+
     Parameters
     ----------
     learn, opts, height, width, max_n
         As fastai's: a learner, more labels to offer, pixels of a thumbnail, pictures per page. The learner gives the
         pictures if there is no project, and the probabilities if `probs` does not.
-    project : Project, optional
-        Takes the flags, and gives the pictures if `dataset` does not.
-    dataset : Dataset, optional
-        The pictures of the project, as they were read already.
+    project, dataset : Project and Dataset, optional
+        Who takes the flags, and its pictures as they were read already.
     probs : array of shape (N, K), optional
         Probabilities in [0, 1]: one row per picture of the data set, one column per label of the project.
     suspects : iterable of `Suspect`, optional
         Lists of suspects with reasons, worst first within a list, as `find_suspects` returns them.
     note : str
         A sentence that stands above the pictures.
-
-    Attributes
-    ----------
-    fns : tuple of N Path
-        The pictures at the start. It never changes, so that a position means one file, always.
     """
 
     def __init__(

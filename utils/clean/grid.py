@@ -109,8 +109,6 @@ class Grid(anywidget.AnyWidget):
             self._selected = self.cleaning.select(self._view)
         return news
 
-    # --- answers ---
-
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs, and the page that is open."""
         message, buffers = self._show(self._warning)
@@ -177,8 +175,6 @@ class Grid(anywidget.AnyWidget):
         large = draw_large([original(project, picture), picture.path] if project else [picture.path])
         message = {"tell": "zoom", "key": self._sent_ids[id], "problem": large.problem, "alert": ""}
         return message, [large.jpeg] if large.jpeg else []
-
-    # --- their parts ---
 
     def _moved(self, said: str) -> tuple[dict, list[bytes]]:
         """Return the page that is open, selected anew after files moved."""

@@ -42,18 +42,10 @@ class Cleaning:
     """
     N pictures, what a model says of them, and what a person decided; see `ImageClassifierCleaner`.
 
-    A position is a place in `pictures`. A picture that left the training set keeps its position and gets the label "".
-
-    Attributes
-    ----------
-    start : tuple of N Path
-        Where the pictures were at the start; it never changes.
-    choices : mapping of id to "Keep", "Delete" or a label
-        The flags that were not applied yet; without a project they live here alone.
-    applied : int
-        How many pictures the last Apply moved that can be taken back, whoever pressed it.
-    moves : int
-        Grows each time that pictures are found elsewhere than before: then a selection has to be made again.
+    A position is a place in `start`, the N paths of the pictures at the start, which never change. A picture that left
+    the training set keeps its position and gets the label "". `choices` maps ids to flags that were not applied yet;
+    without a project they live here alone. `applied` counts the pictures of the last Apply that can be taken back,
+    whoever pressed it. `moves` grows each time that pictures are found elsewhere: a selection is then made again.
     """
 
     def __init__(
@@ -99,8 +91,6 @@ class Cleaning:
         by_label = worst[np.argsort(self._label[worst], kind="stable")]
         self._orders = {WORST: worst, NAME: np.array(named, dtype=int), LABEL: by_label}
 
-    # --- looking ---
-
     def select(self, view: View) -> list[int]:
         """Return the positions that a view shows, in its order; pictures that left the training set are left out."""
         wanted = self._there.copy()
@@ -140,8 +130,6 @@ class Cleaning:
             f"{looked:,} of {len(flags):,} looked at: {kept:,} to keep, {deleted:,} to delete, "
             f"{looked - kept - deleted:,} to move"
         )
-
-    # --- deciding ---
 
     def flag(self, choices: Mapping[str, str | None]) -> dict[str, str]:
         """
@@ -211,8 +199,6 @@ class Cleaning:
             # The caller acts on the paths of the start: another file may have come there since.
             unmoved = [(n, flag) for n, flag in self.pending() if self.pictures[n].path == self.start[n]]
             return [(n, flag) for n, flag in unmoved if self.start[n].exists()]
-
-    # --- what is on disk ---
 
     def apply(self) -> list[Outcome]:
         """Have the ledger move the pictures that are pending, and no others."""

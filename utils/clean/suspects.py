@@ -75,8 +75,6 @@ def rank_suspects(labels: Sequence[int], probs: np.ndarray) -> np.ndarray:
     int array (N,)
         Positions, worst first; equals keep their order.
 
-    Examples
-    --------
     >>> rank_suspects([0, 0, 1], np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])).tolist()
     [1, 2, 0]
     """
@@ -114,9 +112,6 @@ def _checked_labels(labels: Sequence[int], probs: np.ndarray) -> tuple[np.ndarra
 def _given(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return each row's value (N,) at its given label."""
     return values[np.arange(len(labels)), labels]
-
-
-# --- the five lists --------------------------------------------------------------------------------------------------
 
 
 def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
@@ -164,15 +159,9 @@ def list_suspects(
     next; these are at most a tenth of the pictures (or 24). It is *unlike any label* if its distance lies more than
     5 median deviations above the median of its label's pictures.
 
-    Parameters
-    ----------
-    labels : int array (N,)
-        The given labels, 0 ≤ label < K.
-    probs : float array (N, K)
-        Out-of-fold probabilities; a row with NaN is a picture that nobody judged. Their columns are `vocab`.
+    `labels`, int array (N,), are the given ones; `probs`, float array (N, K) with a column for each of `vocab`, are
+    out-of-fold probabilities. A row with NaN is a picture that nobody judged.
 
-    Examples
-    --------
     >>> probs = np.array([[0.9, 0.1], [0.1, 0.9], [0.2, 0.8], [0.4, 0.6]])
     >>> for suspect in list_suspects([0, 0, 1, 1], probs, vocab=["ant", "bee"]):
     ...     print(suspect.position, suspect.list, "|", suspect.reason)

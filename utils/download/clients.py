@@ -98,6 +98,9 @@ def stream_images(
     Several searches take turns: the first page of each, then the second page of each, and so on. A page is asked for
     when the one before it is used up, so whoever stops early costs the service nothing more.
 
+    The call raises FieldguideError for a search that is empty or too long, or an unknown filter. Streaming raises
+    SearchRefused or SearchUnreachable after it has yielded what it found.
+
     Parameters
     ----------
     query : str or iterable of str
@@ -112,15 +115,6 @@ def stream_images(
     type : {"photo", "clipart", "gif", "transparent", "line"}, optional
     pause : float
         Seconds between two pages, varied a little. Waits after a refusal begin with twice that, and double.
-
-    Raises
-    ------
-    SearchRefused
-        While streaming, if both clients are refused again and again; its `results` were yielded before.
-    SearchUnreachable
-        While streaming, if neither client can reach the service; it has `results` too.
-    FieldguideError
-        At the call, if a search is empty or too long, or a filter does not exist.
     """
     searches = [query] if isinstance(query, str) else list(query)
     _check(searches, pause, region)

@@ -33,12 +33,8 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
 
     A file in a folder counts as new once it has changed. Bytes are kept as they came, even if they are not a picture:
     02 judges them. `total` is their number, for the progress bar. Return how many rows were added, by label, status and
-    kind of reason.
-
-    Raises
-    ------
-    FieldguideError
-        If a label cannot be a folder name, a file cannot be written, or another notebook is at work there.
+    kind of reason. Raises FieldguideError if a label cannot be a folder name, a file cannot be written, or another
+    notebook is at work there.
     """
     with collecting(project.table("sources")) as collection:
         for picture in tqdm(pictures, total=total, desc="pictures", unit="picture"):
@@ -59,6 +55,8 @@ def download_images(results: Iterable, dest: str | Path, *, wanted: int | None =
 
     Only http and https are fetched. Every redirect is judged anew: private, loopback, link-local and metadata
     addresses are refused, by name and after resolving. HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE count.
+    Raises FieldguideError if there is no network (addresses not reached then have no row, so they are asked for again),
+    a result has no address, `dest` cannot be a label's folder, or a file cannot be written.
 
     Parameters
     ----------
@@ -72,12 +70,6 @@ def download_images(results: Iterable, dest: str | Path, *, wanted: int | None =
         How many different pictures with a row `dest` shall hold, those of earlier runs included.
     **rules
         Fields of `Rules`: allowed_hosts, deadline, workers, per_host, largest, honour_noai.
-
-    Raises
-    ------
-    FieldguideError
-        If there is no network (addresses not reached then have no row, so they are asked for again), a result has
-        no address, `dest` cannot be a folder for a label, a file cannot be written, or another notebook is at work.
     """
     results, dest, rules = _listed(results), _label_folder(dest), Rules(**rules)
     label, sources = dest.name, (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from utils.download.report import ids_in, kind_of_reason, was_taken
-from utils.pictures import header
+from utils.pictures import known_header
 from utils.storage import Shelf, content_id, locked, remove_leftovers
 from utils.tables import FOLDER, SOURCES_COLUMNS, TAKEN, append_rows, each_row, mend_log, one_line
 
@@ -94,7 +94,7 @@ class Collection:
         more, gained = {}, False
         if status in TAKEN:
             id, files = content_id(picture.data), self._lying(folder)
-            suffix, width, height = facts or _facts(picture.data)
+            suffix, width, height = facts or known_header(picture.data)
             more = {"id": id, "bytes": len(picture.data), "width": width, "height": height}
             # A file without a row is left from a killed run, or its row was lost: it is an original, not a copy.
             if id in files and (one_line(picture.label), id) in self._kept:
@@ -143,11 +143,3 @@ def collecting(table: Path) -> Iterator[Collection]:
                 collection.flush()
             finally:
                 collection.wait()
-
-
-def _facts(data: bytes) -> tuple[str, int | str, int | str]:
-    """Return extension, width and height in pixels from a picture's header; ("bin", "", "") if it has none."""
-    try:
-        return header(data)
-    except Exception:  # Pillow's parsers raise many kinds of errors on hostile bytes
-        return "bin", "", ""

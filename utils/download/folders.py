@@ -25,21 +25,9 @@ def folder_pictures(
     Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
 
     A file that cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
-
-    Parameters
-    ----------
-    folder : str or Path
-    labels : iterable of K labels
-        A sub-folder belongs to a label if their names are equal in Unicode's NFC form.
-    limit : int, optional
-        Different contents per label; the rest is left out. `folders_table` says how many.
-    complete : bool
-        Whether the folder must hold every label; beside other sources one is enough.
-
-    Raises
-    ------
-    FieldguideError
-        Before anything is read, if a label has no files (or all have none, if the folder need not be complete).
+    A sub-folder belongs to a label if their names are equal in Unicode's NFC form. `limit` is the number of different
+    contents per label; `folders_table` says how many more there are. Beside other sources the folder need not be
+    `complete`: one label is enough. Raises FieldguideError, before anything is read, if a label has no files.
     """
     folder = Path(folder).absolute()
     files = {label: _label_files(folder, label, complete=complete) for label in labels}

@@ -37,21 +37,12 @@ def fetching(
     """
     Yield an iterator over pictures and what became of them; leaving the context drops what is still under way.
 
-    Parameters
-    ----------
-    addresses : iterable of (anything, address, address of the thumbnail or "")
-        Read as it is needed. What it raises is raised here, after the outcomes of all addresses before.
-    rules : Rules
-    window : int
-        Pictures under way, or waiting for their turn, at most.
-    wanted : function without arguments
-        How many more pictures are wanted now. No more are under way or wait, so that none is thrown away.
+    `addresses` gives (anything, address, address of the thumbnail or ""). It is read as needed, and what it raises is
+    raised here, after the outcomes of all addresses before. At most `window` pictures are under way or wait for their
+    turn, and no more than are `wanted` now, so that none is thrown away.
 
-    Raises
-    ------
-    FieldguideError
-        If the proxy or the certificates set for this machine cannot be used. While iterating, if there is no
-        network; addresses that could not be reached are then not among the outcomes.
+    Raises FieldguideError if the proxy or the certificates set for this machine cannot be used, and while iterating if
+    there is no network; addresses that could not be reached are then not among the outcomes.
     """
     with warnings.catch_warnings(), _running(rules) as (fetcher, start):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a picture too large has a reason of its own

@@ -4,7 +4,6 @@ Diagrams of stage 05: better than guessing or not, and how far the probabilities
 Draws what evaluation.json holds; writes nothing.
 """
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
 from utils.intervals import luck
+from utils.sheets import figure_picture
 from utils.words import SETS, between
 
 RIGHT, WRONG, GUESSED = "#0072b2", "#e69f00", "#bbbbbb"  # every kind of eyesight tells them apart (Okabe and Ito)
@@ -36,7 +36,7 @@ def verdict_picture(verdict: Mapping) -> Image.Image:
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.get_major_locator().set_params(integer=True)
     canvas.legend(loc="outside upper right", frameon=False, ncols=3)
-    return _as_picture(canvas)
+    return figure_picture(canvas)
 
 
 def reliability_diagram(evaluation: Mapping) -> Image.Image:
@@ -62,11 +62,4 @@ def reliability_diagram(evaluation: Mapping) -> Image.Image:
         axes.grid(alpha=0.3)
     canvas.axes[0].set_ylabel("how often it was right")
     canvas.legend(*canvas.axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
-    return _as_picture(canvas)
-
-
-def _as_picture(canvas: Canvas) -> Image.Image:
-    """Return a figure as a picture."""
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=90)
-    return Image.open(buffer)
+    return figure_picture(canvas)

@@ -72,17 +72,9 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
     change, it no longer tells how good a model is on pictures that nobody chose it by.
 
     `learn.record` says what training really used. models/README.md lists the keys of the dict; its ``verdict`` is about
-    the ``side`` test if that is open, else valid.
-
-    Raises
-    ------
-    FieldguideError
-        If pictures, labels or sides changed since the training, or what `predict_side` raises.
-
-    Notes
-    -----
-    The temperature is fitted on the validation set. So ``calibration_error_scaled`` of that set comes from five folds,
-    each scaled by the temperature of the others. The test set is scaled by that of the whole validation set.
+    the ``side`` test if that is open, else valid. The temperature is fitted on the validation set. So that set's
+    ``calibration_error_scaled`` comes from five folds, each scaled by the temperature of the others. Raises
+    FieldguideError if pictures, labels or sides changed since the training.
     """
     project, record = dataset.project, learn.record
     earlier = stored_evaluation(project) or {}
@@ -126,14 +118,13 @@ def round_figures(dataset: Dataset, valid: pd.DataFrame, test: pd.DataFrame) -> 
         if cooled is None:
             figures["test"]["calibration_error_scaled"] = figure(None, None, None, len(test), why=why)
     side, judged, its_groups = ("test", test, test_groups) if len(test) else ("valid", valid, groups)
+    tested = label_scores(test.label, test.predicted, vocab, groups=test_groups, seed=seed) if len(test) else {}
     counts = confusion_matrix(valid.label, valid.predicted, labels=vocab).tolist()
     return {
         "verdict": {**verdict(judged.label, judged.predicted, groups=its_groups), "side": side},
         **figures,
         "labels": label_scores(valid.label, valid.predicted, vocab, groups=groups, seed=seed),
-        "test_labels": label_scores(test.label, test.predicted, vocab, groups=test_groups, seed=seed)
-        if len(test)
-        else {},
+        "test_labels": tested,
         "confusion": {label: dict(zip(vocab, row, strict=True)) for label, row in zip(vocab, counts, strict=True)},
         "confused": confused_pairs(valid, groups=groups),
         "temperature": temperature,

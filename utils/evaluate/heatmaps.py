@@ -23,22 +23,12 @@ HEAT_COLOURS = "inferno"  # even steps of brightness, for every kind of eyesight
 
 def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """
-    Return N pictures as the network sees them, and where it finds what speaks for a label.
+    Return N pictures as the network sees them, and where it finds what speaks for a label (by default its own answer).
 
-    The labels are by default the network's own answers.
-
-    Returns
-    -------
-    shown : uint8 array (N, size, size, 3)
-        The pictures after the validation transforms, which cut off the edges.
-    heat : float array (N, h, w)
-        0 to 1; 1 is the place that speaks most for the label; all 0 if no place does. The grid is the body's: in a
-        resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
-
-    Raises
-    ------
-    FieldguideError
-        If the network has no feature map with places, or a picture is gone.
+    The pictures, uint8 array (N, size, size, 3), come after the validation transforms, which cut off the edges. The
+    heat, float array (N, h, w), runs from 0 to 1, the place that speaks most for the label; all is 0 if no place does.
+    The grid is the body's: in a resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
+    Raises FieldguideError if the network has no feature map with places, or a picture is gone.
     """
     if missing := [path for path in paths if not path.exists()]:
         raise FieldguideError(f"{missing[0]} is no longer there. Run 04 and 05 again.")

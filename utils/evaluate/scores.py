@@ -31,32 +31,20 @@ def scorecard(
     """
     Return the figures of a classifier, each with its 95 % interval.
 
-    Parameters
-    ----------
-    labels : int array (N,)
-        True classes, 0 ≤ label < K.
-    probs, scaled : float arrays (N, K)
-        Probabilities, and those after temperature scaling for ``calibration_error_scaled``; a row sums to 1.
-    groups : sequence of N, optional
-        Near-duplicates share a group. They are not independent evidence, so the bootstrap draws them together.
+    `labels`, int array (N,), are the true classes, 0 ≤ label < K; `probs`, float array (N, K), the probabilities, and
+    `scaled` those after temperature scaling, for ``calibration_error_scaled``. A row sums to 1. Near-duplicates share
+    one of the N `groups`: they are not independent evidence, so the bootstrap draws them together.
 
-    Returns
-    -------
-    dict
-        ``accuracy`` (Wilson's interval), ``balanced_accuracy``, ``macro_f1``, ``auc`` (one label against the rest,
-        the mean over labels), ``log_loss`` and ``calibration_error`` (bootstrap by group), each ``{"value", "low",
-        "high", "n"}``. All are fractions but log_loss, in nats. Means over labels are over those that occur. A
-        figure, or its interval, that cannot be computed is None, and ``"why"`` says why.
+    The dict holds ``accuracy`` (Wilson's interval), ``balanced_accuracy``, ``macro_f1``, ``auc`` (one label against the
+    rest, the mean over labels), ``log_loss`` and ``calibration_error`` (bootstrap by group), each ``{"value", "low",
+    "high", "n"}``. All are fractions but log_loss, in nats. Means over labels are over those that occur. A figure, or
+    its interval, that cannot be computed is None, and ``"why"`` says why.
 
-    Notes
-    -----
     If all pictures are right, or none is, no resample differs, and the bootstrap would show no doubt at all. Wilson's
     end for that many groups takes its place. The calibration error (Guo et al. 2017, 10 bins of equal width) is too
     high in small sets, and higher still in their resamples. So its interval is the basic one, mirrored about the value.
     It begins at 0 where a perfectly calibrated model could show as much.
 
-    Examples
-    --------
     >>> card = scorecard([0, 0, 1, 1], np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.6, 0.4]]))
     >>> card["accuracy"]["value"], card["accuracy"]["n"]
     (0.75, 4)

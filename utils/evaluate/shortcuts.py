@@ -46,13 +46,9 @@ def find_shortcuts(dataset: Dataset) -> dict:
     """
     Return how well the facts of the files alone tell the labels of the training and validation sets.
 
-    Returns
-    -------
-    dict
-        ``accuracy``: a figure, over five folds, near-duplicates counted once; ``majority``: the share of the most
-        frequent label; ``p``: how often labels dealt out anew, 200 times, give as much; ``facts``: the accuracy by each
-        fact alone; ``strongest``: the fact that tells most. If there are too few pictures, accuracy's value is None and
-        its "why" says so.
+    The dict holds ``accuracy``: a figure, over five folds, near-duplicates counted once; ``majority``: the share of the
+    most frequent label; ``p``: how often labels dealt out anew, 200 times, give as much; ``facts``: the accuracy by
+    each fact alone; ``strongest``: the fact that tells most. With too few pictures, accuracy has no value and says why.
     """
     sample, seed = _sampled(dataset), dataset.project.seed
     labels, counts = np.array(sample.labels), Counter(sample.labels)

@@ -62,8 +62,6 @@ def disagreement(one: Prediction, other: Prediction) -> str:
     Probabilities are the same within `AGREEMENT`, errors when they have the same words. Labels must be the same too,
     unless both are so nearly equal in probability (within twice `AGREEMENT`) that the last digits decide.
 
-    Examples
-    --------
     >>> disagreement(Prediction("a", 0.9, {"a": 0.9, "b": 0.1}), Prediction("a", 0.8, {"a": 0.8, "b": 0.2}))
     "the probability of 'a' is 0.9000 and 0.8000"
     >>> disagreement(Prediction("a", 0.5002, {"a": 0.5002, "b": 0.4998}), Prediction("b", 0.5, {"a": 0.5, "b": 0.5}))

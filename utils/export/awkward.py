@@ -30,8 +30,6 @@ def awkward_pictures() -> dict[str, bytes]:
     """
     Return drawn files as cameras, scanners and web pages make them: name → bytes.
 
-    Examples
-    --------
     >>> files = awkward_pictures()
     >>> len(files), "animated.gif" in files
     (26, True)

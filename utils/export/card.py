@@ -94,10 +94,7 @@ def read_card(path: str | Path) -> dict:
     """
     Return what a model's card.json holds; `path` is the file, or the folder or the model it lies beside.
 
-    Raises
-    ------
-    FieldguideError
-        If there is none, or stage 07 did not write it: too large, not JSON, not a number, other types.
+    Raises FieldguideError if there is none, or stage 07 did not write it: too large, not JSON, other types.
     """
     path = Path(path)
     card = path / "card.json" if path.is_dir() else path.with_name("card.json")

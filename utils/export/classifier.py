@@ -64,18 +64,14 @@ def export_classifier(dataset: Dataset, learn) -> Export:
     An earlier, different set is kept whole in exports/<NNN>. Exported again, the same model rewrites nothing. What a
     person added to README.md stays as long as our words do; the licence in its front matter stays in any case.
 
-    Raises
-    ------
-    FieldguideError
-        If the evaluation is of another model or data set, the learner cannot become a safe file, or two answers to a
-        photo differ; also if photos are moved, or another program exports, meanwhile. The set is then as it was.
+    Raises FieldguideError, and leaves the set as it was, if the evaluation is of another model or data set, the learner
+    cannot become a safe file, two answers to a photo differ, photos are moved, or another program exports meanwhile.
     """
     project, evaluation = dataset.project, current_evaluation(dataset, learn)
     held_out = dataset.on("valid", "test").paths
     if not len(dataset.on("valid")):
         raise FieldguideError("The validation set is empty, so nothing can check the export. Run 03, 04 and 05.")
-    temperature = evaluation.get("temperature", {}).get("value")
-    temperature = 1.0 if temperature is None else temperature
+    temperature = evaluation["temperature"]["value"] or 1.0  # None if nothing could be fitted
     with locked(project.models), workshop(project.models) as staged:
         pickled = _pickled(learn, staged / MODEL, temperature)
         earlier = _earlier_card(project.models)
@@ -101,10 +97,6 @@ def current_evaluation(dataset: Dataset, learn) -> dict:
         raise FieldguideError("This learner has no record of its training. Take the one that load_trained returns.")
     if evaluation is None:
         raise FieldguideError(f"There is no {project.models / 'evaluation.json'}. Run 04 and 05 first.")
-    if not {"settings", "verdict"} <= evaluation.keys():
-        raise FieldguideError(
-            f"{project.models / 'evaluation.json'} is of an earlier version of these notebooks: train again. {AGAIN}"
-        )
     if evaluation.get("fingerprint") != round_fingerprint(dataset, record.settings):
         raise FieldguideError(f"Photos, labels, sides or settings changed since the last training. {AGAIN}")
     if tuple(map(str, learn.dls.vocab)) != tuple(project.labels):

@@ -17,14 +17,13 @@ from utils.evaluate import shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
 from utils.project import SAMPLE, SEARCH
 from utils.tables import FOLDER
-from utils.words import counted, listed, percent
+from utils.words import SETS, counted, listed, percent
 
 MADE_WITH = ("fastai", "torch", "torchvision", "onnx", "numpy", "Pillow")
 SETTINGS_SHOWN = ("seed", "arch", "weights", "size", "epochs")
 FEW_TRAINED, FEW_JUDGED = 50, 30  # photos of a label; where 24 of 30 are right, the interval is 28 points wide
 WIDE = 0.1  # of the interval of accuracy: more is worth a warning
 PAIRS = 3  # of labels, those confused most
-SET_NAMES = {"train": "training set", "valid": "validation set", "test": "test set"}
 
 
 def make_card(
@@ -39,22 +38,14 @@ def make_card(
     """
     Return the facts of card.json, or refuse a figure that is not a number.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    evaluation : mapping
-        What evaluation.json holds. Its figures are of the model before scaling, but for ``calibration_error_scaled``.
-        Its settings are those that training really used.
-    temperature : float
-        What the files' last layer was divided by; 1 if none could be fitted.
-    unknown : mapping
-        As `certify_threshold` returns it, with ``unseen``.
-    licences, sha256 : mappings
-        Licence → number of photos; file name → hex digits.
+    `evaluation` is what evaluation.json holds: figures of the model before scaling, but for
+    ``calibration_error_scaled``, and the settings that training really used. The files' last layer was divided by
+    `temperature`. `unknown` is as `certify_threshold` returns it, with ``unseen``. `licences` maps each to a number of
+    photos, `sha256` each file name to hex digits.
     """
     project, settings = dataset.project, evaluation["settings"]
     pairs = Counter((label, side) for label, side in zip(dataset.labels, dataset.sides, strict=True) if side)
-    counts = {label: {side: pairs[label, side] for side in sorted(SET_NAMES)} for label in project.labels}
+    counts = {label: {side: pairs[label, side] for side in sorted(SETS)} for label in project.labels}
     by_label = {"valid": evaluation.get("labels"), "test": evaluation.get("test_labels")}
     facts = {
         "name": project.name,
@@ -140,7 +131,7 @@ def _of_counts(card: Mapping) -> list[str]:
     sentences, side = [], judging_side(card)
     for name, least, told in (
         ("train", FEW_TRAINED, f"Fewer than {FEW_TRAINED} photos trained it to know"),
-        (side, FEW_JUDGED, f"Fewer than {FEW_JUDGED} photos of the {SET_NAMES[side]} say how well it knows"),
+        (side, FEW_JUDGED, f"Fewer than {FEW_JUDGED} photos of the {SETS[side]} say how well it knows"),
     ):
         numbers = {label: counts.get(name, 0) for label, counts in card["counts"].items()}
         few = sorted((number, label) for label, number in numbers.items() if number < least)

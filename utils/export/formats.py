@@ -58,15 +58,9 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
     A second learner is made around a copy of the network and empty dataloaders. So the first stays as it is, and
     optimizer, metrics, callbacks and the place of the photos stay out. The same network gives the same bytes.
 
-    Raises
-    ------
-    FieldguideError
-        If the learner holds something that no other program could name, or the temperature cannot be folded in.
-
-    Notes
-    -----
     ``learn.export()`` pickles with cloudpickle. Its bytecode crashes another Python version, and it takes along every
-    callback, the folder's path and the state of a random generator.
+    callback, the folder's path and the state of a random generator. Raises FieldguideError if the learner holds
+    something that no other program could name, or the temperature cannot be folded in.
     """
     loaders = deepcopy(learn.dls.new_empty()).cpu()
     loaders.path = Path()
@@ -143,12 +137,8 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
 
     One input ``pixels``, uint8 (N, size, size, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
     Normalisation, network, weights and softmax are inside. The same network gives the same bytes, and nothing in them
-    tells of this machine. `metadata` becomes the file's ``metadata_props``.
-
-    Raises
-    ------
-    FieldguideError
-        If the learner does not sort three-colour photos into one label each, or ONNX cannot express its network.
+    tells of this machine. `metadata` becomes the file's ``metadata_props``. Raises FieldguideError if the learner does
+    not sort three-colour photos into one label each, or ONNX cannot express its network.
     """
     size, mean, std = _preparation(learn)
     model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()

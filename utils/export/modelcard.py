@@ -17,11 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from utils.export.attribution import visible
-from utils.export.facts import SET_NAMES, judging_side
+from utils.export.facts import judging_side
 from utils.export.threshold import CHOSEN_BY
 from utils.project import SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
-from utils.words import listed, percent, share, verdict_sentence
+from utils.words import SETS, listed, percent, share, verdict_sentence
 
 CURVE_ROWS = 6  # shown of the curve of coverage and error
 SOURCE_NAMES = {SEARCH: "a web search", SAMPLE: "the drawn sample", FOLDER: "the maker's own folders"}
@@ -61,9 +61,9 @@ def model_card(card: Mapping) -> str:
         card=card,
         front=Markup(f"{LICENCE_LINE}\n{front_matter(card)}"),
         rows=_tables(card),
-        sets=[SET_NAMES[side] for side in JUDGED if card[side]],
-        set_names=SET_NAMES,
-        set_name=SET_NAMES[side],
+        sets=[SETS[side] for side in JUDGED if card[side]],
+        set_names=SETS,
+        set_name=SETS[side],
         calibration=card[side].get(f"calibration_error{scaled}"),
         chosen_by=CHOSEN_BY.get(card["unknown"].get("chosen_by"), ""),
         sources=" and ".join(SOURCE_NAMES[source] for source in card["sources"]),

@@ -1,15 +1,10 @@
 """
 Stage 07: how confident the model must be to name a photo, and what is certified of the names it then gives.
 
-Only the exported model's own answers to photos that it did not learn from can certify a threshold: the validation set.
-A threshold that the same photos chose flatters itself. Of the promises "at most 5 % wrong" once made in that way, 41 to
-76 % were broken (benchmarks/threshold.py). So others choose, and the validation set only tests.
-
-Two estimates of the error choose; the worse one counts. Out-of-fold answers (06) say how often the most confident part
-of the training set is named wrongly. They come from other models, whose probabilities mean something else, so we take
-over a share of photos, such as "the most confident 60 %", and no probability. They certify nothing: where those models
-are better than the exported one, that would promise too much. The second estimate is the exported model's own
-confidence on the validation set, after the temperature, without any label. A poor choice certifies less, not too much.
+A threshold that is tested on the photos that chose it flatters itself (benchmarks/threshold.py). So two estimates of
+the error choose, of which the worse counts, and the validation set only tests. Out-of-fold answers (06) say how often
+the most confident share of the training set is named wrongly. They come from other models, so they certify nothing.
+The second estimate is the exported model's own confidence in the validation set, without any label.
 
 The test: one share is chosen for 20 % wrong, one within it for 10 %, one within that for 5 %. The exact binomial test
 (Clopper and Pearson 1934) at 90 % confidence takes them in this order and stops at the first failure (fixed-sequence
@@ -17,7 +12,6 @@ testing in Learn then Test, Angelopoulos et al. 2021). So at most one project in
 best epoch and the temperature were chosen on the validation set too; that flatters it a little.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,6 +20,7 @@ from PIL import Image
 from scipy.stats import beta, binom
 
 from utils.intervals import figure, wilson
+from utils.sheets import figure_picture
 from utils.words import share
 
 TARGETS = (0.2, 0.1, 0.05)  # of the names given, the share that may be wrong; the smallest that passes is certified
@@ -43,31 +38,17 @@ def certify_threshold(
     """
     Return the threshold below which the model says "unknown", and the error that is certified above it.
 
-    Parameters
-    ----------
-    labels, probs : int array (N,), float array (N, K)
-        Of the validation set: true labels, and what the exported model gives, after the temperature.
-    groups : sequence of N
-        Near-duplicates share a group. One of each group, drawn by the seed, counts for all.
-    others : labels, probabilities and groups of other photos, optional
-        Out-of-fold answers: they choose, the N photos test.
+    `labels`, int array (N,), and `probs`, float array (N, K), are of the validation set: the truth, and what the model
+    gives after the temperature. Of each of the N `groups` of near-duplicates one photo, drawn by the seed, counts for
+    all. `others` are out-of-fold answers to other photos.
 
-    Returns
-    -------
-    dict
-        ``threshold`` (None if nothing is certified, 0 if every photo may be named), ``target_error`` (the share that is
-        certified, or None), ``reached``, ``confidence``, ``bound`` (the upper end for the share that is wrong, at that
-        confidence), ``chosen_by`` ("out of fold" or "validation"); ``error`` and ``coverage`` in the validation set,
-        near-duplicates once, with 95 % intervals; ``curve``: threshold, coverage and error from naming all to naming
-        few; ``why``: what stands in the way of the next target.
+    The dict holds ``threshold`` (None if nothing is certified, 0 if every photo may be named), ``target_error`` (the
+    share that is certified), ``reached``, ``confidence``, ``bound`` (the upper end for the share that is wrong, at that
+    confidence), ``chosen_by`` ("out of fold" or "validation"); ``error`` and ``coverage`` in the validation set,
+    near-duplicates once, with 95 % intervals; ``curve``: threshold, coverage and error from naming all to naming few;
+    ``why``: what stands in the way of the next target. A threshold lies midway between two confidences, lest the
+    seventh digit decide.
 
-    Notes
-    -----
-    A threshold lies midway between the last photo named and the first that is not. So two ways to run a network that
-    differ in the seventh digit name the same photos.
-
-    Examples
-    --------
     >>> sure = np.linspace(0.51, 1.0, 50)
     >>> found = certify_threshold([1] * 4 + [0] * 46, np.column_stack([sure, 1 - sure]), groups=range(50))
     >>> round(found["threshold"], 3), found["target_error"], found["error"]["value"]
@@ -192,9 +173,7 @@ CHOSEN_BY = {
 
 def coverage_plot(unknown: Mapping) -> Image.Image:
     """Return how many of the names are wrong against how many photos get one, from the entry of card.json."""
-    buffer = io.BytesIO()  # a notebook shows a picture, and of a bare figure only its name
-    coverage_drawing(unknown).savefig(buffer, format="png", dpi=90)
-    return Image.open(buffer)
+    return figure_picture(coverage_drawing(unknown))
 
 
 def coverage_drawing(unknown: Mapping) -> Drawing:

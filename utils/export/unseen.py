@@ -40,25 +40,13 @@ def unseen_labels(
     """
     Return how often photos of a label that was never shown are called unknown.
 
-    Parameters
-    ----------
-    features : float array (N, D)
-        Of a network's body.
-    labels, groups : sequences of N
-        Near-duplicates share a group.
-    held_out : bool array (N,)
-        Photos that the stand-in does not learn from.
-    coverage : float
-        The share of photos that the model names, in (0, 1].
-    optimistic : bool
-        Whether the body was trained with these labels. It then tells the label left out from the others too well.
+    `features`, float array (N, D), come from a network's body; it is `optimistic` if it was trained with these labels.
+    The stand-in does not learn from the photos `held_out`, bool array (N,). Near-duplicates share a group. `coverage`
+    is the share of photos, in (0, 1], that the model names.
 
-    Returns
-    -------
-    dict
-        ``unknown``: the share of the photos of labels left out that are called unknown; ``labels``: the same for each
-        label; ``false_alarms``: the share of known labels that is called unknown too; ``optimistic``; ``note``: what
-        to make of it. If nothing can be said, ``{"why": …}``.
+    The dict holds ``unknown``: the share of the photos of labels left out that are called unknown; ``labels``: the same
+    for each label; ``false_alarms``: the share of known labels that is called unknown too; ``optimistic``; ``note``:
+    what to make of it. If nothing can be said, it is ``{"why": …}``.
     """
     features, labels, groups = np.asarray(features, dtype=float), np.asarray(labels), np.asarray(groups)
     held_out = np.asarray(held_out, dtype=bool)

@@ -37,22 +37,13 @@ class Prediction:
     """
     What the model says of one picture.
 
-    Attributes
-    ----------
-    label : str or None
-        The most probable label; None if the model was asked to say when it is unsure, and is.
-    probability : float or None
-        The largest of the probabilities, a fraction.
-    probabilities : mapping of K labels to floats, or None
-        They sum to 1.
-    error : str or None
-        Why the picture could not be read; then the others are None.
+    A picture that could not be read has only an error.
     """
 
-    label: str | None = None
-    probability: float | None = None
-    probabilities: Mapping[str, float] | None = None
-    error: str | None = None
+    label: str | None = None  # the most probable; None if the model was asked to say when it is unsure, and is
+    probability: float | None = None  # the largest, a fraction
+    probabilities: Mapping[str, float] | None = None  # K labels → fractions that sum to 1
+    error: str | None = None  # why the picture could not be read
 
     def top(self, count: int = 3) -> list[tuple[str, float]]:
         """
@@ -66,24 +57,12 @@ class Prediction:
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
-    """
-    A trained model, ready for pictures; `load_classifier` makes it.
+    """A trained model, ready for pictures; `load_classifier` makes it."""
 
-    Attributes
-    ----------
-    labels : tuple of K str
-        In the order of the network's outputs.
-    recipe : Recipe
-        How pictures are prepared.
-    threshold : float or None
-        The probability below which the model counts as unsure; None if none is known.
-    network : callable
-        From uint8 pixels (N, size, size, 3) to probabilities (N, K); as many calls at once as it has ``lanes``.
-    """
-
-    labels: tuple[str, ...]
-    recipe: Recipe
-    threshold: float | None
+    labels: tuple[str, ...]  # K, in the order of the network's outputs
+    recipe: Recipe  # how pictures are prepared
+    threshold: float | None  # the probability below which the model counts as unsure; None if none is known
+    # From uint8 pixels (N, size, size, 3) to probabilities (N, K); as many calls at once as it has ``lanes``.
     network: Callable[[np.ndarray], np.ndarray] = field(compare=False)
 
     def __repr__(self) -> str:
@@ -100,18 +79,9 @@ class Classifier:
         """
         Return a prediction for each of N pictures, in their order.
 
-        Parameters
-        ----------
-        images : iterable of pictures, or one picture
-            Paths, the bytes of files, PIL images, or uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4). One array
-            of shape (N, H, W, 3) is N pictures.
-        unknown : bool
-            Whether a picture whose best probability lies below the model's threshold gets the label None.
-
-        Raises
-        ------
-        ModelError
-            If `unknown` is asked of a model without a threshold.
+        `images` is an iterable of pictures, or one: paths, the bytes of files, PIL images, or uint8 arrays of shape
+        (H, W), (H, W, 3) or (H, W, 4). One array of shape (N, H, W, 3) is N pictures. With `unknown`, a picture whose
+        best probability lies below the model's threshold gets the label None; a model without one raises ModelError.
         """
         return list(self.stream(images, unknown=unknown))
 
@@ -225,22 +195,13 @@ def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classi
     """
     Load a model exported by stage 07, and have it judge grey pictures to see that it works.
 
-    Parameters
-    ----------
-    path : path of an export.pkl or a model.onnx; its content says which
-    trusted : bool
-        An export.pkl is a program. By default the file is vetted first, and refused if it asks for anything that
-        our exports never ask for. True loads any file: only for one whose maker you know and trust. A model.onnx holds
-        numbers and arithmetic alone; it is checked in either case.
+    `path` leads to an export.pkl or a model.onnx; the file's content says which. An export.pkl is a program. By default
+    it is vetted first, and refused if it asks for anything that our exports never ask for. ``trusted=True`` loads any
+    file: only for one whose maker you know and trust. A model.onnx holds numbers and arithmetic alone; it is checked in
+    either case.
 
-    Raises
-    ------
-    NoModel
-        If there is no such file.
-    UnsafeModel
-        If the file was refused; the message names what was found.
-    ModelError
-        If it is not a classifier of pictures, or damaged, or what reads it is not installed.
+    Raises NoModel if there is no such file; UnsafeModel if it was refused, and names what was found; ModelError if it
+    is not a classifier of pictures, or damaged, or what reads it is not installed.
     """
     if ADDRESS.match(str(path)):
         raise ModelError(f"{path} is an address, not a file. Download the model, and name the file on this computer.")

@@ -74,22 +74,13 @@ class PassedOver:
         return self.closed + [left_out] * (files > 0)
 
 
-# Which photos
-
-
 def each_photo(names: Iterable[str], *, copies: Path | None, passed: PassedOver) -> Iterator[str]:
     """
     Yield the path of each photo meant by the names given, as they are asked for.
 
-    Parameters
-    ----------
-    names : iterable of str
-        Paths, folders (their photos and those below, sorted by name), patterns such as ``*.jpg`` unless a file has
-        that very name, or "-": the paths on standard input, one per line.
-    copies : Path, optional
-        The folder for copies of photos. It is left out when others are looked through.
-    passed : PassedOver
-        Is told what was left out.
+    A name is a path, a folder (its photos and those below, sorted by name), a pattern such as ``*.jpg`` unless a file
+    has that very name, or "-": the paths on standard input, one per line. The folder for `copies` is left out when
+    others are looked through. `passed` is told what was left out.
     """
     for name in names:
         if name == "-":
@@ -154,9 +145,6 @@ def refuse_copies_among_photos(names: Iterable[str], copies: Path | None) -> Non
             raise CannotDo(f"--sort-into {copies} is the folder of the photos itself. Name another one for the copies.")
 
 
-# What is said of them
-
-
 def as_line(file: str, prediction: Prediction, *, top: int | None = None) -> str:
     """
     Return a prediction as one line for people: file, label and probability (of the `top` best) between tabs.
@@ -180,9 +168,6 @@ def as_json(file: str, prediction: Prediction, *, top: int | None = None) -> str
     facts = {"file": file, "label": prediction.label, "probability": prediction.probability}
     facts["probabilities"] = prediction.probabilities
     return json.dumps(facts if top is None else facts | {"top": prediction.top(top)})
-
-
-# --csv
 
 
 @contextmanager
@@ -230,9 +215,6 @@ def unclobbered(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
-
-
-# --sort-into
 
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
@@ -301,9 +283,6 @@ def _copy(photo: Path, target: Path) -> Path:
             times = os.fstat(source.fileno())
         os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
     return target
-
-
-# All of it
 
 
 class Parser(argparse.ArgumentParser):

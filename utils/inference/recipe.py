@@ -25,19 +25,10 @@ HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, a file's nam
 
 @dataclass(frozen=True)
 class Recipe:
-    """
-    How a picture becomes the network's input.
+    """How a picture becomes the network's input; all in pixels."""
 
-    Attributes
-    ----------
-    longest_side : int
-        Pixels: larger pictures are reduced to it first.
-    size, extra : int
-        Pixels: squish to (size + extra)², then cut the middle size².
-    """
-
-    longest_side: int
-    size: int
+    longest_side: int  # larger pictures are reduced to it first
+    size: int  # squish to (size + extra)², then cut the middle size²
     extra: int
 
     def pixels(self, picture) -> np.ndarray:

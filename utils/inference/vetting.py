@@ -578,14 +578,8 @@ def vet(path: str | os.PathLike) -> None:
     """
     Refuse the model file at `path` unless it is as safe as our own exports; nothing in it is run.
 
-    Raises
-    ------
-    UnsafeModel
-        If it asks for anything that our exports never ask for; the message names it.
-    ModelError
-        If it is not a whole export of a fastai learner.
-    FileNotFoundError
-        If there is no such file.
+    Raises UnsafeModel if it asks for anything that our exports never ask for, and names it; ModelError if it is not a
+    whole export of a fastai learner; FileNotFoundError if there is no such file.
     """
     path = Path(path)
     try:

@@ -141,10 +141,9 @@ class Ledger:
 
     def table(self):
         """
-        Return all that was ever decided as a pandas DataFrame, oldest first: corrections.csv and its column `state`.
+        Return all that was ever decided as a pandas DataFrame, oldest first: corrections.csv with a column `state`.
 
-        That is "applied", "undone", "undo" (the taking back) or "restored"; flags not yet applied are "waiting" or
-        "kept".
+        It says applied, undone, undo (the taking back) or restored; flags not yet applied are waiting or kept.
         """
         import pandas as pd  # here, because saving a flag should not wait for it
 
@@ -258,7 +257,10 @@ def _carry_out(
     time = now()
     moves = [replace(move, time=time) for move in moves]
     planned = {move: move.places(project) for move in moves}
-    refused = _obstacles(project, planned)
+    # What comes back must not become a picture's second label. A flag's picture was looked for in all labels already.
+    where = labels_of(project.images, project.labels, [move.id for move in planned if move.comes_back()])
+    reasons = {move: _obstacle(move, *places, where.get(move.id, [])) for move, places in planned.items()}
+    refused = {move: reason for move, reason in reasons.items() if reason}
     outcomes = [move.outcome(reason) for move, reason in refused.items()]
     planned = {move: places for move, places in planned.items() if move not in refused}
     if not planned:
@@ -277,14 +279,6 @@ def _carry_out(
         sync_folder(folder)
     _conclude(project, review, done, [flags[move.id] for move in done if move.id in flags])
     return outcomes
-
-
-def _obstacles(project: Project, planned: Mapping[Move, tuple[Path, Path]]) -> dict[Move, str]:
-    """Return the moves that cannot be made now, each with the reason."""
-    # What comes back must not become a picture's second label. A flag's picture was looked for in all labels already.
-    where = labels_of(project.images, project.labels, [move.id for move in planned if move.comes_back()])
-    reasons = {move: _obstacle(move, *places, where.get(move.id, [])) for move, places in planned.items()}
-    return {move: reason for move, reason in reasons.items() if reason}
 
 
 def _obstacle(move: Move, source: Path, target: Path, labels: Sequence[str]) -> str:

@@ -46,29 +46,15 @@ def assign_sides(
     validation set, the rest train. The result depends on ids, groups and seed alone, never on order. A group of
     several labels counts for its most frequent one.
 
-    Parameters
-    ----------
-    groups : mapping of ids to group names
-        Near-duplicates share a group.
-    labels : mapping of N ids to K labels
-        An id of `groups` without a label is absent now. It gets no side, but its side in `known` counts for its group.
-    valid, test : float
-        Fractions (not percent) of each label, in [0, 1), together below 1.
-    known : mapping of ids to sides, optional
-        An earlier split: these pictures keep their side, and newcomers join their group's.
+    `groups` maps ids to group names, which near-duplicates share; `labels` maps N ids to K labels. An id without a
+    label is absent now: it gets no side, but its side in `known` counts for its group. `valid` and `test` are fractions
+    (not percent) of each label, in [0, 1), together below 1. `known` is an earlier split, id → side: these pictures
+    keep their side, and newcomers join their group's.
 
-    Returns
-    -------
-    dict of id to side, sorted by id, for the ids with group and label
-        Newcomers whose group already stands on two sides are left out: on either they would leak.
+    The result, sorted by id, holds the ids with group and label. Newcomers whose group already stands on two sides are
+    left out: on either they would leak. Raises LabelTooSmall if a label that is new to `known` would miss a side; a
+    known label that has shrunk is a warning.
 
-    Raises
-    ------
-    LabelTooSmall
-        If a label that is new to `known` would miss a side. A known label that has shrunk is a warning.
-
-    Examples
-    --------
     >>> ids = {f"{n:02}": f"{n:02}" for n in range(10)}
     >>> sides = assign_sides(ids, dict.fromkeys(ids, "cat"), valid=0.2, test=0.1)
     >>> sorted(sides.values())
@@ -196,18 +182,13 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
         rows = [{"id": id, "group": group, "side": side} for id, (group, side) in new.items()]
         append_rows(table, SPLIT_COLUMNS, rows)
         dataset = dataset.with_split({**known, **new}, file_stamp(table))
-        _reject_bridges(dataset, [id for id in dataset.ids if id not in dataset.split and id in groups])
+        if bridges := [id for id in dataset.ids if id not in dataset.split and id in groups]:
+            rejected = project.table("rejected")
+            noted = {row["id"] for row in each_row(rejected, REJECTED_COLUMNS) if row["stage"] == "split"}
+            why = {"stage": "split", "reason": "near-duplicate of pictures on two sides"}
+            new_rows = [{"id": id, "label": dataset[id].label} | why for id in bridges if id not in noted]
+            append_rows(rejected, REJECTED_COLUMNS, new_rows)
     return dataset
-
-
-def _reject_bridges(dataset: Dataset, ids: Sequence[str]) -> None:
-    """Note pictures that resemble pictures of two sides in rejected.csv, each once; the caller holds the lock."""
-    if ids:
-        table = dataset.project.table("rejected")
-        noted = {row["id"] for row in each_row(table, REJECTED_COLUMNS) if row["stage"] == "split"}
-        why = {"stage": "split", "reason": "near-duplicate of pictures on two sides"}
-        rows = [{"id": id, "label": dataset[id].label} | why for id in ids if id not in noted]
-        append_rows(table, REJECTED_COLUMNS, rows)
 
 
 def changed_settings(project: Project) -> str:

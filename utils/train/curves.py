@@ -4,7 +4,6 @@ Stage 04, what a person sees: the curves while it trains, the schedule before, a
 Reads and writes nothing: functions take the rows of history.csv and return pictures, tables and sentences.
 """
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +12,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
+
+from utils.sheets import figure_picture, png_bytes
 
 TRAIN, VALID, GREY = "#0072b2", "#d55e00", "#999999"
 CLEAR_RISE = 1.05  # a validation loss this many times its lowest is no chance of few pictures
@@ -46,7 +47,7 @@ def training_curve(rows: Sequence[Mapping], rates: np.ndarray, *, title: str = "
     for axes in (losses, share, rate):
         axes.grid(alpha=0.3)
     figure.suptitle(title)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
@@ -56,7 +57,7 @@ def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
     _draw_rates(axes, rates, np.arange(len(rates)))
     axes.set(title=f"schedule {schedule!r}, as it will run", xlabel="step (a batch each)", ylabel="learning rate")
     axes.grid(alpha=0.3)
-    return Image.open(io.BytesIO(_png(figure)))
+    return figure_picture(figure)
 
 
 def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
@@ -65,13 +66,6 @@ def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
     axes.plot(positions, rates[:, 0], color=TRAIN, linestyle="--", label="first layers")
     axes.set_yscale("log")
     axes.legend()
-
-
-def _png(figure: Figure) -> bytes:
-    """Return a figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
 
 
 def best_row(rows: Sequence[Mapping]) -> Mapping | None:

@@ -43,13 +43,8 @@ def image_dataloaders(
     """
     Return fastai's DataLoaders with the training and validation sets that split.csv decided.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    block : DataBlock, optional
-        How a picture becomes a batch; by default `image_block`. Its splitter is replaced.
-    sides : mapping of id to side, optional
-        Other sides than split.csv's, for cross-validation.
+    `block` says how a picture becomes a batch, by default `image_block`; its splitter is replaced. `sides`, id → side,
+    stand in for split.csv's in cross-validation.
     """
     project = dataset.project
     decided = sides is None

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from utils.errors import FieldguideError
-from utils.pictures import extension, is_training_copy
+from utils.pictures import is_training_copy, known_header
 from utils.project import Project
 from utils.storage import content_id, explained, locked, remove_leftovers, visible_files, write_whole
 from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
@@ -84,7 +84,7 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
                 tables.add([replace(judged, id=id, label=path.parent.name)])
                 run.added += 1
                 continue
-        suffix = extension(data)
+        suffix = known_header(data)[0]
         if suffix == "bin" and path.suffix.lower() != ".jpg":
             run.left.append(path)
             continue
@@ -140,13 +140,8 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
     Small, narrow, flat and unfinished pictures and placeholders come as they are; of an animation the first frame. They
     go to the label that they were gathered for, and from then on count like any other picture.
 
-    `label` is one of the project's labels, and needed for a picture that came under several.
-
-    Raises
-    ------
-    FieldguideError
-        If one of them was not rejected, lies under another label or in the trash, cannot be decoded, or came under
-        several labels; then none is taken back.
+    `label` is one of the project's labels, and needed for a picture that came under several. Raises FieldguideError,
+    and takes none back, if one was not rejected, lies under another label or in the trash, or cannot be decoded.
     """
     ids = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
     with locked(project.data):

@@ -22,12 +22,8 @@ def verify_images(project: Project) -> VerifyReport:
     Judge every picture that is new in raw/ or dropped into images/, and make the training copies.
 
     Run it again at any time: it does what is missing and nothing twice. A label without a picture is no error but the
-    report's first remark, so that its rejected pictures can be looked at.
-
-    Raises
-    ------
-    FieldguideError
-        If nothing was gathered yet, or a file cannot be read or written.
+    report's first remark, so that its rejected pictures can be looked at. Raises FieldguideError if nothing was
+    gathered yet, or a file cannot be read or written.
     """
     with locked(project.data):
         remove_leftovers(project.data)

@@ -25,16 +25,9 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
 
-    Parameters
-    ----------
-    path : Path
-        raw/<label>/<id>.<ext>
-    known : mapping of (id, label) to reasons, optional
-        Pictures that are rejected even if they are good, because they are known under another label.
-    served : mapping of ids to numbers of unrelated sites, optional
-        Pictures that many sites serve; one of them that is a drawing is rejected.
-    asked : bool
-        Whether a person asks for this very picture: then everything that can be decoded is good, also an animation.
+    `known` maps (id, label) to why a good picture is rejected all the same: it is known under another label. `served`
+    maps ids to numbers of unrelated sites; a drawing that many serve is rejected. If a person `asked` for this very
+    picture, everything that can be decoded is good, also an animation.
     """
     id, label = path.stem, path.parent.name
     try:

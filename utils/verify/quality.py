@@ -142,10 +142,8 @@ def is_drawn(image: Image.Image) -> bool:
     apart = np.abs(pixels - ground).max(2)
     if (apart <= 3).mean() < 0.5:
         return False
-    steps = np.maximum(
-        np.abs(np.diff(pixels, axis=1)).max(2)[:-1],
-        np.abs(np.diff(pixels, axis=0)).max(2)[:, :-1],
-    )
+    across, down = (np.abs(np.diff(pixels, axis=axis)).max(2) for axis in (1, 0))
+    steps = np.maximum(across[:-1], down[:, :-1])
     figure = steps[apart[:-1, :-1] > 24]  # farther from the ground's colour than JPEG noise
     return not figure.size or bool(((figure > 2) & (figure <= 40)).mean() < TEXTURED)
 

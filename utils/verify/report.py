@@ -21,22 +21,14 @@ UNEVEN = 3  # largest : smallest label
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """
-    The state of the training set after stage 02.
+    """The state of the training set after stage 02."""
 
-    added, rejected : int, by this run
-    counts : DataFrame, one row per label: pictures, rejected
-    rejections : DataFrame with the columns of rejected.csv: what 02 rejected and nobody took back
-    dubious : kind of warning → sorted paths in images/
-    remarks : sentences on labels without a picture, renamed, alike, small or uneven, and on files left alone
-    """
-
-    added: int
-    rejected: int
-    counts: pd.DataFrame
-    rejections: pd.DataFrame
-    dubious: dict[str, list[Path]]
-    remarks: list[str]
+    added: int  # by this run
+    rejected: int  # by this run
+    counts: pd.DataFrame  # one row per label: pictures, rejected
+    rejections: pd.DataFrame  # with the columns of rejected.csv: what 02 rejected and nobody took back
+    dubious: dict[str, list[Path]]  # kind of warning → sorted paths in images/
+    remarks: list[str]  # on labels without a picture, renamed, alike, small or uneven, and on files left alone
 
 
 def report_of(project: Project, tables: Tables | None = None, run: Run | None = None) -> VerifyReport:
