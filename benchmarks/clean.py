@@ -24,7 +24,6 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -218,10 +217,9 @@ def folds(dataset: Dataset) -> tuple[dict, dict]:
     """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
     from utils.clean import rank_suspects
     from utils.heads import judge_pictures
-    from utils.train import pretrained_body, train_fold
 
     os.sched_getaffinity = lambda _: ()  # a process has one core here: loaders would only take turns with it
-    judged = judge_pictures(dataset, body=pretrained_body(dataset.project), train_fold=partial(train_fold, dataset))
+    judged = judge_pictures(dataset)
     given = judged.probs[np.arange(len(dataset)), dataset.codes]
     orders = {"cross-validated": np.argsort(given, kind="stable"), "ours": rank_suspects(dataset.codes, judged.probs)}
     said = {id: judged.vocab[n] for id, n in zip(judged.ids, judged.probs.argmax(1).tolist(), strict=True)}

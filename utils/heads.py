@@ -1,47 +1,40 @@
 """
-Simple models on the features of a network, and with them every picture judged by a model that never saw it.
+Simple models on what the packaged network sees, and with them every picture judged by a model that never saw it.
 
-Foundation of 06. Reads the pictures of a data set; keeps what it found in models/<name>/out_of_fold.csv. With ImageNet
-weights the judges are logistic regressions on the features of the pretrained network, one per fold. The fine-tuned
-network cannot judge: it has seen the wrong labels. From scratch, the judges are short trainings of 04's recipe.
-Near-duplicates stand in one fold. A classifier must choose a label even for a picture that fits none, so each picture
-is also asked how far it lies from every label.
+Foundation of 04's quick model and of 06. Reads the features of a data set; keeps the judgements in
+models/<name>/out_of_fold.csv. A head is a logistic regression. A fine-tuned network cannot judge the pictures that it
+trained on: it has seen the wrong labels. Near-duplicates stand in one fold. A classifier must choose a label even for a
+picture that fits none, so each picture is also asked how far it lies from every label.
 """
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from fastai.vision.all import Learner
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
-from utils.features import frozen_features, learned_features
+from utils.features import FEATURES_NAME, picture_features
 from utils.intervals import verdict
 from utils.pictures import PictureError, open_picture
 from utils.storage import require_writable
 from utils.tables import OUT_OF_FOLD_COLUMNS, read_rows, write_table
 from utils.words import counted
 
-JUDGES = 3  # folds
+JUDGES = 5  # folds
+FEWEST = 3  # different pictures, to judge each by a model of others
 NAMED = 5  # unreadable pictures that a warning names
-# The settings of the project file that change what the judges say: of every judge, and of one that is trained.
-JUDGE_SETTINGS = {"arch", "weights", "size", "seed"}
-RECIPE_SETTINGS = {"epochs", "batch_size", "schedule", "augment", "class_weights"}
-
-TrainFold = Callable[[Mapping[str, str]], Learner]  # sides (id → "train" or "valid") → a learner trained on them
+JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
+NEVER = -50.0  # the score of a label that a head has never seen
 
 
 @dataclass(frozen=True)
@@ -67,36 +60,34 @@ class Judgement:
         return verdict([self.labels[n] for n in judged], said, groups=[self.groups[n] for n in judged])
 
 
-def judge_pictures(dataset: Dataset, *, body: torch.nn.Module | None, train_fold: TrainFold) -> Judgement:
+def judge_pictures(dataset: Dataset) -> Judgement:
     """
-    Judge every picture by a model that never saw it, nor a near-duplicate of it.
+    Judge every picture by a head that never saw it, nor a near-duplicate of it.
 
-    The result is kept in out_of_fold.csv. It is read from there until a picture, a label, a group or a setting that
-    matters to the judges changes. A warning names pictures that cannot be read; all others are judged.
-
-    `body` is the pretrained network without its head: batches (B, 3, size, size) to features (B, F, h, w). Where there
-    is none, `train_fold` is called once per fold with sides (id → "train" or "valid") and returns a trained learner,
-    whose model is body and head, in this order. Raises FieldguideError for too few pictures, or only one label.
+    The result is kept in out_of_fold.csv. It is read from there until a picture, a label, a group or the seed changes.
+    A warning names pictures that cannot be read; all others are judged. Raises FieldguideError for too few pictures, or
+    only one label.
     """
     project = dataset.project
     _require_two_labels(dataset)
-    kept, columns = project.models / "out_of_fold.csv", (*OUT_OF_FOLD_COLUMNS, *project.labels)
-    fingerprint = _judges_fingerprint(dataset, trained=body is None)
-    table = _kept_table(kept, columns, dataset.ids, fingerprint)
-    doubtful = range(len(dataset)) if table is None else np.flatnonzero(np.isnan(table).any(1))
-    with ThreadPoolExecutor() as pool:
-        paths = [dataset.paths[n] for n in doubtful]
-        reasons = {path: why for path, why in zip(paths, pool.map(unreadable, paths), strict=True) if why}
-    if reasons:
-        named = "; ".join(f"{path.parent.name}/{path.name}: {why}" for path, why in list(reasons.items())[:NAMED])
-        more = f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
+    features = picture_features(dataset)
+    unread = np.isnan(features).any(1)
+    if unread.any():
+        paths = [dataset.paths[n] for n in np.flatnonzero(unread)]
+        named = "; ".join(f"{path.parent.name}/{path.name}: {unreadable(path)}" for path in paths[:NAMED])
+        more = f"; and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
         warnings.warn(
-            f"{counted(len(reasons))} cannot be read and no model judges them ({named}{more}). Delete them.",
+            f"{counted(len(paths))} cannot be read and no model judges them ({named}{more}). Delete them.",
             stacklevel=2,
         )
-    if table is None or len(reasons) != np.isnan(table).any(1).sum():  # one can be read again
+    kept, columns = project.models / "out_of_fold.csv", (*OUT_OF_FOLD_COLUMNS, *project.labels)
+    fingerprint = judges_fingerprint(dataset)
+    table = _kept_table(kept, columns, dataset.ids, fingerprint)
+    if table is None or (np.isnan(table).any(1) != unread).any():  # one can be read again
         require_writable(project.models)
-        table = _judged_table(dataset, set(reasons), body=body, train_fold=train_fold)
+        table = np.full((len(dataset), 1 + len(project.labels)), np.nan)
+        readable = dataset.where(lambda picture: not unread[dataset.position[picture.id]])
+        table[~unread] = _judged_table(readable, features[~unread])
         rows = [(id, fingerprint, *map(float, row)) for id, row in zip(dataset.ids, table, strict=True)]
         write_table(kept, columns, [dict(zip(columns, row, strict=True)) for row in rows])
     judged = {"probs": table[:, 1:], "distances": table[:, 0]}
@@ -114,10 +105,10 @@ def _require_two_labels(dataset: Dataset) -> None:
         )
 
 
-def _judges_fingerprint(dataset: Dataset, *, trained: bool) -> str:
+def judges_fingerprint(dataset: Dataset) -> str:
     """Return 16 hex digits that change when the judges would say something else."""
-    settings = dataset.project.model_dump(mode="json", include=JUDGE_SETTINGS | (RECIPE_SETTINGS if trained else set()))
-    return round_fingerprint(dataset, settings | {"trained": trained, "groups": dataset.groups})
+    how = {"network": FEATURES_NAME, "judges": JUDGES, "strength": JUDGE_STRENGTH, "seed": dataset.project.seed}
+    return round_fingerprint(dataset, how | {"groups": dataset.groups})
 
 
 def _kept_table(kept: Path, columns: Sequence[str], ids: Sequence[str], fingerprint: str) -> np.ndarray | None:
@@ -140,46 +131,34 @@ def unreadable(path: Path) -> str:
     return ""
 
 
-def _judged_table(
-    dataset: Dataset, unread: set[Path], *, body: torch.nn.Module | None, train_fold: TrainFold
-) -> np.ndarray:
-    """Return distances and probabilities (N, 1 + K), each rounded as the table keeps it; NaN for what is unread."""
-    there = np.array([path not in unread for path in dataset.paths])
-    readable = dataset.where(lambda picture: picture.path not in unread)
-    _require_two_labels(readable)
-    if lone := [id for id in readable.ids if id not in dataset.split]:
+def _judged_table(dataset: Dataset, features: np.ndarray) -> np.ndarray:
+    """Return distances and probabilities (N, 1 + K), each rounded as the table keeps it."""
+    _require_two_labels(dataset)
+    if lone := [id for id in dataset.ids if id not in dataset.split]:
         warnings.warn(
             f"{counted(len(lone))} not in split.csv yet, such as {lone[0]}: a judge may know a near-duplicate. Run 03.",
             stacklevel=3,
         )
-    ids, paths, codes = readable.ids, np.array(readable.paths, dtype=object), np.array(readable.codes)
-    k, folds = len(dataset.project.labels), fold_of(readable.labels, readable.groups, seed=dataset.project.seed)
-    features = None if body is None else frozen_features(body, readable.paths, size=dataset.project.size)
-    found = np.empty((len(ids), 1 + k))
-    for fold in tqdm(range(folds.max() + 1), desc="judges", unit="fold"):
+    codes, k = np.array(dataset.codes), len(dataset.project.labels)
+    folds = fold_of(dataset.labels, dataset.groups, seed=dataset.project.seed)
+    found = np.empty((len(dataset), 1 + k))
+    for fold in range(folds.max() + 1):
         held = folds == fold
-        if body is not None:
-            found[held, 1:] = _logistic(features[~held], codes[~held], features[held], k)
-        else:
-            learn = train_fold({id: "valid" if out else "train" for id, out in zip(ids, held, strict=True)})
-            with learn.no_bar():
-                found[held, 1:] = learn.get_preds(dl=learn.dls.test_dl(list(paths[held])))[0].double().numpy()
-            features = learned_features(learn, list(paths))
+        head = fit_head(features[~held], codes[~held], k, strength=JUDGE_STRENGTH)
+        found[held, 1:] = head.probabilities(features[held])
         found[held, 0] = relative_distances(features[~held], codes[~held], features[held])
-    table = np.full((len(dataset), 1 + k), np.nan)
-    table[there] = found
-    return np.array([[float(f"{value:.6g}") for value in row] for row in table])
+    return np.array([[float(f"{value:.6g}") for value in row] for row in found])
 
 
 def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGES) -> np.ndarray:
     """
     Return the fold (0 ≤ fold < folds) of N pictures: stratified by label, near-duplicates in one fold.
 
-    If no label has as many pictures as there are folds, there are fewer folds. A label of one picture, or of
+    There are fewer folds if no label has as many pictures, or if there are fewer groups. A label of one picture, or of
     near-duplicates only, stands in one fold; the model that judges it never saw the label.
     """
-    if len(set(groups)) < folds:
-        raise FieldguideError(f"{len(set(groups))} different pictures are too few for {folds} folds. Gather more.")
+    if (different := len(set(groups))) < FEWEST:
+        raise FieldguideError(f"{different} different pictures are too few to judge each other. Gather more.")
     most = max(Counter(labels).values())
     if most < 2:
         raise FieldguideError(
@@ -187,7 +166,7 @@ def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGE
             "Gather more of each label."
         )
     numbers = np.empty(len(labels), dtype=int)
-    splitter = StratifiedGroupKFold(min(folds, most), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(min(folds, most, different), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")  # known, see above
         for fold, (_, held) in enumerate(splitter.split(np.zeros(len(labels)), labels, groups)):
@@ -195,15 +174,37 @@ def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGE
     return np.unique(numbers, return_inverse=True)[1]  # few large groups may leave a fold empty
 
 
-def _logistic(seen: np.ndarray, codes: np.ndarray, held: np.ndarray, k: int) -> np.ndarray:
-    """Return the probabilities (H, K) that logistic regression on the features seen (M, F) gives those held (H, F)."""
-    probs, known = np.zeros((len(held), k)), np.unique(codes)
-    if len(known) == 1:  # of two labels, one is all near-duplicates: nothing to tell apart
-        probs[:, known[0]] = 1
-    else:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        probs[:, known] = model.fit(seen, codes).predict_proba(held)
-    return probs
+@dataclass(frozen=True)
+class Head:
+    """A linear layer on features: K scores for F features."""
+
+    weight: np.ndarray  # (K, F)
+    bias: np.ndarray  # (K,)
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Return probabilities (N, K) for features (N, F)."""
+        return softmax(features @ self.weight.T + self.bias, axis=1)
+
+
+def fit_head(features: np.ndarray, codes: np.ndarray, k: int, *, strength: float) -> Head:
+    """
+    Fit a logistic regression to features (M, F) and their labels' codes (M,), 0 ≤ code < K.
+
+    `strength` is scikit-learn's C: the larger, the closer to the training set. Each feature is scaled to a standard
+    deviation of 1 first; the layer returned takes them unscaled. A label without a picture is never named.
+    """
+    known = np.unique(codes)
+    weight, bias = np.zeros((k, features.shape[1])), np.full(k, NEVER)
+    bias[known] = 0
+    if len(known) > 1:  # else nothing is to be told apart
+        scaler = StandardScaler().fit(features.astype(np.float64))
+        model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(features), codes)
+        rows, at = model.coef_, model.intercept_
+        if len(known) == 2:  # scikit-learn then keeps one row, for the second label against the first
+            rows, at = np.concatenate([-rows, rows]) / 2, np.concatenate([-at, at]) / 2
+        weight[known] = rows / scaler.scale_
+        bias[known] = at - weight[known] @ scaler.mean_
+    return Head(weight, bias)
 
 
 def relative_distances(seen: np.ndarray, codes: np.ndarray, held: np.ndarray) -> np.ndarray:

@@ -378,8 +378,10 @@ def is_training_copy(data: bytes) -> bool:
         return False
 
 
-def squish_and_crop(image: Image.Image, size: int, *, extra: int) -> Image.Image:
+def squish_and_crop(
+    image: Image.Image, size: int, *, extra: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
     """Squish an RGB image to (size + extra)² and cut the middle size², as fastai's ``RandomResizedCrop`` validates."""
     larger = size + extra
     edge = extra // 2
-    return image.resize((larger, larger), Image.Resampling.BILINEAR).crop((edge, edge, edge + size, edge + size))
+    return image.resize((larger, larger), resample).crop((edge, edge, edge + size, edge + size))

@@ -9,7 +9,6 @@ put in place (`placing`) only if vetting accepts the pickle, and if fastai and b
 
 import hashlib
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,12 +28,11 @@ from utils.export.modelcard import model_card, with_licence
 from utils.export.placing import CARD, MODEL, MODEL_CARD, ONNX, README, SOURCES, put_in_place, workshop
 from utils.export.threshold import Answers, certify_threshold
 from utils.export.unseen import unseen_labels
-from utils.features import frozen_features, learned_features
+from utils.features import picture_features
 from utils.inference import Classifier, ModelError, load_classifier
-from utils.pictures import PictureError
 from utils.storage import file_hash, locked, write_whole
 from utils.tables import OUT_OF_FOLD_COLUMNS, PREDICTION_COLUMNS, each_row
-from utils.train import pretrained_body, read_checkpoint
+from utils.train import read_checkpoint
 
 TABLES = ("split", "corrections")  # beside the settings, they made this model what it is
 FEATURES = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
@@ -77,7 +75,7 @@ def export_classifier(dataset: Dataset, learn) -> Export:
         earlier = _earlier_card(project.models)
         unknown = _certified(dataset, temperature)
         unknown["unseen"] = _unseen_before(earlier, staged / MODEL, evaluation, unknown) or _asked_of_unseen(
-            dataset, learn, unknown
+            dataset, unknown
         )
         save_onnx(learn, staged / ONNX, temperature=temperature, metadata=_metadata(project.name, pickled, unknown))
         onnx = load_classifier(staged / ONNX)
@@ -163,38 +161,19 @@ def _unseen_before(earlier: Mapping, model: Path, evaluation: Mapping, unknown: 
     return known["unseen"] if same else None
 
 
-def _asked_of_unseen(dataset: Dataset, learn, unknown: Mapping) -> dict:
+def _asked_of_unseen(dataset: Dataset, unknown: Mapping) -> dict:
     """Return how often a label that was never shown is called unknown, or why that cannot be told."""
     if not unknown["threshold"]:
         return {"why": "it never says “unknown”"}
     if len(dataset.project.labels) < 3:
         return {"why": "leaving one label out leaves a single one; it takes three labels"}
-    settings, sampled, training = learn.record.settings, sampled_pictures(dataset), learn.model.training
-    trained = dataset.project.model_copy(update={name: settings[name] for name in ("arch", "weights")})
-    try:
-        body = pretrained_body(trained)
-        pretrained = body is not None
-        if pretrained:
-            features = frozen_features(body, sampled.paths, size=settings["size"])
-        else:
-            features = learned_features(learn, sampled.paths)
-    except FieldguideError as error:  # the ImageNet weights are gone, and this machine cannot fetch them
-        warnings.warn(str(error), stacklevel=3)  # it names folders of this computer, which do not belong on a card
-        return {"why": "the ImageNet weights were not at hand"}
-    except (PictureError, OSError) as error:
-        folder = dataset.project.images
-        raise FieldguideError(f"A photo in {folder} cannot be read ({error}). Run 02 to 05 again.") from error
-    finally:
-        learn.model.train(training)
-    found = unseen_labels(
-        features,
-        sampled.labels,
-        np.array(sampled.sides) == "valid",
-        groups=sampled.groups,
-        coverage=unknown["coverage"]["value"],
-        seed=dataset.project.seed,
-        optimistic=not pretrained,
-    )
+    sampled = sampled_pictures(dataset)
+    features = picture_features(sampled)
+    if (spoilt := np.isnan(features).any(1)).any():
+        raise FieldguideError(f"{sampled.paths[spoilt.argmax()]} cannot be read. Run 02 to 05 again.")
+    held_out = np.array(sampled.sides) == "valid"
+    how = {"coverage": unknown["coverage"]["value"], "seed": dataset.project.seed}
+    found = unseen_labels(features, sampled.labels, held_out, groups=sampled.groups, **how)
     every = len(dataset.on("train", "valid"))
     if "note" in found and len(sampled) < every:
         found["note"] += f" {len(sampled):,} of {every:,} photos were looked at, as many of each label."

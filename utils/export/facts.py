@@ -124,7 +124,7 @@ def _of_unknown(unknown: Mapping) -> list[str]:
     if "why" in unseen:
         return [f"What it says to a label that it never saw was not measured: {unseen['why']}."]
     told = f"Of the photos of a label that was left out for a trial, {percent(unseen['unknown'])} were called unknown"
-    return [f"{told}; the others got one of its names.{' That is optimistic.' * unseen['optimistic']}"]
+    return [f"{told}; the others got one of its names."]
 
 
 def _of_counts(card: Mapping) -> list[str]:

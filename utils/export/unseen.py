@@ -9,21 +9,15 @@ whose labels it knows as the model's own threshold does. The photos of the label
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from utils.heads import JUDGE_STRENGTH, fit_head
 from utils.intervals import wilson
 from utils.words import share
 
 LEFT_OUT = 20  # labels at most that are left out in turn: 1,000 would take hours and hardly move the mean
-OPTIMISTIC = (
-    "Optimistic: the network learned its features with every label, the one left out among them. It will call a truly "
-    "new label unknown less often than this."
-)
-HONEST = (
-    "The features are those of the pretrained network: no photo of this project has shaped them, though it may have "
-    "seen such things in ImageNet."
+NOTE = (
+    "The features are those of a network pretrained on ImageNet: no photo of this project has shaped them, though it "
+    "may have seen such things there."
 )
 
 
@@ -35,18 +29,17 @@ def unseen_labels(
     groups: Sequence,
     coverage: float,
     seed: int = 42,
-    optimistic: bool,
 ) -> dict:
     """
     Return how often photos of a label that was never shown are called unknown.
 
-    `features`, float array (N, D), come from a network's body; it is `optimistic` if it was trained with these labels.
-    The stand-in does not learn from the photos `held_out`, bool array (N,). Near-duplicates share a group. `coverage`
-    is the share of photos, in (0, 1], that the model names.
+    `features`, float array (N, D), come from a pretrained network. The stand-in does not learn from the photos
+    `held_out`, bool array (N,). Near-duplicates share a group. `coverage` is the share of photos, in (0, 1], that the
+    model names.
 
     The dict holds ``unknown``: the share of the photos of labels left out that are called unknown; ``labels``: the same
-    for each label; ``false_alarms``: the share of known labels that is called unknown too; ``optimistic``; ``note``:
-    what to make of it. If nothing can be said, it is ``{"why": …}``.
+    for each label; ``false_alarms``: the share of known labels that is called unknown too; ``note``: what to make of
+    it. If nothing can be said, it is ``{"why": …}``.
     """
     features, labels, groups = np.asarray(features, dtype=float), np.asarray(labels), np.asarray(groups)
     held_out = np.asarray(held_out, dtype=bool)
@@ -62,12 +55,12 @@ def unseen_labels(
     shares = {}
     for label in left:
         new, others = own == label, taught != label
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        sure = model.fit(features[~held_out][others], taught[others]).predict_proba(judged).max(1)  # (H,)
+        head = fit_head(features[~held_out][others], taught[others], len(vocab), strength=JUDGE_STRENGTH)
+        sure = head.probabilities(judged).max(1)  # (H,)
         caught[new] = sure[new] < np.quantile(sure[~new], 1 - coverage)
         shares[str(vocab[label])] = wilson(int(caught[new].sum()), int(new.sum()), groups=groups[new])
     tested = np.isin(own, left)
-    note = [OPTIMISTIC if optimistic else HONEST]
+    note = [NOTE]
     if len(vocab) < len(names):
         note.append(f"{len(names) - len(vocab)} of {len(names)} labels have photos in one set only and were left out.")
     if len(left) < len(vocab):
@@ -76,7 +69,6 @@ def unseen_labels(
         "unknown": wilson(int(caught[tested].sum()), int(tested.sum()), groups=groups[tested]),
         "labels": shares,
         "false_alarms": round(1 - coverage, 6),
-        "optimistic": optimistic,
         "note": " ".join(note),
     }
 

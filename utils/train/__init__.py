@@ -8,9 +8,9 @@ from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.curves import history_table, overfitting_sentence, schedule_picture
 from utils.train.device import device_sentence, speed_callbacks
 from utils.train.finder import look_for_rate
-from utils.train.learners import load_trained, make_learner, train_fold
+from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
-from utils.train.networks import architecture, download_weights, pretrained_body
+from utils.train.networks import architecture, download_weights
 from utils.train.schedule import learning_rates, planned_rates
 
 __all__ = [
@@ -26,11 +26,9 @@ __all__ = [
     "make_learner",
     "overfitting_sentence",
     "planned_rates",
-    "pretrained_body",
     "read_checkpoint",
     "schedule_picture",
     "speed_callbacks",
-    "train_fold",
     "training_callbacks",
     "training_loss",
     "training_status",

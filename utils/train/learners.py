@@ -1,23 +1,19 @@
 """
-Stage 04, the learners: the one that 04 trained, and those of cross-validation. Reads learner.pth.
+Stage 04, the learner that it trained. Reads learner.pth.
 """
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from fastai.callback.core import Callback, CancelValidException
+from fastai.callback.core import Callback
 from fastai.vision.all import DataBlock, DataLoaders, Learner, accuracy, no_random, vision_learner
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.train.checkpoint import OLDER, ROUND, is_current, read_checkpoint, record_of
-from utils.train.device import speed_callbacks
-from utils.train.loaders import image_dataloaders, training_loss, validation_view
-from utils.train.networks import architecture, download_weights
-from utils.train.plain import plain_errors
-from utils.train.schedule import Schedule, learning_rates
+from utils.train.loaders import image_dataloaders, validation_view
+from utils.train.networks import architecture
 
 SAME_VIEW = 0.02  # of a normalised colour; another machine calculates a little differently
 
@@ -68,26 +64,4 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
             "load_trained(dataset, block), or run 04 again with the DataBlock of the notebook."
         )
     learn.record = record_of(dataset, kept)
-    return learn
-
-
-class NoValidation(Callback):
-    """Skip the validation after each epoch: a fold is judged once, when it is trained."""
-
-    order = 5  # before anything is set up for the pass
-
-    def before_validate(self):
-        """Leave before the first batch."""
-        raise CancelValidException
-
-
-def train_fold(dataset: Dataset, sides: Mapping[str, str]) -> Learner:
-    """Return a learner of the same recipe as 04's, trained on other sides; shows and saves nothing."""
-    project, fold = dataset.project, dataset.with_split({id: (id, side) for id, side in sides.items()})
-    dls = image_dataloaders(dataset, sides=sides)
-    how = {"cbs": speed_callbacks(dls), "loss_func": training_loss(fold)}
-    learn = make_learner(project, dls, pretrained=download_weights(project), **how)
-    with learn.no_bar(), learn.no_logging(), no_random(project.seed), plain_errors(dls):
-        dls.train.rng = random.Random(project.seed)
-        learn.fine_tune(project.epochs, **learning_rates(project), cbs=[Schedule(project.schedule), NoValidation()])
     return learn

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from fastai.vision.all import create_body, no_random
+from fastai.vision.all import no_random
 from fastai.vision.learner import create_vision_model, model_meta
 
 from utils.errors import FieldguideError
@@ -96,11 +96,3 @@ def download_weights(project: Project) -> bool:
     except Exception as error:  # torch.load raises many kinds on a broken file, and advises to trust it
         raise FieldguideError(f"The weights in {cached} are broken. Delete that file and run this again.") from error
     return True
-
-
-def pretrained_body(project: Project) -> torch.nn.Module | None:
-    """Return the network of `arch` with ImageNet weights and without its head, or None with ``weights = "none"``."""
-    if not download_weights(project):
-        return None
-    arch = architecture(project)
-    return create_body(arch(weights=imagenet_weights(arch)), cut=model_meta.get(arch, {}).get("cut"))
