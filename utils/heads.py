@@ -34,7 +34,7 @@ JUDGES = 5  # folds
 FEWEST = 3  # different pictures, to judge each by a model of others
 NAMED = 5  # unreadable pictures that a warning names
 JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
-NEVER = -50.0  # the score of a label that a head has never seen
+NEVER = -1000.0  # the score of a label that a head has never seen: its probability is 0
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-import torch
 from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -257,9 +256,7 @@ def test_suspects_of_a_project(make_project, fill_raw):
     one = next(id for id in ids if labels[id] == "cat" and id != blue)
     other = next(id for id in ids if labels[id] == "dog" and id != strange)
     dataset = ready_dataset(project, groups={one: "same", other: "same"})
-    torch.manual_seed(0)
-    body = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3, stride=2), torch.nn.ReLU())
-    judged = judge_pictures(dataset, body=body, train_fold=None)
+    judged = judge_pictures(dataset)
     assert judged.verdict["better"]
     found = find_suspects(dataset, judged)
     lists = {s.list: [ids[n] for n in listed(found, s.list)] for s in found}

@@ -243,30 +243,20 @@ def test_a_certified_threshold_goes_with_both_files(tmp_path):
     assert 0.5 < unknown["threshold"] == load_classifier(done.model).threshold == load_classifier(done.onnx).threshold
 
 
-def test_unseen_labels_are_asked_of_features(tmp_path, monkeypatch):
-    """Of the learner's own features it is optimistic, of ImageNet's not; a card that lacks it names no folder here."""
+def test_unseen_labels_are_asked_of_features(tmp_path):
+    """Of the packaged network, for every label; a model that names every photo is not asked, a gone photo is named."""
     labels = ("cat", "dog", "fox")
-    learn = recorded(make_learner(tmp_path / "images", labels=labels, network="squeezenet1_1"))
+    make_learner(tmp_path / "images", labels=labels, network="squeezenet1_1")
     dataset = make_dataset(tmp_path, labels)
     unknown = {"threshold": 0.6, "coverage": {"value": 0.5}}
-    learn.model.train()
-    found = export._asked_of_unseen(dataset, learn, unknown)
-    assert (found["optimistic"], sorted(found["labels"])) == (True, sorted(labels))
+    found = export._asked_of_unseen(dataset, unknown)
+    assert sorted(found["labels"]) == sorted(labels)
     assert found["unknown"]["n"] == 6
-    assert learn.model.training and learn.model[0].training
-    asked = []
-    monkeypatch.setattr(export, "pretrained_body", lambda project: asked.append(project.arch) or learn.model[0])
-    learn.record = SimpleNamespace(settings=TRAINED | {"arch": "resnet50"})
-    assert export._asked_of_unseen(dataset, learn, unknown)["optimistic"] is False
-    assert asked == ["resnet50"]  # which was trained, whatever the project file asks for now
-    assert export._asked_of_unseen(dataset, learn, unknown | {"threshold": 0.0}) == {"why": "it never says “unknown”"}
-
-    def gone(project):
-        raise FieldguideError("The ImageNet weights could not be downloaded: copy them to /home/me/.cache.")
-
-    monkeypatch.setattr(export, "pretrained_body", gone)
-    with pytest.warns(UserWarning, match="copy them to /home/me"):
-        assert export._asked_of_unseen(dataset, learn, unknown) == {"why": "the ImageNet weights were not at hand"}
+    assert export._asked_of_unseen(dataset, unknown | {"threshold": 0.0}) == {"why": "it never says “unknown”"}
+    gone = dataset.on("valid").paths[0]
+    gone.unlink()
+    with pytest.raises(FieldguideError, match=rf"{gone.name} cannot be read\. Run 02"):
+        export._asked_of_unseen(dataset, unknown)
 
 
 def test_pictures_for_features_are_drawn_alike_from_labels(dataset, project):

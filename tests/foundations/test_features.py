@@ -1,59 +1,140 @@
-"""06 and 07, features: the same for a picture alone and among others, and the same from both kinds of body."""
+"""What the packaged network sees: computed once, kept whole, and the same for a picture alone and among others."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import draw_picture
+from fastai.vision.all import PILImage, RandomResizedCrop
+from PIL import Image
 
-from utils.features import BODY_BATCH, frozen_features, learned_features
-from utils.pictures import open_picture, squish_and_crop
-
-
-@pytest.fixture
-def paths(tmp_path):
-    """Two more drawn pictures than go through a body at once, in two shapes."""
-    for n in range(BODY_BATCH + 2):
-        draw_picture(n, size=((160, 120), (90, 140))[n % 2]).save(tmp_path / f"{n:02}.png")
-    return sorted(tmp_path.iterdir())
+from utils import features
+from utils.backbone import RESAMPLE, packaged_body
+from utils.dataset import Dataset, read_dataset
+from utils.features import FEATURE_SIZE, FEATURES_NAME, feature_pixels, folded, network_features, picture_features
 
 
 @pytest.fixture
-def body():
-    """A network of random filters."""
-    torch.manual_seed(0)
-    return torch.nn.Conv2d(3, 16, 3, stride=4)
+def dataset(make_project) -> Dataset:
+    """A data set of 20 drawn pictures, more than go through the network at once."""
+    project = make_project()
+    for n in range(20):
+        folder = project.images / ("cat", "dog")[n % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        draw_picture(n, size=((160, 120), (90, 140))[n % 3 == 0]).save(folder / f"{n:016x}.jpg")
+    return read_dataset(project)
 
 
-def test_a_pictures_features_do_not_depend_on_its_batch(paths, body):
-    """All together, in two batches, and each alone: the same numbers."""
-    together = frozen_features(body, paths, size=32)
-    alone = np.concatenate([frozen_features(body, [path], size=32) for path in paths[-4:]])
-    assert together.shape == (BODY_BATCH + 2, 16)
-    assert together[-4:] == pytest.approx(alone, abs=1e-6)
+@pytest.fixture
+def opened(monkeypatch) -> list:
+    """The paths that are opened from now on."""
+    paths = []
+    real = features.feature_pixels
+    monkeypatch.setattr(features, "feature_pixels", lambda path: paths.append(path) or real(path))
+    return paths
 
 
-def test_the_body_gets_the_picture_as_validation_does(paths):
-    """A body that changes nothing shows its input: squished to 40, the middle 32, scaled by ImageNet's mean and std."""
-    found = frozen_features(torch.nn.Identity(), paths[:1], size=32)
-    pixels = np.asarray(squish_and_crop(open_picture(paths[0]), 32, extra=8)) / 255
-    scaled = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    assert found == pytest.approx(scaled.mean((0, 1))[None], abs=1e-5)
+def test_each_picture_is_looked_at_once(dataset, opened):
+    """The second call opens nothing and returns the same; a new picture is looked at, and nothing else."""
+    first = picture_features(dataset)
+    assert first.shape == (20, 1280) and np.isfinite(first).all()
+    assert sorted(opened) == sorted(dataset.paths)
+    opened.clear()
+    again = picture_features(read_dataset(dataset.project))
+    assert opened == []
+    assert again == pytest.approx(first, abs=2e-3)  # kept in half precision
+    new = dataset.project.images / "cat" / "ffffffffffffffff.jpg"
+    draw_picture(99).save(new)
+    assert len(picture_features(read_dataset(dataset.project))) == 21 and opened == [new]
 
 
-def test_a_learners_body_is_asked_through_its_own_transforms(paths, body):
-    """`learned_features` averages over the picture what the first part of the model makes of each batch."""
-    batches = torch.rand(4, 3, 8, 8).split(3)
+def test_a_pictures_features_do_not_depend_on_the_others(dataset):
+    """All together, and each alone: the same numbers."""
+    together = picture_features(dataset)
+    alone = [next(features.seen_by_network([path])) for path in dataset.paths[-3:]]
+    assert together[-3:] == pytest.approx(np.concatenate(alone), abs=1e-4)
 
-    class Stub:
-        model = torch.nn.Sequential(body, torch.nn.Flatten())
 
-        @property
-        def dls(self):
-            return self
+def test_the_network_gets_the_picture_as_validation_does(dataset):
+    """The pixels are those of fastai's RandomResizedCrop for validation, with bicubic reduction."""
+    crop = RandomResizedCrop(FEATURE_SIZE, resamples=(RESAMPLE, Image.Resampling.NEAREST))
+    for path in dataset.paths[:4]:
+        theirs = crop(PILImage.create(path), split_idx=1)
+        assert np.array_equal(feature_pixels(path), np.asarray(theirs))
 
-        def test_dl(self, items):
-            assert items == paths
-            return [(batch,) for batch in batches]
 
-    expected = [body(picture[None]).mean((2, 3))[0].tolist() for batch in batches for picture in batch]
-    assert learned_features(Stub(), paths) == pytest.approx(np.array(expected), abs=1e-6)
+def test_folding_the_normalisation_changes_nothing(dataset):
+    """The quick network gives what the plain one gives."""
+    pixels = torch.from_numpy(np.stack([feature_pixels(path) for path in dataset.paths[:3]]))
+    plain, quick = packaged_body(), folded(packaged_body())
+    assert sum(isinstance(layer, torch.nn.BatchNorm2d) for layer in quick.modules()) == 0
+    assert network_features(quick, pixels).numpy() == pytest.approx(network_features(plain, pixels).numpy(), abs=1e-3)
+
+
+def test_a_changed_file_is_looked_at_again(dataset, opened):
+    """Another size of the file under the same id; what is gone since does no harm."""
+    picture_features(dataset)
+    opened.clear()
+    draw_picture(77, size=(300, 200)).save(dataset.paths[0])
+    dataset.paths[1].unlink()
+    found = picture_features(dataset)  # as it was read before
+    assert opened == [dataset.paths[0]]
+    assert np.isnan(found[1]).all() and np.isfinite(found[[0, *range(2, 20)]]).all()
+
+
+def test_an_unreadable_picture_has_no_features(dataset):
+    """It is tried again at each call, as its file may be mended; the others are kept."""
+    dataset.paths[0].write_bytes(b"no picture")
+    for _ in range(2):
+        found = picture_features(dataset)
+        assert np.isnan(found[0]).all() and np.isfinite(found[1:]).all()
+
+
+def test_a_run_that_is_killed_goes_on(dataset, opened, monkeypatch):
+    """What was kept before is not looked at again."""
+    monkeypatch.setattr(features, "KEPT_TOGETHER", 16)
+    keep, calls = features._keep, []
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        keep(*args)
+
+    monkeypatch.setattr(features, "_keep", killed)
+    with pytest.raises(KeyboardInterrupt):
+        picture_features(dataset)
+    opened.clear()
+    assert np.isfinite(picture_features(dataset)).all()
+    assert sorted(opened) == sorted(dataset.paths[16:])
+
+
+def test_broken_files_are_computed_anew(dataset, opened):
+    """Cut short, of another form, or holding objects instead of numbers: removed, and nothing in it is unpickled."""
+    whole = picture_features(dataset)
+    folder = dataset.project.data / "features" / FEATURES_NAME
+    (kept,) = folder.iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    np.savez(folder / "objects.npz", ids=np.array([{}], dtype=object), sizes=np.zeros(1), features=np.zeros((1, 1280)))
+    np.savez(folder / "narrow.npz", ids=np.array(["a"]), sizes=np.zeros(1, int), features=np.zeros((1, 3), np.float16))
+    opened.clear()
+    assert picture_features(dataset) == pytest.approx(whole, abs=1e-4)
+    assert len(opened) == 20
+    assert [path.name for path in folder.iterdir()] == [kept.name]
+
+
+def test_features_of_another_network_are_not_taken(dataset, opened, monkeypatch):
+    """Network, size and form are in the folder's name."""
+    picture_features(dataset)
+    opened.clear()
+    monkeypatch.setattr(features, "FEATURES_NAME", "another-network-128px-1")
+    picture_features(dataset)
+    assert len(opened) == 20
+
+
+def test_no_pictures_have_no_features(dataset):
+    """An empty table, and no folder."""
+    none = replace(dataset).where(lambda picture: False)
+    assert picture_features(none).shape == (0, 1280)
+    assert not (dataset.project.data / "features").exists()

@@ -1,48 +1,23 @@
 """Every picture judged by a model that never saw it; the judgement is kept while nothing changed."""
 
-import contextlib
 import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from utils import heads
 from utils.dataset import Dataset, read_dataset
 from utils.errors import FieldguideError
-from utils.heads import Judgement, fold_of, judge_pictures, relative_distances
+from utils.heads import Judgement, fit_head, fold_of, judge_pictures, relative_distances
 from utils.project import Project
 from utils.tables import SPLIT_COLUMNS, write_table
 from utils.verify import verify_images
-
-
-class Loader(list):
-    """Paths of pictures, and as batches the brightness of each one's first letter."""
-
-    def __iter__(self):
-        yield (torch.tensor([[[[float(int(path.stem[0], 16))]]] for path in list.__iter__(self)]),)  # (B, 1, 1, 1)
-
-
-class Stub:
-    """A learner that answers with what it was trained on: 1 for the first label if it has seen the picture."""
-
-    def __init__(self, seen: set[str]):
-        self.seen = seen
-        self.dls = self
-        self.model = torch.nn.Sequential(torch.nn.Identity(), torch.nn.Identity())
-
-    def test_dl(self, paths):
-        return Loader(paths)
-
-    def no_bar(self):
-        return contextlib.nullcontext()
-
-    def get_preds(self, dl):
-        return torch.tensor(
-            [[1.0, 0.0] if path.stem in self.seen else [0.25, 0.75] for path in list.__iter__(dl)]
-        ), None
 
 
 @pytest.fixture
@@ -66,53 +41,54 @@ def ready_dataset(project: Project, groups=()) -> Dataset:
 
 
 @pytest.fixture
-def calls():
-    """A list of the sides that each fold was trained on; its `train` is a ``train_fold``."""
+def calls(monkeypatch):
+    """The codes that each head is fitted to from now on."""
+    seen = []
+    real = heads.fit_head
 
-    class Calls(list):
-        def train(self, sides):
-            self.append(sides)
-            return Stub({id for id, side in sides.items() if side == "train"})
+    def fit(features, codes, k, **how):
+        seen.append(codes)
+        return real(features, codes, k, **how)
 
-    return Calls()
-
-
-def body(seed=0):
-    """Return a network of random filters, which tells colours apart."""
-    torch.manual_seed(seed)
-    return torch.nn.Conv2d(3, 16, 3, stride=4)
+    monkeypatch.setattr(heads, "fit_head", fit)
+    return seen
 
 
-def test_no_picture_is_judged_by_a_model_that_saw_it(ready, calls):
-    """Each fold's model judges only what was held out, and the result is kept until labels change."""
-    judged = judge_pictures(ready, body=None, train_fold=calls.train)
-    assert judged.probs.tolist() == [[0.25, 0.75]] * 12
+def test_no_picture_is_judged_by_a_head_that_saw_it(ready, monkeypatch):
+    """A judge that knows its pictures by heart says 1 for those; of the pictures held out none is among them."""
+    fitted, judged_by = [], []
+
+    class ByHeart:
+        def __init__(self, features):
+            self.known = {row.tobytes() for row in features}
+
+        def probabilities(self, held):
+            judged_by.append([row.tobytes() in self.known for row in held])
+            return np.tile([0.25, 0.75], (len(held), 1))
+
+    monkeypatch.setattr(heads, "fit_head", lambda features, *_, **__: fitted.append(1) or ByHeart(features))
+    judged = judge_pictures(ready)
     assert (judged.ids, judged.labels, judged.distances.shape) == (ready.ids, ready.labels, (12,))
-    assert len(calls) == 3
-    again = judge_pictures(ready, body=None, train_fold=calls.train)
-    assert (again.probs.tolist(), again.distances.tolist()) == (judged.probs.tolist(), judged.distances.tolist())
-    assert len(calls) == 3
-    path = ready.paths[0]
-    path.rename(ready.project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
-    judge_pictures(read_dataset(ready.project), body=None, train_fold=calls.train)
-    assert len(calls) == 6
+    assert judged.probs.tolist() == [[0.25, 0.75]] * 12
+    assert sum(map(len, judged_by)) == 12 and not any(map(any, judged_by))
+    assert len(fitted) == 5
 
 
-def test_only_what_matters_to_the_judges_has_them_asked_again(ready, calls):
-    """Another patience changes nothing; other epochs do for judges that are trained, another group or seed for all."""
-    judge_pictures(ready, body=None, train_fold=calls.train)
+def test_a_judgement_is_kept_until_something_that_matters_changes(ready, calls):
+    """Another patience, size or network to train changes nothing; another label, group or seed does."""
 
     def asked(dataset=ready, **settings) -> int:
         changed = replace(dataset, project=ready.project.model_copy(update=settings))
         before = len(calls)
-        judge_pictures(changed, body=None, train_fold=calls.train)
+        judge_pictures(changed)
         return len(calls) - before
 
-    assert (asked(patience=3), asked(epochs=2), asked(epochs=2, seed=7)) == (0, 3, 3)
-    assert asked(replace(ready, groups=("a", "a", *ready.groups[2:])), epochs=2, seed=7) == 3
-    seen = judge_pictures(ready, body=body(), train_fold=None)
-    longer = replace(ready, project=ready.project.model_copy(update={"epochs": 9}))
-    assert judge_pictures(longer, body=body(1), train_fold=None).probs.tolist() == seen.probs.tolist()
+    assert (asked(), asked(), asked(patience=3, size=64, epochs=2, arch="resnet34")) == (5, 0, 0)
+    assert (asked(seed=7), asked(seed=7)) == (5, 0)
+    assert asked(replace(ready, groups=("a", "a", *ready.groups[2:])), seed=7) == 5
+    path = ready.paths[0]
+    path.rename(ready.project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
+    assert asked(read_dataset(ready.project)) == 5
 
 
 def test_the_judges_are_compared_with_guessing():
@@ -125,59 +101,58 @@ def test_the_judges_are_compared_with_guessing():
     assert (unjudged.verdict["right"], unjudged.verdict["n"]) == (5, 5)
 
 
-def test_a_memory_without_distances_is_made_anew(ready, calls):
+def test_a_memory_without_distances_is_made_anew(ready):
     """out_of_fold.csv as it was before it had distances is recognised by its header, and replaced."""
     kept = ready.project.models / "out_of_fold.csv"
     kept.parent.mkdir(parents=True)
     kept.write_text("id,fingerprint,cat,dog\n" + "".join(f"{id},{ready.fingerprint},0.5,0.5\n" for id in ready.ids))
-    assert judge_pictures(ready, body=None, train_fold=calls.train).probs.tolist() == [[0.25, 0.75]] * 12
+    assert judge_pictures(ready).probs.tolist() != [[0.5, 0.5]] * 12
     assert kept.read_text().startswith("id,fingerprint,distance,cat,dog\n")
 
 
-def test_frozen_features_tell_colours_apart(make_project, fill_raw):
-    """With a body, logistic regression on its features judges the folds; red and blue pictures are told apart."""
+def test_heads_on_the_features_tell_colours_apart(make_project, fill_raw):
+    """Red and blue pictures are told apart, and the labels are those of the folders."""
     project = make_project()
     fill_raw(project, 12)
     dataset = ready_dataset(project)
-    judged = judge_pictures(dataset, body=body(), train_fold=None)
+    judged = judge_pictures(dataset)
     assert judged.probs.shape == (24, 2)
     assert np.allclose(judged.probs.sum(1), 1)
-    assert (judged.probs.argmax(1) == dataset.codes).mean() > 0.8
+    assert (judged.probs.argmax(1) == dataset.codes).mean() > 0.9
 
 
-def test_the_memory_gives_back_exactly_what_was_found(ready):
+def test_the_memory_gives_back_exactly_what_was_found(ready, monkeypatch):
     """The first call and the second return the same numbers, to the last digit."""
-    first = judge_pictures(ready, body=body(), train_fold=None)
-    second = judge_pictures(ready, body=body(1), train_fold=None)
+    first = judge_pictures(ready)
+    monkeypatch.setattr(heads, "fit_head", None)
+    second = judge_pictures(ready)
     assert (first.probs.tolist(), first.distances.tolist()) == (second.probs.tolist(), second.distances.tolist())
 
 
 def test_an_unreadable_picture_is_named_and_holds_nothing_up(ready, calls):
-    """It has NaN, stands on no side of a fold, and is judged as soon as it can be read again."""
+    """It has NaN, trains no judge, and is judged as soon as it can be read again."""
     id, path = ready.ids[0], ready.paths[0]
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match=rf"1 picture cannot be read .*{path.parent.name}/{id}\.jpg: truncated"):
-        judged = judge_pictures(ready, body=None, train_fold=calls.train)
+        judged = judge_pictures(ready)
     assert np.isnan(judged.probs[0]).all() and np.isnan(judged.distances[0])
     assert not np.isnan(judged.probs[1:]).any()
-    assert [id in sides for sides in calls] == [False] * 3
+    assert sum(map(len, calls)) == 4 * 11
     with pytest.warns(UserWarning, match="1 picture cannot be read"):
-        judge_pictures(ready, body=None, train_fold=calls.train)
-    assert len(calls) == 3
+        judge_pictures(ready)
+    assert len(calls) == 5
     path.write_bytes(whole)
-    assert not np.isnan(judge_pictures(ready, body=None, train_fold=calls.train).probs).any()
-    with_body = judge_pictures(ready, body=body(), train_fold=None)
-    assert not np.isnan(with_body.probs).any()
+    assert not np.isnan(judge_pictures(ready).probs).any()
 
 
-def test_without_a_split_each_picture_stands_alone_and_a_warning_says_so(make_project, fill_raw, calls):
+def test_without_a_split_each_picture_stands_alone_and_a_warning_says_so(make_project, fill_raw):
     """06 before 03: judged, with a sentence on what that costs."""
     project = make_project()
     fill_raw(project, 6)
     verify_images(project)
     with pytest.warns(UserWarning, match=r"12 pictures not in split\.csv yet.*Run 03"):
-        assert len(judge_pictures(read_dataset(project), body=None, train_fold=calls.train).probs) == 12
+        assert len(judge_pictures(read_dataset(project)).probs) == 12
 
 
 @pytest.mark.parametrize("count", [0, 6])
@@ -190,7 +165,7 @@ def test_no_pictures_or_one_label_are_refused(make_project, fill_raw, count):
         for path in (project.images / "dog").iterdir():
             path.unlink()
     with pytest.raises(FieldguideError, match="All 6 pictures are filed under 'cat'" if count else "Run 01 and 02"):
-        judge_pictures(read_dataset(project), body=body(), train_fold=None)
+        judge_pictures(read_dataset(project))
 
 
 def test_near_duplicates_stand_in_one_fold():
@@ -198,7 +173,7 @@ def test_near_duplicates_stand_in_one_fold():
     labels = ["a", "b"] * 30
     groups = [n // 4 for n in range(60)]
     folds = fold_of(labels, groups, seed=1)
-    assert set(folds) == {0, 1, 2}
+    assert set(folds) == {0, 1, 2, 3, 4}
     assert all(len({folds[n] for n in range(60) if groups[n] == g}) == 1 for g in set(groups))
 
 
@@ -213,7 +188,7 @@ def test_folds_are_made_of_whatever_there_is(pictures, seed):
         except FieldguideError:
             assert len(set(groups)) < 3 or len(set(labels)) == len(labels)
             return
-    assert sorted(set(folds)) == list(range(folds.max() + 1)) and 1 <= folds.max() <= 2
+    assert sorted(set(folds)) == list(range(folds.max() + 1)) and 1 <= folds.max() <= 4
     assert all(len({f for f, g in zip(folds, groups, strict=True) if g == group}) == 1 for group in set(groups))
 
 
@@ -233,7 +208,7 @@ def test_a_label_of_one_picture_is_judged_too(make_project, fill_raw, copies):
     for path in sorted((project.images / "dog").iterdir())[copies:]:
         path.unlink()
     dogs = read_dataset(project).of("dog").ids
-    judged = judge_pictures(ready_dataset(project, groups=dict.fromkeys(dogs, "one")), body=body(), train_fold=None)
+    judged = judge_pictures(ready_dataset(project, groups=dict.fromkeys(dogs, "one")))
     dogs = np.array(judged.labels) == "dog"
     assert judged.probs[dogs].tolist() == [[1.0, 0.0]] * copies
     assert np.isfinite(judged.distances).all()
@@ -254,3 +229,22 @@ def test_a_picture_is_not_among_those_that_make_its_centre():
     usual = np.median([np.linalg.norm(scaled[n] - np.delete(scaled, n, 0).mean(0)) for n in range(7)])
     expected = np.linalg.norm((held - seen.mean(0)) / seen.std(0) - scaled.mean(0), axis=1) / usual
     assert relative_distances(seen, np.zeros(7, dtype=int), held) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("labels", [3, 2])
+def test_a_head_is_scikit_learns_logistic_regression(labels):
+    """One linear layer on unscaled features gives the scaled regression's probabilities; unseen labels get none."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, labels, 60)
+    seen, held = (rng.normal(size=(n, 5)) * [1, 10, 0.1, 1, 1] + 3 for n in (60, 9))
+    seen[:, 0] += codes
+    head = fit_head(seen, codes, 4, strength=0.5)
+    expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.5)).fit(seen, codes).predict_proba(held)
+    assert head.probabilities(held)[:, :labels] == pytest.approx(expected, abs=1e-4)
+    assert (head.probabilities(held)[:, labels:] < 1e-9).all()
+
+
+def test_a_head_that_saw_one_label_names_it():
+    """There is nothing to tell apart, and no error."""
+    head = fit_head(np.ones((4, 3)), np.full(4, 2), 3, strength=1.0)
+    assert head.probabilities(np.zeros((2, 3))).round(9).tolist() == [[0, 0, 1]] * 2

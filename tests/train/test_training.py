@@ -26,7 +26,7 @@ from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import training_status
 from utils.train.device import device_sentence, speed_callbacks
 from utils.train.finder import look_for_rate
-from utils.train.learners import load_trained, train_fold
+from utils.train.learners import load_trained
 from utils.train.loaders import image_dataloaders
 from utils.train.plain import TrainingStopped
 
@@ -245,31 +245,12 @@ def test_a_folder_that_cannot_be_written_is_said_before_training(ready):
         train(ready, learn=learn)
 
 
-def test_a_fold_is_trained_on_the_other_sides_only(ready):
-    """The learner of a fold never loads what it will judge."""
-    sides = {id: "valid" if n % 2 else "train" for n, id in enumerate(ready.ids)}
-    learn = train_fold(ready, sides)
-    assert {path.stem for path in learn.dls.train_ds.items} == set(ready.ids[::2])
-    assert not ready.project.models.exists()
-
-
 ALL_KEYS = {
     "epochs": 3,
     "augment": {"max_rotate": 20.0, "greyscale": 0.5, "denoise": 0.5, "dehaze": 0.5},
     "class_weights": True,
     "seed": 7,
 }
-
-
-@pytest.mark.parametrize("schedule", ["cyclic", "smooth"])
-def test_a_fold_is_trained_by_the_same_recipe(ready, make_project, schedule):
-    """06 trains with the schedule, the weights and the augmentation of 04."""
-    dataset = read_dataset(make_project(schedule=schedule, **ALL_KEYS | {"epochs": 1, "patience": 1}))
-    learn = train_fold(dataset, {id: "valid" if n % 2 else "train" for n, id in enumerate(dataset.ids)})
-    assert learn.loss_func.func.weight is not None
-    assert "Greyscale" in [type(step).__name__ for step in learn.dls.train.after_batch.fs]
-    assert len(learn.recorder.lrs) == len(learn.dls.train)
-    assert (learn.recorder.hps["mom"][0] == learn.recorder.hps["mom"][-1]) is True  # not fastai's one cycle
 
 
 @pytest.mark.parametrize(
