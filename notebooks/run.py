@@ -34,7 +34,7 @@ from utils.words import capitalised, counted, verdict_sentence
 
 AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
-SETTINGS = ("arch", "weights", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
+SETTINGS = ("arch", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -209,7 +209,8 @@ def quality(dataset: Dataset) -> list[str]:
     if evaluation["changed"]:
         lines.append(f"settings   {evaluation['changed']}")
     settings = evaluation["settings"]
-    asked_otherwise = [key for key in SETTINGS if settings.get(key) != getattr(project, key)]
+    asked = {key: getattr(project, key) for key in SETTINGS} | {"weights": project.weights_name}
+    asked_otherwise = [key for key, value in asked.items() if settings.get(key) != value]
     if round_fingerprint(dataset, settings) != evaluation["fingerprint"]:
         changed = "pictures, labels or sides"
     elif asked_otherwise and not evaluation["changed"]:

@@ -22,6 +22,7 @@ from utils.storage import subfolders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
+WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
@@ -85,7 +86,7 @@ class Project(BaseModel):
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "resnet18"
-    weights: Literal["imagenet", "none"] = "imagenet"
+    weights: str = "imagenet"
     size: Annotated[int, Field(ge=32, le=1024)] = 224
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
@@ -114,6 +115,15 @@ class Project(BaseModel):
         if not source or "" in ([source] if isinstance(source, str) else source):
             raise ValueError('name a source: "duckduckgo", "sample", a folder, or a list of these')
         return source
+
+    @field_validator("weights")
+    @classmethod
+    def _weights_are_a_word_or_a_file(cls, weights: str) -> str:
+        if weights not in WEIGHTS and not weights.endswith(WEIGHT_FILES):
+            raise ValueError(
+                f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
+            )
+        return weights
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -234,6 +244,11 @@ class Project(BaseModel):
         return self.labels if SEARCH in self.sources else {}
 
     @property
+    def weights_name(self) -> str:
+        """What the weights are called on a card: "imagenet", "none", or the file's name without its folder."""
+        return Path(self.weights).name
+
+    @property
     def data(self) -> Path:
         """The folder of everything gathered: data/<name>."""
         return Path(self.data_dir) / self.name
@@ -274,8 +289,8 @@ class MissingSource(ProjectError, NotADirectoryError):
 def _settled(settings: dict, folder: Path) -> dict:
     """Return `settings` with paths made absolute from `folder` and a folder source's labels filled in."""
     settled = dict(settings)
-    for key in ("data_dir", "models_dir"):
-        if isinstance(settled.get(key), str):
+    for key in ("data_dir", "models_dir", "weights"):
+        if isinstance(settled.get(key), str) and (key != "weights" or settled[key].endswith(WEIGHT_FILES)):
             settled[key] = str((folder / Path(settled[key]).expanduser()).resolve())
     source = settled.get("source", SEARCH)
     sources = [source] if isinstance(source, str) else source

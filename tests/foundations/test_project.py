@@ -35,7 +35,7 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ('name = "pets"\nepochs = true' + LABELS, ["epochs", "True", "whole number"]),
         ('name = "pets"\nvalid = 20' + LABELS, ["valid", "20", "less than 1"]),
         ('name = "pets"\nvalid = 0.6\ntest = 0.5' + LABELS, ["0.6", "0.5", "no pictures to train on"]),
-        ('name = "pets"\nweights = "coco"' + LABELS, ["weights", "'coco'", "'imagenet' or 'none'"]),
+        ('name = "pets"\nweights = "coco"' + LABELS, ["weights", "'coco'", "'imagenet' or 'none'", ".pth file"]),
         ('name = "pets"\nsource = 3' + LABELS, ["source", "3", "list"]),
         ('name = "pets"\nsource = []' + LABELS, ["source", "folder"]),
         ('name = "../pets"' + LABELS, ["name", "../pets", "folder name"]),

@@ -117,7 +117,7 @@ def learner_parts(learner) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
     mean, std = (tuple(stat.flatten().tolist()) for stat in stats)
     if not len(mean) == len(std) == 3:
         raise ModelError(f"it wants pictures in {len(mean)} colours")
-    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra))
+    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra), int(crop.resamples[0]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
     return checked_labels(list(categories[0].vocab)), recipe, network

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from .vetting import ModelError
 
@@ -20,6 +21,7 @@ else:  # inference/ and pictures.py lie loose in another program's folder
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
+RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, a file's name cannot
 
 
@@ -30,11 +32,12 @@ class Recipe:
     longest_side: int  # larger pictures are reduced to it first
     size: int  # squish to (size + extra)², then cut the middle size²
     extra: int
+    resample: str = "bilinear"  # how to squish: a name in `RESAMPLES`
 
     def pixels(self, picture) -> np.ndarray:
         """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
         image = open_picture(picture, longest_side=self.longest_side)
-        return np.asarray(squish_and_crop(image, self.size, extra=self.extra))
+        return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=RESAMPLES[self.resample]))
 
 
 def checked_labels(labels) -> tuple[str, ...]:
@@ -52,15 +55,23 @@ def checked_recipe(facts) -> Recipe:
     names = ("longest_side", "size", "extra")
     if not isinstance(facts, dict) or any(type(facts.get(name)) is not int for name in names):
         raise ModelError(f"its recipe does not say {', '.join(names)} in whole pixels")
-    recipe = Recipe(*(facts[name] for name in names))
+    resample = facts.get("resample", "bilinear")  # earlier exports do not name it
+    if not isinstance(resample, str) or resample not in RESAMPLES:
+        raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(RESAMPLES)}")
+    recipe = Recipe(*(facts[name] for name in names), resample)
     if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
     return recipe
 
 
-def validation_recipe(size: int, beyond: float) -> Recipe:
-    """Return stage 04's recipe; `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off."""
-    return checked_recipe({"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8})
+def validation_recipe(size: int, beyond: float, resample: int) -> Recipe:
+    """
+    Return stage 04's recipe.
+
+    `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number.
+    """
+    facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8}
+    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower()})
 
 
 def checked_threshold(threshold) -> float | None:

@@ -159,13 +159,15 @@ def _name_table(table: str) -> frozenset[str]:
 
 # Parts of a network. They may hold numbers, tensors and further layers, never a function: see "layer" in `SHAPES`.
 LAYERS = _name_table("""
-    fastai.layers:AdaptiveConcatPool2d,Flatten torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,Sigmoid,SiLU
+    fastai.layers:AdaptiveConcatPool2d,Flatten
+    torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,ReLU6,Sigmoid,SiLU
     torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:Sequential
     torch.nn.modules.conv:Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.linear:Linear
-    torch.nn.modules.loss:CrossEntropyLoss torch.nn.modules.normalization:LayerNorm
+    torch.nn.modules.loss:CrossEntropyLoss torch.nn.modules.normalization:LayerNorm torch.nn.modules.padding:ZeroPad2d
     torch.nn.modules.pooling:AdaptiveAvgPool2d,AdaptiveMaxPool2d,AvgPool2d,MaxPool2d
     torchvision.models.convnext:CNBlock,LayerNorm2d torchvision.models.densenet:_DenseBlock,_DenseLayer,_Transition
-    torchvision.models.efficientnet:FusedMBConv,MBConv torchvision.models.mobilenetv3:InvertedResidual
+    torchvision.models.efficientnet:FusedMBConv,MBConv torchvision.models.mobilenetv2:InvertedResidual
+    torchvision.models.mobilenetv3:InvertedResidual torchvision.models.shufflenetv2:InvertedResidual
     torchvision.models.regnet:AnyStage,BottleneckTransform,ResBottleneckBlock,SimpleStemIN
     torchvision.models.resnet:BasicBlock,Bottleneck torchvision.models.squeezenet:Fire
     torchvision.models.swin_transformer:PatchMerging,PatchMergingV2,ShiftedWindowAttention,ShiftedWindowAttentionV2

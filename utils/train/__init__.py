@@ -10,7 +10,7 @@ from utils.train.device import device_sentence, speed_callbacks
 from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
-from utils.train.networks import architecture, download_weights
+from utils.train.networks import architecture, download_weights, preparation
 from utils.train.schedule import learning_rates, planned_rates
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "make_learner",
     "overfitting_sentence",
     "planned_rates",
+    "preparation",
     "read_checkpoint",
     "schedule_picture",
     "speed_callbacks",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, IndexSplitter, Normalize, no_random, parent_label
-from fastai.vision.all import CrossEntropyLossFlat, ImageBlock, RandomResizedCrop, imagenet_stats
+from fastai.vision.all import CrossEntropyLossFlat, ImageBlock, RandomResizedCrop
 from PIL import Image
 
 from utils.dataset import Dataset
@@ -20,6 +20,7 @@ from utils.project import Project
 from utils.tables import REJECTED_COLUMNS, read_rows
 from utils.train.augment import augmentation
 from utils.train.device import worker_count
+from utils.train.networks import preparation
 from utils.train.plain import require_readable
 from utils.words import counted
 
@@ -29,11 +30,12 @@ LEAST_TO_LEARN = 2  # pictures of a label: from one alone a network learns that 
 
 def image_block(project: Project) -> DataBlock:
     """Return the DataBlock that 04 shows: the one way pictures become batches."""
+    wants = preparation(project)
     return DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(project.labels))),
         get_y=parent_label,
-        item_tfms=RandomResizedCrop(project.size, min_scale=MIN_SCALE),
-        batch_tfms=[*augmentation(project), Normalize.from_stats(*imagenet_stats)],
+        item_tfms=RandomResizedCrop(project.size, min_scale=MIN_SCALE, resamples=wants.resamples),
+        batch_tfms=[*augmentation(project), Normalize.from_stats(*wants.stats)],
     )
 
 

@@ -1,56 +1,115 @@
 """
-Stage 04, the network: torchvision's, by name, and its ImageNet weights.
+Stage 04, the network: by its name in the project file, with its weights and what it wants of pictures.
 
-Reads torch's own cache and writes there what it downloads. torchvision makes the networks and fastai cuts them. Whether
-that works is found out beforehand, without weights.
+Reads the packaged weights, a file that the project names, or torch's own cache, and writes there what it downloads.
+fastai cuts networks into body and head. Whether it does so rightly is found out beforehand.
 """
 
+import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torchvision
-from fastai.vision.all import no_random
-from fastai.vision.learner import create_vision_model, model_meta
+from fastai.vision.all import imagenet_stats, no_random
+from fastai.vision.learner import _default_meta, create_body, create_vision_model, model_meta
+from PIL import Image
+from torch import nn
 
+from utils import backbone
+from utils.backbone import PACKAGED, efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import Project
-from utils.storage import make_folder
+from utils.project import WEIGHTS, Project
+from utils.storage import file_stamp, make_folder
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
+LEAST_BODY = 0.5  # of a network's numbers, those of the classifier aside: with fewer it was cut at the wrong place
+SAME = 1e-4  # of scores: two ways to calculate differ in the last digits
+OTHERS = "Write another one, such as resnet18, resnet34, resnet50 or efficientnet_lite0."
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a network wants of pictures."""
+
+    stats: tuple[tuple[float, ...], tuple[float, ...]]  # mean and spread of three colours, of values in [0, 1]
+    resamples: tuple[Image.Resampling, Image.Resampling]  # how fastai reduces pictures, and masks
+
+
+def preparation(project: Project) -> Preparation:
+    """Return what the project's network wants of pictures: its colours' mean and spread, and how to reduce."""
+    arch = _named(project)
+    if project.arch == PACKAGED:
+        stats, resample = backbone.COLOURS, backbone.RESAMPLE
+    else:
+        known = torchvision.models.get_model_weights(arch).__members__
+        wanted = next(iter(known.values())).transforms() if known else None
+        stats = (tuple(wanted.mean), tuple(wanted.std)) if wanted else tuple(map(tuple, imagenet_stats))
+        resample = Image.Resampling[wanted.interpolation.name] if wanted else Image.Resampling.BILINEAR
+    return Preparation(stats, (resample, Image.Resampling.NEAREST))
 
 
 def architecture(project: Project) -> Callable:
     """
-    Return the torchvision function of the project's `arch`, such as ``resnet18``.
+    Return the function that makes the project's network: torchvision's ``resnet18``, or ours of ``efficientnet_lite0``.
 
-    A network is refused that torchvision does not have, that fastai can't cut into body and head, or for which
-    pictures of `size` are too small.
+    If `weights` is a file, the function puts these into it. A network is refused that torchvision does not have, that
+    cannot be cut into body and head, or for which pictures of `size` are too small.
     """
-    if project.arch not in torchvision.models.list_models(module=torchvision.models):
-        raise FieldguideError(
-            f"arch = {project.arch!r} is not a model of torchvision {torchvision.__version__}. Write one such as "
-            "resnet18, resnet34 or resnet50."
-        )
-    arch = getattr(torchvision.models, project.arch)
+    arch = _named(project)
     # fastai asks torchvision in an old way for the networks that it doesn't list: nothing a person could put right.
     warnings.filterwarnings("ignore", message=".*deprecated since 0.13", module="torchvision.models._utils")
-    if (error := _failure(arch, project.size)) is None:
+    _require_cut(arch, project)
+    if project.weights in WEIGHTS:
         return arch
-    if project.size < SIZES[-1] and _failure(arch, SIZES[-1]) is None:
+    path = Path(project.weights)
+    return _with_weights(arch, path, tuple(file_stamp(path)))
+
+
+def _named(project: Project) -> Callable:
+    """Return the function that makes the network of this name, or refuse a name that nobody knows."""
+    if project.arch == PACKAGED:
+        return efficientnet_lite0
+    if project.arch in torchvision.models.list_models(module=torchvision.models):
+        return getattr(torchvision.models, project.arch)
+    raise FieldguideError(
+        f"arch = {project.arch!r} is not a model of torchvision {torchvision.__version__}. Write one such as resnet18, "
+        f"resnet34, resnet50 or {PACKAGED}."
+    )
+
+
+def _require_cut(arch: Callable, project: Project) -> None:
+    """Refuse a network that has no right cut, or is too deep for the project's pictures; teach fastai the right cut."""
+    if (error := _failure(arch, project.size)) is None:
+        if _kept_share(arch) >= LEAST_BODY:
+            return
+    elif project.size < SIZES[-1] and _failure(arch, SIZES[-1]) is None:
         enough = next(size for size in SIZES if size > project.size and _failure(arch, size) is None)
         raise FieldguideError(
             f"size = {project.size} is too small for arch = {project.arch!r}. Set size = {enough}, or write another "
             "arch, such as resnet18."
         ) from error
-    raise FieldguideError(
-        f"arch = {project.arch!r} is a network that fastai's vision_learner cannot cut into body and head. Write "
-        "another one, such as resnet18, resnet34 or resnet50."
-    ) from error
+    if not _pools_last(arch):
+        raise FieldguideError(
+            f"arch = {project.arch!r} is a network that fastai's vision_learner cannot cut into body and head. {OTHERS}"
+        ) from error
+    # fastai ignores the argument `cut` of vision_learner. This table of its own is what it goes by.
+    model_meta[arch] = {**_default_meta, "cut": -1}
 
 
+def _without_numbers(arch: Callable) -> nn.Module:
+    """Return a network without numbers, which costs nothing."""
+    with no_random(), torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return arch(pretrained=False)
+
+
+@lru_cache(maxsize=64)
 def _failure(arch: Callable, size: int) -> Exception | None:
     """Return what fastai fails with when it makes the network and shows it pictures of `size`, or None."""
     try:
@@ -60,6 +119,34 @@ def _failure(arch: Callable, size: int) -> Exception | None:
     except Exception as error:  # each network fails in its own way
         return None if "meta tensor" in str(error) else error  # regnet's cannot be made without numbers
     return None
+
+
+@lru_cache(maxsize=64)
+def _kept_share(arch: Callable) -> float:
+    """Return how much of a network, its last part (the classifier) aside, fastai keeps as its body: 1 is all of it."""
+    try:
+        whole = _without_numbers(arch)
+    except NotImplementedError:  # regnet's cannot be made without numbers
+        with no_random():
+            whole = arch(weights=None)
+    numbers = sum(p.numel() for layer in list(whole.children())[:-1] for p in layer.parameters())
+    body = create_body(whole, pretrained=False, cut=model_meta.get(arch, _default_meta)["cut"])
+    return sum(p.numel() for p in body.parameters()) / numbers
+
+
+@lru_cache(maxsize=64)
+def _pools_last(arch: Callable, size: int = 64) -> bool:
+    """Return whether a network is its layers one after the other, a mean over places, and its last layer."""
+    try:
+        with no_random(), torch.inference_mode(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            whole = arch(weights=None).eval()
+            *layers, last = whole.children()
+            picture = torch.rand(1, 3, size, size)
+            maps = nn.Sequential(*layers)(picture)
+            return maps.ndim == 4 and torch.allclose(last(maps.mean((2, 3))), whole(picture), atol=SAME)
+    except Exception:  # each network fails in its own way
+        return False
 
 
 def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
@@ -75,24 +162,97 @@ def imagenet_weights(arch: Callable) -> torchvision.models.WeightsEnum:
 
 
 def download_weights(project: Project) -> bool:
-    """Make sure that the ImageNet weights are on this machine; return whether the project wants them."""
+    """Make sure that the pretrained weights are on this machine; return whether the project wants any."""
     if project.weights == "none":
         return False
-    url = imagenet_weights(architecture(project)).url
+    if project.weights not in WEIGHTS:
+        architecture(project)  # reads the file, and compares it with the network
+        return True
+    if project.arch == PACKAGED:
+        backbone.packaged_weights()
+        return True
+    url = imagenet_weights(_named(project)).url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    sha256_begins = cached.stem.rpartition("-")[2]
     if not cached.exists():
         make_folder(cached.parent)
-        sha256_begins = cached.stem.rpartition("-")[2]
         try:
             torch.hub.download_url_to_file(url, str(cached), hash_prefix=sha256_begins)
         except (OSError, HTTPException, RuntimeError) as error:
             raise FieldguideError(
-                f"The ImageNet weights of {project.arch} could not be downloaded ({error}). Connect to the internet "
-                f"(or, if the disk is full, free some space) and run this again; or copy {url} to {cached}; or set "
-                'weights = "none" in the project file to train from scratch.'
+                f"The ImageNet weights of {project.arch} could not be downloaded ({error}). Set arch = "
+                f'"{PACKAGED}" in the project file, which needs no download; or connect to the internet (or, if the '
+                f"disk is full, free some space) and run this again; or copy {url} to {cached}."
             ) from error
-    try:
-        torch.load(cached, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds on a broken file, and advises to trust it
-        raise FieldguideError(f"The weights in {cached} are broken. Delete that file and run this again.") from error
+    with cached.open("rb") as file:
+        digits = hashlib.file_digest(file, "sha256").hexdigest()
+    if not digits.startswith(sha256_begins):
+        raise FieldguideError(
+            f"The weights in {cached} are not those that the name promises: their SHA-256 begins {digits[:8]}, not "
+            f"{sha256_begins}. Delete that file and run this again."
+        )
     return True
+
+
+@lru_cache(maxsize=4)
+def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callable:
+    """Return a function that makes a network, if pretrained with a file's weights; a new file has another `stamp`."""
+    weights = fitting_weights(arch, path)
+
+    def network(pretrained: bool = False) -> nn.Module:
+        model = arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+        if pretrained:
+            model.load_state_dict(weights, strict=False)  # all but the last layer, which fastai replaces
+        return model
+
+    network.__name__ = arch.__name__
+    meta = model_meta.get(arch, _default_meta)
+    model_meta[network] = {key: value for key, value in meta.items() if key != "weights"}  # so fastai asks `pretrained`
+    return network
+
+
+def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:
+    """
+    Return the weights in a .safetensors or .pth file, or refuse those of another network; nothing in it can run.
+
+    The last layer may be missing or have another number of labels: it is not used.
+    """
+    model = arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+    found, wanted = read_weights(path), model.state_dict()
+    last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
+    unused = {f"{last}.weight", f"{last}.bias"}
+    wrong = [
+        f"{name} ({_shape(found.get(name))} instead of {_shape(wanted.get(name))})"
+        for name in dict.fromkeys([*wanted, *found])
+        if name not in unused and _shape(found.get(name)) != _shape(wanted.get(name))
+    ]
+    if wrong:
+        raise FieldguideError(
+            f"weights = {str(path)!r} does not fit arch = {arch.__name__!r}: {len(wrong)} of its parts differ, first "
+            f"{', '.join(wrong[:3])}. Name the network that these weights were made for."
+        )
+    return {name: value for name, value in found.items() if name not in unused}
+
+
+def _shape(value: torch.Tensor | None) -> str:
+    """Return the shape of a tensor in words."""
+    return "nothing" if value is None else "×".join(map(str, value.shape)) or "a number"
+
+
+def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
+    """Return the tensors in a .safetensors or .pth file by name; nothing in it can run."""
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = next((found[key] for key in ("state_dict", "model") if isinstance(found.get(key), dict)), found)
+        if not found or not all(isinstance(value, torch.Tensor) for value in found.values()):
+            raise ValueError("it holds something other than tensors")
+        return found
+    except FileNotFoundError:
+        raise FieldguideError(f"weights = {str(path)!r} is no file. Correct it in the project file.") from None
+    except Exception as error:  # both libraries raise many kinds on a broken file, and torch advises to trust it
+        raise FieldguideError(
+            f"weights = {str(path)!r} cannot be read as weights ({(str(error).splitlines() or ['broken'])[0][:120]}). "
+            "Name a .safetensors or .pth file that holds a network's state_dict."
+        ) from error

@@ -47,7 +47,7 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
     others = {name for name, cb in cbs.items() if not type(cb).__module__.startswith(__package__)}
     return {
         "arch": getattr(network, "__name__", str(network)),
-        "weights": "imagenet" if getattr(learn, "pretrained", False) else "none",
+        "weights": asked["weights"] if getattr(learn, "pretrained", False) else "none",
         "start": content_id(b"".join(value.cpu().numpy().tobytes() for value in learn.model.state_dict().values())),
         "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
         "size": max(sizes[-1]) if sizes else None,
@@ -79,6 +79,7 @@ def asked_settings(dataset: Dataset) -> dict:
     project, block = dataset.project, image_block(dataset.project)
     rates = learning_rates(project)
     return project.model_dump(include=AS_ASKED) | {
+        "weights": project.weights_name,
         "n_in": 3,
         "batch_size": min(project.batch_size, len(dataset.on("train"))),
         "freeze_epochs": 1,

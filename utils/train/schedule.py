@@ -16,8 +16,8 @@ from utils.errors import FieldguideError
 from utils.project import Project
 from utils.train.plain import PlainCallback
 
-LEARNING_RATE = {"imagenet": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
-LAYER_RATIO = {"imagenet": 100, "none": 10}  # how much slower the first layers learn than the head; 100 is fastai's
+LEARNING_RATE = {"pretrained": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
+LAYER_RATIO = {"pretrained": 100, "none": 10}  # how much slower the first layers learn than the head; 100 is fastai's
 SCHEDULES = ("one-cycle", "cyclic", "smooth")
 LOWEST = 1e5  # how many times below its peak a rate ends; fastai's div_final
 RISE = 0.3  # of a cycle goes up, from a fifth of the peak: fine_tune's pct_start and div
@@ -30,7 +30,8 @@ POSITIONS = np.linspace(0, 1, 101)  # of a phase, where a schedule is looked at
 
 def learning_rates(project: Project) -> dict[str, float]:
     """Return ``fine_tune``'s base_lr and lr_mult: gentle on pretrained layers, bolder from scratch."""
-    return {"base_lr": LEARNING_RATE[project.weights], "lr_mult": LAYER_RATIO[project.weights]}
+    begins = "none" if project.weights == "none" else "pretrained"
+    return {"base_lr": LEARNING_RATE[begins], "lr_mult": LAYER_RATIO[begins]}
 
 
 def cycle_lengths(epochs: int) -> list[int]:
