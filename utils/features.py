@@ -20,12 +20,12 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-from utils.backbone import COLOURS, PACKAGED, RESAMPLE, TOP, WEIGHTS_SHA256, packaged_body
+from utils.backbone import COLOURS, RESAMPLE, TOP, WEIGHTS_SHA256, packaged_body
 from utils.dataset import Dataset
 from utils.pictures import PictureError, open_picture, squish_and_crop
+from utils.project import FEATURE_SIZE, PACKAGED
 from utils.storage import content_id, write_whole
 
-FEATURE_SIZE = 128  # pixels: twice as many take three times as long and tell little more
 CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
 FORM = 1  # of the files, and of how a picture reaches the network
 FEATURES_NAME = f"{PACKAGED}-{WEIGHTS_SHA256[:8]}-{FEATURE_SIZE}px-{FORM}"
@@ -54,7 +54,7 @@ def picture_features(dataset: Dataset) -> np.ndarray:
         for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing])):
             places = missing[start : start + len(rows)]
             start += len(rows)
-            found[places] = rows
+            found[places] = rows.astype(np.float16)  # as it is kept: this call and the next give the same
             readable = places[~np.isnan(rows).any(1)]
             _keep(folder, [dataset.ids[n] for n in readable], sizes[readable], found[readable])
     return found

@@ -34,6 +34,8 @@ JUDGES = 5  # folds
 FEWEST = 3  # different pictures, to judge each by a model of others
 NAMED = 5  # unreadable pictures that a warning names
 JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
+STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)  # of a head that cross-validation chooses
+LEAST = 1e-4  # a label of one picture has the probability 0 where that is held out
 NEVER = -1000.0  # the score of a label that a head has never seen: its probability is 0
 
 
@@ -186,25 +188,51 @@ class Head:
         return softmax(features @ self.weight.T + self.bias, axis=1)
 
 
-def fit_head(features: np.ndarray, codes: np.ndarray, k: int, *, strength: float) -> Head:
+def fit_head(features: np.ndarray, codes: np.ndarray, k: int, *, strength: float, balanced: bool = False) -> Head:
     """
     Fit a logistic regression to features (M, F) and their labels' codes (M,), 0 ≤ code < K.
 
     `strength` is scikit-learn's C: the larger, the closer to the training set. Each feature is scaled to a standard
-    deviation of 1 first; the layer returned takes them unscaled. A label without a picture is never named.
+    deviation of 1 first; the layer returned takes them unscaled. A label without a picture is never named. `balanced`
+    lets rare labels count for more.
     """
     known = np.unique(codes)
     weight, bias = np.zeros((k, features.shape[1])), np.full(k, NEVER)
     bias[known] = 0
     if len(known) > 1:  # else nothing is to be told apart
         scaler = StandardScaler().fit(features.astype(np.float64))
-        model = LogisticRegression(C=strength, max_iter=1000).fit(scaler.transform(features), codes)
-        rows, at = model.coef_, model.intercept_
+        scaled, axes = scaler.transform(features), None
+        if len(scaled) < scaled.shape[1]:  # the weights lie in the space that the pictures span, which is smaller
+            left, lengths, axes = np.linalg.svd(scaled, full_matrices=False)
+            scaled = left * lengths
+        weights = "balanced" if balanced else None
+        model = LogisticRegression(C=strength, max_iter=1000, class_weight=weights).fit(scaled, codes)
+        rows, at = model.coef_ if axes is None else model.coef_ @ axes, model.intercept_
         if len(known) == 2:  # scikit-learn then keeps one row, for the second label against the first
             rows, at = np.concatenate([-rows, rows]) / 2, np.concatenate([-at, at]) / 2
         weight[known] = rows / scaler.scale_
         bias[known] = at - weight[known] @ scaler.mean_
     return Head(weight, bias)
+
+
+def choose_strength(
+    features: np.ndarray, codes: np.ndarray, k: int, *, groups: np.ndarray, seed: int, balanced: bool = False
+) -> float:
+    """Return which of `STRENGTHS` gives the most probable labels in pictures held out, near-duplicates together."""
+    try:
+        folds = fold_of(codes.tolist(), groups.tolist(), seed=seed)
+    except FieldguideError:  # too few pictures to hold any out
+        return JUDGE_STRENGTH
+    losses = []
+    for strength in STRENGTHS:
+        loss = 0.0
+        for fold in range(folds.max() + 1):
+            held = folds == fold
+            head = fit_head(features[~held], codes[~held], k, strength=strength, balanced=balanced)
+            own = head.probabilities(features[held])[np.arange(held.sum()), codes[held]]
+            loss -= np.log(np.maximum(own, LEAST)).sum()
+        losses.append(loss)
+    return STRENGTHS[int(np.argmin(losses))]
 
 
 def relative_distances(seen: np.ndarray, codes: np.ndarray, held: np.ndarray) -> np.ndarray:

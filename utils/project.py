@@ -22,6 +22,8 @@ from utils.storage import subfolders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
+PACKAGED, FEATURE_SIZE = "efficientnet_lite0", 128  # the network that comes as a package; pixels that it sees
+HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
@@ -88,6 +90,7 @@ class Project(BaseModel):
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "resnet18"
     weights: str = "imagenet"
     size: Annotated[int, Field(ge=32, le=1024)] = 224
+    train: Literal["all", "head"] = "all"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     schedule: Literal["one-cycle", "cyclic", "smooth"] = "one-cycle"
@@ -103,6 +106,11 @@ class Project(BaseModel):
     honour_noai: bool = True
     filters: Filters = {}
     labels: dict[str, list[str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_head_stands_on_the_packaged_network(cls, settings):
+        return settings | HEAD_SETTINGS if isinstance(settings, dict) and settings.get("train") == "head" else settings
 
     @field_validator("name")
     @classmethod

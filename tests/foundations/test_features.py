@@ -12,7 +12,8 @@ from PIL import Image
 from utils import features
 from utils.backbone import RESAMPLE, packaged_body
 from utils.dataset import Dataset, read_dataset
-from utils.features import FEATURE_SIZE, FEATURES_NAME, feature_pixels, folded, network_features, picture_features
+from utils.features import FEATURES_NAME, feature_pixels, folded, network_features, picture_features
+from utils.project import FEATURE_SIZE
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_each_picture_is_looked_at_once(dataset, opened):
     opened.clear()
     again = picture_features(read_dataset(dataset.project))
     assert opened == []
-    assert again == pytest.approx(first, abs=2e-3)  # kept in half precision
+    assert np.array_equal(again, first)
     new = dataset.project.images / "cat" / "ffffffffffffffff.jpg"
     draw_picture(99).save(new)
     assert len(picture_features(read_dataset(dataset.project))) == 21 and opened == [new]
@@ -53,7 +54,7 @@ def test_a_pictures_features_do_not_depend_on_the_others(dataset):
     """All together, and each alone: the same numbers."""
     together = picture_features(dataset)
     alone = [next(features.seen_by_network([path])) for path in dataset.paths[-3:]]
-    assert together[-3:] == pytest.approx(np.concatenate(alone), abs=1e-4)
+    assert together[-3:] == pytest.approx(np.concatenate(alone), abs=3e-3)  # kept in half precision
 
 
 def test_the_network_gets_the_picture_as_validation_does(dataset):
@@ -119,7 +120,7 @@ def test_broken_files_are_computed_anew(dataset, opened):
     np.savez(folder / "objects.npz", ids=np.array([{}], dtype=object), sizes=np.zeros(1), features=np.zeros((1, 1280)))
     np.savez(folder / "narrow.npz", ids=np.array(["a"]), sizes=np.zeros(1, int), features=np.zeros((1, 3), np.float16))
     opened.clear()
-    assert picture_features(dataset) == pytest.approx(whole, abs=1e-4)
+    assert np.array_equal(picture_features(dataset), whole)
     assert len(opened) == 20
     assert [path.name for path in folder.iterdir()] == [kept.name]
 

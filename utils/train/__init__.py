@@ -11,15 +11,19 @@ from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
+from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
 from utils.train.schedule import learning_rates, planned_rates
 
 __all__ = [
     "architecture",
     "augmentation",
+    "compared_sentence",
     "device_sentence",
     "download_weights",
+    "head_options",
     "history_table",
     "image_dataloaders",
+    "keep_quick_model",
     "learning_rates",
     "load_trained",
     "look_for_rate",
@@ -27,6 +31,8 @@ __all__ = [
     "overfitting_sentence",
     "planned_rates",
     "preparation",
+    "quick_model",
+    "quick_sentence",
     "read_checkpoint",
     "schedule_picture",
     "speed_callbacks",

@@ -96,6 +96,8 @@ def overfitting_sentence(rows: Sequence[Mapping]) -> str:
     On few validation pictures either can happen by chance.
     """
     kept, last = best_row(rows), rows[-1]
+    if last["phase"] == "head":
+        return "The head alone was fitted: that takes no epochs."
     if kept is None:
         return "No epoch has a validation loss that is a number."
     best = kept["epoch"]

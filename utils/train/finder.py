@@ -35,6 +35,8 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
     """
     project, steps, found = dataset.project, finder_steps(learn), []
     whole = len(learn.dls.train) * (project.epochs + 1)
+    if project.train == "head":
+        return 'lr_find is left out: with train = "head" no rate is needed.'
     uses = f"The training below uses {learning_rates(project)['base_lr']:.1e}."
     if is_current(dataset, read_checkpoint(project)):
         return f"lr_find is left out: there is a model already. {uses}"

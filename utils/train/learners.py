@@ -14,6 +14,7 @@ from utils.project import Project
 from utils.train.checkpoint import OLDER, ROUND, is_current, read_checkpoint, record_of
 from utils.train.loaders import image_dataloaders, validation_view
 from utils.train.networks import architecture
+from utils.train.quick import linear_head
 
 SAME_VIEW = 0.02  # of a normalised colour; another machine calculates a little differently
 
@@ -50,7 +51,10 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
         raise FieldguideError("Pictures, labels, split or settings changed since the model was trained. Run 04 again.")
     used = project.model_copy(update={"arch": settings["arch"], "size": settings["size"] or project.size})
     dls = image_dataloaders(replace(dataset, project=used), block)
-    learn = make_learner(used, dls, pretrained=False, n_in=settings["n_in"] or 3)
+    options = {"n_in": settings["n_in"] or 3}
+    if settings["head"] == "linear":
+        options |= {"custom_head": linear_head(None, len(project.labels)), "init": None}
+    learn = make_learner(used, dls, pretrained=False, **options)
     try:
         learn.model.load_state_dict(kept["model"])
     except (RuntimeError, TypeError, AttributeError) as error:

@@ -22,9 +22,9 @@ from PIL import Image
 from torch import nn
 
 from utils import backbone
-from utils.backbone import PACKAGED, efficientnet_lite0
+from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import WEIGHTS, Project
+from utils.project import PACKAGED, WEIGHTS, Project
 from utils.storage import file_stamp, make_folder
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised

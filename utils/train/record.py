@@ -14,13 +14,15 @@ from fastai.vision.all import Learner
 from fasttransform import Pipeline
 
 from utils.dataset import Dataset
+from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
 from utils.train.schedule import learning_rates, schedule_name, scheduled
 
 FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
 STANDARD = {"TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback", "ParamScheduler"}  # fastai's own
-AS_ASKED = {"arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights"}
+AS_ASKED = {"train", "arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights"}
+OF_A_HEAD = {"train", "arch", "weights", "size", "seed", "class_weights"}  # what a head alone depends on
 SHOWN_BY = {"augment": "batch_tfms", "lr": "base_lr", "class_weights": "loss"}  # differences that are named once
 
 
@@ -38,19 +40,28 @@ class Record:
         return dict, (asdict(self),)
 
 
-def first_settings(learn: Learner, asked: Mapping) -> dict:
-    """Return the settings that a learner has when its training begins: all but those of the phases."""
+def network_settings(learn: Learner, asked: Mapping) -> dict:
+    """Return what is known of a learner's network, and the size of its pictures."""
     loader, network = learn.dls.train, getattr(learn, "arch", type(learn.model))
-    batches, loss = texts(loader.after_batch), loss_text(learn.loss_func)
     sizes = [step.size for step in [*loader.after_item.fs, *loader.after_batch.fs] if getattr(step, "size", None)]
-    cbs = {type(cb).__name__: cb for cb in learn.cbs}
-    others = {name for name, cb in cbs.items() if not type(cb).__module__.startswith(__package__)}
     return {
         "arch": getattr(network, "__name__", str(network)),
         "weights": asked["weights"] if getattr(learn, "pretrained", False) else "none",
         "start": content_id(b"".join(value.cpu().numpy().tobytes() for value in learn.model.state_dict().values())),
         "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
         "size": max(sizes[-1]) if sizes else None,
+        "head": head_text(learn.model),
+    }
+
+
+def first_settings(learn: Learner, asked: Mapping) -> dict:
+    """Return the settings that a learner has when its training begins: all but those of the phases."""
+    loader = learn.dls.train
+    batches, loss = texts(loader.after_batch), loss_text(learn.loss_func)
+    cbs = {type(cb).__name__: cb for cb in learn.cbs}
+    others = {name for name, cb in cbs.items() if not type(cb).__module__.startswith(__package__)}
+    return network_settings(learn, asked) | {
+        "train": "all",
         "batch_size": loader.bs,
         "seed": getattr(cbs.get("Seed"), "seed", None),
         "patience": getattr(cbs.get("Patience"), "patience", 0),
@@ -77,9 +88,13 @@ def phase_settings(learn: Learner) -> dict:
 def asked_settings(dataset: Dataset) -> dict:
     """Return the settings that 04 uses if none of its cells is changed."""
     project, block = dataset.project, image_block(dataset.project)
+    head = "linear" if (project.arch, project.weights) == (PACKAGED, "imagenet") else "fastai"
+    if project.train == "head":
+        return project.model_dump(include=OF_A_HEAD) | {"n_in": 3, "head": head}
     rates = learning_rates(project)
     return project.model_dump(include=AS_ASKED) | {
         "weights": project.weights_name,
+        "head": head,
         "n_in": 3,
         "batch_size": min(project.batch_size, len(dataset.on("train"))),
         "freeze_epochs": 1,
@@ -92,6 +107,12 @@ def asked_settings(dataset: Dataset) -> dict:
         "optimizer": optimizer_text(Adam, Adam([torch.zeros(1)], lr=0).hypers[-1]),
         "callbacks": [],
     }
+
+
+def head_text(network) -> str:
+    """Return which head a network has: "linear", as the quick model's, or "fastai" for any other."""
+    children = [type(layer).__name__ for layer in network[-1].children()] if hasattr(network, "__getitem__") else []
+    return "linear" if children == ["AdaptiveAvgPool2d", "Flatten", "Linear"] else "fastai"
 
 
 def changed_sentence(settings: Mapping, asked: Mapping) -> str:
