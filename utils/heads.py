@@ -35,7 +35,7 @@ FEWEST = 3  # different pictures, to judge each by a model of others
 NAMED = 5  # unreadable pictures that a warning names
 JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)  # of a head that cross-validation chooses
-LEAST = 1e-4  # a label of one picture has the probability 0 where that is held out
+LEAST_PROBABILITY = 1e-4  # a label of one picture has the probability 0 where that is held out
 NEVER = -1000.0  # the score of a label that a head has never seen: its probability is 0
 
 
@@ -230,7 +230,7 @@ def choose_strength(
             held = folds == fold
             head = fit_head(features[~held], codes[~held], k, strength=strength, balanced=balanced)
             own = head.probabilities(features[held])[np.arange(held.sum()), codes[held]]
-            loss -= np.log(np.maximum(own, LEAST)).sum()
+            loss -= np.log(np.maximum(own, LEAST_PROBABILITY)).sum()
         losses.append(loss)
     return STRENGTHS[int(np.argmin(losses))]
 

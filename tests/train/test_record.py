@@ -53,7 +53,7 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
 @pytest.mark.parametrize(
     ("old", "new", "name", "told"),
     [
-        ("        project.epochs,\n        base", "        2,\n        base", "epochs", "epochs = 2 instead of 1"),
+        ("project.epochs, base", "2, base", "epochs", "epochs = 2 instead of 1"),
         ('base_lr=rates["base_lr"]', "base_lr=1e-9", "base_lr", "base_lr = 1e-09 instead of 0.01"),
         ("min_scale=0.6", "min_scale=0.3", "item_tfms", "another item_tfms"),
         ("*augmentation(project), ", "", "batch_tfms", "another batch_tfms"),

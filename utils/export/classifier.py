@@ -35,8 +35,8 @@ from utils.tables import OUT_OF_FOLD_COLUMNS, PREDICTION_COLUMNS, each_row
 from utils.train import read_checkpoint
 
 TABLES = ("split", "corrections")  # beside the settings, they made this model what it is
-FEATURES = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
-LEAST_FEATURES = 10  # of each label and side
+MOST_LOOKED_AT = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
+LEAST_LOOKED_AT = 10  # of each label and side
 AGAIN = "Run 04 and 05 again, then this notebook."
 
 
@@ -180,12 +180,12 @@ def _asked_of_unseen(dataset: Dataset, unknown: Mapping) -> dict:
     return found
 
 
-def sampled_pictures(dataset: Dataset, *, most: int = FEATURES) -> Dataset:
+def sampled_pictures(dataset: Dataset, *, most: int = MOST_LOOKED_AT) -> Dataset:
     """Return the photos that `unseen` looks at, never the test set: if too many, drawn by a seeded hash of the ids."""
     usable, seed = dataset.on("train", "valid"), dataset.project.seed
     if len(usable) <= most:
         return usable
-    each = max(LEAST_FEATURES, most // (2 * len(dataset.project.labels)))
+    each = max(LEAST_LOOKED_AT, most // (2 * len(dataset.project.labels)))
     taken: dict[tuple[str, str], list[str]] = {}
     for id in sorted(usable.ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest()):
         taken.setdefault((usable[id].label, usable[id].side), []).append(id)

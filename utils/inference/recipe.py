@@ -21,7 +21,7 @@ else:  # inference/ and pictures.py lie loose in another program's folder
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
-RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+REDUCTIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, a file's name cannot
 
 
@@ -32,12 +32,12 @@ class Recipe:
     longest_side: int  # larger pictures are reduced to it first
     size: int  # squish to (size + extra)², then cut the middle size²
     extra: int
-    resample: str = "bilinear"  # how to squish: a name in `RESAMPLES`
+    resample: str = "bilinear"  # how to squish: a name in `REDUCTIONS`
 
     def pixels(self, picture) -> np.ndarray:
         """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
         image = open_picture(picture, longest_side=self.longest_side)
-        return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=RESAMPLES[self.resample]))
+        return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=REDUCTIONS[self.resample]))
 
 
 def checked_labels(labels) -> tuple[str, ...]:
@@ -56,8 +56,8 @@ def checked_recipe(facts) -> Recipe:
     if not isinstance(facts, dict) or any(type(facts.get(name)) is not int for name in names):
         raise ModelError(f"its recipe does not say {', '.join(names)} in whole pixels")
     resample = facts.get("resample", "bilinear")  # earlier exports do not name it
-    if not isinstance(resample, str) or resample not in RESAMPLES:
-        raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(RESAMPLES)}")
+    if not isinstance(resample, str) or resample not in REDUCTIONS:
+        raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
     recipe = Recipe(*(facts[name] for name in names), resample)
     if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")

@@ -17,7 +17,7 @@ from fastai.vision.all import Learner
 from sklearn.metrics import log_loss
 from torch import nn
 
-from utils.backbone import TOP
+from utils.backbone import FEATURES
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.features import picture_features
@@ -78,7 +78,7 @@ def head_options(project: Project, quick: QuickModel) -> dict:
 
 def linear_head(head: Head | None, labels: int = 0) -> nn.Sequential:
     """Return a head of pooling and one linear layer: with the weights of `head`, or for so many labels."""
-    last = nn.Linear(TOP, len(head.bias) if head else labels)
+    last = nn.Linear(FEATURES, len(head.bias) if head else labels)
     if head:
         with torch.no_grad():
             last.weight.copy_(torch.from_numpy(head.weight))
