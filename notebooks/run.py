@@ -34,6 +34,7 @@ from utils.words import capitalised, counted, verdict_sentence
 
 AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
+START = "00_start"  # a road of its own, for who asks for it
 SETTINGS = ("arch", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -42,7 +43,8 @@ def main(arguments: list[str]) -> int:
     """Run the named notebooks, by default all that apply; return the exit status."""
     stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones, by default all: {', '.join(stages)}")
+    told = f"which ones, by default all but {START}: {', '.join(stages)}"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=told)
     parser.add_argument("--reports", type=Path, help="where the executed copies go, by default build/<project>")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in (*stages, TRUTH.stem)]:
@@ -51,7 +53,7 @@ def main(arguments: list[str]) -> int:
         project = Project.load()
         reports = options.reports or REPOSITORY / "build" / project.name
         print(f"{project.name}: {', '.join(project.labels)}\n")
-        for name in options.names or stages:
+        for name in options.names or [stage for stage in stages if stage != START]:
             if name == "06_clean" and not options.names:
                 clean(project, reports)
             else:

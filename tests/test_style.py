@@ -75,9 +75,9 @@ def code_cells(path):
 
 
 def test_all_stages_are_there():
-    """Eight stages in their order, the app, and the truth of the sample."""
+    """A start, eight stages in their order, the app, and the truth of the sample."""
     names = ["01_download", "02_verify", "03_split", "04_train", "05_evaluate", "06_clean", "07_export", "08_predict"]
-    assert [path.stem for path in NOTEBOOKS] == [*names, "app", "sample_truth"]
+    assert [path.stem for path in NOTEBOOKS] == ["00_start", *names, "app", "sample_truth"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -241,7 +241,7 @@ def test_the_lines_for_own_photos_are_a_project(tmp_path, monkeypatch):
 def test_make_lab_and_the_readme_open_the_same_notebook():
     """JupyterLab starts at the repository's root, on 01, with `make` and without."""
     (option,) = set(re.findall(r"--LabApp\.default_url=/lab/tree/(\S+)", text_of("Makefile") + text_of("README.md")))
-    assert option == name_of(NOTEBOOKS[0])
+    assert option == "notebooks/01_download.ipynb"
     assert text_of("Makefile").count(option) == text_of("README.md").count(option) == 1
 
 
