@@ -34,7 +34,8 @@ from utils.words import capitalised, counted, verdict_sentence
 
 AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
-SETTINGS = ("arch", "weights", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
+# Settings of the project file that 04 keeps as they are.
+SETTINGS = ("arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 

@@ -4,8 +4,8 @@ Simple models on the features of a network, and with them every picture judged b
 Foundation of 06. Reads the pictures of a data set; keeps what it found in models/<name>/out_of_fold.csv. With ImageNet
 weights the judges are logistic regressions on the features of the pretrained network, one per fold. The fine-tuned
 network cannot judge: it has seen the wrong labels. From scratch, the judges are short trainings of 04's recipe.
-Near-duplicates stand in one fold. A classifier must choose a label even for a picture that fits none, so each picture
-is also asked how far it lies from every label.
+Near-duplicates stand in one fold. A classifier must choose a label even for a picture that fits none, so we
+also measure how far each picture lies from every label.
 """
 
 import warnings
@@ -46,11 +46,7 @@ TrainFold = Callable[[Mapping[str, str]], Learner]  # sides (id → "train" or "
 
 @dataclass(frozen=True)
 class Judgement:
-    """
-    What models that never saw them say of N pictures, in the order of the data set.
-
-    A picture that cannot be read has NaN everywhere: nobody judged it.
-    """
+    """What models that never saw them say of N pictures, in the data set's order; NaN where one cannot be read."""
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]  # of their folders

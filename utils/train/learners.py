@@ -52,6 +52,10 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
         )
     if not is_current(dataset, kept):
         raise FieldguideError("Pictures, labels, split or settings changed since the model was trained. Run 04 again.")
+    if settings["network"] != kept["asked"]["network"]:
+        raise FieldguideError(
+            "04 trained a network that the notebook's own cell does not make. Run 04 again with that cell unchanged."
+        )
     used = project.model_copy(update={"arch": settings["arch"], "size": settings["size"] or project.size})
     dls = image_dataloaders(replace(dataset, project=used), block)
     learn = make_learner(used, dls, pretrained=False, n_in=settings["n_in"] or 3)

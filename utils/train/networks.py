@@ -7,17 +7,18 @@ that works is found out beforehand, without weights.
 
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
 import torchvision
 from fastai.vision.all import create_body, no_random
-from fastai.vision.learner import create_vision_model, model_meta
+from fastai.vision.learner import _default_meta, create_vision_model, model_meta
 
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import make_folder
+from utils.storage import content_id, make_folder
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
 
@@ -104,3 +105,29 @@ def pretrained_body(project: Project) -> torch.nn.Module | None:
         return None
     arch = architecture(project)
     return create_body(arch(weights=imagenet_weights(arch)), cut=model_meta.get(arch, {}).get("cut"))
+
+
+@lru_cache(maxsize=16)
+def network_facts(arch: Callable, labels: int) -> tuple[str, tuple[int, ...]]:
+    """Return what 04's network is: 16 hex digits of its layers, and how many numbers each group of layers has."""
+    try:
+        with no_random(), torch.device("meta"):
+            network = create_vision_model(arch, labels, pretrained=False)
+    except NotImplementedError:  # regnet's cannot be made without numbers
+        with no_random():
+            network = create_vision_model(arch, labels, pretrained=False)
+    groups = model_meta.get(arch, _default_meta)["split"](network)
+    return content_id(repr(network).encode()), tuple(sum(p.numel() for p in group) for group in groups)
+
+
+@lru_cache(maxsize=16)
+def seeded_start(*, arch: str, weights: str, seed: int, labels: int) -> str:
+    """Return the `weights_id` of the network that 04 begins with."""
+    with no_random(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return weights_id(create_vision_model(getattr(torchvision.models, arch), labels, pretrained=weights != "none"))
+
+
+def weights_id(network: torch.nn.Module) -> str:
+    """Return 16 hex digits that change with any weight."""
+    return content_id(b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values()))
