@@ -103,7 +103,7 @@ def outcome(task: Task) -> list[dict]:
 
 
 def drawn(folder: Path, per_label: int) -> Path:
-    """Draw the sample's pictures, those without a fault, into a folder a label."""
+    """Draw the sample's pictures, those without a fault, into one folder per label."""
     for label in LABELS:
         (folder / label).mkdir(parents=True)
     for picture in sample_pictures(LABELS, per_label=per_label):

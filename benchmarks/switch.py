@@ -57,7 +57,7 @@ def main(count: int, switches: int) -> None:
 
 
 def draw(folder: Path, count: int) -> None:
-    """Draw the pictures into a folder a label, as a project's training set lies."""
+    """Draw the pictures into one folder per label, as a project's training set lies."""
     rng = np.random.default_rng(0)
     for n in range(count):
         label = LABELS[n % len(LABELS)]

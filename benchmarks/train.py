@@ -108,7 +108,7 @@ def outcome(task: Task) -> dict:
 
 
 def drawn(folder: Path, per_label: int) -> Path:
-    """Draw the sample's pictures, those without a fault, into a folder a label."""
+    """Draw the sample's pictures, those without a fault, into one folder per label."""
     with ProcessPoolExecutor() as pool:
         list(pool.map(partial(drawn_label, folder, per_label), LABELS))
     return folder
@@ -336,7 +336,7 @@ def accuracies(theirs: list[dict], ours: list[dict]) -> tuple[list[str], str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--drawn", type=int, default=60, help="pictures a label, without a folder")
+    parser.add_argument("--drawn", type=int, default=60, help="pictures per label, without a folder")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)

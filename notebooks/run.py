@@ -35,7 +35,9 @@ from utils.words import capitalised, counted, verdict_sentence
 AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
 START = "00_start"  # a road of its own, for who asks for it
-SETTINGS = ("arch", "size", "epochs", "seed", "schedule", "patience")  # of the file, as 04 keeps them
+# Settings of the project file that 04 keeps as they are.
+SETTINGS = ("train", "arch", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
+OF_A_HEAD = ("train", "arch", "size", "seed", "class_weights")  # what counts with train = "head"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -211,7 +213,8 @@ def quality(dataset: Dataset) -> list[str]:
     if evaluation["changed"]:
         lines.append(f"settings   {evaluation['changed']}")
     settings = evaluation["settings"]
-    asked = {key: getattr(project, key) for key in SETTINGS} | {"weights": project.weights_name}
+    keys = OF_A_HEAD if project.train == "head" else SETTINGS
+    asked = {key: getattr(project, key) for key in keys} | {"weights": project.weights_name}
     asked_otherwise = [key for key, value in asked.items() if settings.get(key) != value]
     if round_fingerprint(dataset, settings) != evaluation["fingerprint"]:
         changed = "pictures, labels or sides"

@@ -1,1 +1,1 @@
-"""The small shared package behind the notebooks: what fastai lacks, one module a stage."""
+"""The small shared package behind the notebooks: what fastai lacks, one package per stage."""

@@ -46,7 +46,7 @@ class Records:
 
     @cached_property
     def names(self) -> Mapping[str | tuple[str, str], str]:
-        """Id, and (id, label) → the first name that a file had in a person's own folder, from sources.csv."""
+        """The name of each file in the folder of its giver, under the picture's label; "" if it came from elsewhere."""
         names: dict[str | tuple[str, str], str] = {}
         for row in each_row(self._project.table("sources"), SOURCES_COLUMNS):
             if row["id"] and row["engine"] in (FOLDER, HAND):

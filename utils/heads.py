@@ -4,7 +4,7 @@ Simple models on what the packaged network sees, and with them every picture jud
 Foundation of 04's quick model and of 06. Reads the features of a data set; keeps the judgements in
 models/<name>/out_of_fold.csv. A head is a logistic regression. A fine-tuned network cannot judge the pictures that it
 trained on: it has seen the wrong labels. Near-duplicates stand in one fold. A classifier must choose a label even for a
-picture that fits none, so each picture is also asked how far it lies from every label.
+picture that fits none, so we also measure how far each picture lies from every label.
 """
 
 import warnings
@@ -41,11 +41,7 @@ NEVER = -1000.0  # the score of a label that a head has never seen: its probabil
 
 @dataclass(frozen=True)
 class Judgement:
-    """
-    What models that never saw them say of N pictures, in the order of the data set.
-
-    A picture that cannot be read has NaN everywhere: nobody judged it.
-    """
+    """What models that never saw them say of N pictures, in the data set's order; NaN where one cannot be read."""
 
     ids: tuple[str, ...]
     labels: tuple[str, ...]  # of their folders

@@ -139,7 +139,7 @@ def _too_many(pixels: str) -> str:
 
 
 def _foreign(head: bytes) -> str:
-    """Return what a file plainly is that is no picture, from its first bytes; "" where it could be anything."""
+    """Return what kind of file it is if it is plainly not a picture, from its first bytes; "" where it could be one."""
     for pattern, kind in FOREIGN:
         if re.search(pattern, head, re.IGNORECASE | re.DOTALL):
             return f"not a picture {kind}"
@@ -229,11 +229,7 @@ def _segments(data: bytes) -> Iterator[tuple[bytes, int, bytes]]:
 
 
 def _lacks_scans(data: bytes) -> bool:
-    """
-    Return whether a progressive JPEG ends before each of the 64 coefficients came down to its last bit.
-
-    Cut and closed with an end marker, it decodes to a picture that is coarse in parts.
-    """
+    """Return whether a progressive JPEG ends before each coefficient came down to its last bit, and so is coarse."""
     wanted: set[tuple[int, int]] = set()
     sent: set[tuple[int, int]] = set()
     for marker, _, body in _segments(data):

@@ -28,7 +28,7 @@ WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
-COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables that have a column or row a label
+COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables with a column or row per label
 
 
 class ProjectError(FieldguideError):
@@ -189,7 +189,7 @@ class Project(BaseModel):
             )
         if not self.labels:
             raise ValueError(
-                "[labels] is missing or empty. Write a line a label under [labels], such as: "
+                "[labels] is missing or empty. Write one line per label under [labels], such as: "
                 'tilapia = ["tilapia alive in water"]'
             )
         if SAMPLE in self.sources and len(self.sources) > 1:
@@ -324,7 +324,7 @@ def _labels_in(folder: Path) -> list[str]:
 
 HINTS = {
     "missing": "add it",
-    "extra_forbidden": "correct its spelling, or remove it; README lists the keys",
+    "extra_forbidden": "correct its spelling, or remove it; projects/README.md lists the keys",
     "int_type": "write a whole number, without quotes",
     "float_type": "write a number such as 0.2, without quotes",
     "string_type": 'write text in quotes, such as "resnet18"',
@@ -343,7 +343,7 @@ HINTS_OF_KEYS = {
 
 
 def _refusal(path: Path, error: ValidationError) -> str:
-    """Return what pydantic found as one sentence a setting: file, key, value, what to do."""
+    """Return what pydantic found as one sentence per setting: file, key, value, what to do."""
     sentences = []
     for problem in error.errors():
         if problem["loc"][:1] == ("source",) and problem["type"] in ("string_type", "list_type"):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from PIL import Image, ImageDraw
 
 from utils.pictures import WHITE, PictureError, open_picture
+from utils.words import counted
 
 
 def thumbnail(picture, side: int = 128) -> Image.Image:
@@ -46,6 +47,16 @@ def contact_sheet(
             draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
     sheet._repr_png_ = None  # or a notebook stores it twice, as JPEG and as PNG, which is six times as large
     return sheet
+
+
+def shown(pictures: Sequence, most: int) -> str:
+    """
+    Return how many pictures there are, and how many a sheet shows where it cannot show all.
+
+    >>> shown(range(3), 96), shown(range(1500), 480)
+    ('3 pictures', '1,500 pictures, the first 480 shown')
+    """
+    return counted(len(pictures)) + (f", the first {most} shown" if len(pictures) > most else "")
 
 
 def png_bytes(figure) -> bytes:

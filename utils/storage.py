@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +22,8 @@ from utils.errors import FieldguideError, WriteError
 
 UNFINISHED = ".part"  # in the name of files that are still being written
 TOGETHER = 8  # files that are synced at the same time
+STARTED = time.time()  # of this notebook's kernel, more or less
+COARSE = 2  # seconds in which some disks count
 
 NO_RIGHT = "this account may not write there. Change the folder's permissions, or name another in project.toml"
 REMEDIES = {
@@ -94,12 +97,15 @@ def file_stamp(path: Path) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def written(*paths: Path) -> str:
-    """Return the line that ends a notebook: which of `paths` exist now, as seen from the repository's root."""
-    root = Path(__file__).resolve().parents[1]
-    there = [path for path in map(Path, paths) if path.exists()]
-    names = [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in there]
-    return f"Written: {', '.join(names)}" if names else "Nothing was written."
+def written(*paths: Path, since: float = STARTED) -> str:
+    """Return the line that ends a notebook: which of `paths` were written by it, and which stand from before."""
+    root, told = Path(__file__).resolve().parents[1], {"Written": [], "Unchanged": []}
+    for path in (path for path in map(Path, paths) if path.exists()):
+        inside = subfolders(path) if path.is_dir() else []
+        new = max(each.stat().st_mtime for each in (path, *inside)) >= since - COARSE
+        name = path.relative_to(root) if path.is_relative_to(root) else path
+        told["Written" if new else "Unchanged"].append(name.as_posix())
+    return ". ".join(f"{word}: {', '.join(names)}" for word, names in told.items() if names) or "Nothing was written."
 
 
 def file_hash(path: Path) -> str:
@@ -206,10 +212,11 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_leftovers(folder: Path, *, below: bool = True) -> int:
-    """Remove the temporary files that a killed run left in `folder` and, mostly, below it; return how many."""
-    name = f".{'[0-9a-f]' * 16}{UNFINISHED}*"
-    leftovers = sorted(folder.rglob(name) if below else folder.glob(name))
+def remove_leftovers(folder: Path, *, below: bool = True, older: float = 0) -> int:
+    """Remove what a killed run left in `folder` and, mostly, below it, so many seconds ago; return how many files."""
+    name, now = f".{'[0-9a-f]' * 16}{UNFINISHED}*", time.time()
+    found = sorted(folder.rglob(name) if below else folder.glob(name))
+    leftovers = [path for path in found if not older or now - path.stat().st_mtime > older]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return len(leftovers)

@@ -107,11 +107,7 @@ def check_ended(path: Path, columns: Sequence[str]) -> None:
 
 
 def mend_log(path: Path, columns: Sequence[str]) -> None:
-    """
-    Cut off a last line without a line break, whole or not: for a log whose rows a machine can write again.
-
-    A header that lacks its line break gets it. A file with another header stays as it is.
-    """
+    """Cut off a last line without a line break, if a machine can write it again; a header gets its line break."""
     if path.exists():
         with explained(path), path.open("rb+") as log:
             if _parsed(log.readline()) != list(columns):
@@ -192,11 +188,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 
 
 def each_row(path: Path, columns: Sequence[str], *, ended: bool = False) -> Iterator[dict[str, str]]:
-    """
-    Yield what `read_rows` returns, one row at a time: a long log never lies in memory as a whole.
-
-    With `ended`, a whole last line without a line break is an error instead of a warning, as in `append_rows`.
-    """
+    """Yield what `read_rows` returns, row by row; with `ended`, a whole last line without a line break is an error."""
     if not path.exists():
         return
     with path.open("rb") as file:

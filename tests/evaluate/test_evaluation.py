@@ -65,7 +65,7 @@ def evaluated(project, learn=None, **options):
 
 @pytest.fixture
 def ready(make_project, fill_raw, monkeypatch):
-    """Return a project with sides, eight pictures a label, and the list of the sides that a stand-in predicted."""
+    """Return a project with sides, eight pictures per label, and the list of the sides that a stand-in predicted."""
     project = make_project()
     ids = fill_raw(project, 8)
     verify_images(project)

@@ -23,7 +23,7 @@ def fewer_permutations(monkeypatch):
 
 @pytest.fixture
 def filled(make_project):
-    """Return a function that fills a project, 20 pictures a label; `make(label, n)` gives picture, bytes, size, url."""
+    """Return a function that fills a project, 20 pictures per label; `make(label, n)`: picture, bytes, size, URL."""
 
     def fill(make, *, count=20, side="train", **settings):
         project = make_project(**settings)
@@ -105,7 +105,7 @@ def test_a_trace_is_not_called_an_alarm():
 
 
 def test_near_duplicates_count_once(filled):
-    """Six copies each of ten pictures a label: asked about sixty they would be told by heart, asked about ten not."""
+    """Six copies each of ten pictures per label: asked about sixty they would be told by heart, asked about ten not."""
 
     def copies(label, n):
         return plain(label, n)[0], 20_000 + n // 6 * 97, (960, 720), "https://host.example/"

@@ -1,4 +1,4 @@
-"""What `utils.portable` promises: two files that any program can load, with the temperature inside and nothing else."""
+"""What `utils.export.formats` promises: two files that any program loads, with the temperature inside and no more."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ def small(_learner, monkeypatch):
 
 
 def tiny_layers(*last, colours: int = 3, labels: int = 2):
-    """Return the layers of the least network there is: a few features of a picture, and a score a label."""
+    """Return the layers of the least network there is: a few features of a picture, and a score per label."""
     flat = [lambda: torch.nn.Conv2d(colours, 8, 8, stride=8), lambda: torch.nn.AdaptiveAvgPool2d(1), Flatten]
     return (*flat, lambda: torch.nn.Linear(8, labels), *last)
 

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import os
 import warnings
 
 import pytest
@@ -268,10 +269,25 @@ def test_a_field_of_any_length_is_read(tmp_path):
     assert csv.field_size_limit() == limit
 
 
-def test_only_what_is_there_is_said_to_be_written(tmp_path):
-    """Paths that exist, as seen from the repository's root; others are not claimed."""
-    root = files.Path(files.__file__).parents[1]
-    assert files.written(root / "utils" / "storage.py", root / "no such file") == "Written: utils/storage.py"
+def test_only_what_this_run_wrote_is_said_to_be_written(tmp_path):
+    """Files and folders that are new, as seen from the repository's root; what stands from before is told apart."""
+    root, old = files.Path(files.__file__).parents[1], 1_600_000_000
     (tmp_path / "table.csv").touch()
-    assert files.written(tmp_path / "table.csv", root / "utils") == f"Written: {tmp_path}/table.csv, utils"
+    (tmp_path / "raw" / "cat").mkdir(parents=True)
+    assert files.written(tmp_path / "table.csv", tmp_path / "gone") == f"Written: {tmp_path}/table.csv"
+    os.utime(tmp_path / "table.csv", (old, old))
+    os.utime(tmp_path / "raw", (old, old))  # the folder in it is new: a picture came
+    told = files.written(tmp_path / "table.csv", tmp_path / "raw")
+    assert told == f"Written: {tmp_path}/raw. Unchanged: {tmp_path}/table.csv"
+    assert files.written(root / "LICENSE", since=9e9) == "Unchanged: LICENSE"
     assert files.written(tmp_path / "nothing") == "Nothing was written."
+
+
+def test_a_file_that_is_being_written_is_no_leftover(tmp_path):
+    """Another notebook's temporary file stays where only older ones are looked for."""
+    young, old = (tmp_path / f".{digit * 16}.part.pth" for digit in "ab")
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (1, 1))
+    assert files.remove_leftovers(tmp_path, older=3600) == 1
+    assert young.exists() and not old.exists()

@@ -30,7 +30,7 @@ def some_pictures(count, *, group_size=1, labels=("a", "b")):
 
 
 def test_every_label_stands_on_every_side_in_its_share():
-    """100 pictures a label give 20 valid, 10 test and 70 train of each."""
+    """100 pictures per label give 20 valid, 10 test and 70 train of each."""
     groups, labels = some_pictures(100)
     sides = assign_sides(groups, labels, valid=0.2, test=0.1, seed=1)
     counts = Counter((labels[id], side) for id, side in sides.items())

@@ -1,4 +1,4 @@
-"""What the tests of 04 share: a dozen drawn pictures a label with a split, a learner made as 04 does, one training."""
+"""What the tests of 04 share: a dozen drawn pictures per label with a split, a learner as 04 makes it, a training."""
 
 import pandas as pd
 import pytest
@@ -16,7 +16,7 @@ SIDES = ["train"] * 8 + ["valid"] * 3 + ["test"]
 
 
 def fill(project):
-    """Draw twelve pictures a label into images/, and split them: eight train, three validate, one is the test set."""
+    """Draw twelve pictures per label into images/, and split them: eight train, three validate, one is the test set."""
     rows = []
     for n, label in enumerate(project.labels):
         for k, side in enumerate(SIDES):

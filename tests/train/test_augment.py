@@ -65,7 +65,7 @@ def test_a_share_of_the_training_pictures_is_changed_by_the_seed(step):
 
 @pytest.mark.parametrize("step", [Greyscale, Denoise, Dehaze])
 def test_pictures_that_judge_stay_as_they_are(step):
-    """On the valid side nothing is changed, and no random number is used up."""
+    """On the validation set nothing is changed, and no random number is used up."""
     x = batch()
     state = torch.get_rng_state()
     assert torch.equal(step(1.0)(x, split_idx=1), x)

@@ -11,7 +11,8 @@ import pytest
 import small_set
 import torch
 from fastai.optimizer import ranger
-from fastai.vision.all import MixUp, Normalize, Resize
+from fastai.vision.all import MixUp, Normalize, Resize, accuracy, error_rate
+from fastcore.basics import noop
 from small_set import killed, quick_learner, train
 
 from utils.dataset import read_dataset, round_fingerprint
@@ -19,8 +20,8 @@ from utils.errors import FieldguideError
 from utils.project import REPOSITORY
 from utils.train.callbacks import Seed, training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
-from utils.train.learners import load_trained
-from utils.train.loaders import image_block
+from utils.train.learners import load_trained, make_learner
+from utils.train.loaders import image_block, image_dataloaders
 from utils.train.record import asked_settings
 
 ready, plain = small_set.ready, small_set.plain
@@ -134,19 +135,89 @@ CHANGES = {
     "callback": lambda learn: learn.add_cb(MixUp()) and None,
     "network": lambda learn: torch.nn.init.zeros_(learn.model[1][-1].weight) is None,
     "frozen epochs": lambda learn: {"freeze_epochs": 2},
+    "dropout": lambda learn: setattr(learn.model[1][3], "p", 0.1),
+    "batch normalisation": lambda learn: setattr(learn, "train_bn", False),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_a_reader_changes_makes_another_round(ready, change):
-    """Schedule, momentum, optimizer, loss, network, callbacks: nothing of the stored round is taken for it."""
+    """Schedule, momentum, optimizer, loss, weights, callbacks: nothing of the stored round is taken, and it is told."""
     train(ready, **RATES)
     before = load_trained(ready).record
     learn = quick_learner(ready)
     options = CHANGES[change](learn) or {}
     train(ready, learn=learn, **RATES, **options if isinstance(options, dict) else {})
     assert learn.record.fingerprint != before.fingerprint and learn.record.history != before.history
-    assert bool(learn.record.changed) == (change != "network")
+    assert learn.record.changed
+
+
+def test_a_callback_is_known_by_what_it_was_given(ready):
+    """Another alpha of MixUp is another training."""
+    records = []
+    for alpha in (0.1, 0.9):
+        learn = quick_learner(ready)
+        learn.add_cb(MixUp(alpha))
+        train(ready, learn=learn, **RATES)
+        records.append(learn.record)
+    assert records[0].fingerprint != records[1].fingerprint
+
+
+def test_a_head_of_ones_own_is_told_and_not_taken_for_04s(ready):
+    """05 cannot make such a network, and says so; weights drawn by another seed are told too."""
+    learn = make_learner(ready.project, image_dataloaders(ready), pretrained=False, lin_ftrs=[16])
+    learn.logger = noop
+    train(ready, learn=learn, **RATES)
+    assert "another network" in learn.record.changed and "another network" in training_status(ready)
+    with pytest.raises(FieldguideError, match="a network that the notebook's own cell does not make"):
+        load_trained(ready)
+    other = make_learner(ready.project.model_copy(update={"seed": 1}), image_dataloaders(ready), pretrained=False)
+    other.logger = noop
+    train(ready, learn=other, **RATES)
+    assert other.record.changed == (
+        "Cells of 04 were changed: it trained with initial_weights = others instead of seeded."
+    )
+
+
+@pytest.mark.parametrize("metrics", [error_rate, [error_rate, accuracy], []])
+def test_accuracy_is_accuracy_whatever_else_is_measured(ready, metrics):
+    """Found by its name among several; without it one sentence, and nothing trains."""
+    learn = quick_learner(ready)
+    learn.metrics = metrics
+    if isinstance(metrics, list) and len(metrics) == 2:
+        row = train(ready, learn=learn, **RATES).iloc[-1]
+        assert row.accuracy == pytest.approx(1 - float(learn.recorder.values[-1][2]), abs=1e-6)
+    else:
+        with pytest.raises(FieldguideError, match="04 needs metrics=accuracy"):
+            train(ready, learn=learn, **RATES)
+
+
+def test_a_training_without_a_frozen_phase(ready):
+    """fastai allows it, and the record says so once."""
+    learn = quick_learner(ready)
+    train(ready, learn=learn, freeze_epochs=0, **RATES)
+    assert [row["phase"] for row in learn.record.history] == ["unfrozen"]
+    assert read_checkpoint(ready.project)["settings"]["epochs"] == 1
+
+
+def test_a_fit_of_frozen_layers_alone_is_refused(ready):
+    """It would train the head only and keep nothing; unfrozen, it is a training without a frozen phase."""
+    learn = quick_learner(ready)
+    learn.freeze()
+    with pytest.raises(FieldguideError, match=r"Call learn\.unfreeze\(\) first"):
+        learn.fit_one_cycle(1, cbs=training_callbacks(ready))
+    learn.unfreeze()
+    learn.fit_one_cycle(1, 1e-3, cbs=training_callbacks(ready))
+    assert "it trained with no frozen phase" in learn.record.changed
+    assert "None" not in learn.record.changed
+
+
+def test_a_stopped_training_stays_when_another_round_stands(ready):
+    """A trial of other settings was stopped; the round of the usual ones is looked at, and the trial goes on."""
+    train(ready, **RATES)
+    killed(ready, 10, 3, **RATES)
+    train(ready, **RATES)
+    assert (ready.project.models / "resume.pth").exists()
 
 
 def test_settings_of_the_project_file_that_change_later_make_it_stale(ready, make_project):

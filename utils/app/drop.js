@@ -1,4 +1,4 @@
-// The app, the browser's half: photos are taken here, sent one at a time, and shown as app.py judges them.
+// The app, the browser's half: photos are taken here, sent one at a time, and shown as page.py judges them.
 //
 // A photo is read and sent in parts, the next when the kernel has answered the last, so that hundreds need no more memory
 // than one. Names and folders stay here; whatever came from a file's name or from the kernel is put in as text, never as

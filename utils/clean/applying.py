@@ -11,11 +11,7 @@ RUN_AGAIN = "Next: run 03, 04 and 05 again (make run does it). 05 then says whet
 
 
 def apply_choices(project: Project) -> str:
-    """
-    Take over the choices in choices.csv and carry out these, and no others; return what was done, in words.
-
-    Flags that were set in the cleaner and not applied stay as they are. `save_choices` says what becomes of the file.
-    """
+    """Take over choices.csv (see `save_choices`), carry out these choices and no others, and say what was done."""
     path = project.table("choices")
     if not path.exists():
         return f"No choices to take over: there is no {path}."

@@ -46,11 +46,7 @@ def _path_of(item, transforms: Iterable) -> Path:
 
 
 def learner_probs(learn, paths: Sequence[Path], labels: Sequence[str]) -> np.ndarray:
-    """
-    Return a learner's probabilities for N pictures, columns as `labels`; shape (N, K), rows of unreadable ones NaN.
-
-    The pictures go through the validation transforms: the training ones would give other losses at each call.
-    """
+    """Return a learner's probabilities (N, K) for N pictures as in validation, in the order of `labels`; or NaN."""
     vocab = [str(label) for label in learn.dls.vocab]
     if set(vocab) != set(labels):
         raise FieldguideError(

@@ -132,11 +132,7 @@ class Cleaning:
         )
 
     def flag(self, choices: Mapping[str, str | None]) -> dict[str, str]:
-        """
-        Flag pictures as one step, in a project on disk at once; return those refused, id → reason.
-
-        A picture's own label counts as "Keep"; None takes a flag back ("not looked at").
-        """
+        """Flag pictures as one step, on disk at once; None takes a flag back. Return those refused, id → reason."""
         with self.lock:
             step = self._store(choices)
             done = {id: (before, after) for id, (before, after, reason) in step.items() if not reason}
@@ -145,11 +141,7 @@ class Cleaning:
         return {id: reason for id, (_, _, reason) in step.items() if reason}
 
     def undo(self) -> dict[str, str]:
-        """
-        Take the last step of flags back, as a whole; return what became of it, id → "" or why it was left.
-
-        A flag that was changed elsewhere since stays: it is no longer the one that was set here.
-        """
+        """Take the last step of flags back; return what became of it, id → "" or why a flag changed since was left."""
         with self.lock:
             if not self._steps:
                 raise FieldguideError("There is no choice to undo. “Take back the last Apply” moves files back.")

@@ -86,11 +86,7 @@ def rank_suspects(labels: Sequence[int], probs: np.ndarray) -> np.ndarray:
 
 
 def usual_confidence(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """
-    Return the models' usual confidence in each label where it is given: float array (K,), never 0.
-
-    The mean probability of the label over its pictures, drawn towards the mean over all by `PRIOR` more pictures.
-    """
+    """Return the mean probability of each label where it is given, drawn towards the mean over all: (K,), never 0."""
     judged = ~np.isnan(probs).any(axis=1)
     labels, own = labels[judged], _given(labels, probs)[judged]
     counts = np.bincount(labels, minlength=probs.shape[1])

@@ -86,11 +86,7 @@ class Collection:
     def add(
         self, folder: Path, picture: Gathered, *, status: str = "kept", reason: str = "", facts: tuple | None = None
     ) -> bool:
-        """
-        Write a picture and its row, or only the row that says why there is no picture.
-
-        `facts` are its extension, width and height, if they are known. Return whether there is one more picture.
-        """
+        """Write a picture (`facts`: extension, width, height) and its row, or its row; return whether it is new."""
         more, gained = {}, False
         if status in TAKEN:
             id, files = content_id(picture.data), self._lying(folder)

@@ -20,11 +20,10 @@ from utils.evaluate.rounds import (
     round_path,
     round_sentence,
 )
-from utils.evaluate.scores import auc_measure, scale
+from utils.evaluate.scores import scale, scorecard
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
-    "auc_measure",
     "coded",
     "evaluate_round",
     "heat_strip",
@@ -39,6 +38,7 @@ __all__ = [
     "round_sentence",
     "scale",
     "score_table",
+    "scorecard",
     "shortcut_line",
     "verdict_picture",
     "worst_predictions",

@@ -18,11 +18,7 @@ RIGHT, WRONG, GUESSED = "#0072b2", "#e69f00", "#bbbbbb"  # every kind of eyesigh
 
 
 def verdict_picture(verdict: Mapping) -> Image.Image:
-    """
-    Return the verdict of evaluation.json as a picture: what the model gets right, above what guessing gets.
-
-    The dotted line is `luck`: in 95 of 100 cases guessing gets no further. A better model passes it.
-    """
+    """Return the verdict as a picture, above what guessing gets; the dotted line is what it gets with `luck`."""
     right, n, guess, most = verdict["right"], verdict["n"], verdict["guess"], luck(verdict)
     canvas = Canvas(figsize=(9, 2.2), layout="constrained")
     axes = canvas.subplots()

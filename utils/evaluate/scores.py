@@ -182,11 +182,7 @@ def _losses(labels: np.ndarray, probs: np.ndarray, temperature: float) -> np.nda
 
 
 def fit_temperature(labels: Sequence[int], probs: np.ndarray) -> float | None:
-    """
-    Return the temperature at which the labels are most likely (Guo et al. 2017), within 0.05 to 20.
-
-    None if every picture is right: the likelihood then grows without end as the temperature falls.
-    """
+    """Return the temperature at which the labels are most likely, within 0.05 to 20; None if every picture is right."""
     labels, probs = np.asarray(labels, dtype=int), np.asarray(probs, dtype=float)
     if (probs[np.arange(len(labels)), labels] >= probs.max(1)).all():
         return None

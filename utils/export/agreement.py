@@ -96,11 +96,7 @@ def fastai_predictor(path: Path) -> Callable[[Path], Prediction]:
 
 
 def is_plain(photo: Path) -> bool:
-    """
-    Return whether fastai opens a file as `open_picture` does: upright 8-bit RGB of at most 512 pixels, as 02 makes it.
-
-    A person's own file may have a colour profile, transparency or a camera's turn, which fastai ignores.
-    """
+    """Return whether fastai opens a file as `open_picture` does: upright 8-bit RGB, at most 512 pixels, no profile."""
     with Image.open(photo) as image:
         special = {"icc_profile", "transparency"} & set(image.info) or getattr(image, "is_animated", False)
         upright = image.getexif().get(ORIENTATION, 1) == 1

@@ -132,11 +132,7 @@ def _certified(dataset: Dataset, temperature: float) -> dict:
 
 
 def out_of_fold_answers(dataset: Dataset) -> Answers | None:
-    """
-    Return what 06 found for photos of the training set, under today's labels; None if it found nothing usable.
-
-    Answers that are older than the last cleaning still serve: they choose a threshold, and certify none.
-    """
+    """Return 06's answers to the training set, even old ones, under today's labels; None if there is nothing usable."""
     train, path = dataset.on("train"), dataset.project.models / "out_of_fold.csv"
     vocab, codes = list(dataset.project.labels), dict(zip(train.ids, train.codes, strict=True))
     try:

@@ -72,9 +72,9 @@ def certify_threshold(
             why = f"{promise} takes {needed} validation photos without a mistake, and there are only {count}"
         elif chance < HOPE:
             who = "out-of-fold answers and " * (others is not None) + "its own confidences"
-            why = f"going by {who}, {count} validation photos would probably fail the test for {promise}"
+            why = f"going by {who}, the test for {promise} would probably fail with {count} validation photos"
         elif binom.cdf(mistakes[place], named[place], target) > 1 - CONFIDENCE:
-            why = f"{promise} does not go with {mistakes[place]} mistakes in the {named[place]} most confident photos"
+            why = f"{promise} cannot be certified: {mistakes[place]} of the {named[place]} surest photos are wrong"
         else:
             chosen = place
             entry |= {"threshold": float(thresholds[place]), "target_error": target, "reached": True}

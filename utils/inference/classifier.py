@@ -34,11 +34,7 @@ class NoModel(ModelError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """
-    What the model says of one picture.
-
-    A picture that could not be read has only an error.
-    """
+    """What the model says of one picture; one that could not be read has only an error."""
 
     label: str | None = None  # the most probable; None if the model was asked to say when it is unsure, and is
     probability: float | None = None  # the largest, a fraction

@@ -255,11 +255,7 @@ class Sorter:
 
 
 def copied(photo: Path, folder: Path) -> Path:
-    """
-    Copy a photo into `folder` under its name, or under a number if another photo has that name; return where it is.
-
-    If the same photo lies there already, nothing is copied: a run that was stopped can be run again.
-    """
+    """Copy a photo into `folder`, numbered if another has its name, unless it lies there; return where it is."""
     for number in count(1):
         target = folder / (photo.name if number == 1 else f"{photo.stem} ({number}){photo.suffix}")
         try:

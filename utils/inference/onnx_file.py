@@ -58,11 +58,7 @@ def cores() -> int:
 
 
 def lanes() -> int:
-    """
-    Return how many batches go through onnxruntime side by side, each on its share of the processors.
-
-    With one batch on all processors, every step waits for the slowest thread, which is also decoding photos.
-    """
+    """Return how many batches go through onnxruntime at once: a single one would wait for its slowest thread."""
     return min(LANES, cores())
 
 

@@ -114,11 +114,7 @@ class Review:
         self.flags = read_flags(self._project, ended=True)
 
     def change(self, *, gone: Iterable[Mapping[str, str]] = (), new: Iterable[dict[str, str]] = ()) -> None:
-        """
-        Take the rows `gone` out and put `new` in, both or neither.
-
-        A flag set anew since a row was read has another time than that row, and stays.
-        """
+        """Take the rows `gone` out and put `new` in, both or neither; a flag set anew has another time, and stays."""
         if file_stamp(self._path) != self._stamp:  # an editor knows no lock
             self._read()
         new = {row["id"]: row for row in new}

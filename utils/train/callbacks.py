@@ -6,6 +6,7 @@ learner, so that nothing of them stays in what ``learn.export()`` writes.
 """
 
 import random
+import sys
 import time
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
@@ -37,16 +38,13 @@ from utils.train.plain import PlainCallback, PlainErrors, not_a_number
 from utils.train.record import asked_settings, digits, first_settings, phase_settings
 from utils.train.schedule import Schedule
 
+HOUR = 3600  # seconds
 # The weights before the first training. As an attribute of the learner they would stand in what learn.export() writes.
 STARTS: WeakKeyDictionary[Learner, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
 
 def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCallback]:
-    """
-    Return the callbacks for ``learn.fine_tune(..., cbs=training_callbacks(dataset))``.
-
-    With ``save=False`` nothing is drawn, read or written.
-    """
+    """Return callbacks for ``learn.fine_tune(..., cbs=...)``; with ``save=False`` nothing is drawn, read or written."""
     project = dataset.project
     lasting = [Resume(dataset), LiveCurve()] if save else []
     own = [History(), Seed(project.seed), BestEpoch(), Patience(project.patience)]
@@ -67,6 +65,10 @@ class History(PlainCallback):
         self.replayed: dict | None = None  # the row of an epoch that an earlier run finished
 
     def before_fit(self):
+        if "accuracy" not in self.recorder.metric_names:
+            raise FieldguideError("04 needs metrics=accuracy in vision_learner; put others into a list behind it.")
+        if self.opt.frozen_idx > 0 and not called_by("fine_tune"):
+            raise FieldguideError("Only the head would train, and nothing be kept. Call learn.unfreeze() first.")
         self.begins = self.opt.frozen_idx > 0 or not self.half_way
         self.half_way = False
         if self.begins:
@@ -85,7 +87,8 @@ class History(PlainCallback):
             self.rates.append((first, float(self.opt.hypers[-1]["lr"])))
 
     def after_epoch(self):
-        self.figures.append([float(value) for value in self.recorder.values[-1][:3]])
+        told = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1], strict=False))
+        self.figures.append([float(told[name]) for name in ("train_loss", "valid_loss", "accuracy")])
         losses_and_share = (round(value, 6) for value in self.figures[-1])
         row = {
             "epoch": len(self.rows),
@@ -102,15 +105,19 @@ class History(PlainCallback):
     def since_best(self) -> int:
         """Return how many epochs have passed since the one with the lowest validation loss."""
         losses = [valid_loss for _, valid_loss, _ in self.figures]
-        return len(losses) - 1 - losses.index(min(losses))
+        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+
+
+def called_by(name: str) -> bool:
+    """Return whether a function of this name is at work now."""
+    frame = sys._getframe()
+    while frame and frame.f_code.co_name != name:
+        frame = frame.f_back
+    return frame is not None
 
 
 class Seed(PlainCallback):
-    """
-    Begin each training with the same random numbers, and with the weights that the learner had at first.
-
-    A cell that is run twice gives the same figures. Afterwards the random numbers are those from before.
-    """
+    """Begin each training with the same random numbers and weights; afterwards the random numbers are those before."""
 
     order = 53
 
@@ -208,7 +215,7 @@ class Resume(PlainCallback):
         if getattr(self.dls, "fingerprint", None) != self.dataset.fingerprint:
             raise FieldguideError("The DataLoaders are not those of this data set. Run 04 again from its first cell.")
         require_writable(project.models)  # better said now than after an hour of training
-        remove_leftovers(project.models)
+        remove_leftovers(project.models, below=False, older=HOUR)  # younger ones may be another notebook's, still at it
         self.asked = asked_settings(self.dataset)
         self.settings = first_settings(self.learn, self.asked)
         found = [read_checkpoint(project), read_state(project, first_weights(self.learn))]
@@ -228,7 +235,8 @@ class Resume(PlainCallback):
         done = len(self.history.rows)
         if self.pending and done < len(self.pending["rows"]):
             self.history.replayed = dict(self.pending["rows"][done])
-            self.recorder.log += self.pending["figures"][done]
+            told = dict(zip(("train_loss", "valid_loss", "accuracy"), self.pending["figures"][done], strict=True))
+            self.recorder.log += [told.get(name) for name in self.recorder.metric_names[1:-1]]
             raise CancelEpochException
         if self.pending:
             try:
@@ -248,7 +256,7 @@ class Resume(PlainCallback):
             if not self.stands:
                 last = {"labels": list(project.labels), "view": validation_view(self.dls)}
                 save_round(project, self.so_far() | last | {"model": self.model.state_dict()})
-            (project.models / STATE).unlink(missing_ok=True)
+                (project.models / STATE).unlink(missing_ok=True)
             self.learn.record = record_of(self.dataset, self.so_far())
 
     def so_far(self) -> dict:
@@ -329,11 +337,7 @@ class LiveCurve(PlainCallback):
 
 
 class Patience(PlainCallback):
-    """
-    End a phase after so many epochs without a lower validation loss; 0 never does.
-
-    fastai's EarlyStoppingCallback counts anew in each phase, and names the wrong epoch.
-    """
+    """End a phase after so many epochs without a lower validation loss, counted over both phases; 0 never does."""
 
     order = 77  # after the epoch is saved and drawn
 

@@ -28,11 +28,7 @@ LEAST_POINTS = 10  # fewer show no shape
 
 
 def look_for_rate(dataset: Dataset, learn: Learner) -> str:
-    """
-    Run fastai's ``learn.lr_find`` and say what it suggests; the learner stays as it was.
-
-    It is left out where the model stands, and where its steps would outnumber the training's.
-    """
+    """Run fastai's ``learn.lr_find``, unless it takes longer than the training, and say what it suggests."""
     project, steps, found = dataset.project, finder_steps(learn), []
     whole = len(learn.dls.train) * (project.epochs + 1)
     if project.train == "head":

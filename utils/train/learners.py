@@ -13,8 +13,7 @@ from utils.errors import FieldguideError
 from utils.project import Project
 from utils.train.checkpoint import OLDER, ROUND, is_current, read_checkpoint, record_of
 from utils.train.loaders import image_dataloaders, validation_view
-from utils.train.networks import architecture
-from utils.train.quick import linear_head
+from utils.train.networks import architecture, linear_head
 
 SAME_VIEW = 0.02  # of a normalised colour; another machine calculates a little differently
 
@@ -49,11 +48,15 @@ def load_trained(dataset: Dataset, block: DataBlock | None = None) -> Learner:
         )
     if not is_current(dataset, kept):
         raise FieldguideError("Pictures, labels, split or settings changed since the model was trained. Run 04 again.")
+    if settings["network"] != kept["asked"]["network"]:
+        raise FieldguideError(
+            "04 trained a network that the notebook's own cell does not make. Run 04 again with that cell unchanged."
+        )
     used = project.model_copy(update={"arch": settings["arch"], "size": settings["size"] or project.size})
     dls = image_dataloaders(replace(dataset, project=used), block)
     options = {"n_in": settings["n_in"] or 3}
     if settings["head"] == "linear":
-        options |= {"custom_head": linear_head(None, len(project.labels)), "init": None}
+        options |= {"custom_head": linear_head(len(project.labels)), "init": None}
     learn = make_learner(used, dls, pretrained=False, **options)
     try:
         learn.model.load_state_dict(kept["model"])

@@ -16,6 +16,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torchvision
+from fastai.layers import Flatten
 from fastai.vision.all import imagenet_stats, no_random
 from fastai.vision.learner import _default_meta, create_body, create_vision_model, model_meta
 from PIL import Image
@@ -25,7 +26,7 @@ from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
 from utils.project import PACKAGED, WEIGHTS, Project
-from utils.storage import file_stamp, make_folder
+from utils.storage import content_id, file_stamp, make_folder
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
 LEAST_BODY = 0.5  # of a network's numbers, those of the classifier aside: with fewer it was cut at the wrong place
@@ -256,3 +257,35 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
             f"weights = {str(path)!r} cannot be read as weights ({(str(error).splitlines() or ['broken'])[0][:120]}). "
             "Name a .safetensors or .pth file that holds a network's state_dict."
         ) from error
+
+
+def linear_head(labels: int) -> nn.Sequential:
+    """Return a head for the packaged network: pooling and one linear layer."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(backbone.FEATURES, labels))
+
+
+@lru_cache(maxsize=16)
+def network_facts(arch: Callable, labels: int, *, linear: bool) -> tuple[str, tuple[int, ...]]:
+    """Return what 04's network is: 16 hex digits of its layers, and how many numbers each group of layers has."""
+    options = {"custom_head": linear_head(labels), "init": None} if linear else {}
+    try:
+        with no_random(), torch.device("meta"):
+            network = create_vision_model(arch, labels, pretrained=False, **options)
+    except NotImplementedError:  # regnet's cannot be made without numbers
+        with no_random():
+            network = create_vision_model(arch, labels, pretrained=False, **options)
+    groups = model_meta.get(arch, _default_meta)["split"](network)
+    return content_id(repr(network).encode()), tuple(sum(p.numel() for p in group) for group in groups)
+
+
+@lru_cache(maxsize=16)
+def seeded_start(arch: Callable, *, pretrained: bool, seed: int, labels: int) -> str:
+    """Return the `weights_id` of the network that 04 begins with."""
+    with no_random(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return weights_id(create_vision_model(arch, labels, pretrained=pretrained))
+
+
+def weights_id(network: torch.nn.Module) -> str:
+    """Return 16 hex digits that change with any weight."""
+    return content_id(b"".join(value.cpu().numpy().tobytes() for value in network.state_dict().values()))

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from fastai.layers import Flatten
 from fastai.vision.all import Learner
 from sklearn.metrics import log_loss
-from torch import nn
 
-from utils.backbone import FEATURES
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.features import picture_features
@@ -27,6 +24,7 @@ from utils.project import PACKAGED, Project
 from utils.train.checkpoint import is_current, read_checkpoint, record_of, save_round
 from utils.train.curves import best_row
 from utils.train.loaders import validation_view
+from utils.train.networks import linear_head
 from utils.train.record import Record, asked_settings, network_settings
 from utils.words import counted, verdict_sentence
 
@@ -73,17 +71,11 @@ def head_options(project: Project, quick: QuickModel) -> dict:
     """Return what ``vision_learner`` needs to begin with the quick model's head; nothing for another network."""
     if project.arch != PACKAGED or project.weights != "imagenet":
         return {}
-    return {"custom_head": linear_head(quick.head), "init": None}  # None: fastai would draw the head's weights anew
-
-
-def linear_head(head: Head | None, labels: int = 0) -> nn.Sequential:
-    """Return a head of pooling and one linear layer: with the weights of `head`, or for so many labels."""
-    last = nn.Linear(FEATURES, len(head.bias) if head else labels)
-    if head:
-        with torch.no_grad():
-            last.weight.copy_(torch.from_numpy(head.weight))
-            last.bias.copy_(torch.from_numpy(head.bias))
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), last)
+    head = linear_head(len(project.labels))
+    with torch.no_grad():
+        head[-1].weight.copy_(torch.from_numpy(quick.head.weight))
+        head[-1].bias.copy_(torch.from_numpy(quick.head.bias))
+    return {"custom_head": head, "init": None}  # None: fastai would draw the head's weights anew
 
 
 def keep_quick_model(dataset: Dataset, learn: Learner, quick: QuickModel) -> None:

@@ -17,13 +17,16 @@ from utils.dataset import Dataset
 from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
+from utils.train.networks import architecture, network_facts, seeded_start, weights_id
 from utils.train.schedule import learning_rates, schedule_name, scheduled
 
 FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
 STANDARD = {"TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback", "ParamScheduler"}  # fastai's own
 AS_ASKED = {"train", "arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights"}
 OF_A_HEAD = {"train", "arch", "weights", "size", "seed", "class_weights"}  # what a head alone depends on
-SHOWN_BY = {"augment": "batch_tfms", "lr": "base_lr", "class_weights": "loss"}  # differences that are named once
+SHOWN_BY = {"augment": "batch_tfms", "lr": "base_lr", "class_weights": "loss", "layer_groups": "network"}
+SHOWN_BY |= {"initial_weights": "network", "n_in": "network", "head": "network"}  # differences that are named once
+OF_THE_FROZEN = {"freeze_epochs", "base_lr", "frozen_schedule", "lr_mult"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def network_settings(learn: Learner, asked: Mapping) -> dict:
     return {
         "arch": getattr(network, "__name__", str(network)),
         "weights": asked["weights"] if getattr(learn, "pretrained", False) else "none",
-        "start": content_id(b"".join(value.cpu().numpy().tobytes() for value in learn.model.state_dict().values())),
+        "start": weights_id(learn.model),
+        "network": content_id(repr(learn.model).encode()),
         "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
         "size": max(sizes[-1]) if sizes else None,
         "head": head_text(learn.model),
@@ -59,9 +63,13 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
     loader = learn.dls.train
     batches, loss = texts(loader.after_batch), loss_text(learn.loss_func)
     cbs = {type(cb).__name__: cb for cb in learn.cbs}
-    others = {name for name, cb in cbs.items() if not type(cb).__module__.startswith(__package__)}
-    return network_settings(learn, asked) | {
+    others = [cb for cb in learn.cbs if not type(cb).__module__.startswith(__package__)]
+    network = network_settings(learn, asked)
+    return network | {
         "train": "all",
+        "initial_weights": "seeded" if begins_as_asked(learn, asked, network["start"]) else "others",
+        "layer_groups": [sum(p.numel() for p in group) for group in learn.opt.param_lists],
+        "train_bn": learn.train_bn,
         "batch_size": loader.bs,
         "seed": getattr(cbs.get("Seed"), "seed", None),
         "patience": getattr(cbs.get("Patience"), "patience", 0),
@@ -71,8 +79,16 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
         "class_weights": "weight=" in loss,
         "loss": loss,
         "optimizer": optimizer_text(learn.opt_func, learn.opt.hypers[-1]),
-        "callbacks": sorted(others - FAST - STANDARD),
+        "callbacks": sorted(callback_text(cb) for cb in others if type(cb).__name__ not in FAST | STANDARD),
     }
+
+
+def begins_as_asked(learn: Learner, asked: Mapping, start: str) -> bool:
+    """Return whether a learner begins with the weights that the seed draws; the quick model's head is no draw."""
+    if asked["head"] == "linear" or not callable(getattr(learn, "arch", None)):
+        return asked["head"] == "linear"
+    how = {"pretrained": asked["weights"] != "none", "seed": asked["seed"], "labels": len(learn.dls.vocab)}
+    return start == seeded_start(learn.arch, **how)
 
 
 def phase_settings(learn: Learner) -> dict:
@@ -89,13 +105,18 @@ def asked_settings(dataset: Dataset) -> dict:
     """Return the settings that 04 uses if none of its cells is changed."""
     project, block = dataset.project, image_block(dataset.project)
     head = "linear" if (project.arch, project.weights) == (PACKAGED, "imagenet") else "fastai"
+    network, groups = network_facts(architecture(project), len(project.labels), linear=head == "linear")
     if project.train == "head":
-        return project.model_dump(include=OF_A_HEAD) | {"n_in": 3, "head": head}
+        return project.model_dump(include=OF_A_HEAD) | {"n_in": 3, "head": head, "network": network}
     rates = learning_rates(project)
     return project.model_dump(include=AS_ASKED) | {
         "weights": project.weights_name,
         "head": head,
         "n_in": 3,
+        "initial_weights": "seeded",
+        "network": network,
+        "layer_groups": list(groups),
+        "train_bn": True,
         "batch_size": min(project.batch_size, len(dataset.on("train"))),
         "freeze_epochs": 1,
         **rates,
@@ -119,9 +140,12 @@ def changed_sentence(settings: Mapping, asked: Mapping) -> str:
     """Name the settings that differ from those of the project file; "" if none does."""
     other = {name: (settings.get(name), value) for name, value in asked.items() if settings.get(name) != value}
     words = []
+    if "freeze_epochs" not in settings:
+        words, other = ["no frozen phase"], {name: pair for name, pair in other.items() if name not in OF_THE_FROZEN}
     for name in [name for name in other if SHOWN_BY.get(name) not in other]:
         used, wanted = (f"{value:g}" if isinstance(value, float) else str(value) for value in other[name])
-        words.append(f"another {name}" if " " in used + wanted else f"{name} = {used} instead of {wanted}")
+        long = name == "network" or " " in used + wanted
+        words.append(f"another {name}" if long else f"{name} = {used} instead of {wanted}")
     return f"Cells of 04 were changed: it trained with {', '.join(words)}." if words else ""
 
 
@@ -129,6 +153,16 @@ def texts(steps: Pipeline) -> list[str]:
     """Return transforms as text, the same on every device."""
     lines = (str(step).partition("\n(enc:")[0] for step in steps.fs)
     return [re.sub(r"\s+", " ", re.sub(r", device='[^']*'|np\.float64(?=\()", "", line)) for line in lines]
+
+
+def callback_text(value, depth: int = 4) -> str:
+    """Return a callback as text: its name and what it was given, also inside the objects that it holds."""
+    if isinstance(value, torch.Tensor):
+        return str(value.tolist()) if value.numel() <= 16 else str(tuple(value.shape))
+    if depth == 0 or isinstance(value, type) or not hasattr(value, "__dict__"):
+        return str(value) if isinstance(value, int | float | str | tuple | None) else type(value).__name__
+    told = (f"{name}={callback_text(vars(value)[name], depth - 1)}" for name in sorted(vars(value).keys() - {"learn"}))
+    return f"{type(value).__name__}({', '.join(told)})"
 
 
 def loss_text(loss) -> str:

@@ -64,11 +64,7 @@ def useless(opened: Opened, grey: Image.Image, *, sites: int = 0) -> str:
 
 
 def quality_warnings(grey: np.ndarray, width: int, height: int) -> list[str]:
-    """
-    Return what may be wrong with a picture that opens: "dark", "bright", "blurry", "tiny", "narrow".
-
-    `grey` is its `grey_reduction`, uint8 (H, W); width and height are the original's, in pixels.
-    """
+    """Return what may be wrong with a picture; `grey` is its `grey_reduction`, width and height the original's."""
     level = grey.mean()
     tests = {
         "dark": level < DARK,
