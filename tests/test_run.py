@@ -81,7 +81,7 @@ def test_named_notebooks_run_alone(runner, monkeypatch, ready):
 
 def judged(project, **changed):
     """Write an evaluation.json of the project as it is now, as 05 does; return it."""
-    keys = ("arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
+    keys = ("train", "arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
     asked = {key: getattr(project, key) for key in keys}
     settings = asked | changed.pop("settings", {})
     figure = {"value": 0.6389, "low": 0.5, "high": 0.8, "n": 8}

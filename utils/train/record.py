@@ -140,7 +140,7 @@ def changed_sentence(settings: Mapping, asked: Mapping) -> str:
     """Name the settings that differ from those of the project file; "" if none does."""
     other = {name: (settings.get(name), value) for name, value in asked.items() if settings.get(name) != value}
     words = []
-    if "freeze_epochs" not in settings:
+    if "freeze_epochs" in other and "freeze_epochs" not in settings:
         words, other = ["no frozen phase"], {name: pair for name, pair in other.items() if name not in OF_THE_FROZEN}
     for name in [name for name in other if SHOWN_BY.get(name) not in other]:
         used, wanted = (f"{value:g}" if isinstance(value, float) else str(value) for value in other[name])
