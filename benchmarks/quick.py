@@ -127,16 +127,7 @@ def course(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tuple[fl
     set_seed(run.seed)
     began = time.perf_counter()
     how = {"item_tfms": Resize(224), "batch_tfms": [*aug_transforms(), Normalize.from_stats(*COLOURS)], "bs": 32}
-    dls = ImageDataLoaders.from_path_func(
-        "/",
-        sides["learn"],
-        parent_label,
-        valid_pct=VALID,
-        seed=run.seed,
-        item_tfms=Resize(224),
-        batch_tfms=changes,
-        bs=32,
-    )
+    dls = ImageDataLoaders.from_path_func("/", sides["learn"], parent_label, valid_pct=VALID, seed=run.seed, **how)
     learn = vision_learner(dls, efficientnet_lite0, metrics=error_rate)
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(run.epochs)
