@@ -2,6 +2,7 @@
 Stage 05: how good is the model, on which labels, and where does it err?
 """
 
+from utils.evaluate.coach import coach_picture, coach_sentence, coach_table, what_next
 from utils.evaluate.diagrams import reliability_diagram, verdict_picture
 from utils.evaluate.evaluation import (
     evaluate_round,
@@ -24,6 +25,9 @@ from utils.evaluate.scores import scale, scorecard
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
+    "coach_picture",
+    "coach_sentence",
+    "coach_table",
     "coded",
     "evaluate_round",
     "heat_strip",
@@ -41,5 +45,6 @@ __all__ = [
     "scorecard",
     "shortcut_line",
     "verdict_picture",
+    "what_next",
     "worst_predictions",
 ]

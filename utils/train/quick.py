@@ -48,7 +48,7 @@ def quick_model(dataset: Dataset) -> QuickModel:
     project, features = dataset.project, picture_features(dataset)
     readable = ~np.isnan(features).any(1)
     codes, groups, k = np.array(dataset.codes), np.array(dataset.groups), len(project.labels)
-    sides = {name: np.array([side == name for side in dataset.sides]) & readable for name in ("train", "valid")}
+    sides = {name: readable & (np.array(dataset.sides, dtype=object) == name) for name in ("train", "valid")}
     if not all(there.any() for there in sides.values()):
         raise FieldguideError(f"The training or validation set of {project.name!r} is empty. Run 02 and 03 first.")
     train, valid = sides.values()
