@@ -112,16 +112,16 @@ def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """
     Yield the features (B, 1280) of batches of pictures, in order; NaN for one that cannot be read.
 
-    Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread.
+    Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread. Also
+    where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = folded(packaged_body()).to(device, memory_format=torch.channels_last)
+    network = folded(packaged_body()).to(memory_format=torch.channels_last)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
         pool = ThreadPoolExecutor(cores, thread_name_prefix="features")
         try:
-            for rows in pool.map(lambda batch: _batch_features(network, batch, device), batches):
+            for rows in pool.map(lambda batch: _batch_features(network, batch), batches):
                 yield rows
                 bar.update(len(rows))
         finally:
@@ -139,21 +139,20 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _batch_features(network: nn.Module, paths: Sequence[Path], device: str) -> np.ndarray:
+def _batch_features(network: nn.Module, paths: Sequence[Path]) -> np.ndarray:
     """Return the features (B, 1280) of one batch of pictures."""
     pixels = [feature_pixels(path) for path in paths]
     rows = np.full((len(paths), FEATURES), np.nan, dtype=np.float32)
     there = [n for n, one in enumerate(pixels) if one is not None]
     if there:
-        batch = torch.from_numpy(np.stack([pixels[n] for n in there])).to(device)
-        rows[there] = network_features(network, batch).cpu().numpy()
+        rows[there] = network_features(network, torch.from_numpy(np.stack([pixels[n] for n in there]))).numpy()
     return rows
 
 
 def network_features(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Return the features (B, 1280) of pixels, uint8 (B, size, size, 3)."""
-    mean, std = (torch.tensor(stat, device=pixels.device).view(1, 3, 1, 1) for stat in COLOURS)
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in COLOURS)
+    with torch.inference_mode():
         images = pixels.permute(0, 3, 1, 2).float() / 255  # (B, 3, size, size), channels last in memory
         return network((images - mean) / std).mean((2, 3))
 

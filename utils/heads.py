@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import pairwise_distances
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
@@ -36,6 +37,7 @@ NAMED = 5  # unreadable pictures that a warning names
 JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)  # of a head that cross-validation chooses
 LEAST_PROBABILITY = 1e-4  # a label of one picture has the probability 0 where that is held out
+BLAS_THREADS = 1  # the matrices are small: on 16 cores, 16 threads took seven times as long as one
 NEVER = -1000.0  # the score of a label that a head has never seen: its probability is 0
 
 
@@ -195,7 +197,9 @@ def fit_head(features: np.ndarray, codes: np.ndarray, k: int, *, strength: float
     known = np.unique(codes)
     weight, bias = np.zeros((k, features.shape[1])), np.full(k, NEVER)
     bias[known] = 0
-    if len(known) > 1:  # else nothing is to be told apart
+    if len(known) == 1:  # nothing is to be told apart
+        return Head(weight, bias)
+    with threadpool_limits(BLAS_THREADS, user_api="blas"):
         scaler = StandardScaler().fit(features.astype(np.float64))
         scaled, axes = scaler.transform(features), None
         if len(scaled) < scaled.shape[1]:  # the weights lie in the space that the pictures span, which is smaller

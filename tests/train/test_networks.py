@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +86,16 @@ def test_a_network_says_what_it_wants_of_pictures(make_project, arch, resample, 
     wants = preparation(make_project(arch=arch))
     assert wants.resamples == (resample, Image.Resampling.NEAREST)
     assert wants.stats[0][0] == pytest.approx(mean)
+
+
+def test_a_size_between_its_steps_is_told(make_project):
+    """Of the packaged network alone: its padding fits multiples of 32."""
+    with pytest.warns(UserWarning, match="size = 100 is no multiple of 32.* Set size = 96"):
+        architecture(make_project(arch="efficientnet_lite0", size=100))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        architecture(make_project(arch="efficientnet_lite0", size=96))
+        architecture(make_project(size=100))
 
 
 @pytest.mark.parametrize("kind", [".pth", ".safetensors"])

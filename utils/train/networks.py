@@ -66,6 +66,13 @@ def architecture(project: Project) -> Callable:
     # fastai asks torchvision in an old way for the networks that it doesn't list: nothing a person could put right.
     warnings.filterwarnings("ignore", message=".*deprecated since 0.13", module="torchvision.models._utils")
     _require_cut(arch, project)
+    if project.arch == PACKAGED and project.size % backbone.STEP:
+        nearest = max(1, round(project.size / backbone.STEP)) * backbone.STEP
+        warnings.warn(
+            f"size = {project.size} is no multiple of {backbone.STEP}, and {PACKAGED} sees pictures shifted then. "
+            f"Set size = {nearest} in the project file.",
+            stacklevel=2,
+        )
     if project.weights in WEIGHTS:
         return arch
     path = Path(project.weights)
