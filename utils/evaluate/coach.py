@@ -26,7 +26,7 @@ from utils.words import counted, listed, rounded
 
 PARTS = (0.25, 0.5, 1.0)  # of the photos to learn from
 FOUND_WHOLE = 0.95  # of a label's photos found: little is left to gain
-WORTH = 0.01  # of a label's photos: an expected gain below that is none
+WORTH = 0.03  # of a label's photos: an expected gain below that is not to be told from luck
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito
 
 
