@@ -3,8 +3,8 @@ The packaged network: EfficientNet-Lite0 with ImageNet weights that come as a Py
 
 Foundation of features, training and export. Reads the weights in the installed package, without importing it. The
 layers are torch's and torchvision's own, so a model made of them loads wherever fastai is. The network is that of
-Google's TPU repository (Tan and Le 2019, without squeezing and with ReLU6), which pads unevenly before each step of 2:
-on sizes that are no multiple of 32 it would pad otherwise.
+Google's TPU repository (Tan and Le 2019, without squeezing and with ReLU6), which pads unevenly before each step of 2.
+It would do so differently for sizes that are not a multiple of 32: keep to multiples.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 Stage 07: how confident the model must be to name a photo, and what is certified of the names it then gives.
 
 A threshold that is tested on the photos that chose it flatters itself (benchmarks/threshold.py). So two estimates of
-the error choose, of which the worse counts, and the validation set only tests. Out-of-fold answers (06) say how often
+the error choose it, and the worse one counts; the validation set only tests it. Out-of-fold answers (06) say how often
 the most confident share of the training set is named wrongly. They come from other models, so they certify nothing.
 The second estimate is the exported model's own confidence in the validation set, without any label.
 

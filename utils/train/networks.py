@@ -69,7 +69,7 @@ def architecture(project: Project) -> Callable:
     if project.arch == PACKAGED and project.size % backbone.STEP:
         nearest = max(1, round(project.size / backbone.STEP)) * backbone.STEP
         warnings.warn(
-            f"size = {project.size} is no multiple of {backbone.STEP}, and {PACKAGED} sees pictures shifted then. "
+            f"size = {project.size} is no multiple of {backbone.STEP}, and {PACKAGED} sees such pictures shifted. "
             f"Set size = {nearest} in the project file.",
             stacklevel=2,
         )
@@ -208,7 +208,7 @@ def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callabl
     weights = fitting_weights(arch, path)
 
     def network(pretrained: bool = False) -> nn.Module:
-        model = arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+        model = _untrained(arch)
         if pretrained:
             model.load_state_dict(weights, strict=False)  # all but the last layer, which fastai replaces
         return model
@@ -219,13 +219,18 @@ def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callabl
     return network
 
 
+def _untrained(arch: Callable) -> nn.Module:
+    """Return a network with random numbers; torchvision's take `weights`, ours `pretrained`."""
+    return arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+
+
 def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:
     """
     Return the weights in a .safetensors or .pth file, or refuse those of another network; nothing in it can run.
 
     The last layer may be missing or have another number of labels: it is not used.
     """
-    model = arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+    model = _untrained(arch)
     found, wanted = read_weights(path), model.state_dict()
     last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
     unused = {f"{last}.weight", f"{last}.bias"}
