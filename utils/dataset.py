@@ -193,6 +193,11 @@ def pictures_in(folder: Path) -> list[str]:
         return [e.name for e in entries if e.name.endswith(".jpg") and e.name[0] != "." and e.is_file()]
 
 
+def seeded_rank(seed: int, name: object) -> bytes:
+    """Return a key to sort names by: an order drawn by the seed, which a name that joins or leaves does not change."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
 def _groups_and_sides(ids: Sequence[str], split: Mapping) -> tuple[tuple[str, ...], tuple[str | None, ...]]:
     """Return the columns groups and sides of N ids."""
     rows = [split.get(id, (id, None)) for id in ids]

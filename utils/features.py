@@ -117,15 +117,19 @@ def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
-        pool = ThreadPoolExecutor(cores, thread_name_prefix="features")
+        pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="features")
         try:
             for rows in pool.map(lambda batch: _batch_features(network, batch), batches):
                 yield rows
                 bar.update(len(rows))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

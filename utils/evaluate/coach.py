@@ -7,7 +7,6 @@ test set left alone). So the curve says what the photos teach, not what the trai
 fall about as a power of the number of photos (Hestness et al. 2017): doubling will do again what it did before.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from PIL import Image
 
-from utils.dataset import Dataset
+from utils.dataset import Dataset, seeded_rank
 from utils.errors import FieldguideError
 from utils.features import picture_features
 from utils.heads import JUDGE_STRENGTH, fit_head, fold_of
@@ -63,7 +62,7 @@ def what_next(dataset: Dataset) -> list[Outlook]:
         folds = fold_of(codes.tolist(), groups.tolist(), seed=seed)
     except FieldguideError:
         return []
-    ranks = np.array([hashlib.sha256(f"{seed}:{group}".encode()).digest() for group in groups], dtype=object)
+    ranks = np.array([seeded_rank(seed, group) for group in groups], dtype=object)
     said, taught = np.empty((len(PARTS), len(codes)), dtype=int), np.zeros((len(PARTS), len(vocab)))
     for fold in range(folds.max() + 1):
         held, rest = folds == fold, np.flatnonzero(folds != fold)

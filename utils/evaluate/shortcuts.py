@@ -7,7 +7,6 @@ elsewhere. So a small decision tree sees only facts of the files. What it gets r
 looking at the animal (Torralba and Efros 2011; Geirhos et al. 2020).
 """
 
-import hashlib
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict, permutat
 from sklearn.tree import DecisionTreeClassifier
 
 from utils.addresses import web_host
-from utils.dataset import Dataset
+from utils.dataset import Dataset, seeded_rank
 from utils.intervals import LEVEL, wilson
 from utils.project import Project
 from utils.tables import PICTURES_COLUMNS, SOURCES_COLUMNS, TAKEN, each_row
@@ -97,7 +96,7 @@ def _sampled(dataset: Dataset) -> Dataset:
     for picture in dataset.on("train", "valid"):
         first.setdefault(picture.group, picture.id)
     seed = dataset.project.seed
-    drawn = sorted(first.values(), key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest())[:MOST]
+    drawn = sorted(first.values(), key=lambda id: seeded_rank(seed, id))[:MOST]
     counts = Counter(dataset[id].label for id in drawn)
     # If some labels are large enough, the small ones are left out; else nothing is, and the caller decides.
     least = TREE_FOLDS if max(counts.values(), default=0) >= TREE_FOLDS else 0

@@ -7,7 +7,6 @@ writes the two models, `threshold` and `unseen` find when to say "unknown", `fac
 put in place (`placing`) only if vetting accepts the pickle, and if fastai and both files agree (`agreement`).
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from utils.dataset import Dataset, read_dataset, round_fingerprint
+from utils.dataset import Dataset, read_dataset, round_fingerprint, seeded_rank
 from utils.errors import FieldguideError
 from utils.evaluate import coded, read_evaluation, read_predictions, round_numbers, scale
 from utils.export.agreement import fastai_predictor, require_agreement, require_agreement_on_awkward
@@ -183,7 +182,7 @@ def sampled_pictures(dataset: Dataset, *, most: int = MOST_LOOKED_AT) -> Dataset
         return usable
     each = max(LEAST_LOOKED_AT, most // (2 * len(dataset.project.labels)))
     taken: dict[tuple[str, str], list[str]] = {}
-    for id in sorted(usable.ids, key=lambda id: hashlib.sha256(f"{seed}:{id}".encode()).digest()):
+    for id in sorted(usable.ids, key=lambda id: seeded_rank(seed, id)):
         taken.setdefault((usable[id].label, usable[id].side), []).append(id)
     kept = {id for ids in taken.values() for id in ids[:each]}
     return usable.where(lambda picture: picture.id in kept)

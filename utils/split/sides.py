@@ -5,7 +5,6 @@ Takes a data set and its groups of near-duplicates; writes split.csv. The groups
 name instead of shuffled by position: the sides are the same on every machine, and a newcomer moves nobody.
 """
 
-import hashlib
 import json
 import warnings
 from collections import Counter, defaultdict
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from utils.copies import hash_codes, linked
-from utils.dataset import Dataset, read_split
+from utils.dataset import Dataset, read_split, seeded_rank
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import file_stamp, locked, write_whole
@@ -83,7 +82,7 @@ def assign_sides(
 
     plans = {}
     for label, new in waiting.items():
-        new.sort(key=lambda ids: hashlib.sha256(f"{seed}:{groups[ids[0]]}".encode()).digest())
+        new.sort(key=lambda ids: seeded_rank(seed, groups[ids[0]]))
         have = Counter(sides[id] for id in of_labels[label] if id in sides)
         sizes = [(len(ids), sum(labels[id] == label for id in ids)) for ids in new]
         plans[label] = plan = Plan(len(of_labels[label]), have, sizes)

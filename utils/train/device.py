@@ -4,12 +4,13 @@ Stage 04, the machine: what trains, in which precision, and how many processes l
 Reads and writes nothing. fastai itself takes a GPU where torch finds one; this module says so and makes use of it.
 """
 
-import os
 import sys
 
 import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Callback, DataLoaders, MixedPrecision
+
+from utils.features import usable_cores
 
 TENSOR_CORES = (7, 0)  # the first CUDA capability that calculates faster in half precision
 
@@ -18,7 +19,7 @@ def worker_count() -> int:
     """Return how many processes may load pictures: one per core, none where notebooks can't start any."""
     if sys.platform != "linux":
         return 0  # macOS and Windows start workers anew, which costs more than it gives on sets of this size
-    return min(8, len(os.sched_getaffinity(0)))
+    return min(8, usable_cores())
 
 
 def speed_callbacks(dls: DataLoaders) -> list[Callback]:

@@ -9,7 +9,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.client import HTTPException
 from pathlib import Path
 
@@ -110,11 +110,15 @@ def _require_cut(arch: Callable, project: Project) -> None:
     model_meta[arch] = {**_default_meta, "cut": -1}
 
 
-def _without_numbers(arch: Callable) -> nn.Module:
-    """Return a network without numbers, which costs nothing."""
-    with no_random(), torch.device("meta"), warnings.catch_warnings():
+def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return what `make` makes, without numbers where that can be: it costs nothing."""
+    with no_random(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return arch(pretrained=False)
+        try:
+            with torch.device("meta"):
+                return make()
+        except NotImplementedError:  # regnet's cannot be made without numbers
+            return make()
 
 
 @lru_cache(maxsize=64)
@@ -132,11 +136,7 @@ def _failure(arch: Callable, size: int) -> Exception | None:
 @lru_cache(maxsize=64)
 def _kept_share(arch: Callable) -> float:
     """Return how much of a network, its last part (the classifier) aside, fastai keeps as its body: 1 is all of it."""
-    try:
-        whole = _without_numbers(arch)
-    except NotImplementedError:  # regnet's cannot be made without numbers
-        with no_random():
-            whole = arch(weights=None)
+    whole = _without_numbers(partial(_untrained, arch))
     numbers = sum(p.numel() for layer in list(whole.children())[:-1] for p in layer.parameters())
     body = create_body(whole, pretrained=False, cut=model_meta.get(arch, _default_meta)["cut"])
     return sum(p.numel() for p in body.parameters()) / numbers
@@ -280,12 +280,7 @@ def linear_head(labels: int) -> nn.Sequential:
 def network_facts(arch: Callable, labels: int, *, linear: bool) -> tuple[str, tuple[int, ...]]:
     """Return what 04's network is: 16 hex digits of its layers, and how many numbers each group of layers has."""
     options = {"custom_head": linear_head(labels), "init": None} if linear else {}
-    try:
-        with no_random(), torch.device("meta"):
-            network = create_vision_model(arch, labels, pretrained=False, **options)
-    except NotImplementedError:  # regnet's cannot be made without numbers
-        with no_random():
-            network = create_vision_model(arch, labels, pretrained=False, **options)
+    network = _without_numbers(partial(create_vision_model, arch, labels, pretrained=False, **options))
     groups = model_meta.get(arch, _default_meta)["split"](network)
     return content_id(repr(network).encode()), tuple(sum(p.numel() for p in group) for group in groups)
 
