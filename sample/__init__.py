@@ -1,10 +1,11 @@
 """
 The drawn sample: pictures of three sea creatures that need no network, and the truth about them.
 
-`drawing` paints one picture, `pictures` files it with or without a fault, `truth` remembers which and counts what the
-stages found. utils knows nothing of it.
+`drawing` paints one picture, `pictures` gives it a name and sometimes a fault, `truth` remembers which and counts what
+the stages found, `filing` saves them. utils knows nothing of it.
 """
 
+from sample.filing import save_sample
 from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, gathered_sample, sample_pictures
 from sample.truth import (
     accuracy_against_truth,
@@ -26,6 +27,7 @@ __all__ = [
     "near_duplicates_together",
     "read_truth",
     "sample_pictures",
+    "save_sample",
     "write_truth",
     "wrong_labels_found",
 ]

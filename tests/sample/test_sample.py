@@ -21,6 +21,7 @@ from sample import (
     near_duplicates_together,
     read_truth,
     sample_pictures,
+    save_sample,
     write_truth,
     wrong_labels_found,
 )
@@ -246,22 +247,37 @@ def test_the_sample_is_kept_with_its_faults(verified, pictures):
 
 def test_another_sample_adds_its_pictures(make_project):
     """A larger sample or another seed draws what is new and asks for nothing twice."""
-    project = make_project(labels={"tilapia": [], "sea cucumber": []}, source="sample")
+    labels = {"tilapia": [], "sea cucumber": []}
 
     def gather(per_label, seed):
-        drawn = list(sample_pictures(project.labels, per_label=per_label, seed=seed))
-        write_truth(project, drawn)
-        save_pictures(project, gathered_sample(drawn))
-        return drawn
+        project = make_project(labels=labels, source="sample", images_per_label=per_label, seed=seed)
+        assert save_sample(project)
+        return project, list(sample_pictures(labels, per_label=per_label, seed=seed))
 
-    every = [gather(2, 1), gather(3, 1), gather(2, 2)]
-    state = tree(project.data)
-    gather(2, 1)
-    assert tree(project.data) == state
+    every = [gather(2, 1)[1], gather(3, 1)[1], gather(2, 2)[1]]
+    project, _ = gather(2, 1)
     there = {(path.parent.name, path.read_bytes()) for path in project.raw.glob("*/*")}
     assert there == {(picture.label, picture.data) for drawn in every for picture in drawn}
     urls = {row["url"] for row in read_rows(project.table("sources"), SOURCES_COLUMNS)}
     assert urls == set(read_truth(project).url) and len(urls) == 10
+    rows = read_rows(project.table("sources"), SOURCES_COLUMNS)
+    assert len(rows) == len({picture.url for drawn in every for picture in drawn})
+
+
+def test_a_sample_that_is_there_is_not_drawn_again(make_project, monkeypatch):
+    """The second run reads two tables; with a row missing, another setting or changed code, it draws."""
+    project = make_project(labels={"tilapia": [], "sea cucumber": []}, source="sample", images_per_label=2)
+    assert save_sample(project)
+    state = tree(project.data)
+    with monkeypatch.context() as patched:
+        patched.setattr("sample.filing.sample_pictures", None)  # calling it would fail
+        assert not save_sample(project) and tree(project.data) == state
+    lines = project.table("sources").read_bytes().splitlines(keepends=True)
+    project.table("sources").write_bytes(b"".join(lines[:-1]))
+    assert save_sample(project) and tree(project.data) == state
+    with monkeypatch.context() as patched:
+        patched.setattr("sample.filing._asked", lambda project: {"code": "another"})
+        assert save_sample(project)
 
 
 def test_every_planted_fault_is_caught(verified):
