@@ -3,16 +3,21 @@ Run the notebooks 01–08 one after another, without a browser, and say what cam
 
     python notebooks/run.py [01_download ...] [--reports FOLDER]
 
-Each notebook runs in a fresh kernel, from top to bottom. The executed copies are kept as HTML, by default under
+Each notebook runs in a fresh kernel, from top to bottom. While one runs, the kernel of the next starts and does its
+imports, which take longer than many a notebook. The executed copies are kept as HTML, by default under
 build/<name of the project>. The notebooks themselves stay untouched. On the drawn sample, sample_truth follows 06.
 """
 
 import argparse
+import ast
+import asyncio
 import os
 import shlex
 import sys
 import threading
 import time
+from collections import deque
+from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -55,11 +60,7 @@ def main(arguments: list[str]) -> int:
         project = Project.load()
         reports = options.reports or REPOSITORY / "build" / project.name
         print(f"{project.name}: {', '.join(project.labels)}\n")
-        for name in options.names or [stage for stage in stages if stage != START]:
-            if name == "06_clean" and not options.names:
-                clean(project, reports)
-            else:
-                run_notebook(NOTEBOOKS / f"{name}.ipynb", reports)
+        run_all(options.names or planned(project, stages), project, reports, again=not options.names)
         print("\n" + "\n".join(summary(project)))
         print(f"reports    {shown(reports)}: each notebook with its pictures and figures")
     except FieldguideError as error:
@@ -71,21 +72,83 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def clean(project: Project, reports: Path) -> None:
-    """Run 06, again what depends on pictures that it moved, and on the drawn sample the comparison with the truth."""
-    before = read_dataset(project).fingerprint
-    run_notebook(NOTEBOOKS / "06_clean.ipynb", reports)
-    if read_dataset(project).fingerprint != before:
-        print("\nPictures were moved: what depends on them is made again.")
-        for again in AFTER_MOVES:
-            run_notebook(NOTEBOOKS / f"{again}.ipynb", reports)
+def planned(project: Project, stages: list[str]) -> list[str]:
+    """Return the notebooks of the road; on the drawn sample, the comparison with the truth follows 06."""
+    names = [stage for stage in stages if stage != START]
     if SAMPLE in project.sources and TRUTH.exists():
-        run_notebook(TRUTH, reports)
+        names.insert(names.index("06_clean") + 1, TRUTH.stem)
+    return names
 
 
-def run_notebook(path: Path, reports: Path) -> None:
+def run_all(names: list[str], project: Project, reports: Path, *, again: bool) -> None:
+    """Run notebooks one after another; `again`: if 06 moved pictures, what depends on them is made again after it."""
+    waiting, started = deque(names), {}
+    while waiting:
+        name = waiting.popleft()
+        moves = again and name == "06_clean"
+        before = read_dataset(project).fingerprint if moves else None
+        execution = started.pop(name, None) or Execution(NOTEBOOKS / f"{name}.ipynb")
+        if waiting and waiting[0] not in started:
+            started[waiting[0]] = Execution(NOTEBOOKS / f"{waiting[0]}.ipynb")
+        run_notebook(execution, reports)
+        if moves and read_dataset(project).fingerprint != before:
+            print("\nPictures were moved: what depends on them is made again.")
+            waiting.extendleft(reversed(AFTER_MOVES))
+
+
+class Execution:
+    """A notebook with a kernel of its own, which starts at once and does the imports; the cells wait for `run`."""
+
+    def __init__(self, path: Path):
+        self.path, self.notebook = path, nbformat.read(path, as_version=4)
+        self.client = NotebookClient(
+            self.notebook,
+            timeout=None,
+            kernel_name="python3",
+            extra_arguments=["--Application.log_level=ERROR"],  # else each kernel warns of its own transport
+            resources={"metadata": {"path": str(path.parent)}},
+        )
+        self._begin, self._failures = threading.Event(), []
+        # A thread of its own, so that Ctrl-C comes to the main one: there nbclient takes the signal for itself, and
+        # ends in an assertion.
+        self._worker = threading.Thread(target=self._work, daemon=True)
+        self._worker.start()
+
+    def run(self) -> None:
+        """Execute the cells; raise what the notebook raised."""
+        self._begin.set()
+        while self._worker.is_alive():
+            self._worker.join(0.2)  # a join without limit would not let Ctrl-C through on Windows
+        if self._failures:
+            raise self._failures[0]
+
+    def _work(self) -> None:
+        try:
+            asyncio.run(self._executed())
+        except BaseException as error:  # handed over to the thread that waits
+            self._failures.append(error)
+
+    async def _executed(self) -> None:
+        client = self.client
+        client.create_kernel_manager()
+        await client.async_start_new_kernel()
+        await client.async_start_new_kernel_client()
+        client.kc.execute(imports_of(self.notebook), silent=True)  # an error in it comes again, when its cell runs
+        while not self._begin.is_set():
+            await asyncio.sleep(0.05)
+        await client.async_execute()
+
+
+def imports_of(notebook) -> str:
+    """Return how a notebook's first code cell begins, up to the first assignment: its imports."""
+    source = next((cell.source for cell in notebook.cells if cell.cell_type == "code"), "")
+    first = takewhile(lambda statement: not isinstance(statement, ast.Assign), ast.parse(source).body)
+    return "\n".join(map(ast.unparse, first))
+
+
+def run_notebook(execution: Execution, reports: Path) -> None:
     """Execute one notebook and keep it as HTML, also when it stops with an error."""
-    notebook = nbformat.read(path, as_version=4)
+    path, notebook = execution.path, execution.notebook
     count = sum(cell.cell_type == "code" for cell in notebook.cells)
     started = time.perf_counter()
     done = [0]
@@ -95,18 +158,11 @@ def run_notebook(path: Path, reports: Path) -> None:
         if sys.stdout.isatty():
             print(f"\r{path.stem:<14} cell {done[0]} of {count}", end="", flush=True)
 
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        extra_arguments=["--Application.log_level=ERROR"],  # else each kernel warns of its own transport
-        resources={"metadata": {"path": str(path.parent)}},
-    )
-    client.on_cell_start = show_progress
+    execution.client.on_cell_start = show_progress
     if not sys.stdout.isatty():
         print(f"{path.stem:<14} ", end="", flush=True)
     try:
-        execute(client)
+        execution.run()
     except CellExecutionError as error:
         sentence = f"{path.stem} stopped: {error.evalue}"
         if not is_ours(notebook):
@@ -121,28 +177,6 @@ def run_notebook(path: Path, reports: Path) -> None:
         write_html(reports / f"{path.stem}.html", notebook)
     start = f"\r{path.stem:<14} " if sys.stdout.isatty() else ""
     print(f"{start}{time.perf_counter() - started:5.0f} s".ljust(40))
-
-
-def execute(client: NotebookClient) -> None:
-    """
-    Execute a notebook in a thread of its own, so that Ctrl-C comes to this one.
-
-    In the main thread nbclient takes the signal for itself, and ends in an assertion.
-    """
-    failures: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            client.execute()
-        except BaseException as error:  # handed over to the thread that waits
-            failures.append(error)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    while worker.is_alive():
-        worker.join(0.2)  # a join without limit would not let Ctrl-C through on Windows
-    if failures:
-        raise failures[0]
 
 
 def is_ours(notebook) -> bool:

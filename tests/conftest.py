@@ -21,6 +21,11 @@ settings.register_profile("house", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("house")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest, so that no core waits for another at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("notebooks") is item.get_closest_marker("browser") is None)
+
+
 def draw_picture(seed: int, *, colour: str = "tomato", size: tuple[int, int] = (160, 120)) -> Image.Image:
     """Return a picture of a few shapes on a noisy ground. Another seed gives a picture that looks different."""
     rng = np.random.default_rng(seed)

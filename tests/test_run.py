@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import re
+import time
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
 from utils.dataset import read_dataset, round_fingerprint
@@ -38,11 +41,12 @@ def ran(runner, monkeypatch, project, *arguments, moves=False, truth=True):
     """Return the names of the notebooks that a run executes; 06 deletes a picture if it `moves`."""
     names = []
 
-    def run_notebook(path, reports):
-        names.append(path.stem)
-        if moves and path.stem == "06_clean":
+    def run_notebook(execution, reports):
+        names.append(execution.path.stem)
+        if moves and execution.path.stem == "06_clean":
             read_dataset(project).paths[0].unlink()
 
+    monkeypatch.setattr(runner, "Execution", lambda path: SimpleNamespace(path=path))
     monkeypatch.setattr(runner, "run_notebook", run_notebook)
     monkeypatch.setattr(runner.Project, "load", lambda: project)
     if not truth:
@@ -77,6 +81,26 @@ def test_named_notebooks_run_alone(runner, monkeypatch, ready):
     assert ran(runner, monkeypatch, ready, "06_clean", "03_split", moves=True) == ["06_clean", "03_split"]
     with pytest.raises(SystemExit):
         runner.main(["09_nothing"])
+
+
+def test_the_next_kernel_only_imports(runner, tmp_path):
+    """Before its turn, a notebook does what its first cell does up to the first assignment; its cells see it."""
+    nodes = [
+        f"import sys\n\nprint({1!r}, file=open({str(tmp_path / 'begun')!r}, 'w'))\nn = 3",
+        "print(n, 'sys' in globals())",
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in nodes])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    execution = runner.Execution(tmp_path / "a.ipynb")
+    for _ in range(600):
+        if (tmp_path / "begun").exists():
+            break
+        time.sleep(0.1)
+    assert (tmp_path / "begun").exists()
+    assert runner.imports_of(notebook).startswith("import sys") and "n = 3" not in runner.imports_of(notebook)
+    execution.run()
+    assert [cell.execution_count for cell in execution.notebook.cells] == [1, 2]
+    assert execution.notebook.cells[1].outputs[0].text == "3 True\n"
 
 
 def judged(project, **changed):

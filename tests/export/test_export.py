@@ -546,14 +546,25 @@ def once_in(folder: Path, real, refused):
 # ---------------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_model_again_changes_nothing(dataset, project, _learner):
-    """Exported again, no file is touched, no backup made, and what takes long is taken from the card."""
+def test_the_same_model_again_changes_nothing(dataset, project, _learner, monkeypatch):
+    """Exported again, no file is touched, no backup made, and what takes long is taken from the earlier set."""
     first = export_classifier(dataset, _learner)
     before = {name: (project.models / name).stat().st_mtime_ns for name in FILES}
-    again = export_classifier(dataset, _learner)
+    with monkeypatch.context() as patched:
+        patched.setattr(export, "save_onnx", None)  # calling it would fail
+        again = export_classifier(dataset, _learner)
     assert {name: (project.models / name).stat().st_mtime_ns for name in FILES} == before
     assert (again.card, again.backup) == (first.card, None)
     assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
+
+
+def test_a_model_onnx_that_somebody_changed_is_made_again(dataset, project, _learner):
+    """With other bytes than the card says, it is not believed; the same network gives the same bytes."""
+    export_classifier(dataset, _learner)
+    good = (project.models / "model.onnx").read_bytes()
+    (project.models / "model.onnx").write_bytes(good + b"\0")
+    export_classifier(dataset, _learner)
+    assert (project.models / "model.onnx").read_bytes() == good
 
 
 def test_what_was_found_of_unseen_labels_is_remembered(tmp_path):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from utils.dataset import Dataset, read_dataset, round_fingerprint, seeded_rank
@@ -76,7 +77,11 @@ def export_classifier(dataset: Dataset, learn) -> Export:
         unknown["unseen"] = _unseen_before(earlier, staged / MODEL, evaluation, unknown) or _asked_of_unseen(
             dataset, unknown
         )
-        save_onnx(learn, staged / ONNX, temperature=temperature, metadata=_metadata(project.name, pickled, unknown))
+        metadata = _metadata(project.name, pickled, unknown)
+        if (made_before := _onnx_made_before(earlier, project.models / ONNX, staged / MODEL, metadata)) is not None:
+            write_whole(staged / ONNX, made_before)
+        else:
+            save_onnx(learn, staged / ONNX, temperature=temperature, metadata=metadata)
         onnx = load_classifier(staged / ONNX)
         by_fastai = require_agreement(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
         awkward = require_agreement_on_awkward(pickled, onnx)
@@ -207,6 +212,16 @@ def _metadata(name: str, classifier: Classifier, unknown: Mapping) -> dict[str, 
     if unknown["threshold"] is not None:
         facts["threshold"] = unknown["threshold"]
     return {"name": name} | {key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()}
+
+
+def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mapping[str, str]) -> bytes | None:
+    """Return the model.onnx that the earlier card says was made of this very export.pkl: making it takes a while."""
+    known = earlier.get("sha256", {})
+    if not path.is_file() or known.get(MODEL) != file_hash(model) or known.get(ONNX) != file_hash(path):
+        return None
+    data = path.read_bytes()
+    says = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
+    return data if says == metadata else None
 
 
 def _in_words(
