@@ -87,6 +87,7 @@ class Project(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    group_by: str = ""
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "resnet18"
     weights: str = "imagenet"
     size: Annotated[int, Field(ge=32, le=1024)] = 224
@@ -132,6 +133,17 @@ class Project(BaseModel):
                 f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
             )
         return weights
+
+    @field_validator("group_by")
+    @classmethod
+    def _group_by_is_an_expression(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"{pattern!r} is not a regular expression: {error}. Correct it, or remove the key"
+            ) from None
+        return pattern
 
     @field_validator("allowed_hosts")
     @classmethod

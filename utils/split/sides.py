@@ -16,7 +16,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from utils.copies import hash_codes, linked
 from utils.dataset import Dataset, read_split, seeded_rank
 from utils.errors import FieldguideError
 from utils.project import Project
@@ -211,21 +210,13 @@ def changed_settings(project: Project) -> str:
     return ""
 
 
-def leak_warning(dataset: Dataset, groups: Mapping[str, str]) -> str:
-    """Return a sentence if near-duplicates in the data set stand on different sides, else an empty text."""
+def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
+    """Return a sentence if pictures that belong together (`links`: pairs of ids) stand apart, else an empty text."""
     sided = {id: side for id, side in zip(dataset.ids, dataset.sides, strict=True) if side}
-    stands: dict[str, set[str]] = defaultdict(set)
-    for id, side in sided.items():
-        stands[groups[id]].add(side)
-    # A group may hold together by pictures that are absent, or without a side. Those that are left are compared again.
-    ids = [id for id in sided if len(stands[groups[id]]) > 1]
-    if not ids:
-        return ""
-    originals = [ids[first] for first in linked(hash_codes(dataset, ids))]
-    apart = [(first, id) for first, id in zip(originals, ids, strict=True) if sided[first] != sided[id]]
+    apart = sorted(pair for pair in links if len({sided.get(id) for id in pair} - {None}) == 2)
     if not apart:
         return ""
-    (first, second), n = apart[0], len({first for first, _ in apart})
+    (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
     stand = "group of near-duplicates stands" if n == 1 else "groups of near-duplicates stand"
     return (
         f"{n} {stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "

@@ -1,0 +1,151 @@
+"""
+Near-duplicates, and what else must stand on one side, as groups.
+
+Pictures share a group if they are the same one changed, if they follow each other in time or number and show one scene,
+or if `group_by` says so. A scene alone joins nothing. The pictures of a fixed camera are cut into blocks instead.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from utils.copies.cameras import camera_blocks, fixed_cameras, told_cameras
+from utils.copies.chains import joined, name_groups, stars
+from utils.copies.geometry import DIFFERENT, SAME
+from utils.copies.hashes import NEAR, hash_codes, hash_neighbours
+from utils.copies.neighbours import NEIGHBOURS, feature_neighbours
+from utils.copies.points import picture_points
+from utils.copies.sequences import group_keys, sequence_pairs, true_times
+from utils.copies.verdicts import Verdicts
+from utils.dataset import Dataset
+from utils.errors import FieldguideError
+from utils.features import picture_features
+from utils.storage import subfolders, visible_files
+from utils.words import counted
+
+BURST, BURST_LIKE = 2.0, 0.7  # seconds, and cosine of features, of a burst whose subject moves too fast for points
+
+
+@dataclass(frozen=True)
+class Copies:
+    """What comparing the pictures of a data set found."""
+
+    groups: Mapping[str, str]  # id → group, also of pictures of split.csv that are absent now
+    links: Sequence[tuple[str, str]]  # ids of two pictures of the data set that must stand on one side
+    sentence: str  # what was compared, and what could not be
+
+
+def find_copies(dataset: Dataset) -> Copies:
+    """
+    Compare the pictures by content, time and number, and return their groups.
+
+    Besides the data set these are the pictures of split.csv that are absent now, in the trash or under a label that
+    left the project file. They may come back to their side, so a newcomer that resembles one belongs there too.
+    A group is named after its first id in split.csv, else after its smallest id, so that names last.
+    """
+    refuse_unready(dataset)
+    keys, remark = group_keys(dataset)
+    originals = files_by_id(dataset.project.raw)
+    pictures = with_absent(dataset, originals)
+    count, told = len(pictures), {pictures.position[id] for id in keys}
+    points, features, codes = picture_points(pictures, originals), picture_features(pictures), codes_of(pictures)
+    captured = np.array([points[n]["captured"] if n in points else np.nan for n in range(count)])
+    captured = true_times(captured)
+    sequences = sequence_pairs(captured, pictures.names)
+    near = [feature_neighbours(features), hash_neighbours(codes, NEIGHBOURS), sequences]
+    verdicts = Verdicts(pictures, points)
+    verdicts.of(np.unique(np.concatenate(near), axis=0))
+
+    cameras = fixed_cameras(verdicts, captured, [n for n in range(count) if n not in told])
+    watched = {n for members in cameras for n in members}
+    pairs, said = verdicts.known()
+    same = without(pairs[said == SAME], watched)
+    shown = verdicts.of(sequences) != DIFFERENT
+    follows = sequences[shown | _likely(sequences, captured, features, codes)]
+    follows = without(follows, watched | told)
+    links = [same, follows, _pairs_of(keys, pictures)]
+    roots = joined(count, [stars(same, count, verdicts), *links[1:]])
+    earlier = {id: group for id, (group, _) in dataset.split.items()}
+    groups = name_groups(pictures.ids, roots, earlier) | camera_blocks(pictures, cameras, captured, earlier)
+
+    unread = sum(pictures.position[id] not in points for id in dataset.ids)
+    sentences = told_groups(dataset, groups, unread), told_cameras(pictures, cameras, captured, groups), remark
+    both = [(pictures.ids[a], pictures.ids[b]) for a, b in np.unique(np.concatenate(links), axis=0).tolist()]
+    both = [(a, b) for a, b in both if a in dataset and b in dataset]
+    return Copies(dict(sorted(groups.items())), both, " ".join(filter(None, sentences)))
+
+
+def refuse_unready(dataset: Dataset) -> None:
+    """Refuse a data set that 02 has not seen, an empty one, and one that lacks a label."""
+    project, hashes = dataset.project, dataset.records.hashes
+    if unseen := [id for id in dataset.ids if id not in hashes]:
+        pictures = "1 picture is" if len(unseen) == 1 else f"{counted(len(unseen))} are"
+        raise FieldguideError(f"{pictures} new to 02, such as {unseen[0]}. Run 02 first.")
+    if not dataset.ids:
+        raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
+    if empty := sorted(set(project.labels) - set(dataset.labels)):
+        raise FieldguideError(
+            f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so the model cannot learn it. Run 02 "
+            "again: its first remark says why, and what to do. Or remove the label from the project file."
+        )
+
+
+def files_by_id(folder: Path, *, but: Sequence[str] = ()) -> dict[str, Path]:
+    """Return id → file of the pictures in the folders of `folder`, but for those named."""
+    folders = [each for each in subfolders(folder) if each.name not in but] if folder.is_dir() else []
+    return {path.stem: path for each in folders for path in visible_files(each)}
+
+
+def with_absent(dataset: Dataset, originals: Mapping[str, Path]) -> Dataset:
+    """Return the data set with the pictures of split.csv that are absent now, where a file of them is left."""
+    absent = sorted(id for id in dataset.split if id in dataset.records.hashes and id not in dataset)
+    if not absent:
+        return dataset
+    project = dataset.project
+    files = originals | files_by_id(project.trash) | files_by_id(project.images, but=list(project.labels))
+    rows = [(picture.id, picture.path, picture.label, picture.group, picture.side) for picture in dataset]
+    rows += [(id, files.get(id, project.images / f"{id}.jpg"), "", *dataset.split[id]) for id in absent]
+    columns = zip(*sorted(rows, key=lambda row: row[0]), strict=True)
+    return replace(dataset, **dict(zip(dataset.COLUMNS, columns, strict=True)))
+
+
+def codes_of(pictures: Dataset) -> np.ndarray:
+    """Return the hashes of all pictures."""
+    return hash_codes(pictures, pictures.ids)
+
+
+def without(pairs: np.ndarray, places: set[int]) -> np.ndarray:
+    """Return the pairs (M, 2) that hold none of some positions."""
+    return pairs[~np.isin(pairs, sorted(places)).any(axis=1)] if places else pairs
+
+
+def _likely(pairs: np.ndarray, captured: np.ndarray, features: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return which pairs (M, 2) in sequence have nearly one hash, or are alike and of nearly one moment."""
+    first, second = pairs.T
+    alike = np.array([float(features[a] @ features[b]) for a, b in pairs.tolist()])
+    lengths = np.sqrt((features**2).sum(axis=1))
+    moment = np.abs(captured[first] - captured[second]) <= BURST
+    near = np.bitwise_count(codes[first] ^ codes[second]) <= NEAR
+    return near | (moment & (alike >= BURST_LIKE * lengths[first] * lengths[second]))
+
+
+def _pairs_of(keys: Mapping[str, str], pictures: Dataset) -> np.ndarray:
+    """Return pairs of positions (M, 2) that join the pictures of each key."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for id, key in sorted(keys.items()):
+        members[key].append(pictures.position[id])
+    pairs = [pair for same in members.values() for pair in pairwise(same)]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def told_groups(dataset: Dataset, groups: Mapping[str, str], unread: int) -> str:
+    """Return what was compared and what could not be, as a sentence."""
+    sizes = Counter(groups[id] for id in dataset.ids)
+    several = sum(size > 1 for size in sizes.values())
+    found = f"{counted(several, 'group')} of near-duplicates" if several else "no near-duplicates"
+    lost = f" Not compared: {unread:,} that cannot be read." if unread else ""
+    return f"Compared by content: {counted(len(dataset) - unread)}, {found}.{lost}"

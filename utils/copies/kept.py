@@ -1,0 +1,63 @@
+"""
+What comparing pictures learned, kept on disk in tables of one row type, and long work on all cores.
+
+Each file is written whole. A run that is killed loses at most the rows of the file that it was about to write. A file
+that is broken, or of another form, is removed: everything here can be computed anew.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm.auto import tqdm
+
+from utils.features import usable_cores
+from utils.storage import content_id, write_whole
+
+LARGEST = 64 * 2**20  # bytes of one file; ours have at most 4 million
+
+
+def kept_rows(folder: Path, form: np.dtype) -> Iterator[np.ndarray]:
+    """Yield the rows of each file in `folder`. They are mapped, not read, so that many take up little memory."""
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            if path.stat().st_size > LARGEST:
+                raise ValueError("too large")
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+            if rows.dtype != form or rows.ndim != 1:
+                raise ValueError("another form")
+        except FileNotFoundError:  # another notebook removed it
+            continue
+        except Exception:  # numpy raises what it likes
+            path.unlink(missing_ok=True)
+            continue
+        yield rows
+
+
+def keep_rows(folder: Path, rows: np.ndarray) -> None:
+    """Write rows as one file, named by its content: two notebooks that compute the same write the same."""
+    if len(rows):
+        buffer = io.BytesIO()
+        np.save(buffer, rows)
+        write_whole(folder / f"{content_id(buffer.getvalue())}.npy", buffer.getvalue())
+
+
+def on_all_cores(work: Callable, tasks: Sequence, *, together: int, desc: str, unit: str) -> Iterator[list]:
+    """Yield what `work` returns for each task, in their order and so many at a time, under a progress bar."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one per caller: the callers are as many as there are cores
+    pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="copies")
+    try:
+        with tqdm(total=len(tasks), desc=desc, unit=unit) as bar:
+            for start in range(0, len(tasks), together):
+                done = []
+                for result in pool.map(work, tasks[start : start + together]):
+                    done.append(result)
+                    bar.update()
+                yield done
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        cv2.setNumThreads(threads)
