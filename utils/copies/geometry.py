@@ -43,6 +43,8 @@ def compared(first: np.void, second: np.void, pixels: Callable) -> int:
     """
     best = DIFFERENT
     for turns, mirrored, matrix in alignments(first, second):
+        if best != DIFFERENT and (turns or mirrored):
+            break  # what shows one scene as it is shows it no better turned
         one, other = pixels(0), pixels(1)
         if one is None or other is None:
             return DIFFERENT
@@ -125,7 +127,11 @@ def judged(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, as_
         return DIFFERENT
     local, whole = correlations(laid @ LUMA, other @ LUMA, seen)
     still = as_it_is and is_still(matrix, w1, h1, w2, h2)
-    if local >= LOCAL and whole >= WHOLE and not (still and differing_part(laid, other, seen) >= BLOB):
+    if (
+        local >= LOCAL
+        and whole >= WHOLE
+        and not (still and differing_part(*(each[::2, ::2] for each in (laid, other, seen))) >= BLOB)
+    ):
         return SAME
     if not as_it_is or local < SCENE_LOCAL:
         return DIFFERENT
@@ -180,6 +186,8 @@ def gap_between(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.nda
     """Return by how many levels each pixel differs once both pictures, float32 (h, w), are equally bright."""
     clear = seen & (laid > 5) & (laid < 250) & (other > 5) & (other < 250)
     gain, offset = 1.0, 0.0
+    if clear.any() and laid[clear].std() > other[clear].std():
+        laid, other = other, laid  # what was cut off at white can be foretold, and not the other way round
     for _ in range(3):  # the brightness of one against the other, from where they do not differ
         if clear.sum() < WINDOW:
             break

@@ -17,7 +17,7 @@ from utils.copies.cameras import camera_blocks, fixed_cameras, told_cameras
 from utils.copies.chains import joined, name_groups, stars
 from utils.copies.geometry import DIFFERENT, SAME
 from utils.copies.hashes import NEAR, hash_codes, hash_neighbours
-from utils.copies.neighbours import NEIGHBOURS, feature_neighbours
+from utils.copies.neighbours import NEIGHBOURS, feature_neighbours, points_vectors
 from utils.copies.points import picture_points
 from utils.copies.sequences import group_keys, sequence_pairs, true_times
 from utils.copies.verdicts import Verdicts
@@ -56,7 +56,8 @@ def find_copies(dataset: Dataset) -> Copies:
     captured = np.array([points[n]["captured"] if n in points else np.nan for n in range(count)])
     captured = true_times(captured)
     sequences = sequence_pairs(captured, pictures.names)
-    near = [feature_neighbours(features), hash_neighbours(codes, NEIGHBOURS), sequences]
+    near = [feature_neighbours(features), feature_neighbours(points_vectors(points, count))]
+    near += [hash_neighbours(codes, NEIGHBOURS), sequences]
     verdicts = Verdicts(pictures, points)
     verdicts.of(np.unique(np.concatenate(near), axis=0))
 

@@ -1,11 +1,22 @@
 """
-Which pictures are worth comparing: the nearest by what the packaged network sees, by hash, and in time or number.
+Which pictures are worth comparing: the nearest by what the packaged network sees, by points, and in time or number.
+
+The network knows a cropped or paler picture, but not one turned by a quarter. The points know that one. They are summed
+up as in VLAD (Jégou et al. 2010): each counts for the nearest of 64 typical points, by how it differs from that.
 """
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
 
-NEIGHBOURS = 5  # per picture
+from utils.copies.geometry import MIRRORED
+from utils.copies.points import POINTS
+
+NEIGHBOURS = 5  # per picture, of each kind
+WORDS, LENGTH = 64, 256  # typical points; numbers that are kept for each picture
+SAMPLE = 1000  # pictures that the words and the directions are taken from
 AT_ONCE = 2**25  # similarities in memory: 128 MB
 
 
@@ -40,3 +51,47 @@ def following(order: np.ndarray, values: np.ndarray, gap: float, ahead: int = 2)
     steps = [(order[:-step], order[step:]) for step in range(1, ahead + 1) if len(order) > step]
     near = [np.stack([a, b], axis=1)[values[b] - values[a] <= gap] for a, b in steps]
     return np.sort(np.concatenate([np.empty((0, 2), dtype=np.int64), *near]), axis=1)
+
+
+def points_vectors(points: Mapping[int, np.void], count: int) -> np.ndarray:
+    """
+    Sum up the points of pictures: float32 (N, up to 256), NaN where there are none.
+
+    A picture, mirrored or turned, gives nearly the same numbers: each point counts as it is and as its mirror image.
+    """
+    places = [place for place in sorted(points) if points[place]["count"]]
+    vectors = np.full((count, LENGTH), np.nan, dtype=np.float32)
+    if len(places) < 2:
+        return vectors
+    sample = places[:: -(-len(places) // SAMPLE)]  # ids are digits of a hash, so any of them are a fair draw
+    seen = np.concatenate([_both_ways(points[place])[::10] for place in sample])
+    words = KMeans(min(WORDS, len(seen)), n_init=1, max_iter=10, random_state=0).fit(seen).cluster_centers_
+    own = np.stack([_summed(points[place], words) for place in sample])
+    mean = own.mean(axis=0)
+    # The directions in which the sample varies most, from the smaller of the two products.
+    strength, mixtures = np.linalg.eigh((own - mean) @ (own - mean).T)
+    strongest = np.argsort(-strength)[:LENGTH]
+    directions = (own - mean).T @ mixtures[:, strongest] / np.sqrt(np.maximum(strength[strongest], 1e-6))
+    for place in places:
+        row = (_summed(points[place], words) - mean) @ directions
+        vectors[place] = np.pad(row, (0, LENGTH - len(row)))
+    return vectors
+
+
+def _both_ways(row: np.void) -> np.ndarray:
+    """Return the descriptors of a picture's points and of their mirror images, float32 (2 P, 128), of length 1."""
+    descriptors = np.sqrt(row["descriptors"][: min(int(row["count"]), POINTS)].astype(np.float32))
+    both = np.concatenate([descriptors, descriptors[:, MIRRORED]])
+    return both / np.maximum(np.sqrt((both**2).sum(axis=1, keepdims=True)), 1e-6)
+
+
+def _summed(row: np.void, words: np.ndarray) -> np.ndarray:
+    """Return a picture's points by how they differ from the nearest word: float32 (words × 128,), of length 1."""
+    both = _both_ways(row)
+    nearest = (both @ words.T - (words**2).sum(axis=1) / 2).argmax(axis=1)
+    member = (nearest == np.arange(len(words))[:, None]).astype(np.float32)  # (words, 2 P)
+    summed = member @ both - member.sum(axis=1, keepdims=True) * words
+    summed /= np.maximum(
+        np.sqrt((summed**2).sum(axis=1, keepdims=True)), 1e-6
+    )  # else the commonest word would count most
+    return (summed / max(np.sqrt((summed**2).sum()), 1e-6)).ravel().astype(np.float32)

@@ -22,6 +22,7 @@ from utils.pictures import FORMATS, PictureError, open_picture
 SEEN = 320  # pixels of the longest side
 POINTS = 200  # per picture
 FAINT = 0.02  # SIFT's contrast threshold, half of its usual: else smooth pictures have hardly any points
+SOFTENED = 1.0  # pixels, the blur before: else a noisy picture's points are those of its noise
 THUMB = 32  # pixels
 TOGETHER = 128  # pictures per file
 EXIF, TAKEN, FRACTION = 0x8769, 0x9003, 0x9291  # the section of EXIF; DateTimeOriginal and SubsecTimeOriginal in it
@@ -70,7 +71,8 @@ def _points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> 
         return None
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     row = np.zeros(1, dtype=POINTS_ROW)
-    found, descriptors = cv2.SIFT_create(nfeatures=POINTS, contrastThreshold=FAINT).detectAndCompute(grey, None)
+    soft = cv2.GaussianBlur(grey, (0, 0), SOFTENED)
+    found, descriptors = cv2.SIFT_create(nfeatures=POINTS, contrastThreshold=FAINT).detectAndCompute(soft, None)
     count = min(len(found), POINTS)  # of two equally clear ones SIFT keeps both
     row["id"], row["size"], row["width"], row["count"] = id.encode(), sizes[id], grey.shape[1], count
     row["captured"] = captured_at(originals.get(id))
