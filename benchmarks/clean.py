@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
-from utils.copies import near_duplicate_groups
+from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
 from utils.download import folder_pictures, save_pictures
 from utils.project import Project
@@ -127,7 +127,7 @@ def prepared(photos: Path, task: Task) -> int:
                 print(f"{path} is left out: {error}", file=sys.stderr)
     save_pictures(project, folder_pictures(data / "photos", task.labels))
     verify_images(project)
-    groups = near_duplicate_groups(read_dataset(project))
+    groups = find_copies(read_dataset(project)).groups
     rows = [{"id": id, "group": group, "side": "train"} for id, group in groups.items()]  # neither uses our sides
     write_table(project.table("split"), SPLIT_COLUMNS, rows)
     return len(rows)

@@ -34,7 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from sample.pictures import LABELS, sample_pictures
-from utils.copies import near_duplicate_groups
+from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
 from utils.download import folder_pictures, save_pictures
 from utils.intervals import bootstrap, interval
@@ -71,7 +71,7 @@ class Task:
     def dataset(self) -> Dataset:
         """Return the pictures, split by the task's seed."""
         dataset = read_dataset(self.project())
-        groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+        groups, labels = find_copies(dataset).groups, dict(zip(dataset.ids, dataset.labels, strict=True))
         sides = assign_sides(groups, labels, valid=VALID, test=TEST, seed=self.seed)
         return dataset.with_split({id: (groups[id], side) for id, side in sides.items()})
 

@@ -7,13 +7,12 @@ import warnings
 from collections import Counter, defaultdict
 from itertools import product
 
-import numpy as np
 import pytest
 from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.copies import NEAR, linked, near_duplicate_groups, near_pairs
+from utils.copies import find_copies
 from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.split import assign_sides, changed_settings, leak_warning, save_split, split_counts
@@ -190,40 +189,6 @@ def test_fractions_that_leave_nothing_are_refused(valid, test):
         assign_sides({"x": "x"}, {"x": "a"}, valid=valid, test=test)
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.integers(0, 10_000), st.integers(2, 60))
-def test_near_pairs_are_those_of_all_pairs(seed, count):
-    """The banded search finds exactly the pairs that comparing all with all finds."""
-    rng = np.random.default_rng(seed)
-    codes = rng.integers(0, 2**64, count, dtype=np.uint64)
-    for n in range(1, count, 2):  # plant near ones, up to 14 bits away
-        flips = rng.choice(64, rng.integers(0, 15), replace=False)
-        codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
-    expected = {
-        (i, j)
-        for i in range(count)
-        for j in range(i + 1, count)
-        if bin(int(codes[i]) ^ int(codes[j])).count("1") <= NEAR
-    }
-    assert {tuple(pair) for pairs in near_pairs(codes) for pair in pairs.tolist()} == expected
-
-
-@given(st.integers(0, 10_000), st.integers(1, 60), st.integers(1, 8))
-def test_what_is_linked_in_steps_shares_its_first_position(seed, count, spread):
-    """Equal codes, near codes and chains of them are found as by following every pair."""
-    rng = np.random.default_rng(seed)
-    codes = np.zeros(count, dtype=np.uint64)
-    for n in range(1, count):  # a walk, whose steps are near and whose ends need not be
-        step = np.bitwise_or.reduce(np.uint64(1) << rng.integers(0, 64, spread, dtype=np.uint64))
-        codes[n] = codes[rng.integers(n)] ^ step * np.uint64(rng.integers(2))
-    expected = list(range(count))
-    for _ in range(count):
-        for i in range(count):
-            near = [expected[j] for j in range(count) if int(codes[i] ^ codes[j]).bit_count() <= NEAR]
-            expected[i] = min(near)
-    assert linked(codes) == expected
-
-
 @pytest.mark.parametrize(
     "copied",
     [
@@ -242,7 +207,7 @@ def test_near_duplicates_share_a_group_and_others_do_not(make_project, fill_raw,
     first = put_raw(project, "cat", picture_bytes(image, quality=95))
     second = put_raw(project, "cat", copied(image))
     verify_images(project)
-    groups = near_duplicate_groups(read_dataset(project))
+    groups = find_copies(read_dataset(project)).groups
     assert groups[first] == groups[second]
     assert len(set(groups.values())) == len(groups) - 1
 
@@ -255,7 +220,7 @@ def test_the_saved_split_is_append_only_and_the_folder_order_does_not_matter(mak
 
     def run():
         dataset = read_dataset(project)
-        groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+        groups, labels = find_copies(dataset).groups, dict(zip(dataset.ids, dataset.labels, strict=True))
         ids = list(groups)
         random.Random(3).shuffle(ids)
         known = {id: side for id, (_, side) in dataset.split.items()}
@@ -281,7 +246,7 @@ def test_what_another_notebook_saved_meanwhile_counts(make_project, fill_raw):
     fill_raw(project, 12)
     verify_images(project)
     dataset = read_dataset(project)
-    groups = near_duplicate_groups(dataset)
+    groups = find_copies(dataset).groups
     rows = [{"id": id, "group": groups[id], "side": "train"} for id in dataset.ids]
     append_rows(project.table("split"), SPLIT_COLUMNS, rows[:1])
     before = project.table("split").read_bytes()
@@ -315,7 +280,7 @@ def test_a_spoilt_hash_is_named_and_made_anew(make_project, fill_raw, value):
     id, _, hash, *_ = first.split(",")
     table.write_text("".join([header, first.replace(hash, value), *others]))
     with pytest.raises(FieldguideError, match=rf"pictures\.csv says '{value}' in the column hash of picture {id}"):
-        near_duplicate_groups(read_dataset(project))
+        find_copies(read_dataset(project))
     table.write_text("".join([header, *others]))
     assert verify_images(project).added == 1
     assert sorted(table.read_text().splitlines()) == sorted(whole.splitlines())
@@ -329,7 +294,7 @@ def test_a_label_without_pictures_is_named(make_project, fill_raw):
     for path in (project.images / "dog").iterdir():
         path.unlink()
     with pytest.raises(FieldguideError, match=r"Label 'dog' has no pictures in .*dog.*Run 02 again.*remove the label"):
-        near_duplicate_groups(read_dataset(project))
+        find_copies(read_dataset(project))
 
 
 def near_duplicates(seed):
@@ -339,11 +304,11 @@ def near_duplicates(seed):
 
 
 def split_again(project):
-    """Do what 03 does; return the groups and the data set with its sides."""
+    """Do what 03 does; return what was compared and the data set with its sides."""
     dataset = read_dataset(project)
-    groups, labels = near_duplicate_groups(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+    copies, labels = find_copies(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
     known = {id: side for id, (_, side) in dataset.split.items()}
-    return groups, save_split(dataset, groups, assign_sides(groups, labels, known=known))
+    return copies, save_split(dataset, copies.groups, assign_sides(copies.groups, labels, known=known))
 
 
 def sides_of(project):
@@ -373,14 +338,14 @@ def test_what_left_the_training_set_keeps_its_near_duplicates_side(make_project,
         smaller = make_project()
     second = put_raw(smaller, "dog", copy)
     verify_images(smaller)
-    groups, dataset = split_again(smaller)
+    copies, dataset = split_again(smaller)
     assert first not in dataset and dataset[second].side == "test"
-    assert groups[second] == groups[first] == first
+    assert copies.groups[second] == copies.groups[first] == first
     if how == "trash":
         (project.trash / "fox" / place.name).rename(place)
     assert {sides_of(project)[first], sides_of(project)[second]} == {"test"}
     assert first not in [row["id"] for row in read_rows(project.table("rejected"), REJECTED_COLUMNS)]
-    assert leak_warning(read_dataset(project), groups) == ""
+    assert leak_warning(read_dataset(project), copies.links) == ""
 
 
 def test_near_duplicates_on_two_sides_are_said(make_project, fill_raw):
@@ -389,13 +354,13 @@ def test_near_duplicates_on_two_sides_are_said(make_project, fill_raw):
     fill_raw(project, 12)
     first, second = (put_raw(project, "cat", data) for data in near_duplicates(901))
     verify_images(project)
-    groups, dataset = split_again(project)
-    assert leak_warning(dataset, groups) == ""
+    copies, dataset = split_again(project)
+    assert leak_warning(dataset, copies.links) == ""
     text = project.table("split").read_text()
     row = next(line for line in text.splitlines() if line.startswith(second))
     other = "valid" if row.endswith("train") else "train"
     project.table("split").write_text(text.replace(row, f"{second},{first},{other}"))
-    sentence = leak_warning(read_dataset(project), groups)
+    sentence = leak_warning(read_dataset(project), copies.links)
     assert sentence.startswith("1 group ") and first in sentence and second in sentence and f"({other})" in sentence
 
 
@@ -412,9 +377,9 @@ def test_unknown_and_doubled_ids_move_nobody(make_project, fill_raw):
     table.write_text(table.read_text() + f"{'0' * 16},{'0' * 16},test\n" + doubled)
     assert sides_of(project) == sides
     before = table.read_bytes()
-    groups, again = split_again(project)
-    assert again.sides == dataset.sides and "0" * 16 not in groups and table.read_bytes() == before
-    assert split_counts(again).equals(counts) and leak_warning(again, groups) == ""
+    copies, again = split_again(project)
+    assert again.sides == dataset.sides and "0" * 16 not in copies.groups and table.read_bytes() == before
+    assert split_counts(again).equals(counts) and leak_warning(again, copies.links) == ""
 
 
 def test_counts_hold_a_label_of_any_name(make_project, fill_raw):

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from utils.copies.chains import joined
-from utils.copies.geometry import SAME, VIEW
+from utils.copies.geometry import FIXED_VIEW, SAME_PICTURE
 from utils.copies.sequences import numbered
 from utils.copies.verdicts import Verdicts
 from utils.dataset import Dataset
@@ -28,7 +28,7 @@ KNOWN_FOR = 0.9  # share of a camera's pictures of which time or number must be 
 def fixed_cameras(verdicts: Verdicts, captured: np.ndarray, places: Sequence[int]) -> list[list[int]]:
     """Return the pictures, positions among `places`, of each fixed camera; none if these are not most pictures."""
     pairs, said = verdicts.known()
-    chosen = np.isin(pairs, places).all(axis=1) & np.isin(said, (SAME, VIEW))
+    chosen = np.isin(pairs, places).all(axis=1) & np.isin(said, (SAME_PICTURE, FIXED_VIEW))
     pairs, said, count = pairs[chosen], said[chosen], len(captured)
     parts = _parts(joined(count, [pairs]), least=3)
     if sum(map(len, parts)) * 2 <= len(places):
@@ -36,8 +36,8 @@ def fixed_cameras(verdicts: Verdicts, captured: np.ndarray, places: Sequence[int
     degree = np.bincount(pairs.ravel(), minlength=count)
     centres = [max(part, key=lambda n: (degree[n], -n)) for part in parts[:PARTS]]
     across = np.sort(np.array(list(combinations(centres, 2)), dtype=np.int64).reshape(-1, 2), axis=1)
-    linked = across[np.isin(verdicts.of(across), (SAME, VIEW))]
-    other = set(pairs[said == VIEW].ravel().tolist())
+    linked = across[np.isin(verdicts.of(across), (SAME_PICTURE, FIXED_VIEW))]
+    other = set(pairs[said == FIXED_VIEW].ravel().tolist())
     cameras = [
         part
         for part in _parts(joined(count, [pairs, linked]), least=CAMERA)

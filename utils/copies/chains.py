@@ -9,13 +9,13 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from utils.copies.geometry import SAME
+from utils.copies.geometry import SAME_PICTURE
 from utils.copies.verdicts import Verdicts
 
 # Links may chain: a picture, its left half, what overlaps that, and so on. Few pictures do no harm. Many would take up
 # a label, and the first has nothing in common with the last. So a longer chain is cut into stars: a picture with all
 # that are the same as it.
-LONGEST = 50  # pictures
+LONGEST_CHAIN = 50  # pictures
 
 
 def joined(count: int, links: Sequence[np.ndarray]) -> np.ndarray:
@@ -34,16 +34,16 @@ def joined(count: int, links: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def stars(links: np.ndarray, count: int, verdicts: Verdicts) -> np.ndarray:
-    """Return links (M, 2) of the same pictures, with chains of more than `LONGEST` pictures cut into stars."""
+    """Return links (M, 2) of the same pictures, with chains of more than `LONGEST_CHAIN` pictures cut into stars."""
     roots = joined(count, [links])
     sizes = np.bincount(roots, minlength=count)
-    long = sizes[roots] > LONGEST
+    long = sizes[roots] > LONGEST_CHAIN
     kept = [links[~long[links[:, 0]]]]
     beside: dict[int, set[int]] = defaultdict(set)
     for a, b in links[long[links[:, 0]]].tolist():
         beside[a].add(b)
         beside[b].add(a)
-    for root in np.flatnonzero(sizes > LONGEST):
+    for root in np.flatnonzero(sizes > LONGEST_CHAIN):
         left = set(np.flatnonzero(roots == root).tolist())
         while left:
             centre = max(left, key=lambda n: (len(beside[n]), -n))
@@ -51,7 +51,7 @@ def stars(links: np.ndarray, count: int, verdicts: Verdicts) -> np.ndarray:
             while fresh := sorted(fresh - asked):
                 asked |= set(fresh)
                 pairs = np.sort([[centre, n] for n in fresh], axis=1)
-                same = np.array(fresh)[verdicts.of(pairs) == SAME].tolist()
+                same = np.array(fresh)[verdicts.of(pairs) == SAME_PICTURE].tolist()
                 star |= set(same)
                 fresh = {other for n in same for other in beside[n]} & left
             left -= star | {centre}

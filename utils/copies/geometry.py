@@ -12,32 +12,32 @@ import cv2
 import numpy as np
 
 # The same picture; a fixed camera's view, in which something else stands; a scene from elsewhere, as in a burst.
-DIFFERENT, SAME, VIEW, SCENE = range(4)
+DIFFERENT, SAME_PICTURE, FIXED_VIEW, SAME_SCENE = range(4)
 RATIO = 0.8  # of the distances to the nearest and the second nearest point (Lowe)
-INLIERS = 10  # points that must agree
+INLIERS, FEWEST, PART = 10, 4, 0.25  # points that must agree; of a smooth picture with few, this part of them
 REACH = 4.0  # pixels within which they agree
 ZOOM = 4.0  # most by which one picture may be larger than the other
 LOCAL, WHOLE = 0.85, 0.8  # correlations in the same picture: the median of small windows, and of all pixels
-WINDOW = 31  # pixels
+WINDOW_SIDE = 31  # pixels
 STRUCTURE = 4.0  # levels of 255 by which a window's pixels must vary to be compared
 OVERLAP = 0.3  # share of the smaller picture that both must show
 LIKE = 0.8  # correlation of tiny versions from which a whole picture, turned or mirrored, is laid over another
 BLOB = 0.06  # √area of the largest part that differs in the same picture, as a share of the shorter side
 DIFFERENCE = 20  # levels from which a pixel differs
-GREY = 3.0  # levels by which the colours of a grey picture differ at most, on average
+GREYISH = 3.0  # levels by which the colours of a grey picture differ at most, on average
 LUMA = np.float32([0.299, 0.587, 0.114])
 BORDER = 0.12  # share of the shorter side at the edges where a part may differ: a date, a logo
 STILL = 0.02  # share of the picture by which a fixed camera moves at most
 SCENE_LOCAL = 0.5  # local correlation from which it is one scene
-BINS = np.arange(128).reshape(4, 4, 8)
-MIRRORED = BINS[::-1][..., -np.arange(8) % 8].ravel()  # where the numbers of a mirrored point's descriptor stand
+DESCRIPTOR = np.arange(128).reshape(4, 4, 8)
+MIRRORED = DESCRIPTOR[::-1][..., -np.arange(8) % 8].ravel()  # where the numbers of a mirrored point's descriptor stand
 
 Alignment = tuple[int, bool, np.ndarray | None]  # quarter turns, then mirrored, then moved: (2, 3); None: stretched
 
 
 def compared(first: np.void, second: np.void, pixels: Callable) -> int:
     """
-    Return DIFFERENT, SAME, VIEW or SCENE for two rows of `POINTS_ROW`.
+    Return DIFFERENT, SAME_PICTURE, FIXED_VIEW or SAME_SCENE for two rows of `POINTS_ROW`.
 
     `pixels(0)` and `pixels(1)` return their pixels, uint8 (h, w, 3), or None. They are asked only if points agree.
     """
@@ -50,10 +50,10 @@ def compared(first: np.void, second: np.void, pixels: Callable) -> int:
             return DIFFERENT
         one = np.rot90(one, turns)
         one = one[:, ::-1] if mirrored else one
-        found = judged(np.ascontiguousarray(one), other, matrix, as_it_is=not turns and not mirrored)
-        if found == SAME:
-            return SAME
-        best = VIEW if VIEW in (found, best) else max(best, found)
+        found = laid_over(np.ascontiguousarray(one), other, matrix, as_it_is=not turns and not mirrored)
+        if found == SAME_PICTURE:
+            return SAME_PICTURE
+        best = FIXED_VIEW if FIXED_VIEW in (found, best) else max(best, found)
     return best
 
 
@@ -81,7 +81,8 @@ def whole_likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def agreed(first: np.void, second: np.void, mirrored: bool) -> np.ndarray | None:
     """Return the shift, turn and zoom (2, 3) of the first picture on which its points and the second's agree."""
     n, m = int(first["count"]), int(second["count"])
-    if min(n, m) < INLIERS:
+    needed = min(INLIERS, max(FEWEST, round(PART * min(n, m))))
+    if min(n, m) < FEWEST:
         return None
     own, others = first["descriptors"][:n].astype(np.float32), second["descriptors"][:m].astype(np.float32)
     places = first["places"][:n]
@@ -93,12 +94,12 @@ def agreed(first: np.void, second: np.void, mirrored: bool) -> np.ndarray | None
     nearest = distances.argmin(1)
     good = np.flatnonzero(two[:, 0] < RATIO**2 * two[:, 1])
     good = good[np.unique(nearest[good], return_index=True)[1]]  # else many on one would agree by shrinking to it
-    if len(good) < INLIERS:
+    if len(good) < needed:
         return None
     matrix, inliers = cv2.estimateAffinePartial2D(
         places[good], second["places"][nearest[good]], ransacReprojThreshold=REACH, maxIters=1000
     )
-    if matrix is None or inliers.sum() < INLIERS or not 1 / ZOOM <= zoom_of(matrix) <= ZOOM:
+    if matrix is None or inliers.sum() < needed or not 1 / ZOOM <= zoom_of(matrix) <= ZOOM:
         return None
     return matrix
 
@@ -108,7 +109,7 @@ def zoom_of(matrix: np.ndarray) -> float:
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))
 
 
-def judged(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, as_it_is: bool) -> int:
+def laid_over(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, as_it_is: bool) -> int:
     """
     Lay a picture over another, both uint8 (h, w, 3), and return what they are.
 
@@ -132,10 +133,10 @@ def judged(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, as_
         and whole >= WHOLE
         and not (still and differing_part(*(each[::2, ::2] for each in (laid, other, seen))) >= BLOB)
     ):
-        return SAME
+        return SAME_PICTURE
     if not as_it_is or local < SCENE_LOCAL:
         return DIFFERENT
-    return VIEW if still else SCENE if moved else DIFFERENT
+    return FIXED_VIEW if still else SAME_SCENE if moved else DIFFERENT
 
 
 def is_still(matrix: np.ndarray, w1: int, h1: int, w2: int, h2: int) -> bool:
@@ -147,13 +148,13 @@ def is_still(matrix: np.ndarray, w1: int, h1: int, w2: int, h2: int) -> bool:
 
 def correlations(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> tuple[float, float]:
     """Return the median correlation of small windows that show structure, and that of all pixels but the worst."""
-    size = (WINDOW, WINDOW)
+    size = (WINDOW_SIDE, WINDOW_SIDE)
     share = cv2.blur(seen.astype(np.float32), size)
     a, b = cv2.blur(laid, size), cv2.blur(other, size)
     aa, bb = cv2.blur(laid * laid, size) - a * a, cv2.blur(other * other, size) - b * b
     ab = cv2.blur(laid * other, size) - a * b
     with_structure = (share > 0.99) & (np.maximum(aa, bb) > STRUCTURE**2)
-    if with_structure.sum() < WINDOW**2:
+    if with_structure.sum() < WINDOW_SIDE**2:
         return 0.0, 0.0
     local = ab[with_structure] / np.sqrt(np.maximum(aa[with_structure] * bb[with_structure], 1e-3))
     # The black corners of a turned picture are no part of it: the worst fifth of the windows does not count.
@@ -168,7 +169,7 @@ def differing_part(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> flo
 
     `laid` and `other` are float32 (h, w, 3). Where one of them is grey, only the brightness counts.
     """
-    if min(np.ptp(picture, axis=2).mean() for picture in (laid, other)) < GREY:
+    if min(np.ptp(picture, axis=2).mean() for picture in (laid, other)) < GREYISH:
         laid, other = (picture @ LUMA for picture in (laid, other))
     pairs = zip(np.atleast_3d(laid).transpose(2, 0, 1), np.atleast_3d(other).transpose(2, 0, 1), strict=True)
     differs = np.logical_or.reduce([np.abs(gap_between(a, b, seen)) > DIFFERENCE for a, b in pairs]) & seen
@@ -189,7 +190,7 @@ def gap_between(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.nda
     if clear.any() and laid[clear].std() > other[clear].std():
         laid, other = other, laid  # what was cut off at white can be foretold, and not the other way round
     for _ in range(3):  # the brightness of one against the other, from where they do not differ
-        if clear.sum() < WINDOW:
+        if clear.sum() < WINDOW_SIDE:
             break
         gain, offset = line_through(laid[clear], other[clear])
         gap = np.abs(gain * laid + offset - other)

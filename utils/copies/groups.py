@@ -15,7 +15,7 @@ import numpy as np
 
 from utils.copies.cameras import camera_blocks, fixed_cameras, told_cameras
 from utils.copies.chains import joined, name_groups, stars
-from utils.copies.geometry import DIFFERENT, SAME
+from utils.copies.geometry import DIFFERENT, SAME_PICTURE
 from utils.copies.hashes import NEAR, hash_codes, hash_neighbours
 from utils.copies.neighbours import NEIGHBOURS, feature_neighbours, points_vectors
 from utils.copies.points import picture_points
@@ -64,7 +64,7 @@ def find_copies(dataset: Dataset) -> Copies:
     cameras = fixed_cameras(verdicts, captured, [n for n in range(count) if n not in told])
     watched = {n for members in cameras for n in members}
     pairs, said = verdicts.known()
-    same = without(pairs[said == SAME], watched)
+    same = without(pairs[said == SAME_PICTURE], watched)
     shown = verdicts.of(sequences) != DIFFERENT
     follows = sequences[shown | _likely(sequences, captured, features, codes)]
     follows = without(follows, watched | told)

@@ -17,14 +17,14 @@ from tqdm.auto import tqdm
 from utils.features import usable_cores
 from utils.storage import content_id, write_whole
 
-LARGEST = 64 * 2**20  # bytes of one file; ours have at most 4 million
+LARGEST_TABLE = 64 * 2**20  # bytes of one file; ours have at most 4 million
 
 
 def kept_rows(folder: Path, form: np.dtype) -> Iterator[np.ndarray]:
     """Yield the rows of each file in `folder`. They are mapped, not read, so that many take up little memory."""
     for path in sorted(folder.glob("*.npy")):
         try:
-            if path.stat().st_size > LARGEST:
+            if path.stat().st_size > LARGEST_TABLE:
                 raise ValueError("too large")
             rows = np.load(path, mmap_mode="r", allow_pickle=False)
             if rows.dtype != form or rows.ndim != 1:

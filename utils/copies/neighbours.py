@@ -12,12 +12,12 @@ import torch
 from sklearn.cluster import KMeans
 
 from utils.copies.geometry import MIRRORED
-from utils.copies.points import POINTS
+from utils.copies.points import MOST_POINTS
 
 NEIGHBOURS = 5  # per picture, of each kind
 WORDS, LENGTH = 64, 256  # typical points; numbers that are kept for each picture
-SAMPLE = 1000  # pictures that the words and the directions are taken from
-AT_ONCE = 2**25  # similarities in memory: 128 MB
+SAMPLED = 1000  # pictures that the words and the directions are taken from
+SIMILARITIES = 2**25  # similarities in memory: 128 MB
 
 
 def feature_neighbours(features: np.ndarray, most: int = NEIGHBOURS) -> np.ndarray:
@@ -32,7 +32,7 @@ def feature_neighbours(features: np.ndarray, most: int = NEIGHBOURS) -> np.ndarr
     if most < 1:
         return np.empty((0, 2), dtype=np.int64)
     unit = torch.nn.functional.normalize(torch.from_numpy(features[places]), dim=1)
-    rows, found = max(1, AT_ONCE // len(places)), []
+    rows, found = max(1, SIMILARITIES // len(places)), []
     for start in range(0, len(places), rows):
         like = unit[start : start + rows] @ unit.T
         own = torch.arange(len(like))
@@ -63,7 +63,7 @@ def points_vectors(points: Mapping[int, np.void], count: int) -> np.ndarray:
     vectors = np.full((count, LENGTH), np.nan, dtype=np.float32)
     if len(places) < 2:
         return vectors
-    sample = places[:: -(-len(places) // SAMPLE)]  # ids are digits of a hash, so any of them are a fair draw
+    sample = places[:: -(-len(places) // SAMPLED)]  # ids are digits of a hash, so any of them are a fair draw
     seen = np.concatenate([_both_ways(points[place])[::10] for place in sample])
     words = KMeans(min(WORDS, len(seen)), n_init=1, max_iter=10, random_state=0).fit(seen).cluster_centers_
     own = np.stack([_summed(points[place], words) for place in sample])
@@ -80,7 +80,7 @@ def points_vectors(points: Mapping[int, np.void], count: int) -> np.ndarray:
 
 def _both_ways(row: np.void) -> np.ndarray:
     """Return the descriptors of a picture's points and of their mirror images, float32 (2 P, 128), of length 1."""
-    descriptors = np.sqrt(row["descriptors"][: min(int(row["count"]), POINTS)].astype(np.float32))
+    descriptors = np.sqrt(row["descriptors"][: min(int(row["count"]), MOST_POINTS)].astype(np.float32))
     both = np.concatenate([descriptors, descriptors[:, MIRRORED]])
     return both / np.maximum(np.sqrt((both**2).sum(axis=1, keepdims=True)), 1e-6)
 

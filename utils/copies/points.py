@@ -20,17 +20,25 @@ from utils.features import file_size
 from utils.pictures import FORMATS, PictureError, open_picture
 
 SEEN = 320  # pixels of the longest side
-POINTS = 200  # per picture
-FAINT = 0.02  # SIFT's contrast threshold, half of its usual: else smooth pictures have hardly any points
+MOST_POINTS = 200  # per picture
+FAINT = 0.01  # SIFT's contrast threshold, a quarter of its usual: else smooth pictures have hardly any points
 SOFTENED = 1.0  # pixels, the blur before: else a noisy picture's points are those of its noise
 THUMB = 32  # pixels
-TOGETHER = 128  # pictures per file
-EXIF, TAKEN, FRACTION = 0x8769, 0x9003, 0x9291  # the section of EXIF; DateTimeOriginal and SubsecTimeOriginal in it
+POINTS_TOGETHER = 128  # pictures per file
+EXIF, ORIGINAL_TIME, FRACTION = (
+    0x8769,
+    0x9003,
+    0x9291,
+)  # the section of EXIF; DateTimeOriginal and SubsecTimeOriginal in it
 POINTS_FORM = "points-1"  # of the files, and of how points are found
 POINTS_ROW = np.dtype(
     [
         *(("id", "S16"), ("size", "<i8"), ("captured", "<f8"), ("width", "<u2"), ("count", "<u2")),
-        *(("thumb", "u1", (THUMB, THUMB)), ("places", "<f4", (POINTS, 2)), ("descriptors", "u1", (POINTS, 128))),
+        *(
+            ("thumb", "u1", (THUMB, THUMB)),
+            ("places", "<f4", (MOST_POINTS, 2)),
+            ("descriptors", "u1", (MOST_POINTS, 128)),
+        ),
     ]
 )
 
@@ -50,7 +58,7 @@ def picture_points(dataset: Dataset, originals: Mapping[str, Path]) -> dict[int,
     if missing:
         paths = dict(zip(dataset.ids, dataset.paths, strict=True))
         work = partial(_points_row, paths, sizes, originals)
-        for done in on_all_cores(work, missing, together=TOGETHER, desc="finding points", unit="picture"):
+        for done in on_all_cores(work, missing, together=POINTS_TOGETHER, desc="finding points", unit="picture"):
             if rows := [row for row in done if row is not None]:
                 keep_rows(folder, np.concatenate(rows))
                 found |= _own(dataset, sizes, np.concatenate(rows))
@@ -72,8 +80,8 @@ def _points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> 
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     row = np.zeros(1, dtype=POINTS_ROW)
     soft = cv2.GaussianBlur(grey, (0, 0), SOFTENED)
-    found, descriptors = cv2.SIFT_create(nfeatures=POINTS, contrastThreshold=FAINT).detectAndCompute(soft, None)
-    count = min(len(found), POINTS)  # of two equally clear ones SIFT keeps both
+    found, descriptors = cv2.SIFT_create(nfeatures=MOST_POINTS, contrastThreshold=FAINT).detectAndCompute(soft, None)
+    count = min(len(found), MOST_POINTS)  # of two equally clear ones SIFT keeps both
     row["id"], row["size"], row["width"], row["count"] = id.encode(), sizes[id], grey.shape[1], count
     row["captured"] = captured_at(originals.get(id))
     row["thumb"] = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
@@ -96,7 +104,7 @@ def captured_at(path: Path | None) -> float:
     try:
         with Image.open(path, formats=FORMATS) as image:
             facts = image.getexif().get_ifd(EXIF)
-        taken = datetime.strptime(str(facts[TAKEN]).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        taken = datetime.strptime(str(facts[ORIGINAL_TIME]).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
         return taken.timestamp() + float(f"0.{str(facts.get(FRACTION, 0)).strip(chr(0) + ' ') or 0}")
     except Exception:  # Pillow's parsers raise what they like on odd bytes; any of it means not known
         return float("nan")

@@ -15,7 +15,7 @@ from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.words import counted
 
-PAUSE = 600.0  # seconds within which pictures of one scene are one sequence
+LONGEST_PAUSE = 600.0  # seconds within which pictures of one scene are one sequence
 SKIPPED = 3  # the same in numbers
 ALIKE = 30  # pictures with one time: more than a camera takes in a second, so the clock stood still
 NUMBER = re.compile(r"(.*?)(\d{1,15})(\D*)", re.DOTALL)
@@ -41,7 +41,7 @@ def true_times(captured: np.ndarray) -> np.ndarray:
 def sequence_pairs(captured: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return pairs of positions (M, 2) that follow each other in time, or in the number of names that else agree."""
     known = np.flatnonzero(~np.isnan(captured))
-    pairs = [following(known[np.argsort(captured[known], kind="stable")], captured, PAUSE)]
+    pairs = [following(known[np.argsort(captured[known], kind="stable")], captured, LONGEST_PAUSE)]
     rows: dict[tuple[str, str], list[int]] = defaultdict(list)
     numbers = np.zeros(len(names))
     for n, found in enumerate(map(numbered, names)):
