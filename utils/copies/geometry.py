@@ -22,10 +22,12 @@ WINDOW_SIDE = 31  # pixels
 STRUCTURE = 4.0  # levels of 255 by which a window's pixels must vary to be compared
 OVERLAP = 0.3  # share of the smaller picture that both must show
 LIKE = 0.8  # correlation of tiny versions from which a whole picture, turned or mirrored, is laid over another
-BLOB = 0.06  # √area of the largest part that differs in the same picture, as a share of the shorter side
+# √area of the largest part that differs in the same picture, as a share of the shorter side: laid as it is, or moved.
+BLOB, MOVED_BLOB = 0.06, 0.12
 DIFFERENCE = 20  # levels from which a pixel differs
 GREYISH = 3.0  # levels by which the colours of a grey picture differ at most, on average
 LUMA = np.float32([0.299, 0.587, 0.114])
+CORNER = 0.16  # of its area counts, where a part touches the edge of a picture that was moved
 BORDER = 0.12  # share of the shorter side at the edges where a part may differ: a date, a logo
 STILL = 0.02  # share of the picture by which a fixed camera moves at most
 SCENE_LOCAL = 0.5  # local correlation from which it is one scene
@@ -128,12 +130,10 @@ def laid_over(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, 
         return DIFFERENT
     local, whole = correlations(laid @ LUMA, other @ LUMA, seen)
     still = as_it_is and is_still(matrix, w1, h1, w2, h2)
-    if (
-        local >= LOCAL
-        and whole >= WHOLE
-        and not (still and differing_part(*(each[::2, ::2] for each in (laid, other, seen))) >= BLOB)
-    ):
-        return SAME_PICTURE
+    if local >= LOCAL and whole >= WHOLE:
+        half = (each[::2, ::2] for each in (laid, other, seen))  # a quarter of the work
+        if differing_part(*half, still=still) < (BLOB if still else MOVED_BLOB):
+            return SAME_PICTURE
     if not as_it_is or local < SCENE_LOCAL:
         return DIFFERENT
     return FIXED_VIEW if still else SAME_SCENE if moved else DIFFERENT
@@ -163,11 +163,12 @@ def correlations(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> tuple
     return float(np.median(local)), float(np.corrcoef(laid[kept], other[kept])[0, 1])
 
 
-def differing_part(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> float:
+def differing_part(laid: np.ndarray, other: np.ndarray, seen: np.ndarray, *, still: bool) -> float:
     """
     Return √area of the largest part in which two aligned pictures differ, as a share of the shorter side.
 
-    `laid` and `other` are float32 (h, w, 3). Where one of them is grey, only the brightness counts.
+    `laid` and `other` are float32 (h, w, 3). Where one of them is grey, only the brightness counts. A mark in a corner
+    does not count. If the picture is not `still`, what touches the edge counts for less: turning it brings in corners.
     """
     if min(np.ptp(picture, axis=2).mean() for picture in (laid, other)) < GREYISH:
         laid, other = (picture @ LUMA for picture in (laid, other))
@@ -178,8 +179,10 @@ def differing_part(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> flo
     _, _, parts, _ = cv2.connectedComponentsWithStats(differs)
     edge, largest = BORDER * side, 0
     for left, top, wide, high, area in parts[1:].tolist():
-        at_edge = left + wide <= edge or top + high <= edge or left >= width - edge or top >= height - edge
-        largest = largest if at_edge else max(largest, area)
+        in_border = left + wide <= edge or top + high <= edge or left >= width - edge or top >= height - edge
+        touches = left == 0 or top == 0 or left + wide == width or top + high == height
+        counts = 0 if still and in_border else CORNER if touches and not still else 1
+        largest = max(largest, counts * area)
     return float(np.sqrt(largest)) / side
 
 

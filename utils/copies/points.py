@@ -57,7 +57,7 @@ def picture_points(dataset: Dataset, originals: Mapping[str, Path]) -> dict[int,
     missing = [id for n, id in enumerate(dataset.ids) if n not in found and sizes[id] >= 0]
     if missing:
         paths = dict(zip(dataset.ids, dataset.paths, strict=True))
-        work = partial(_points_row, paths, sizes, originals)
+        work = partial(points_row, paths, sizes, originals)
         for done in on_all_cores(work, missing, together=POINTS_TOGETHER, desc="finding points", unit="picture"):
             if rows := [row for row in done if row is not None]:
                 keep_rows(folder, np.concatenate(rows))
@@ -72,7 +72,7 @@ def _own(dataset: Dataset, sizes: Mapping[str, int], rows: np.ndarray) -> dict[i
     return {dataset.position[ids[n]]: rows[n] for n in same}
 
 
-def _points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> np.ndarray | None:
+def points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> np.ndarray | None:
     """Return one picture as an array (1,) of `POINTS_ROW`; None if it cannot be read."""
     pixels = seen_pixels(paths[id])
     if pixels is None:

@@ -1,0 +1,230 @@
+"""
+Which changed copies of real photos 03 finds, and what it takes for a copy that is none.
+
+    python benchmarks/copies.py FOLDER... [--photos 64] [--pool 0]
+
+FOLDER holds photos, in folders or not. `--photos` of them, spread over all, are changed in each way, saved as in 02.
+One project per way holds all photos and the changed ones; with `--pool`, also drawn pictures up to that number. Found:
+the changed photo shares a group with its own. The perceptual hash alone, as 03 used it before, stands beside. A disc in
+a photo makes another picture of the same scene. False pairs are told by name: look at them, photos from the web
+hold real copies. Seconds are from stored features and points; the first time they come on top.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from utils.copies import find_copies
+from utils.copies.geometry import SAME_PICTURE
+from utils.copies.hashes import NEAR, hash_codes
+from utils.copies.neighbours import feature_neighbours, points_vectors
+from utils.copies.points import picture_points
+from utils.copies.verdicts import Verdicts
+from utils.dataset import Dataset, read_dataset
+from utils.features import picture_features
+from utils.pictures import LONGEST_SIDE, PictureError, jpeg_bytes, open_picture
+from utils.project import Project
+from utils.storage import write_whole
+from utils.tables import PICTURES_COLUMNS, write_table
+
+RANDOM, NEAREST = 10_000, 10  # random pairs; nearest photos of each
+
+
+def cropped(image: Image.Image, part: int = 8) -> Image.Image:
+    """Return an image without an eighth at each edge."""
+    width, height = image.size
+    return image.crop((width // part, height // part, width - width // part, height - height // part))
+
+
+def noisy(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Return an image with Gaussian noise of 20 levels."""
+    pixels = np.asarray(image) + rng.normal(0, 20, (image.height, image.width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def saved_again(image: Image.Image) -> Image.Image:
+    """Return an image as a JPEG of quality 30 shows it."""
+    return Image.open(io.BytesIO(jpeg_bytes(image, quality=30))).convert("RGB")
+
+
+def marked(image: Image.Image) -> Image.Image:
+    """Return an image with a date on white in a corner."""
+    image, (width, height) = image.copy(), image.size
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0.7 * width, 0.9 * height, width, height), fill="white")
+    draw.text((0.72 * width, 0.91 * height), "2024-05-01", fill="black")
+    return image
+
+
+def with_disc(image: Image.Image, rng: np.random.Generator, share: float) -> Image.Image:
+    """Return an image with a disc of any colour somewhere; its diameter is a share of the shorter side."""
+    image, radius = image.copy(), share * min(image.size) / 2
+    x, y = (rng.uniform(radius, side - radius) for side in image.size)
+    colour = tuple(rng.integers(0, 256, 3).tolist())
+    ImageDraw.Draw(image).ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    return image
+
+
+WAYS = {
+    "mirrored": lambda image, rng: ImageOps.mirror(image),
+    "upside down, mirrored": lambda image, rng: ImageOps.flip(image),
+    "turned by 90°": lambda image, rng: image.rotate(90, expand=True),
+    "turned by 15°": lambda image, rng: image.rotate(15, resample=Image.Resampling.BICUBIC),
+    "cropped by 1/8": lambda image, rng: cropped(image),
+    "zoomed": lambda image, rng: cropped(image).resize(image.size),
+    "grey": lambda image, rng: image.convert("L").convert("RGB"),
+    "noisy": noisy,
+    "saved again": lambda image, rng: saved_again(image),
+    "half the size": lambda image, rng: image.resize((image.width // 2, image.height // 2)),
+    "brighter": lambda image, rng: ImageEnhance.Brightness(image).enhance(1.4),
+    "date in a corner": lambda image, rng: marked(image),
+}
+DISCS = {f"disc of {share:.0%}": share for share in (0.1, 0.2, 0.3, 0.45)}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--photos", type=int, default=64)
+    parser.add_argument("--pool", type=int, default=0)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Path(os.devnull).open("w") as nothing,
+        contextlib.redirect_stderr(nothing),
+    ):
+        measure(Path(folder), options)
+
+
+def measure(folder: Path, options: argparse.Namespace) -> None:
+    """Make the project, compare, and print."""
+    photos = opened(sorted(path for place in options.folders for path in place.rglob("*") if path.is_file()))
+    chosen = list(photos)[:: max(1, len(photos) // options.photos)][: options.photos]
+    dataset, names, of = written_project(folder, photos, chosen, options.pool)
+    began = time.perf_counter()
+    picture_features(dataset)
+    points = picture_points(dataset, {})
+    print(
+        f"{len(photos)} photos, {len(chosen)} of them changed; {len(dataset) - len(of)} different pictures in a pool."
+    )
+    print(f"Features and points: {(time.perf_counter() - began) / len(dataset):.3f} s per picture.\n")
+    print("| changed | found | by the hash alone |\n|---|---|---|")
+    changed_ids = set(of)
+    for way in WAYS:
+        own = {id for id in of if names[id].startswith(f"{way}: ")}
+        pool = dataset.where(lambda picture, own=own: picture.id not in changed_ids or picture.id in own)
+        groups = find_copies(pool).groups
+        found = np.mean([groups[id] == groups[of[id]] for id in own])
+        print(f"| {way} | {found:.1%} | {np.mean(hash_distances(dataset, own, of) <= NEAR):.1%} |", flush=True)
+    verdicts = Verdicts(dataset, points)
+    print("\n| same scene, other content | told apart |\n|---|---|")
+    for way in DISCS:
+        pairs = [(id, of[id]) for id in of if names[id].startswith(f"{way}: ")]
+        print(f"| {way} | {np.mean(verdicts.of(positions(dataset, pairs)) != SAME_PICTURE):.1%} |")
+    plain = dataset.where(lambda picture: picture.id not in changed_ids and names[picture.id] != "drawn")
+    print_false_pairs(plain, names)
+    time_all(dataset.where(lambda picture: picture.id not in changed_ids))
+
+
+def opened(paths: list[Path]) -> dict[str, Image.Image]:
+    """Return name → photo of those that can be read, at most as large as a training copy."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(PictureError):
+            found[f"{path.parent.name}/{path.name}"] = open_picture(path, longest_side=LONGEST_SIDE)
+    return found
+
+
+def written_project(folder: Path, photos: dict, chosen: list[str], pool: int) -> tuple[Dataset, dict, dict]:
+    """Write all pictures as 02 does; return the data set, id → name, and changed id → id of the photo."""
+    project = Project.model_validate(
+        {"name": "copies", "labels": {"a": ["a"], "b": ["b"]}, "data_dir": str(folder), "models_dir": str(folder)}
+    )
+    names, of, rows = {}, {}, []
+
+    def write(image: Image.Image, name: str) -> str:
+        id = f"{len(rows):016x}"
+        write_whole(project.images / "ab"[len(rows) % 2] / f"{id}.jpg", jpeg_bytes(image))
+        rows.append(dict.fromkeys(PICTURES_COLUMNS, "") | {"id": id, "hash": str(imagehash.phash(image))})
+        names[id] = name
+        return id
+
+    ids = {name: write(photo, name) for name, photo in photos.items()}
+    for n, name in enumerate(chosen):
+        for k, (way, change) in enumerate(WAYS.items()):
+            of[write(change(photos[name], np.random.default_rng([n, k])), f"{way}: {name}")] = ids[name]
+        for k, (way, share) in enumerate(DISCS.items()):
+            disc = with_disc(photos[name], np.random.default_rng([n, k, 1]), share)
+            of[write(disc, f"{way}: {name}")] = ids[name]
+    for n in range(max(0, pool - len(photos))):
+        write(drawn(np.random.default_rng([n, 2])), "drawn")
+    write_table(project.table("pictures"), PICTURES_COLUMNS, rows)
+    return read_dataset(project), names, of
+
+
+def drawn(rng: np.random.Generator) -> Image.Image:
+    """Return a picture of coarse and fine colours, to fill a pool."""
+    layers = [rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8) for cells in (5, 20, 80)]
+    layers = [np.asarray(Image.fromarray(each).resize((384, 288), Image.Resampling.BICUBIC)) for each in layers]
+    return Image.fromarray(np.average(layers, axis=0, weights=(0.5, 0.3, 0.2)).astype(np.uint8))
+
+
+def hash_distances(dataset: Dataset, ids: set[str], of: dict[str, str]) -> np.ndarray:
+    """Return the bits in which changed photos' hashes differ from their own."""
+    own = sorted(ids)
+    return np.bitwise_count(hash_codes(dataset, own) ^ hash_codes(dataset, [of[id] for id in own]))
+
+
+def positions(dataset: Dataset, pairs: list[tuple[str, str]]) -> np.ndarray:
+    """Return pairs of ids as pairs of positions (M, 2), the smaller first."""
+    return np.sort([[dataset.position[id] for id in pair] for pair in pairs], axis=1)
+
+
+def print_false_pairs(photos: Dataset, names: dict[str, str]) -> None:
+    """Print how many pairs of photos count as the same picture, random ones and the nearest, and which these are."""
+    points = picture_points(photos, {})
+    verdicts, rng = Verdicts(photos, points), np.random.default_rng(0)
+    random = rng.integers(0, len(photos), (3 * RANDOM, 2))
+    random = np.unique(np.sort(random[random[:, 0] != random[:, 1]], axis=1), axis=0)
+    random = random[np.sort(rng.permutation(len(random))[:RANDOM])]
+    near = [
+        feature_neighbours(each, NEAREST) for each in (picture_features(photos), points_vectors(points, len(photos)))
+    ]
+    print("\n| pairs of photos | counted as the same picture |\n|---|---|")
+    for kind, pairs in (("random", random), ("nearest", np.unique(np.concatenate(near), axis=0))):
+        same = pairs[verdicts.of(pairs) == SAME_PICTURE]
+        print(f"| {len(pairs):,} {kind} | {len(same)} |")
+        told = [" = ".join(names[photos.ids[n]] for n in pair) for pair in same.tolist()]
+    print("\n" + "\n".join(told))
+
+
+def time_all(pictures: Dataset) -> None:
+    """Print the seconds that the pool takes from stored features and points, and once more with all kept."""
+    for folder in (pictures.project.data / "copies").glob("pairs-*"):
+        shutil.rmtree(folder)
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        find_copies(pictures)
+        seconds.append(time.perf_counter() - began)
+    print(
+        f"\n{len(pictures):,} pictures from stored features and points: {seconds[0]:.1f} s; again: {seconds[1]:.1f} s."
+    )
+
+
+if __name__ == "__main__":
+    main()
