@@ -1,11 +1,11 @@
 """
-How long and how much memory stage 03 takes: near-duplicates found by bands of bits against comparing all with all.
+How long and how much memory near hashes take in stage 03: found by bands of bits against comparing all with all.
 
     python benchmarks/split.py
 
-Draws perceptual hashes (one in ten a near-duplicate of an earlier one) and labels, then groups and splits them as 03
-does, for 10,000 and for 200,000 pictures. Both ways of finding near-duplicates run on the same 100,000 hashes and must
-agree.
+Draws perceptual hashes (one in ten near an earlier one) and labels, finds the nearest of each as 03 does, joins them and
+draws the sides, for 10,000 and for 200,000 pictures. Both ways of finding near hashes run on the same 100,000 and must
+agree. What the pixels say is measured by copies.py.
 """
 
 import sys
@@ -19,7 +19,9 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.copies import NEAR, linked, name_groups, near_pairs
+from utils.copies.chains import joined, name_groups
+from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
+from utils.copies.neighbours import NEIGHBOURS
 from utils.split import assign_sides
 
 LABELS = 10
@@ -34,7 +36,7 @@ def main() -> None:
     if found != expected:
         sys.exit("The two ways found different pairs; nothing was measured.")
     figures = f"{theirs:.1f} s / {ours:.1f} s / {theirs / ours:.1f}×"
-    print(f"| near-duplicates among 100,000: all with all / by bands / ratio | {figures} |")
+    print(f"| near hashes among 100,000: all with all / by bands / ratio | {figures} |")
     for count in (10_000, 200_000):
         seconds, groups = timed(lambda count=count: split(count))
         memory = psutil.Process().memory_info().rss / 1e9
@@ -68,10 +70,10 @@ def all_pairs(codes: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def split(count: int) -> int:
-    """Group and split `count` pictures as 03 does; return the number of groups."""
+    """Group `count` pictures by their hashes alone and split them; return the number of groups."""
     codes = hashes(count)
     ids = [f"{n:016x}" for n in range(count)]
-    groups = name_groups(ids, linked(codes), {})
+    groups = name_groups(ids, joined(count, [hash_neighbours(codes, NEIGHBOURS)]).tolist(), {})
     sides = assign_sides(groups, {id: f"label {n % LABELS}" for n, id in enumerate(ids)})
     if len(sides) != count:
         sys.exit(f"{count - len(sides)} pictures got no side; nothing was measured.")

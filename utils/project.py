@@ -140,9 +140,8 @@ class Project(BaseModel):
         try:
             re.compile(pattern)
         except re.error as error:
-            raise ValueError(
-                f"{pattern!r} is not a regular expression: {error}. Correct it, or remove the key"
-            ) from None
+            why = f"{pattern!r} is not a regular expression ({error}). Correct it, or remove the key"
+            raise ValueError(why) from None
         return pattern
 
     @field_validator("allowed_hosts")

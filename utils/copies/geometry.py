@@ -18,7 +18,7 @@ INLIERS, FEWEST, PART = 10, 4, 0.25  # points that must agree; of a smooth pictu
 REACH = 4.0  # pixels within which they agree
 ZOOM = 4.0  # most by which one picture may be larger than the other
 LOCAL, WHOLE = 0.85, 0.8  # correlations in the same picture: the median of small windows, and of all pixels
-WINDOW_SIDE = 31  # pixels
+WINDOW_SIDE = 15  # pixels, of 160
 STRUCTURE = 4.0  # levels of 255 by which a window's pixels must vary to be compared
 OVERLAP = 0.3  # share of the smaller picture that both must show
 LIKE = 0.8  # correlation of tiny versions from which a whole picture, turned or mirrored, is laid over another
@@ -128,12 +128,12 @@ def laid_over(one: np.ndarray, other: np.ndarray, matrix: np.ndarray | None, *, 
     other = cv2.GaussianBlur(other, (0, 0), 1.5 * max(1.0, zoom)).astype(np.float32)
     if seen.sum() < OVERLAP * min(h1 * w1 * zoom**2, h2 * w2):
         return DIFFERENT
+    laid, other, seen = (each[::2, ::2] for each in (laid, other, seen))  # they are soft: a quarter tells as much
     local, whole = correlations(laid @ LUMA, other @ LUMA, seen)
     still = as_it_is and is_still(matrix, w1, h1, w2, h2)
-    if local >= LOCAL and whole >= WHOLE:
-        half = (each[::2, ::2] for each in (laid, other, seen))  # a quarter of the work
-        if differing_part(*half, still=still) < (BLOB if still else MOVED_BLOB):
-            return SAME_PICTURE
+    largest = BLOB if still else MOVED_BLOB
+    if local >= LOCAL and whole >= WHOLE and differing_part(laid, other, seen, still=still) < largest:
+        return SAME_PICTURE
     if not as_it_is or local < SCENE_LOCAL:
         return DIFFERENT
     return FIXED_VIEW if still else SAME_SCENE if moved else DIFFERENT
@@ -190,14 +190,16 @@ def gap_between(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> np.nda
     """Return by how many levels each pixel differs once both pictures, float32 (h, w), are equally bright."""
     clear = seen & (laid > 5) & (laid < 250) & (other > 5) & (other < 250)
     gain, offset = 1.0, 0.0
-    if clear.any() and laid[clear].std() > other[clear].std():
-        laid, other = other, laid  # what was cut off at white can be foretold, and not the other way round
+    x, y = laid[clear][::4], other[clear][::4]
+    if len(x) and x.std() > y.std():
+        laid, other, x, y = other, laid, y, x  # what was cut off at white can be foretold, not the other way round
     for _ in range(3):  # the brightness of one against the other, from where they do not differ
-        if clear.sum() < WINDOW_SIDE:
+        if len(x) < WINDOW_SIDE:
             break
-        gain, offset = line_through(laid[clear], other[clear])
-        gap = np.abs(gain * laid + offset - other)
-        clear &= gap <= max(DIFFERENCE / 2, float(np.quantile(gap[clear], 0.8)))
+        gain, offset = line_through(x, y)
+        gap = np.abs(gain * x + offset - y)
+        close = gap <= max(DIFFERENCE / 2, float(np.quantile(gap, 0.8)))
+        x, y = x[close], y[close]
     lit = gain * laid + offset
     gap = np.clip(lit, 0, 255) - other
     # A pixel that one picture shows as white or black may have been anything beyond.

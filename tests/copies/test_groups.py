@@ -1,0 +1,345 @@
+"""What 03 keeps together: copies, bursts, videos and what the person says; and what it does not."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from conftest import draw_picture
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+
+from utils.copies import find_copies, kept, points, verdicts
+from utils.copies.chains import LONGEST_CHAIN
+from utils.dataset import read_dataset
+from utils.download import folder_pictures, save_pictures
+from utils.errors import FieldguideError
+from utils.project import Project, ProjectError
+from utils.split import assign_sides, leak_warning, save_split
+from utils.verify import verify_images
+
+LABELS = ("cat", "dog")
+SETTINGS = 'name = "pets"\nsource = "photos"\ndata_dir = "data"\nmodels_dir = "models"'
+SIZE = (200, 150)
+
+
+@pytest.fixture
+def gathered(tmp_path):
+    """Return a function that makes a project of photos: label → {place: image or (image, capture time)}."""
+
+    def gather(photos: dict[str, dict], **settings) -> Project:
+        for label, files in photos.items():
+            for place, photo in files.items():
+                image, taken = photo if isinstance(photo, tuple) else (photo, None)
+                path = tmp_path / "photos" / label / place
+                path.parent.mkdir(parents=True, exist_ok=True)
+                image.save(path, quality=95, exif=exif_of(taken))
+        (tmp_path / "project.toml").write_text(
+            'name = "pets"\nsource = "photos"\ndata_dir = "data"\nmodels_dir = "models"'
+        )
+        project = Project.load(tmp_path / "project.toml").model_copy(update=settings)
+        save_pictures(project, folder_pictures(project.folders[0], project.labels))
+        verify_images(project)
+        return project
+
+    return gather
+
+
+def exif_of(taken: str | None) -> Image.Exif:
+    """Return EXIF data that hold a capture time, such as "2024:05:01 12:00:00"."""
+    exif = Image.Exif()
+    if taken:
+        exif.get_ifd(0x8769)[0x9003] = taken
+    return exif
+
+
+def different(label: str, count: int, start: int = 0) -> dict[str, Image.Image]:
+    """Return photos that have nothing in common, under names without a number."""
+    first = 1000 * LABELS.index(label) + start
+    return {f"{chr(97 + n)}.jpg": draw_picture(first + n, size=SIZE) for n in range(count)}
+
+
+def scene(n: int, seed: int = 500, colour: str = "gold") -> Image.Image:
+    """Return one view with a disc at the `n`th of many places."""
+    image = draw_picture(seed, size=SIZE)
+    x, y = 30 + 47 * n % 139, 30 + 31 * n % 89
+    ImageDraw.Draw(image).ellipse((x - 20, y - 20, x + 20, y + 20), fill=colour)
+    return image
+
+
+def named_groups(project: Project) -> dict[str, set[str]]:
+    """Return group → own names of its pictures, of groups of more than one."""
+    dataset, found = read_dataset(project), defaultdict(set)
+    groups = find_copies(dataset).groups
+    for id, name in zip(dataset.ids, dataset.names, strict=True):
+        found[groups[id]].add(name)
+    return {group: names for group, names in found.items() if len(names) > 1}
+
+
+def split_of(project: Project):
+    """Do what 03 does; return what was compared and the data set with its sides."""
+    dataset = read_dataset(project)
+    copies, labels = find_copies(dataset), dict(zip(dataset.ids, dataset.labels, strict=True))
+    known = {id: side for id, (_, side) in dataset.split.items()}
+    sides = assign_sides(copies.groups, labels, valid=project.valid, test=project.test, known=known)
+    return copies, save_split(dataset, copies.groups, sides)
+
+
+VERSIONS = {
+    "orig": lambda image: image,
+    "fliph": ImageOps.mirror,
+    "flipv": ImageOps.flip,
+    "rot90": lambda image: image.rotate(90, expand=True),
+    "rot15": lambda image: image.rotate(15),
+    "crop": lambda image: image.crop((15, 11, 185, 139)).resize(SIZE),
+    "bright": lambda image: ImageEnhance.Brightness(image).enhance(1.4),
+}
+
+
+def test_an_augmented_set_has_no_siblings_across_sides(gathered):
+    """15 photos per label, each in seven versions: 30 groups of seven, and none stands on two sides."""
+    rng = np.random.default_rng(0)
+    photos = {label: {} for label in LABELS}
+    for k, label in enumerate(LABELS):
+        for n in range(15):
+            fine = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(SIZE)
+            image = Image.blend(draw_picture(100 * k + n, size=SIZE), fine, 0.3)
+            photos[label] |= {f"leaf{n:02}_{way}.jpg": change(image) for way, change in VERSIONS.items()}
+    copies, dataset = split_of(gathered(photos))
+    assert sorted(Counter(copies.groups.values()).values()) == [7] * 30
+    sides = defaultdict(set)
+    for picture, name in zip(dataset, dataset.names, strict=True):
+        sides[picture.label, name[:6]].add(picture.side)
+    assert len(sides) == 30 and {len(each) for each in sides.values()} == {1}
+    assert copies.sentence == "Compared by content: 210 pictures, 30 groups of near-duplicates."
+    assert leak_warning(dataset, copies.links) == ""
+
+
+@pytest.mark.parametrize("by", ["number", "time"])
+def test_bursts_stay_together(gathered, by):
+    """Four bursts of five, in which the subject moves, are four groups; single photos stay alone."""
+    photos = {label: different(label, 6) for label in LABELS}
+    for k, label in enumerate(LABELS):
+        for burst in range(2):
+            for n in range(5):
+                image = scene(n, seed=700 + 10 * k + burst)
+                number, minute = 100 * burst + n + 50 * k, 10 * k + 30 * burst
+                if by == "number":
+                    photos[label][f"IMG_{number:04}.jpg"] = image
+                else:
+                    name = f"{label}{'abcde'[n]}{'xy'[burst]}.jpg"
+                    photos[label][name] = image, f"2024:05:01 12:{minute:02}:{3 * n:02}"
+    assert sorted(map(len, named_groups(gathered(photos)).values())) == [5, 5, 5, 5]
+
+
+def test_a_scene_alone_joins_nothing(gathered):
+    """Without a number or a time, other content in one scene is another picture."""
+    photos = {label: different(label, 8) for label in LABELS}
+    photos["cat"] |= {f"view {letter}.jpg": scene(n) for n, letter in enumerate("vwxyz")}
+    assert named_groups(gathered(photos)) == {}
+
+
+def test_numbers_alone_join_nothing(gathered):
+    """IMG_0001 and IMG_0002 of different things are different pictures."""
+    photos = {
+        label: {f"IMG_{n:04}.jpg": image for n, image in enumerate(different(label, 8).values())} for label in LABELS
+    }
+    assert named_groups(gathered(photos)) == {}
+
+
+def test_a_clock_that_stands_still_tells_nothing(gathered):
+    """32 photos with one capture time are no burst."""
+    photos = {
+        label: {name: (image, "2000:01:01 00:00:00") for name, image in different(label, 20).items()}
+        for label in LABELS
+    }
+    assert named_groups(gathered(photos)) == {}
+
+
+def test_a_fixed_camera_is_said_and_split_by_blocks(gathered):
+    """Every label stands on every side, a block holds numbers in a row, and what comes later moves nobody."""
+    photos = {
+        label: {f"cam_{n:04}.jpg": scene(n, colour=colour) for n in range(20)}
+        for label, colour in zip(LABELS, ("tomato", "navy"), strict=True)
+    }
+    project = gathered(photos)
+    copies, dataset = split_of(project)
+    assert "A fixed camera: 40 of 40 pictures show one view. They are split into 20 blocks" in copies.sentence
+    assert "follow each other in number" in copies.sentence
+    assert set(zip(dataset.labels, dataset.sides, strict=True)) == {
+        (a, b) for a in LABELS for b in ("train", "valid", "test")
+    }
+    numbers = defaultdict(list)
+    for picture, name in zip(dataset, dataset.names, strict=True):
+        numbers[picture.label, picture.group].append(int(name[4:8]))
+    assert all(max(each) - min(each) == 1 for each in numbers.values())
+    assert leak_warning(dataset, copies.links) == ""
+    later, again = split_of(gathered({"cat": {f"cam_{n:04}.jpg": scene(n, colour="tomato") for n in range(20, 26)}}))
+    assert len(again) == 46 and None not in again.sides
+    assert {id: again[id].side for id in dataset.ids} == dict(zip(dataset.ids, dataset.sides, strict=True))
+    assert {id: later.groups[id] for id in dataset.ids} == dict(copies.groups)
+
+
+def test_a_fixed_camera_without_time_or_number_is_said(gathered):
+    """Each picture is split as one of its own, and the sentence says why."""
+    letters = "abcdefghijklmnopqrst"
+    photos = {
+        label: {f"{letters[n]}.jpg": scene(n, colour=colour) for n in range(20)}
+        for label, colour in zip(LABELS, ("tomato", "navy"), strict=True)
+    }
+    copies, _ = split_of(gathered(photos))
+    assert "Neither the time nor a number in the name is known" in copies.sentence
+
+
+def test_copies_of_one_picture_are_no_fixed_camera(gathered):
+    """24 versions of one picture are one group, which no split can part; a sentence says so."""
+    image = draw_picture(3, size=SIZE)
+    photos = {label: {} for label in LABELS}
+    for n in range(24):
+        photos[LABELS[n % 2]][f"{n}.jpg"] = ImageEnhance.Brightness(image).enhance(0.8 + 0.02 * n)
+    project = gathered(photos)
+    copies = find_copies(read_dataset(project))
+    assert len(set(copies.groups.values())) == 1 and "fixed camera" not in copies.sentence
+    with pytest.raises(FieldguideError, match=r"12 pictures in 1 group of near-duplicates"):
+        split_of(project)
+
+
+def test_a_long_chain_is_cut(gathered, monkeypatch):
+    """Of a strip, each picture overlaps the next; its ends have nothing in common and do not share a group."""
+    rng = np.random.default_rng(1)
+    strip = Image.fromarray(rng.integers(0, 256, (40, 260, 3), dtype=np.uint8)).resize(
+        (2600, 400), Image.Resampling.BICUBIC
+    )
+    photos = {label: different(label, 2) for label in LABELS}
+    photos["cat"] |= {f"part {chr(97 + n)}.jpg": strip.crop((90 * n, 0, 90 * n + 400, 300)) for n in range(20)}
+    project = gathered(photos)
+    (whole,) = named_groups(project).values()
+    assert len(whole) == 20 <= LONGEST_CHAIN
+    monkeypatch.setattr("utils.copies.chains.LONGEST_CHAIN", 10)
+    parts = named_groups(project).values()
+    assert len(parts) > 1 and max(map(len, parts)) < 12
+    assert not any({"part a.jpg", "part t.jpg"} <= names for names in parts)
+
+
+def test_group_by_says_what_belongs_together(gathered):
+    """The first bracket names the group; what it does not match stays as it was, and copies stay with their like."""
+    photos = {label: different(label, 3) for label in LABELS}
+    for k, label in enumerate(LABELS):
+        images = list(different(label, 9, start=100).values())
+        photos[label] |= {f"site {n % 3 + 3 * k} {chr(97 + n)}.jpg": image for n, image in enumerate(images)}
+    photos["cat"]["copy.jpg"] = ImageOps.mirror(photos["cat"]["site 1 b.jpg"])
+    project = gathered(photos, group_by=r"site (\d+) ")
+    found = named_groups(project)
+    assert sorted(map(len, found.values())) == [3, 3, 3, 3, 3, 4]
+    assert {"copy.jpg", "site 1 b.jpg", "site 1 e.jpg", "site 1 h.jpg"} in found.values()
+    sentence = find_copies(read_dataset(project)).sentence
+    assert "group_by puts 18 pictures into 6 groups. It matches no name of 7 pictures." in sentence
+
+
+def test_group_by_sees_the_folder(gathered):
+    """The expression is searched in folder and name; without a bracket all that it matches names the group."""
+    project = gathered({label: different(label, 3) for label in LABELS}, group_by="^cat/")
+    assert [len(names) for names in named_groups(project).values()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [("video", r"matches no file name, such as '.*jpg'"), ("jpg", r"puts all 6 pictures into one group, 'jpg'")],
+)
+def test_group_by_that_tells_nothing_apart_is_refused(gathered, pattern, told):
+    """It matches nothing, or everything: the sentence gives an example and what to do."""
+    project = gathered({label: different(label, 3) for label in LABELS}, group_by=pattern)
+    with pytest.raises(FieldguideError, match=told):
+        find_copies(read_dataset(project))
+
+
+def test_group_by_must_be_a_regular_expression(tmp_path):
+    """The project file is refused, with what is wrong in the expression."""
+    (tmp_path / "project.toml").write_text('name = "p"\ngroup_by = "(a"\n[labels]\na = ["a"]\nb = ["b"]')
+    with pytest.raises(ProjectError, match=r"group_by.*'\(a' is not a regular expression \(.*unterminated"):
+        Project.load(tmp_path / "project.toml")
+
+
+def test_few_pictures_are_compared_too(gathered):
+    """One picture per label, then a third that is one of them mirrored."""
+    photos = {label: different(label, 1) for label in LABELS}
+    copies = find_copies(read_dataset(gathered(photos)))
+    assert copies.sentence == "Compared by content: 2 pictures, no near-duplicates."
+    copies = find_copies(read_dataset(gathered({"cat": {"z.jpg": ImageOps.mirror(photos["cat"]["a.jpg"])}})))
+    assert copies.sentence == "Compared by content: 3 pictures, 1 group of near-duplicates." and len(copies.links) == 1
+
+
+def test_what_cannot_be_read_is_said(gathered):
+    """Two pictures that broke since 02 are counted as not compared, and stay alone."""
+    project = gathered({label: different(label, 4) for label in LABELS})
+    dataset = read_dataset(project)
+    for path in dataset.paths[:2]:
+        path.write_bytes(b"no picture")
+    copies = find_copies(dataset)
+    assert (
+        copies.sentence == "Compared by content: 6 pictures, no near-duplicates. Not compared: 2 that cannot be read."
+    )
+    assert len(set(copies.groups.values())) == 8
+
+
+def test_nothing_is_compared_twice(gathered, monkeypatch):
+    """A second run opens nothing and compares nothing; a new photo is compared with its neighbours only."""
+    project = gathered({label: different(label, 12) for label in LABELS})
+    first = find_copies(read_dataset(project))
+    done = counting(monkeypatch)
+    assert find_copies(read_dataset(project)) == first and sum(done.values()) == 0
+    gathered({"cat": {"new.jpg": draw_picture(301, size=SIZE)}})
+    find_copies(read_dataset(project))
+    assert done["points"] == 1 and 0 < done["pairs"] < 60
+
+
+def counting(monkeypatch) -> Counter:
+    """Count the pictures whose points are found and the pairs that are compared from now on."""
+    done = Counter()
+    for name, module, function in (("points", points, "points_row"), ("pairs", verdicts, "compared")):
+        monkeypatch.setattr(module, function, noting(done, name, getattr(module, function)))
+    return done
+
+
+def noting(done: Counter, name: str, function):
+    """Return a function that counts its calls."""
+
+    def call(*args):
+        done[name] += 1
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_run_that_is_killed_goes_on(gathered, monkeypatch, step):
+    """At each write: what was kept before is not done again, and the result is the same."""
+    project = gathered({label: different(label, 12) for label in LABELS})
+    monkeypatch.setattr("utils.copies.points.POINTS_TOGETHER", 12)
+    monkeypatch.setattr("utils.copies.verdicts.PAIRS_TOGETHER", 40)
+    keep, calls = kept.write_whole, []
+
+    def killed(path, data):
+        calls.append(path)
+        if len(calls) == step:
+            raise KeyboardInterrupt
+        keep(path, data)
+
+    monkeypatch.setattr(kept, "write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        find_copies(read_dataset(project))
+    done = counting(monkeypatch)
+    copies = find_copies(read_dataset(project))
+    assert done["points"] == max(0, 24 - 12 * (step - 1))
+    assert len(copies.groups) == 24 and sum(done.values()) > 0
+
+
+def test_broken_files_are_made_anew(gathered):
+    """Cut short, of another form, or holding objects: removed, and nothing in them is unpickled."""
+    project = gathered({label: different(label, 4) for label in LABELS})
+    whole = find_copies(read_dataset(project))
+    for folder in (project.data / "copies").iterdir():
+        (path,) = folder.iterdir()
+        path.write_bytes(path.read_bytes()[:100])
+        np.save(folder / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+        np.save(folder / "numbers.npy", np.zeros(3))
+    assert find_copies(read_dataset(project)) == whole
+    assert [len(list(folder.iterdir())) for folder in (project.data / "copies").iterdir()] == [1, 1]

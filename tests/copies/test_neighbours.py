@@ -1,0 +1,74 @@
+"""Candidates: exact neighbours, found without comparing all with all in memory."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from utils.copies import neighbours
+from utils.copies.cameras import blocks_of
+from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
+from utils.copies.neighbours import feature_neighbours, following
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(2, 60))
+def test_near_pairs_are_those_of_all_pairs(seed, count):
+    """The banded search finds exactly the pairs that comparing all with all finds."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, 2**64, count, dtype=np.uint64)
+    for n in range(1, count, 2):  # plant near ones, up to 14 bits away
+        flips = rng.choice(64, rng.integers(0, 15), replace=False)
+        codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips.astype(np.uint64), initial=np.uint64(0))
+    expected = {
+        (i, j)
+        for i in range(count)
+        for j in range(i + 1, count)
+        if bin(int(codes[i]) ^ int(codes[j])).count("1") <= NEAR
+    }
+    assert {tuple(pair) for pairs in near_pairs(codes) for pair in pairs.tolist()} == expected
+
+
+def test_hash_neighbours_are_the_nearest_and_equal_ones_are_chained():
+    """A thousand equal hashes make 999 pairs; of the others each has its two nearest, where they are near enough."""
+    equal = np.full(1000, 2**63 + 5, dtype=np.uint64)
+    others = np.array([0, 1, 3, 7, 2**40 - 1], dtype=np.uint64)
+    pairs = hash_neighbours(np.concatenate([equal, others]), 2).tolist()
+    assert sum(second < 1000 for _, second in pairs) == 999
+    assert sorted(pair for pair in pairs if pair[0] >= 1000) == [
+        *([1000, 1001], [1000, 1002], [1001, 1002], [1001, 1003], [1002, 1003])
+    ]
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 2**25])
+def test_feature_neighbours_are_exact(monkeypatch, at_once):
+    """In blocks of any size: for each picture those of the largest cosine, and none for one without features."""
+    monkeypatch.setattr(neighbours, "SIMILARITIES", at_once)
+    features = np.random.default_rng(0).random((30, 8), dtype=np.float32)
+    features[7] = np.nan
+    like = features @ features.T / np.sqrt(np.outer((features**2).sum(1), (features**2).sum(1)))
+    np.fill_diagonal(like, -2)
+    like[:, 7] = -3
+    nearest = {n: np.argsort(-like[n])[:3].tolist() for n in range(30) if n != 7}
+    expected = {tuple(sorted((n, m))) for n, others in nearest.items() for m in others}
+    assert set(map(tuple, feature_neighbours(features, 3).tolist())) == expected
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_pictures_have_no_neighbours(count):
+    """None, and one alone."""
+    assert feature_neighbours(np.ones((count, 4), dtype=np.float32)).shape == (0, 2)
+    assert hash_neighbours(np.ones(count, dtype=np.uint64), 5).shape == (0, 2)
+
+
+def test_what_follows_within_the_gap_is_paired():
+    """By hand: 1, 2 and 4 lie within 3 of the next or of the one after it; 20 stands alone."""
+    values = np.array([4.0, 20.0, 1.0, 2.0])
+    assert following(np.argsort(values), values, 3.0).tolist() == [[2, 3], [0, 3], [0, 2]]
+
+
+def test_blocks_that_have_a_side_stay():
+    """Newcomers within a block join it; at its edges and after the end they make blocks of their own."""
+    earlier = {"b": "B", "d": "B", "e": "E"}
+    names = blocks_of(["a", "b", "c", "d", "d2", "e", "f", "g", "h"], earlier, 2)
+    assert names == {"a": "a", "b": "B", "c": "B", "d": "B", "d2": "d2", "e": "E", "f": "f", "g": "f", "h": "h"}
