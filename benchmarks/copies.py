@@ -22,6 +22,7 @@ from pathlib import Path
 
 import imagehash
 import numpy as np
+import psutil
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -98,10 +99,13 @@ DISCS = {f"disc of {share:.0%}": share for share in (0.1, 0.2, 0.3, 0.45)}
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--pool", type=int, default=0)
     options = parser.parse_args()
+    if not options.folders:
+        print("Left out: name folders of photos to measure this.")
+        return
     with (
         tempfile.TemporaryDirectory() as folder,
         Path(os.devnull).open("w") as nothing,
@@ -222,7 +226,8 @@ def time_all(pictures: Dataset) -> None:
         find_copies(pictures)
         seconds.append(time.perf_counter() - began)
     print(
-        f"\n{len(pictures):,} pictures from stored features and points: {seconds[0]:.1f} s; again: {seconds[1]:.1f} s."
+        f"\n{len(pictures):,} pictures from stored features and points: {seconds[0]:.1f} s; again: {seconds[1]:.1f} s; "
+        f"{psutil.Process().memory_info().rss / 1e9:.2f} GB, with the photos of this script."
     )
 
 

@@ -4,8 +4,8 @@ How long and how much memory near hashes take in stage 03: found by bands of bit
     python benchmarks/split.py
 
 Draws perceptual hashes (one in ten near an earlier one) and labels, finds the nearest of each as 03 does, joins them
-and draws the sides, for 10,000 and for 200,000 pictures. Both ways of finding near hashes run on the same 100,000 and must
-agree. What the pixels say is measured by copies.py.
+and draws the sides, for 10,000 and for 200,000 pictures. Both ways of finding near hashes run on the same 100,000 and
+must agree. What the pixels say is measured by copies.py.
 """
 
 import sys

@@ -14,7 +14,11 @@ import numpy as np
 # The same picture; a fixed camera's view, in which something else stands; a scene from elsewhere, as in a burst.
 DIFFERENT, SAME_PICTURE, FIXED_VIEW, SAME_SCENE = range(4)
 RATIO = 0.8  # of the distances to the nearest and the second nearest point (Lowe)
-INLIERS, FEWEST, PART = 10, 4, 0.25  # points that must agree; of a smooth picture with few, this part of them
+INLIERS, FEWEST_INLIERS, INLIER_PART = (
+    10,
+    4,
+    0.25,
+)  # points that must agree; of a smooth picture with few, this part of them
 REACH = 4.0  # pixels within which they agree
 ZOOM = 4.0  # most by which one picture may be larger than the other
 LOCAL, WHOLE = 0.85, 0.8  # correlations in the same picture: the median of small windows, and of all pixels
@@ -83,8 +87,8 @@ def whole_likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def agreed(first: np.void, second: np.void, mirrored: bool) -> np.ndarray | None:
     """Return the shift, turn and zoom (2, 3) of the first picture on which its points and the second's agree."""
     n, m = int(first["count"]), int(second["count"])
-    needed = min(INLIERS, max(FEWEST, round(PART * min(n, m))))
-    if min(n, m) < FEWEST:
+    needed = min(INLIERS, max(FEWEST_INLIERS, round(INLIER_PART * min(n, m))))
+    if min(n, m) < FEWEST_INLIERS:
         return None
     own, others = first["descriptors"][:n].astype(np.float32), second["descriptors"][:m].astype(np.float32)
     places = first["places"][:n]

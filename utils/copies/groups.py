@@ -52,7 +52,8 @@ def find_copies(dataset: Dataset) -> Copies:
     originals = files_by_id(dataset.project.raw)
     pictures = with_absent(dataset, originals)
     count, told = len(pictures), {pictures.position[id] for id in keys}
-    points, features, codes = picture_points(pictures, originals), picture_features(pictures), codes_of(pictures)
+    codes = hash_codes(pictures, pictures.ids)
+    points, features = picture_points(pictures, originals), picture_features(pictures)
     captured = np.array([points[n]["captured"] if n in points else np.nan for n in range(count)])
     captured = true_times(captured)
     sequences = sequence_pairs(captured, pictures.names)
@@ -74,7 +75,12 @@ def find_copies(dataset: Dataset) -> Copies:
     groups = name_groups(pictures.ids, roots, earlier) | camera_blocks(pictures, cameras, captured, earlier)
 
     unread = sum(pictures.position[id] not in points for id in dataset.ids)
-    sentences = told_groups(dataset, groups, unread), told_cameras(pictures, cameras, captured, groups), remark
+    alone = [groups[id] for id in dataset.ids if pictures.position[id] not in watched]
+    sentences = (
+        told_groups(len(dataset) - unread, alone, unread),
+        told_cameras(pictures, cameras, captured, groups),
+        remark,
+    )
     both = [(pictures.ids[a], pictures.ids[b]) for a, b in np.unique(np.concatenate(links), axis=0).tolist()]
     both = [(a, b) for a, b in both if a in dataset and b in dataset]
     return Copies(dict(sorted(groups.items())), both, " ".join(filter(None, sentences)))
@@ -114,11 +120,6 @@ def with_absent(dataset: Dataset, originals: Mapping[str, Path]) -> Dataset:
     return replace(dataset, **dict(zip(dataset.COLUMNS, columns, strict=True)))
 
 
-def codes_of(pictures: Dataset) -> np.ndarray:
-    """Return the hashes of all pictures."""
-    return hash_codes(pictures, pictures.ids)
-
-
 def without(pairs: np.ndarray, places: set[int]) -> np.ndarray:
     """Return the pairs (M, 2) that hold none of some positions."""
     return pairs[~np.isin(pairs, sorted(places)).any(axis=1)] if places else pairs
@@ -143,10 +144,9 @@ def _pairs_of(keys: Mapping[str, str], pictures: Dataset) -> np.ndarray:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def told_groups(dataset: Dataset, groups: Mapping[str, str], unread: int) -> str:
-    """Return what was compared and what could not be, as a sentence."""
-    sizes = Counter(groups[id] for id in dataset.ids)
-    several = sum(size > 1 for size in sizes.values())
+def told_groups(count: int, groups: Sequence[str], unread: int) -> str:
+    """Return what was compared and what could not be; `groups` has one entry per picture outside a fixed camera."""
+    several = sum(size > 1 for size in Counter(groups).values())
     found = f"{counted(several, 'group')} of near-duplicates" if several else "no near-duplicates"
     lost = f" Not compared: {unread:,} that cannot be read." if unread else ""
-    return f"Compared by content: {counted(len(dataset) - unread)}, {found}.{lost}"
+    return f"Compared by content: {counted(count)}{', ' + found if groups else ''}.{lost}"
