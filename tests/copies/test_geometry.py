@@ -60,6 +60,7 @@ CHANGES = {
     "upside down": lambda image: image.rotate(180),
     "turned by a quarter": lambda image: image.rotate(90, expand=True),
     "turned by a quarter and mirrored": lambda image: ImageOps.mirror(image.rotate(90, expand=True)),
+    "mirrored and cropped": lambda image: ImageOps.mirror(cut(image, 0.08, 0.06, 1, 0.95)),
     "turned by 15°": lambda image: image.rotate(15),
     "cropped": lambda image: cut(image, 0.08, 0.06, 1, 0.95),
     "zoomed": lambda image: cut(image, 0.05, 0.05, 0.95, 0.95).resize(image.size),
@@ -78,6 +79,24 @@ def test_the_same_picture_changed_is_found(verdict, change):
     for seed in range(900, 904):
         image = draw_picture(seed, size=SIZE)
         assert verdict(image, change(image)) == SAME_PICTURE == verdict(change(image), image), seed
+
+
+def test_what_is_cut_off_at_white_differs_in_nothing(verdict):
+    """A grainy picture made much brighter is still the same, whichever of the two comes first."""
+    for seed in range(4):
+        grain = np.random.default_rng(seed).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+        image = Image.blend(draw_picture(seed, size=SIZE), Image.fromarray(grain), 0.3)
+        brighter = ImageEnhance.Brightness(image).enhance(1.4)
+        assert verdict(image, brighter) == SAME_PICTURE == verdict(brighter, image)
+
+
+def test_a_shared_part_makes_no_same_picture(verdict):
+    """Two pictures with one grainy stamp: the points of the stamp agree, the rest does not."""
+    stamp = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).resize((120, 120))
+    first, second = (draw_picture(seed, size=SIZE) for seed in (1, 2))
+    for image in (first, second):
+        image.paste(stamp, (140, 90))
+    assert verdict(first, second) == DIFFERENT
 
 
 def test_different_pictures_are_different(verdict):

@@ -16,6 +16,7 @@ from utils.copies.points import MOST_POINTS
 
 NEIGHBOURS = 5  # per picture, of each kind
 WORDS, LENGTH = 64, 256  # typical points; numbers that are kept for each picture
+TURNED_AT_ONCE = 256  # pictures: 8 MB
 SAMPLED = 1000  # pictures that the words and the directions are taken from
 SIMILARITIES = 2**25  # similarities in memory: 128 MB
 
@@ -72,9 +73,10 @@ def points_vectors(points: Mapping[int, np.void], count: int) -> np.ndarray:
     strength, mixtures = np.linalg.eigh((own - mean) @ (own - mean).T)
     strongest = np.argsort(-strength)[:LENGTH]
     directions = (own - mean).T @ mixtures[:, strongest] / np.sqrt(np.maximum(strength[strongest], 1e-6))
-    for place in places:
-        row = (_summed(points[place], words) - mean) @ directions
-        vectors[place] = np.pad(row, (0, LENGTH - len(row)))
+    for start in range(0, len(places), TURNED_AT_ONCE):
+        some = places[start : start + TURNED_AT_ONCE]
+        rows = (np.stack([_summed(points[place], words) for place in some]) - mean) @ directions
+        vectors[some] = np.pad(rows, ((0, 0), (0, LENGTH - rows.shape[1])))
     return vectors
 
 
