@@ -1,10 +1,11 @@
 """
 Which changed copies of real photos 03 finds, and what it takes for a copy that is none.
 
-    python benchmarks/copies.py FOLDER... [--photos 64] [--pool 0]
+    python benchmarks/copies.py FOLDER... [--photos 64] [--pool 0] [--others FOLDER...]
 
 FOLDER holds photos, in folders or not. `--photos` of them, spread over all, are changed in each way, saved as in 02.
-One project per way holds all photos and the changed ones; with `--pool`, also drawn pictures up to that number. Found:
+One project per way holds all photos and the changed ones. With `--pool` it is filled up to that number: with tiles of
+the photos in `--others`, 25 of each that do not overlap, and with drawn pictures where these do not suffice. Found:
 the changed photo shares a group with its own. The perceptual hash alone, as 03 used it before, stands beside. A disc in
 a photo makes another picture of the same scene. False pairs are told by name: look at them, photos from the web
 hold real copies. Seconds are from stored features and points; the first time they come on top.
@@ -18,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import imagehash
@@ -42,6 +44,7 @@ from utils.storage import write_whole
 from utils.tables import PICTURES_COLUMNS, write_table
 
 RANDOM, NEAREST = 10_000, 10  # random pairs; nearest photos of each
+TILE = 320  # pixels, the width of what fills a pool
 
 
 def cropped(image: Image.Image, part: int = 8) -> Image.Image:
@@ -102,6 +105,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--pool", type=int, default=0)
+    parser.add_argument("--others", nargs="*", type=Path, default=[])
     options = parser.parse_args()
     if not options.folders:
         print("Left out: name folders of photos to measure this.")
@@ -118,7 +122,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     """Make the project, compare, and print."""
     photos = opened(sorted(path for place in options.folders for path in place.rglob("*") if path.is_file()))
     chosen = list(photos)[:: max(1, len(photos) // options.photos)][: options.photos]
-    dataset, names, of = written_project(folder, photos, chosen, options.pool)
+    others = sorted(path for place in options.others for path in place.rglob("*") if path.is_file())
+    dataset, names, of = written_project(folder, photos, chosen, fillers(others, max(0, options.pool - len(photos))))
     began = time.perf_counter()
     picture_features(dataset)
     points = picture_points(dataset, {})
@@ -139,7 +144,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     for way in DISCS:
         pairs = [(id, of[id]) for id in of if names[id].startswith(f"{way}: ")]
         print(f"| {way} | {np.mean(verdicts.of(positions(dataset, pairs)) != SAME_PICTURE):.1%} |")
-    plain = dataset.where(lambda picture: picture.id not in changed_ids and names[picture.id] != "drawn")
+    plain = dataset.where(lambda picture: picture.id not in changed_ids and names[picture.id] != "filler")
     print_false_pairs(plain, names)
     time_all(dataset.where(lambda picture: picture.id not in changed_ids))
 
@@ -153,7 +158,9 @@ def opened(paths: list[Path]) -> dict[str, Image.Image]:
     return found
 
 
-def written_project(folder: Path, photos: dict, chosen: list[str], pool: int) -> tuple[Dataset, dict, dict]:
+def written_project(
+    folder: Path, photos: dict, chosen: list[str], others: Iterable[Image.Image]
+) -> tuple[Dataset, dict, dict]:
     """Write all pictures as 02 does; return the data set, id → name, and changed id → id of the photo."""
     project = Project.model_validate(
         {"name": "copies", "labels": {"a": ["a"], "b": ["b"]}, "data_dir": str(folder), "models_dir": str(folder)}
@@ -174,10 +181,27 @@ def written_project(folder: Path, photos: dict, chosen: list[str], pool: int) ->
         for k, (way, share) in enumerate(DISCS.items()):
             disc = with_disc(photos[name], np.random.default_rng([n, k, 1]), share)
             of[write(disc, f"{way}: {name}")] = ids[name]
-    for n in range(max(0, pool - len(photos))):
-        write(drawn(np.random.default_rng([n, 2])), "drawn")
+    for image in others:
+        write(image, "filler")
     write_table(project.table("pictures"), PICTURES_COLUMNS, rows)
     return read_dataset(project), names, of
+
+
+def fillers(paths: list[Path], count: int) -> Iterator[Image.Image]:
+    """Yield that many pictures: tiles of photos, then drawn ones."""
+    made = 0
+    for path in paths:
+        try:
+            photo = open_picture(path, longest_side=5 * TILE)
+        except PictureError:
+            continue
+        wide, high = photo.width // 5, photo.height // 5
+        for n in range(min(25, count - made)):
+            left, top = n % 5 * wide, n // 5 * high
+            tile, made = photo.crop((left, top, left + wide, top + high)), made + 1
+            yield tile.resize((TILE, max(1, round(TILE * high / wide))), Image.Resampling.BICUBIC)
+    for n in range(count - made):
+        yield drawn(np.random.default_rng([n, 2]))
 
 
 def drawn(rng: np.random.Generator) -> Image.Image:
