@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import cv2
 import numpy as np
 
+from utils.copies.points import THUMB
+
 # The same picture; a fixed camera's view, in which something else stands; a scene from elsewhere, as in a burst.
 DIFFERENT, SAME_PICTURE, FIXED_VIEW, SAME_SCENE = range(4)
 RATIO = 0.8  # of the distances to the nearest and the second nearest point (Lowe)
@@ -35,6 +37,9 @@ CORNER = 0.16  # of its area counts, where a part touches the edge of a picture 
 BORDER = 0.12  # share of the shorter side at the edges where a part may differ: a date, a logo
 STILL = 0.02  # share of the picture by which a fixed camera moves at most
 SCENE_LOCAL = 0.5  # local correlation from which it is one scene
+PLACES = np.arange(THUMB**2).reshape(THUMB, THUMB)
+# Where the pixels of a tiny picture stand once it is turned by n % 4 quarters, and from 4 on mirrored.
+TURNED = [np.rot90(PLACES, n % 4)[:, :: -1 if n >= 4 else 1].ravel() for n in range(8)]
 DESCRIPTOR = np.arange(128).reshape(4, 4, 8)
 MIRRORED = DESCRIPTOR[::-1][..., -np.arange(8) % 8].ravel()  # where the numbers of a mirrored point's descriptor stand
 
@@ -77,11 +82,11 @@ def alignments(first: np.void, second: np.void) -> Iterator[Alignment]:
 
 def whole_likeness(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return the correlation (8,) of a tiny picture, turned by n % 4 quarters and from 4 on mirrored, with another."""
-    versions = [np.rot90(first, n % 4) for n in range(8)]
-    rows = np.stack([v[:, ::-1] if n >= 4 else v for n, v in enumerate(versions)]).reshape(8, -1).astype(np.float32)
-    other = second.reshape(-1).astype(np.float32)
-    rows, other = rows - rows.mean(1, keepdims=True), other - other.mean()
-    return rows @ other / np.maximum(np.sqrt((rows**2).sum(1) * (other**2).sum()), 1.0)
+    one, other = first.astype(np.float32), second.astype(np.float32)
+    one -= one.mean()
+    other -= other.mean()
+    versions = np.stack([one.ravel()[order] for order in TURNED])
+    return versions @ other.ravel() / max(float(np.sqrt((one**2).sum() * (other**2).sum())), 1.0)
 
 
 def agreed(first: np.void, second: np.void, mirrored: bool) -> np.ndarray | None:
@@ -95,10 +100,10 @@ def agreed(first: np.void, second: np.void, mirrored: bool) -> np.ndarray | None
     if mirrored:
         own, places = own[:, MIRRORED], np.float32([first["width"] - 1, 0]) + places * np.float32([-1, 1])
     distances = (own**2).sum(1)[:, None] + (others**2).sum(1) - 2 * own @ others.T  # squared
-    nearest = np.argpartition(distances, 1, axis=1)[:, :2]
-    two = np.sort(np.take_along_axis(distances, nearest, 1), 1)
-    nearest = distances.argmin(1)
-    good = np.flatnonzero(two[:, 0] < RATIO**2 * two[:, 1])
+    rows, nearest = np.arange(n), distances.argmin(1)
+    least = distances[rows, nearest]
+    distances[rows, nearest] = np.inf
+    good = np.flatnonzero(least < RATIO**2 * distances.min(1))
     good = good[np.unique(nearest[good], return_index=True)[1]]  # else many on one would agree by shrinking to it
     if len(good) < needed:
         return None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from utils.features import usable_cores
@@ -48,10 +49,10 @@ def keep_rows(folder: Path, rows: np.ndarray) -> None:
 def on_all_cores(work: Callable, tasks: Sequence, *, together: int, desc: str, unit: str) -> Iterator[list]:
     """Yield what `work` returns for each task, in their order and so many at a time, under a progress bar."""
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one per caller: the callers are as many as there are cores
+    cv2.setNumThreads(1)  # one per caller, and one of numpy's: the callers are as many as there are cores
     pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="copies")
     try:
-        with tqdm(total=len(tasks), desc=desc, unit=unit) as bar:
+        with tqdm(total=len(tasks), desc=desc, unit=unit) as bar, threadpool_limits(1, user_api="blas"):
             for start in range(0, len(tasks), together):
                 done = []
                 for result in pool.map(work, tasks[start : start + together]):
