@@ -28,11 +28,11 @@ def contact_sheet(
     """
     Return one image of N pictures in a grid, each with an optional caption below it.
 
-    There are `columns` pictures per row; the longest side of each has `side` pixels. A grey card with the reason
-    replaces a picture that cannot be read.
+    There are `columns` pictures per row; the longest side of each has `side` pixels. A caption may have several
+    lines. A grey card with the reason replaces a picture that cannot be read.
     """
     captions = list(captions)
-    text_height = 16 if captions else 0
+    text_height = 16 * max((caption.count("\n") + 1 for caption in captions), default=0)
     columns = max(1, min(columns, len(pictures)))
     rows = max(1, -(-len(pictures) // columns))
     gap = 6
@@ -44,7 +44,8 @@ def contact_sheet(
         top = gap + (n // columns) * (side + text_height + gap)
         sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
         if n < len(captions):
-            draw.text((left, top + side + 1), captions[n][: side // 7], fill=(40, 40, 40), font_size=11)
+            caption = "\n".join(line[: side // 7] for line in captions[n].split("\n"))
+            draw.text((left, top + side + 1), caption, fill=(40, 40, 40), font_size=11)
     sheet._repr_png_ = None  # or a notebook stores it twice, as JPEG and as PNG, which is six times as large
     return sheet
 

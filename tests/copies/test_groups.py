@@ -343,3 +343,15 @@ def test_broken_files_are_made_anew(gathered):
         np.save(folder / "numbers.npy", np.zeros(3))
     assert find_copies(read_dataset(project)) == whole
     assert [len(list(folder.iterdir())) for folder in (project.data / "copies").iterdir()] == [1, 1]
+
+
+def test_a_burst_is_not_one_picture(gathered):
+    """Frames of one scene, in which the subject moves, belong together; only a frame saved anew is the same picture."""
+    photos = {label: different(label, 6) for label in LABELS}
+    photos["cat"] |= {f"IMG_{n:04}.jpg": scene(n) for n in range(3)}
+    photos["dog"]["again.jpg"] = scene(0).resize((180, 135))
+    project = gathered(photos)
+    dataset, copies = read_dataset(project), find_copies(read_dataset(project))
+    named = [{dataset.names[dataset.position[id]] for id in pair} for pair in copies.same]
+    assert named == [{"IMG_0000.jpg", "again.jpg"}]
+    assert len(copies.links) >= 3
