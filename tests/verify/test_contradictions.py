@@ -7,7 +7,7 @@ from utils.verify import find_contradictions, verify_images
 
 
 def test_pictures_saved_anew_under_two_labels_stand_in_pairs(make_project, fill_raw):
-    """Two of four cats lie smaller and of less quality among the dogs: two pairs, and four pictures of eight."""
+    """Two of four cats lie smaller and of less quality among the dogs: two photos, and four pictures of eight."""
     project = make_project()
     fill_raw(project, 2)
     both = []
@@ -18,10 +18,22 @@ def test_pictures_saved_anew_under_two_labels_stand_in_pairs(make_project, fill_
         both.append((one, other))
     verify_images(project)
     twice = find_contradictions(read_dataset(project))
-    assert [(one.id, other.id) for one, other in twice.pairs] == sorted(both)
+    assert [tuple(picture.id for picture in same) for same in twice.photos] == sorted(both)
     assert twice.sentence == (
-        "4 of 8 pictures contradict each other. Near-duplicates under two labels: 2 pairs (2 in “cat” and “dog”)."
+        "4 of 8 pictures contradict each other: versions of 2 photos lie in several folders (2 under “cat” and “dog”)."
     )
+
+
+def test_many_versions_of_one_photo_are_one(make_project):
+    """Ten per folder, more than are compared with each: one photo, and all twenty pictures contradict each other."""
+    project = make_project()
+    image = draw_picture(5000, size=(320, 240))
+    for n in range(10):
+        put_raw(project, "cat", picture_bytes(image.resize((320 - 2 * n, 240 - 2 * n)), quality=95))
+        put_raw(project, "dog", picture_bytes(image.crop((n, n, 300, 220)), quality=95))
+    verify_images(project)
+    (versions,) = find_contradictions(read_dataset(project)).photos
+    assert len(versions) == 20
 
 
 def test_near_duplicates_under_one_label_contradict_nobody(make_project, fill_raw):
@@ -32,7 +44,7 @@ def test_near_duplicates_under_one_label_contradict_nobody(make_project, fill_ra
         put_raw(project, "cat", picture_bytes(draw_picture(5000, size=(320, 240)), quality=quality))
     verify_images(project)
     twice = find_contradictions(read_dataset(project))
-    assert (twice.pairs, twice.sentence) == ([], "No picture and its near-duplicate lie in two folders.")
+    assert (twice.photos, twice.sentence) == ([], "No photo lies in two folders, saved anew.")
 
 
 def test_a_label_without_a_picture_is_no_error(make_project):

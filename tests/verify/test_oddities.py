@@ -98,15 +98,12 @@ def test_near_duplicates_only_do_no_harm(make_project):
 
 
 def test_an_odd_picture_is_shown_with_its_id_and_what_it_is_like(make_project):
-    """Blue pictures among noise: the label's own name, id and what it resembles stand in the caption."""
+    """One of twelve bluish pictures lies among the cats: its caption, and the sentence."""
     project = make_project()
-    grey, blue = ([Image.effect_noise((160, 120), 20 + n).convert("RGB") for n in range(12)] for _ in range(2))
-    blue = [Image.blend(image, Image.new("RGB", image.size, "blue"), 0.8) for image in blue]
-    put(project, "cat", [*grey[:11], blue[0]])
+    blue = [Image.blend(draw_picture(100 + n), Image.new("RGB", (160, 120), "blue"), 0.8) for n in range(12)]
+    put(project, "cat", [*(draw_picture(n) for n in range(11)), blue[0]])
     oddities = find_oddities(put(project, "dog", blue[1:]))
-    assert [odd.caption for odd in oddities.found["cat"]] == [f"0{11:015x}\nlike dog"] and list(oddities.found) == [
-        "cat"
-    ]
-    assert (
-        oddities.sentence == "Not like the rest of their folder: 1 picture, 1 more like another label (move the file?)."
-    )
+    found = {label: [oddity.caption for oddity in odd] for label, odd in oddities.found.items()}
+    assert found == {"cat": [f"0{11:015x}\nlike dog"]}
+    told = "Not like the rest of their folder: 1 picture more like another label (perhaps filed wrongly)."
+    assert oddities.sentence == told

@@ -36,7 +36,7 @@ class Copies:
 
     groups: Mapping[str, str]  # id → group, also of pictures of split.csv that are absent now
     links: Sequence[tuple[str, str]]  # ids of two pictures of the data set that must stand on one side
-    same: Sequence[tuple[str, str]]  # those of them that are one picture, changed; none of a fixed camera
+    photos: Mapping[str, str]  # id → the photo that it is a version of, named by an id; no burst is one photo
     sentence: str  # what was compared, and what could not be
 
 
@@ -71,7 +71,8 @@ def find_copies(dataset: Dataset) -> Copies:
     follows = sequences[shown | _likely(sequences, captured, features, codes)]
     follows = without(follows, watched | told)
     links = [same, follows, _pairs_of(keys, pictures)]
-    roots = joined(count, [stars(same, count, verdicts), *links[1:]])
+    versions = stars(same, count, verdicts)
+    roots = joined(count, [versions, *links[1:]])
     earlier = {id: group for id, (group, _) in dataset.split.items()}
     groups = name_groups(pictures.ids, roots, earlier) | camera_blocks(pictures, cameras, captured, earlier)
 
@@ -82,8 +83,10 @@ def find_copies(dataset: Dataset) -> Copies:
         told_cameras(pictures, cameras, captured, groups),
         remark,
     )
-    both, one = (_ids_of(some, pictures, dataset) for some in (np.unique(np.concatenate(links), axis=0), same))
-    return Copies(dict(sorted(groups.items())), both, one, " ".join(filter(None, sentences)))
+    both = [(pictures.ids[a], pictures.ids[b]) for a, b in np.unique(np.concatenate(links), axis=0).tolist()]
+    both = [(a, b) for a, b in both if a in dataset and b in dataset]
+    photos = name_groups(pictures.ids, joined(count, [versions]), {})
+    return Copies(dict(sorted(groups.items())), both, photos, " ".join(filter(None, sentences)))
 
 
 def refuse_unready(dataset: Dataset) -> None:
@@ -142,12 +145,6 @@ def _pairs_of(keys: Mapping[str, str], pictures: Dataset) -> np.ndarray:
         members[key].append(pictures.position[id])
     pairs = [pair for same in members.values() for pair in pairwise(same)]
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
-
-
-def _ids_of(pairs: np.ndarray, pictures: Dataset, dataset: Dataset) -> list[tuple[str, str]]:
-    """Return pairs of positions in `pictures` (M, 2) as ids, those of which both are in the data set."""
-    ids = [(pictures.ids[a], pictures.ids[b]) for a, b in pairs.tolist()]
-    return [(a, b) for a, b in ids if a in dataset and b in dataset]
 
 
 def told_groups(count: int, groups: Sequence[str], unread: int) -> str:

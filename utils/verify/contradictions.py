@@ -1,48 +1,52 @@
 """
-Near-duplicates under two labels: at most one of the two folders is right.
+Near-duplicates under several labels: at most one of the folders is right.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from utils.copies import find_copies
 from utils.dataset import Dataset, Picture
 from utils.words import counted, listed
 
+NAMED = 5  # sets of labels in the sentence
+
 
 @dataclass(frozen=True)
 class Contradictions:
-    """The same picture under two labels, as often as a data set holds it."""
+    """The photos of a data set that lie under several labels, saved anew."""
 
-    pairs: list[tuple[Picture, Picture]]
-    sentence: str  # how many, between which labels
+    photos: list[list[Picture]]  # the versions of each; those of the same labels stand together
+    sentence: str  # how many, under which labels
 
 
 def find_contradictions(dataset: Dataset) -> Contradictions:
-    """Return the pairs of near-duplicates that lie in two folders, those of the same two folders together."""
-    empty = sorted(set(dataset.project.labels) - set(dataset.labels))
-    if empty:
+    """Return the photos of which versions lie in several folders; none are compared while a label has no picture."""
+    if empty := sorted(set(dataset.project.labels) - set(dataset.labels)):
         return Contradictions([], f"Near-duplicates were not compared, because {listed(empty)} has no picture yet.")
-    both = [(dataset[a], dataset[b]) for a, b in find_copies(dataset).same]
-    both = [tuple(sorted(pair, key=lambda picture: picture.label)) for pair in both]
-    pairs = sorted((pair for pair in both if pair[0].label != pair[1].label), key=_labels_then_ids)
-    return Contradictions(pairs, told_contradictions(pairs, len(dataset)))
+    versions: dict[str, list[Picture]] = defaultdict(list)
+    photos = find_copies(dataset).photos
+    for picture in dataset:
+        versions[photos[picture.id]].append(picture)
+    several = [sorted(same, key=lambda picture: (picture.label, picture.id)) for same in versions.values()]
+    several = [same for same in several if len(labels_of(same)) > 1]
+    several.sort(key=lambda same: (labels_of(same), same[0].id))
+    return Contradictions(several, told_contradictions(several, len(dataset)))
 
 
-def _labels_then_ids(pair: tuple[Picture, Picture]) -> tuple[str, ...]:
-    """Return what to sort pairs by."""
-    return (*(picture.label for picture in pair), *(picture.id for picture in pair))
+def labels_of(pictures: list[Picture]) -> tuple[str, ...]:
+    """Return the different labels of pictures, sorted."""
+    return tuple(sorted({picture.label for picture in pictures}))
 
 
-def told_contradictions(pairs: list[tuple[Picture, Picture]], count: int) -> str:
+def told_contradictions(photos: list[list[Picture]], count: int) -> str:
     """Return how many of `count` pictures contradict each other, and under which labels."""
-    if not pairs:
-        return "No picture and its near-duplicate lie in two folders."
-    told = Counter(tuple(picture.label for picture in pair) for pair in pairs)
-    between = "; ".join(f"{number:,} in {listed(labels)}" for labels, number in told.most_common(5))
-    more = f"; and {len(told) - 5} more pairs of labels" if len(told) > 5 else ""
-    pictures = len({picture.id for pair in pairs for picture in pair})
+    if not photos:
+        return "No photo lies in two folders, saved anew."
+    told = Counter(map(labels_of, photos)).most_common()
+    under = [f"{number:,} under {listed(labels)}" for labels, number in told[:NAMED]]
+    more = f"; and {sum(number for _, number in told[NAMED:]):,} under others" if len(told) > NAMED else ""
     return (
-        f"{pictures:,} of {counted(count)} contradict each other. Near-duplicates under two labels: "
-        f"{counted(len(pairs), 'pair')} ({between}{more})."
+        f"{sum(map(len, photos)):,} of {counted(count)} contradict each other: versions of "
+        f"{counted(len(photos), 'photo')} lie in several folders ({'; '.join(under)}{more})."
     )

@@ -132,9 +132,9 @@ def told_oddities(found: dict[str, list[Oddity]], *, few: Sequence[str] = (), un
     """
     odd = [oddity for same in found.values() for oddity in same]
     near = sum(oddity.like is not None for oddity in odd)
-    kinds = [f"{near:,} more like another label (move the file?)"] if near else []
-    kinds += [f"{len(odd) - near:,} like no label (delete the file?)"] if len(odd) > near else []
-    told = f"Not like the rest of their folder: {counted(len(odd))}, {' and '.join(kinds)}." if odd else ""
+    kinds = [f"{counted(near)} more like another label (perhaps filed wrongly)"] if near else []
+    kinds += [f"{counted(len(odd) - near)} like no label (perhaps junk)"] if len(odd) > near else []
+    told = f"Not like the rest of their folder: {' and '.join(kinds)}." if odd else ""
     left = [f"{listed(few)} (fewer than {FEWEST_KNOWN} pictures)"] if few else []
     left += [f"{counted(unread)} that cannot be read"] if unread else []
     lost = f" Not judged: {' and '.join(left)}." if left else ""
