@@ -20,7 +20,9 @@ from utils.words import counted
 
 CAMERA = 20  # pictures of one view, at least; together more than half of all
 OTHER_CONTENT = 1 / 3  # share of them that a view with other content links: the same picture saved again has none
-PARTS = 12  # of one camera: its pictures' nearest may be among their own label, so one of each part is compared
+COMPARED_PARTS = (
+    12  # of one camera: its pictures' nearest may be among their own label, so one of each part is compared
+)
 BLOCKS = 10  # per label, at least
 KNOWN_FOR = 0.9  # share of a camera's pictures of which time or number must be known
 
@@ -34,7 +36,7 @@ def fixed_cameras(verdicts: Verdicts, captured: np.ndarray, places: Sequence[int
     if sum(map(len, parts)) * 2 <= len(places):
         return []
     degree = np.bincount(pairs.ravel(), minlength=count)
-    centres = [max(part, key=lambda n: (degree[n], -n)) for part in parts[:PARTS]]
+    centres = [max(part, key=lambda n: (degree[n], -n)) for part in parts[:COMPARED_PARTS]]
     across = np.sort(np.array(list(combinations(centres, 2)), dtype=np.int64).reshape(-1, 2), axis=1)
     linked = across[np.isin(verdicts.of(across), (SAME_PICTURE, FIXED_VIEW))]
     other = set(pairs[said == FIXED_VIEW].ravel().tolist())
