@@ -6,7 +6,7 @@ from utils.dataset import read_dataset
 from utils.verify import find_contradictions, verify_images
 
 
-def test_pictures_saved_anew_under_two_labels_stand_in_pairs(make_project, fill_raw):
+def test_pictures_saved_anew_under_two_labels_stand_together(make_project, fill_raw):
     """Two of four cats lie smaller and of less quality among the dogs: two photos, and four pictures of eight."""
     project = make_project()
     fill_raw(project, 2)

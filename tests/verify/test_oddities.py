@@ -48,13 +48,6 @@ def test_a_wrong_label_and_junk_are_told_apart():
     assert found(features, codes) == [(3, None), (20, 1)]
 
 
-def test_a_picture_is_not_compared_with_itself():
-    """In a label of 8 pictures, the one that is like none would else be as like it as a third of the others."""
-    features, codes, elsewhere = drawn_features([8, 8])
-    features[3] = elsewhere
-    assert found(features, codes) == [(3, None)]
-
-
 def test_junk_of_one_kind_does_not_hide_itself():
     """A fifth of a folder are pictures of the same other thing: more of them than there are nearest neighbours."""
     features, codes, elsewhere = drawn_features([40, 40])

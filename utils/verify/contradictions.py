@@ -9,7 +9,7 @@ from utils.copies import find_copies
 from utils.dataset import Dataset, Picture
 from utils.words import counted, listed
 
-NAMED = 5  # sets of labels in the sentence
+LISTED = 5  # sets of labels in the sentence
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ def find_contradictions(dataset: Dataset) -> Contradictions:
     for picture in dataset:
         versions[photos[picture.id]].append(picture)
     several = [sorted(same, key=lambda picture: (picture.label, picture.id)) for same in versions.values()]
-    several = [same for same in several if len(labels_of(same)) > 1]
-    several.sort(key=lambda same: (labels_of(same), same[0].id))
+    several = [same for same in several if len(labels_among(same)) > 1]
+    several.sort(key=lambda same: (labels_among(same), same[0].id))
     return Contradictions(several, told_contradictions(several, len(dataset)))
 
 
-def labels_of(pictures: list[Picture]) -> tuple[str, ...]:
+def labels_among(pictures: list[Picture]) -> tuple[str, ...]:
     """Return the different labels of pictures, sorted."""
     return tuple(sorted({picture.label for picture in pictures}))
 
@@ -43,9 +43,9 @@ def told_contradictions(photos: list[list[Picture]], count: int) -> str:
     """Return how many of `count` pictures contradict each other, and under which labels."""
     if not photos:
         return "No photo lies in two folders, saved anew."
-    told = Counter(map(labels_of, photos)).most_common()
-    under = [f"{number:,} under {listed(labels)}" for labels, number in told[:NAMED]]
-    more = f"; and {sum(number for _, number in told[NAMED:]):,} under others" if len(told) > NAMED else ""
+    told = Counter(map(labels_among, photos)).most_common()
+    under = [f"{number:,} under {listed(labels)}" for labels, number in told[:LISTED]]
+    more = f"; and {sum(number for _, number in told[LISTED:]):,} under others" if len(told) > LISTED else ""
     return (
         f"{sum(map(len, photos)):,} of {counted(count)} contradict each other: versions of "
         f"{counted(len(photos), 'photo')} lie in several folders ({'; '.join(under)}{more})."

@@ -20,7 +20,7 @@ from utils.words import counted, listed
 
 FEWEST_KNOWN = 8  # readable pictures of a label; fewer do not tell what is usual for it
 DIRECTIONS = 32
-LEFT_OUT = 0.25  # of each folder
+UNTYPICAL = 0.25  # of each folder
 COMPARED = 500  # pictures of a label that the others are compared with
 ORDINARY = 0.45  # of the usual likeness: a picture below it for every label is like none
 LEAST_USUAL = 0.02  # mean cosine; below it a label's pictures have nothing in common, and none is unlike the others
@@ -80,7 +80,7 @@ def relative_likeness(features: np.ndarray, codes: np.ndarray) -> np.ndarray:
     `features` is (N, F); `codes`, (N,), are labels in [0, K), each with `FEWEST_KNOWN` pictures or more.
     """
     own = _likeness(features, codes, np.ones(len(codes), dtype=bool))[np.arange(len(codes)), codes]
-    limits = np.array([np.quantile(own[codes == k], LEFT_OUT) for k in range(codes.max() + 1)])
+    limits = np.array([np.quantile(own[codes == k], UNTYPICAL) for k in range(codes.max() + 1)])
     return _likeness(features, codes, own >= limits[codes])
 
 
