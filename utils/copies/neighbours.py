@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from utils.copies.geometry import MIRRORED
 from utils.copies.points import MOST_POINTS
@@ -54,6 +55,7 @@ def following(order: np.ndarray, values: np.ndarray, gap: float, ahead: int = 2)
     return np.sort(np.concatenate([np.empty((0, 2), dtype=np.int64), *near]), axis=1)
 
 
+@threadpool_limits.wrap(limits=1, user_api="blas")  # products so small take up to forty times as long on two threads
 def points_vectors(points: Mapping[int, np.void], count: int) -> np.ndarray:
     """
     Sum up the points of pictures: float32 (N, up to 256), NaN where there are none.
