@@ -1,20 +1,20 @@
 """
-Which finds more wrong labels among its first suspects: 06, fastai's cleaner, or plain cross-validation? In one run.
+Which finds more wrong labels among its first suspects: 06, fastai's cleaner, or cleanlab? In one run.
 
-    python benchmarks/clean.py [FOLDER ...] [--shares 0.05 0.1 0.2] [--seeds 5] [--size 48] [--epochs 8]
+    python benchmarks/clean.py [FOLDER ...] [--shares 0.05 0.1 0.2] [--seeds 5] [--size 128] [--peer PYTHON]
 
 A FOLDER holds <label>/<photos>; without one, `--drawn` pictures per label are drawn. A share of the pictures, chosen by
 the seed, gets a wrong label: N in all. Three orders of suspects:
 
-- fastai: the course's notebook on the noisy labels. One learner judges every picture, also those that it trained on;
-  the largest loss comes first, as in its ImageClassifierCleaner.
-- cross-validated: what 06's models say out of fold, sorted by the probability of the given label alone.
-- ours: the same probabilities, ranked by `rank_suspects`.
+- course: the course's notebook on the noisy labels. vision_learner with the packaged network and its ImageNet weights,
+  fine_tune(4). This learner judges every picture, also those that it trained on; the largest loss comes first, as in
+  its ImageClassifierCleaner. All go through the transforms of validation: its cleaner's own augmentation adds chance.
+- cleanlab: its default score of what 06's judges say. Left out unless `--peer` names a Python that has it.
+- ours: what 06's judges say, ranked by `rank_suspects`.
 
-The first N and 2 N suspects are counted. The intervals are Student's over the seeds; those of the differences are
-paired. All train for as many epochs with the same learning rates. Photos are reduced first, so that loading does not
-take the time. From scratch on few photos a network learns little, so the accuracy stands beside: a model that cannot
-tell the labels apart cannot find a wrong one either. 06 is meant for `--weights imagenet`.
+The course trains at 128 pixels by default, to bound the time; 06 looks at 128 pixels always. The first N and 2 N
+suspects are counted. The intervals are Student's over the seeds; those of the differences are paired. The accuracy, by
+the true labels, stands beside: a model that cannot tell the labels apart cannot find a wrong one either.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from _cleanlab import LEFT_OUT, cleanlab_says
 from _process import measured
-from PIL import Image
 from scipy import stats
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -38,27 +38,28 @@ from sample.pictures import LABELS, sample_pictures
 from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
 from utils.download import folder_pictures, save_pictures
-from utils.project import Project
+from utils.features import picture_features
+from utils.project import PACKAGED, Project
 from utils.tables import SPLIT_COLUMNS, write_table
 from utils.verify import verify_images
 
-REDUCED = 160  # pixels of the longest side
 VALID = 0.2  # fraction, as in the course
-ORDERS = ("fastai", "cross-validated", "ours")
+ORDERS = ("course", "cleanlab", "ours")
 
 
 @dataclass(frozen=True)
 class Task:
     """All trainings of one side with one seed."""
 
-    side: str  # "one learner" or "folds"
+    side: str  # "course" or "judges"
     data: str  # the folder with the data of the project
+    photos: str  # the folder with the originals
     labels: list[str]
     shares: list[float]  # of the labels that are wrong
     seed: int
     size: int
     epochs: int
-    weights: str
+    peer: str | None  # a Python that has cleanlab
 
     def project(self, data: str | None = None) -> Project:
         """Return the task as settings of a project, with its data in another place if one is named."""
@@ -66,22 +67,24 @@ class Task:
             "size": self.size,
             "seed": self.seed,
             "epochs": self.epochs,
-            "weights": self.weights,
-            "batch_size": 16,
+            "arch": PACKAGED,
         }
         roots = {"data_dir": data or self.data, "models_dir": f"{data or self.data}/models"}
-        fixed = {"name": "clean", "source": f"{self.data}/photos", "labels": {label: [] for label in self.labels}}
+        fixed = {"name": "clean", "source": self.photos, "labels": {label: [] for label in self.labels}}
         return Project.model_validate(fixed | settings | roots)
 
 
 def main(options: argparse.Namespace) -> None:
     """Measure each folder and print its table as soon as it is known."""
+    if not options.peer:
+        print(f"{LEFT_OUT}\n")
     for folder in options.folders or [None]:
         with tempfile.TemporaryDirectory() as scratch:
             photos = folder or drawn(Path(scratch) / "drawn", options.drawn)
-            common = {"data": scratch, "labels": sorted(path.name for path in photos.iterdir() if path.is_dir())}
-            common |= {name: getattr(options, name) for name in ("shares", "size", "epochs", "weights")}
-            count = prepared(photos, Task(side="folds", seed=0, **common))
+            common = {"data": scratch, "photos": str(photos.resolve())}
+            common["labels"] = sorted(path.name for path in photos.iterdir() if path.is_dir())
+            common |= {name: getattr(options, name) for name in ("shares", "size", "epochs", "peer")}
+            count = prepared(Task(side="judges", seed=0, **common))
             tasks = [Task(side=side, seed=seed, **common) for seed in range(options.seeds) for side in SIDES]
             with ThreadPoolExecutor(options.processes) as pool:
                 found = list(pool.map(outcome, tasks))
@@ -112,24 +115,15 @@ def drawn(folder: Path, per_label: int) -> Path:
     return folder
 
 
-def prepared(photos: Path, task: Task) -> int:
-    """Reduce the photos, take them in, verify and group them as 01 to 03 do; return how many there are."""
-    data, project = Path(task.data), task.project()
-    for label in task.labels:
-        (data / "photos" / label).mkdir(parents=True)
-        for path in sorted((photos / label).iterdir()):
-            try:
-                with Image.open(path) as image:
-                    image = image.convert("RGB")
-                    image.thumbnail((REDUCED, REDUCED))
-                    image.save(data / "photos" / label / f"{path.stem}.jpg", quality=92)
-            except OSError as error:
-                print(f"{path} is left out: {error}", file=sys.stderr)
-    save_pictures(project, folder_pictures(data / "photos", task.labels))
+def prepared(task: Task) -> int:
+    """Take the photos in, verify and group them as 01 to 03 do, look at them; return how many there are."""
+    project = task.project()
+    save_pictures(project, folder_pictures(Path(task.photos), task.labels))
     verify_images(project)
-    groups = find_copies(read_dataset(project)).groups
-    rows = [{"id": id, "group": group, "side": "train"} for id, group in groups.items()]  # neither uses our sides
-    write_table(project.table("split"), SPLIT_COLUMNS, rows)
+    dataset = read_dataset(project)
+    rows = [{"id": id, "group": group, "side": "train"} for id, group in find_copies(dataset).groups.items()]
+    write_table(project.table("split"), SPLIT_COLUMNS, rows)  # neither side uses our sides
+    picture_features(dataset)
     return len(rows)
 
 
@@ -146,6 +140,7 @@ def planted(task: Task, share: float, folder: str) -> tuple[Dataset, set[str]]:
         os.link(picture.path, noisy.images / label / picture.path.name)
     for name in ("split", "pictures"):
         os.link(clean.project.table(name), noisy.table(name))
+    (noisy.data / "features").symlink_to(clean.project.data / "features")  # labels change nothing in them
     return read_dataset(noisy), wrong
 
 
@@ -160,7 +155,7 @@ def run(task: Task) -> list[dict]:
     for share in task.shares:
         with tempfile.TemporaryDirectory(dir=task.data) as folder:
             noisy, wrong = planted(task, share, folder)
-            orders, said = SIDES[task.side](noisy)
+            orders, said = SIDES[task.side](noisy, task)
             true = read_dataset(task.project())
             right = float(np.mean([label == true[id].label for id, label in said.items()]))
             hits = {name: [id in wrong for id in order] for name, order in orders.items()}
@@ -168,65 +163,50 @@ def run(task: Task) -> list[dict]:
     return results
 
 
-def one_learner(dataset: Dataset) -> tuple[dict, dict]:
-    """Return fastai's order of suspects (ids), and what its learner says of its validation set."""
+def course(dataset: Dataset, task: Task) -> tuple[dict, dict]:
+    """Return the course's order of suspects (ids), and what its learner says of its validation set."""
     from fastai.vision.all import (
-        CategoryBlock,
-        DataBlock,
-        ImageBlock,
-        RandomSplitter,
+        ImageDataLoaders,
+        Normalize,
         Resize,
         aug_transforms,
         error_rate,
         get_image_files,
-        parent_label,
-        resnet18,
         set_seed,
         vision_learner,
     )
 
-    from utils.train import learning_rates
+    from utils.backbone import COLOURS, efficientnet_lite0
 
-    project = dataset.project
-    set_seed(project.seed)
-    block = DataBlock(
-        blocks=(ImageBlock, CategoryBlock),
-        get_items=lambda folder: sorted(get_image_files(folder)),
-        splitter=RandomSplitter(valid_pct=VALID, seed=project.seed),
-        get_y=parent_label,
-        item_tfms=Resize(project.size),
-        batch_tfms=aug_transforms(),
-    )
-    dls = block.dataloaders(project.images, bs=project.batch_size, num_workers=0)
-    learn = vision_learner(dls, resnet18, metrics=error_rate, pretrained=project.weights == "imagenet")
-    losses, said = {}, {}
+    set_seed(task.seed)
+    how = {"item_tfms": Resize(task.size), "batch_tfms": [*aug_transforms(), Normalize.from_stats(*COLOURS)], "bs": 32}
+    paths = sorted(get_image_files(dataset.project.images), key=lambda path: path.name)
+    how |= {"valid_pct": VALID, "seed": task.seed, "num_workers": 0}
+    dls = ImageDataLoaders.from_name_func("/", paths, lambda name: dataset[Path(name).stem].label, **how)
+    learn = vision_learner(dls, efficientnet_lite0, metrics=error_rate)
     with learn.no_bar(), learn.no_logging():
-        learn.fine_tune(project.epochs, **learning_rates(project))
-        for side in (0, 1):  # as the cleaner's _get_iw_info takes them
-            loader = dls[side].new(shuffle=False, drop_last=False)
-            probs, _, loss = learn.get_preds(dl=loader, with_loss=True)
-            ids = [path.stem for path in loader.dataset.items]
-            losses |= dict(zip(ids, loss.tolist(), strict=True))
-            said = {
-                id: dls.vocab[n] for id, n in zip(ids, probs.argmax(1).tolist(), strict=True)
-            }  # of the validation set
-    return {"fastai": sorted(losses, key=lambda id: -losses[id])}, said
+        learn.fine_tune(task.epochs)
+        probs, _, losses = learn.get_preds(dl=dls.test_dl(paths, with_labels=True), with_loss=True)
+    order = [paths[n].stem for n in losses.argsort(descending=True, stable=True).tolist()]
+    said = {path.stem: dls.vocab[k] for path, k in zip(paths, probs.argmax(1).tolist(), strict=True)}
+    return {"course": order}, {path.stem: said[path.stem] for path in dls.valid_ds.items}
 
 
-def folds(dataset: Dataset) -> tuple[dict, dict]:
-    """Return the two orders of suspects (ids) that out-of-fold probabilities give, and what the models say."""
+def judges(dataset: Dataset, task: Task) -> tuple[dict, dict]:
+    """Return the orders of suspects (ids) that 06's judges give, and what they say."""
     from utils.clean import rank_suspects
     from utils.heads import judge_pictures
 
-    os.sched_getaffinity = lambda _: ()  # a process has one core here: loaders would only take turns with it
-    judged = judge_pictures(dataset)
-    given = judged.probs[np.arange(len(dataset)), dataset.codes]
-    orders = {"cross-validated": np.argsort(given, kind="stable"), "ours": rank_suspects(dataset.codes, judged.probs)}
+    judged, codes = judge_pictures(dataset), np.array(dataset.codes)
+    orders = {"ours": rank_suspects(codes, judged.probs)}
+    if task.peer:
+        ((scores, _),) = cleanlab_says(task.peer, [(codes, judged.probs)])
+        orders["cleanlab"] = np.argsort(scores, kind="stable")
     said = {id: judged.vocab[n] for id, n in zip(judged.ids, judged.probs.argmax(1).tolist(), strict=True)}
     return {name: [judged.ids[n] for n in order] for name, order in orders.items()}, said
 
 
-SIDES = {"one learner": one_learner, "folds": folds}
+SIDES = {"course": course, "judges": judges}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -236,30 +216,24 @@ SIDES = {"one learner": one_learner, "folds": folds}
 
 def table(name: str, count: int, options: argparse.Namespace, found: list[list[dict]]) -> list[str]:
     """Return the lines of one folder's table; `found` holds the sides of the first seed, then of the next."""
-    how = f"{options.size} px, {options.epochs} epochs, weights {options.weights}, {options.seeds} seeds"
-    lines = [
-        f"| {name}: {count} pictures; {how} | {' | '.join(ORDERS)} | ours − fastai | ours − cross-validated |",
-        "|---|---|---|---|---|---|",
-    ]
+    how = f"the course at {options.size} px, {options.epochs} epochs; {options.seeds} seeds"
+    orders = [order for order in ORDERS if order != "cleanlab" or options.peer]
+    against = " | ".join(f"ours − {order}" for order in orders[:-1])
+    lines = [f"| {name}: {count} pictures; {how} | {' | '.join(orders)} | {against} |"]
+    lines.append("|---" * 2 * len(orders) + "|")
     for n, share in enumerate(options.shares):
-        seeds = list(zip(found[0::2], found[1::2], strict=True))  # (one learner, folds) a seed
+        seeds = list(zip(found[0::2], found[1::2], strict=True))  # (course, judges) per seed
         hits = [one[n]["hits"] | several[n]["hits"] for one, several in seeds]
         wrong = sum(hits[0]["ours"])
         head = f"{share:.0%} wrong, N = {wrong}"
-        for words, first, of in (
-            ("precision and recall of the first N", wrong, wrong),
-            ("precision of the first 2 N", 2 * wrong, 2 * wrong),
-            ("recall of the first 2 N", 2 * wrong, wrong),
-        ):
-            values = np.array([[sum(one[order][:first]) / of for order in ORDERS] for one in hits])  # (seeds, 3)
-            cells = [spread(values[:, k]) for k in range(3)]
-            cells += [spread(values[:, 2] - values[:, k], sign=True) for k in range(2)]
+        for words, first in (("found among the first N", wrong), ("found among the first 2 N", 2 * wrong)):
+            values = np.array([[sum(one[order][:first]) / wrong for order in orders] for one in hits])
+            cells = [spread(column) for column in values.T]
+            cells += [spread(values[:, -1] - column, sign=True) for column in values.T[:-1]]
             lines.append(f"| {head}: {words} | {' | '.join(cells)} |")
-        right = [[one[n]["accuracy"] for one, _ in seeds], [several[n]["accuracy"] for _, several in seeds]]
-        shown = [spread(np.array(values)) for values in right]
-        lines.append(
-            f"| {head}: accuracy by the true labels on pictures not trained on | {shown[0]} | {shown[1]} | | | |"
-        )
+        right = [spread(np.array([side[n]["accuracy"] for side in sides])) for sides in zip(*seeds, strict=True)]
+        cells = [right[0], *[right[1]] * (len(orders) - 1), *[""] * (len(orders) - 1)]
+        lines.append(f"| {head}: accuracy on pictures not trained on | {' | '.join(cells)} |")
     return lines
 
 
@@ -280,10 +254,10 @@ if __name__ == "__main__":
     parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.2])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=48)
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--size", type=int, default=128, help="pixels, of the course")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--drawn", type=int, default=60, help="pictures per label, without a folder")
-    parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
+    parser.add_argument("--peer", metavar="PYTHON", help="of an environment with benchmarks/peers/cleanlab.txt")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="trainings at the same time")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     chosen = parser.parse_args()

@@ -3,8 +3,10 @@ Simple models on what the packaged network sees, and with them every picture jud
 
 Foundation of 04's quick model and of 06. Reads the features of a data set; keeps the judgements in
 models/<name>/out_of_fold.csv. A head is a logistic regression. A fine-tuned network cannot judge the pictures that it
-trained on: it has seen the wrong labels. Near-duplicates stand in one fold. A classifier must choose a label even for a
-picture that fits none, so we also measure how far each picture lies from every label.
+trained on: it has seen the wrong labels. Near-duplicates stand in one fold. Wrong labels mislead heads too, so each
+judge is the mean of two: one learned from all pictures of the other folds, one from those that nobody clearly doubts. A
+classifier must choose a label even for a picture that fits none, so we also measure how far each picture lies from
+every label.
 """
 
 import warnings
@@ -12,6 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +38,7 @@ JUDGES = 5  # folds
 FEWEST = 3  # different pictures, to judge each by a model of others
 NAMED = 5  # unreadable pictures that a warning names
 JUDGE_STRENGTH = 0.01  # scikit-learn's C of the judges: weak enough that wrong labels are not learned by heart
+DOUBT = 2.0  # a picture is doubted if another label is at least twice as probable as its own
 STRENGTHS = (0.0001, 0.001, 0.01, 0.1, 1.0)  # of a head that cross-validation chooses
 LEAST_PROBABILITY = 1e-4  # a label of one picture has the probability 0 where that is held out
 BLAS_THREADS = 1  # the matrices are small: on 16 cores, 16 threads took seven times as long as one
@@ -108,7 +112,7 @@ def _require_two_labels(dataset: Dataset) -> None:
 def judges_fingerprint(dataset: Dataset) -> str:
     """Return 16 hex digits that change when the judges would say something else."""
     how = {"network": FEATURES_NAME, "judges": JUDGES, "strength": JUDGE_STRENGTH, "seed": dataset.project.seed}
-    return round_fingerprint(dataset, how | {"groups": dataset.groups})
+    return round_fingerprint(dataset, how | {"groups": dataset.groups, "doubt": DOUBT})
 
 
 def _kept_table(kept: Path, columns: Sequence[str], ids: Sequence[str], fingerprint: str) -> np.ndarray | None:
@@ -142,12 +146,56 @@ def _judged_table(dataset: Dataset, features: np.ndarray) -> np.ndarray:
     codes, k = np.array(dataset.codes), len(dataset.project.labels)
     folds = fold_of(dataset.labels, dataset.groups, seed=dataset.project.seed)
     found = np.empty((len(dataset), 1 + k))
+    found[:, 1:] = out_of_fold(features, codes, k, folds)
     for fold in range(folds.max() + 1):
         held = folds == fold
-        head = fit_head(features[~held], codes[~held], k, strength=JUDGE_STRENGTH)
-        found[held, 1:] = head.probabilities(features[held])
         found[held, 0] = relative_distances(features[~held], codes[~held], features[held])
     return np.array([[float(f"{value:.6g}") for value in row] for row in found])
+
+
+def out_of_fold(features: np.ndarray, codes: np.ndarray, k: int, folds: np.ndarray) -> np.ndarray:
+    """
+    Return probabilities (N, K) for N pictures, features (N, F), by judges that never saw the picture's fold.
+
+    A judge is the mean of a head that learned from all pictures of the other folds, and one that learned from those
+    that are not doubted. The second finds more wrong labels, but where a label is hard it leaves out the unusual
+    pictures that are right, and then doubts all that resemble them: the mean is better than both.
+    """
+    probs = np.zeros((len(codes), k))
+    for teaching in (folds != np.arange(folds.max() + 1)[:, None], _undoubted(features, codes, k, folds)):
+        for fold, taught in enumerate(teaching):
+            held = folds == fold
+            head = fit_head(features[taught], codes[taught], k, strength=JUDGE_STRENGTH)
+            probs[held] += head.probabilities(features[held]) / 2
+    return probs
+
+
+def _undoubted(features: np.ndarray, codes: np.ndarray, k: int, folds: np.ndarray) -> np.ndarray:
+    """
+    Return for each of J folds which of the N pictures outside it are not doubted: bool array (J, N).
+
+    A picture is doubted by a head that saw neither its fold nor the one to be judged. If it had seen that one, the
+    pictures left would be those that agree with it, and labels given by chance would look better than chance. A label
+    keeps at least half of its pictures.
+    """
+    kept = folds != np.arange(folds.max() + 1)[:, None]
+    if len(kept) == 2:  # no third fold could teach such a head
+        return kept
+    odds = np.zeros(kept.shape)  # of the most probable label against the own one; 0 if the head never saw that
+    for pair in combinations(range(len(kept)), 2):
+        rest = ~np.isin(folds, pair)
+        head = fit_head(features[rest], codes[rest], k, strength=JUDGE_STRENGTH)
+        for one, judged in (pair, pair[::-1]):
+            held = np.flatnonzero(folds == one)
+            probs = head.probabilities(features[held])
+            own = probs[np.arange(len(held)), codes[held]]
+            odds[judged, held] = np.where(own > 0, probs.max(1) / np.maximum(own, LEAST_PROBABILITY), 0)
+    for fold, others in enumerate(kept.copy()):
+        for code in np.unique(codes[others]):
+            own = np.flatnonzero(others & (codes == code))
+            most = own[np.argsort(-odds[fold, own], kind="stable")][: len(own) // 2]
+            kept[fold, most] = odds[fold, most] < DOUBT
+    return kept
 
 
 def fold_of(labels: Sequence, groups: Sequence, *, seed: int, folds: int = JUDGES) -> np.ndarray:

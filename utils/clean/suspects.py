@@ -1,10 +1,11 @@
 """
 Which pictures are probably filed under the wrong label, or under none that fits?
 
-Reads pictures.csv for near-duplicates; what the models say comes from `utils.heads`. The ranking compares each
-probability with the models' usual confidence in that label (Northcutt et al. 2021, confident learning): a hard label
-does not fill the list with its ordinary pictures. It also weighs the given label against its rivals: a picture that
-another label fits stands before one that no label fits.
+Reads pictures.csv for near-duplicates; what the models say comes from `utils.heads`. The ranking is that of the given
+label's probability (Kuan and Mueller 2022, "self-confidence"), with two mild corrections: benchmarks/ranking.py
+compares. Each label becomes as probable, on average, as it is frequent. And the strongest rival counts a little: a
+picture that another label fits stands before one that no label fits. A correction by the usual confidence of each
+label (confident learning) did harm where labels differ in size or difficulty.
 """
 
 import string
@@ -26,8 +27,10 @@ RIGHT_UNSURE = "Right, but unsure"
 COPIES = "Near-duplicates under two labels"
 UNLIKE = "Unlike any label"
 
-PRIOR = 5  # pictures of average confidence added to each label, so that one picture of three does not decide alone
+PRIOR = 5  # pictures added to each label's count and sum, so that few pictures correct little
+RIVAL = 0.2  # weight of the strongest rival beside the given label; 0 is self-confidence, 1 the odds between both
 ODDS = 2.0  # a model is sure of a label that is at least twice as probable as its rival
+LEAST = 1e-12  # of a probability, for its logarithm
 MOST_UNSURE = 0.1  # of all pictures: nobody reads a longer list of doubts to its end
 LEAST_UNSURE = 24  # … but so many always fit: one page
 FAR = 5.0  # median deviations above the median; of normal distances, 1 picture in 2,500 lies beyond
@@ -79,20 +82,25 @@ def rank_suspects(labels: Sequence[int], probs: np.ndarray) -> np.ndarray:
     [1, 2, 0]
     """
     labels, probs = _checked_labels(labels, probs)
-    relative = probs / usual_confidence(labels, probs)
-    # By the length of the row, not its sum: many labels with a little each weigh less than one rival with as much.
-    relative /= np.maximum(np.linalg.norm(relative, axis=1, keepdims=True), 1e-12)
-    return np.argsort(_given(labels, relative), kind="stable")  # NaN goes last
+    fair = calibrated(labels, probs)
+    rival = _given(_rivals(labels, fair), fair) if probs.shape[1] > 1 else np.ones(len(labels))
+    own, rival = np.log(np.maximum(_given(labels, fair), LEAST)), np.log(np.maximum(rival, LEAST))
+    return np.argsort(own - RIVAL * rival, kind="stable")  # NaN goes last
 
 
-def usual_confidence(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
-    """Return the mean probability of each label where it is given, drawn towards the mean over all: (K,), never 0."""
+def calibrated(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """
+    Return probabilities (N, K) with each label about as probable, on average, as it is frequent.
+
+    Out of fold they are not: a model that had to do without a fold knows the rare labels too little.
+
+    >>> calibrated(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
     judged = ~np.isnan(probs).any(axis=1)
-    labels, own = labels[judged], _given(labels, probs)[judged]
-    counts = np.bincount(labels, minlength=probs.shape[1])
-    sums = np.bincount(labels, own, minlength=probs.shape[1])
-    average = own.mean() if len(own) else 1.0
-    return np.maximum((sums + PRIOR * average) / (counts + PRIOR), 1e-6)
+    counts = np.bincount(labels[judged], minlength=probs.shape[1])
+    scaled = probs * (counts + PRIOR) / (probs[judged].sum(0) + PRIOR)
+    return scaled / np.maximum(scaled.sum(1, keepdims=True), LEAST)
 
 
 def _checked_labels(labels: Sequence[int], probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +116,13 @@ def _checked_labels(labels: Sequence[int], probs: np.ndarray) -> tuple[np.ndarra
 def _given(labels: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return each row's value (N,) at its given label."""
     return values[np.arange(len(labels)), labels]
+
+
+def _rivals(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    """Return for each row the most probable label (N,) but the given one."""
+    others = probs.copy()
+    others[np.arange(len(labels)), labels] = -1
+    return others.argmax(1)
 
 
 def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
@@ -149,11 +164,10 @@ def list_suspects(
     """
     Return the suspects among N pictures.
 
-    A picture is *probably wrong* if another label is at least twice as probable as the given one, and as probable as
-    is usual for pictures filed under it: the threshold of confident learning. It is *possibly wrong* if another label
-    is the most probable, with less. It is *right, but unsure* if the given label is less than twice as probable as the
-    next; these are at most a tenth of the pictures (or 24). It is *unlike any label* if its distance lies more than
-    5 median deviations above the median of its label's pictures.
+    A picture is *probably wrong* if another label is at least twice as probable as the given one. It is *possibly
+    wrong* if another label is the most probable, with less. It is *right, but unsure* if the given label is less than
+    twice as probable as the next; these are at most a tenth of the pictures (or 24). It is *unlike any label* if its
+    distance lies more than 5 median deviations above the median of its label's pictures.
 
     `labels`, int array (N,), are the given ones; `probs`, float array (N, K) with a column for each of `vocab`, are
     out-of-fold probabilities. A row with NaN is a picture that nobody judged.
@@ -177,14 +191,13 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
     """Yield the pictures that the models would file elsewhere, then those that they nearly would."""
     if probs.shape[1] < 2:
         return
-    usual = usual_confidence(labels, probs)
     order = [n for n in rank_suspects(labels, probs).tolist() if not np.isnan(probs[n]).any()]
     said, given = probs.argmax(1), _given(labels, probs)
     different = defaultdict(set)  # label → its different pictures
     for label, group in zip(labels.tolist(), groups, strict=True):
         different[label].add(group)
     wrong = [n for n in order if given[n] < probs[n, said[n]]]  # equally probable ones are not wrong
-    sure = {n for n in wrong if probs[n, said[n]] >= max(usual[said[n]], ODDS * given[n])}
+    sure = {n for n in wrong if probs[n, said[n]] >= ODDS * given[n]}
     for name, chosen in ((WRONG_SURE, True), (WRONG_UNSURE, False)):
         for n in wrong:
             if (n in sure) == chosen:
@@ -193,9 +206,7 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
                 if len(different[folder]) == 1:
                     reason += f" The model has seen no other {vocab[folder]}."
                 yield Suspect(n, name, reason, float(probs[n, model]))
-    rivals = probs.copy()
-    rivals[np.arange(len(labels)), labels] = -1
-    rival = rivals.argmax(1)
+    rival = _rivals(labels, probs)
     second = _given(rival, probs)
     unsure = [n for n in order if second[n] <= given[n] < ODDS * second[n]]
     for n in unsure[: max(LEAST_UNSURE, round(MOST_UNSURE * len(labels)))]:
