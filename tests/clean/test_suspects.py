@@ -115,6 +115,19 @@ def test_one_strong_rival_weighs_more_than_many_weak_ones():
     assert rank_suspects([0, 0], probs).tolist() == [1, 0]
 
 
+def test_the_given_label_weighs_more_than_its_rival():
+    """A label that hardly fits stands before one that fits twice as well, though only this one has a strong rival."""
+    probs = np.array([[0.15, *[0.85 / 9] * 9], [0.3, 0.65, *[0.05 / 8] * 8]])
+    assert rank_suspects([0, 0], probs).tolist() == [0, 1]
+
+
+def test_the_ranking_makes_up_for_labels_that_are_named_too_rarely():
+    """By hand: 0.55 becomes 0.513, and the 0.52 of the rarer label, which sum to 3.2 instead of 4, become 0.557."""
+    given = [0.9] * 7 + [0.55]
+    probs = np.array([[p, 1 - p] for p in given] + [[0.48, 0.52]] * 4)
+    assert rank_suspects([0] * 8 + [1] * 4, probs)[:5].tolist() == [7, 8, 9, 10, 11]
+
+
 def test_pictures_that_nobody_judged_come_last():
     """A row of NaN changes nothing for the others."""
     probs = np.array([[np.nan, np.nan], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
