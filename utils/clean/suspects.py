@@ -30,7 +30,7 @@ UNLIKE = "Unlike any label"
 PRIOR = 5  # pictures added to each label's count and sum, so that few pictures correct little
 RIVAL = 0.2  # weight of the strongest rival beside the given label; 0 is self-confidence, 1 the odds between both
 ODDS = 2.0  # a model is sure of a label that is at least twice as probable as its rival
-LEAST = 1e-12  # of a probability, for its logarithm
+SMALLEST = 1e-12  # of a probability, for its logarithm
 MOST_UNSURE = 0.1  # of all pictures: nobody reads a longer list of doubts to its end
 LEAST_UNSURE = 24  # … but so many always fit: one page
 FAR = 5.0  # median deviations above the median; of normal distances, 1 picture in 2,500 lies beyond
@@ -84,7 +84,7 @@ def rank_suspects(labels: Sequence[int], probs: np.ndarray) -> np.ndarray:
     labels, probs = _checked_labels(labels, probs)
     fair = calibrated(labels, probs)
     rival = _given(_rivals(labels, fair), fair) if probs.shape[1] > 1 else np.ones(len(labels))
-    own, rival = np.log(np.maximum(_given(labels, fair), LEAST)), np.log(np.maximum(rival, LEAST))
+    own, rival = np.log(np.maximum(_given(labels, fair), SMALLEST)), np.log(np.maximum(rival, SMALLEST))
     return np.argsort(own - RIVAL * rival, kind="stable")  # NaN goes last
 
 
@@ -100,7 +100,7 @@ def calibrated(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
     judged = ~np.isnan(probs).any(axis=1)
     counts = np.bincount(labels[judged], minlength=probs.shape[1])
     scaled = probs * (counts + PRIOR) / (probs[judged].sum(0) + PRIOR)
-    return scaled / np.maximum(scaled.sum(1, keepdims=True), LEAST)
+    return scaled / np.maximum(scaled.sum(1, keepdims=True), SMALLEST)
 
 
 def _checked_labels(labels: Sequence[int], probs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
