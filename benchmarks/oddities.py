@@ -25,7 +25,7 @@ from sklearn.ensemble import IsolationForest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.features import seen_by_network
+from utils.seeing import seen_by_network
 from utils.verify.oddities import odd_positions, relative_likeness
 
 GOOD, WRONG, JUNK = range(3)

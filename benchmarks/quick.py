@@ -162,7 +162,7 @@ def head(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tuple[floa
     """Fit the quick model, and judge by what the packaged network sees of the held-out photos."""
     import fastai.vision.all  # noqa: F401 (importing is not counted)
 
-    from utils.features import seen_by_network
+    from utils.seeing import seen_by_network
     from utils.train import quick_model
 
     began = time.perf_counter()

@@ -43,8 +43,8 @@ sys.path.insert(0, str(REPOSITORY))
 from utils.backbone import packaged_body
 from utils.clean import rank_suspects
 from utils.clean.suspects import WRONG_SURE, list_suspects
-from utils.features import BATCH, feature_pixels, folded, network_features
 from utils.heads import JUDGE_STRENGTH, fit_head, fold_of, out_of_fold
+from utils.seeing import BATCH, feature_pixels, folded, network_features
 
 SHARES, WAYS = (0.05, 0.1, 0.2, 0.4), ("any", "pairs")
 FEW = 10  # photos per label of the small set

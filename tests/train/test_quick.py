@@ -13,8 +13,8 @@ from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.evaluate import evaluate_round, predict_side
 from utils.export import save_learner
-from utils.features import feature_pixels
 from utils.inference import load_classifier
+from utils.seeing import feature_pixels
 from utils.tables import read_rows
 from utils.train import (
     compared_sentence,
@@ -110,7 +110,7 @@ def test_it_is_kept_as_a_whole_network(head_only):
 def features_of(paths):
     """Return what the packaged network sees, computed anew."""
     from utils.backbone import packaged_body
-    from utils.features import network_features
+    from utils.seeing import network_features
 
     pixels = torch.from_numpy(np.stack([feature_pixels(path) for path in paths]))
     return network_features(packaged_body(), pixels).numpy()

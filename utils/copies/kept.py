@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from utils.features import usable_cores
+from utils.machine import usable_cores
 from utils.storage import content_id, write_whole
 
 LARGEST_TABLE = 64 * 2**20  # bytes of one file; ours have at most 4 million

@@ -8,7 +8,6 @@ up as in VLAD (Jégou et al. 2010): each counts for the nearest of 64 typical po
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
@@ -33,14 +32,15 @@ def feature_neighbours(features: np.ndarray, most: int = NEIGHBOURS) -> np.ndarr
     most = min(most, len(places) - 1)
     if most < 1:
         return np.empty((0, 2), dtype=np.int64)
-    unit = torch.nn.functional.normalize(torch.from_numpy(features[places]), dim=1)
+    unit = features[places]
+    unit /= np.maximum(np.sqrt((unit**2).sum(axis=1, keepdims=True)), 1e-12)
     rows, found = max(1, SIMILARITIES // len(places)), []
     for start in range(0, len(places), rows):
-        like = unit[start : start + rows] @ unit.T
-        own = torch.arange(len(like))
-        like[own, start + own] = -2.0
-        near = like.topk(most, dim=1).indices.numpy()
-        found.append(np.stack([np.repeat(start + own.numpy(), most), near.ravel()], axis=1))
+        unlike = -unit[start : start + rows] @ unit.T
+        own = np.arange(len(unlike))
+        unlike[own, start + own] = np.inf
+        near = np.argpartition(unlike, most - 1, axis=1)[:, :most]
+        found.append(np.stack([np.repeat(start + own, most), near.ravel()], axis=1))
     return np.unique(np.sort(places[np.concatenate(found)], axis=1), axis=0)
 
 

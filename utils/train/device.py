@@ -10,7 +10,7 @@ import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Callback, DataLoaders, MixedPrecision
 
-from utils.features import usable_cores
+from utils.machine import usable_cores
 
 TENSOR_CORES = (7, 0)  # the first CUDA capability that calculates faster in half precision
 

@@ -25,7 +25,7 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import PACKAGED, WEIGHTS, Project
+from utils.project import FEATURES, PACKAGED, WEIGHTS, Project
 from utils.storage import content_id, file_stamp, make_folder
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
@@ -273,7 +273,7 @@ def read_weights(path: Path) -> Mapping[str, torch.Tensor]:
 
 def linear_head(labels: int) -> nn.Sequential:
     """Return a head for the packaged network: pooling and one linear layer."""
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(backbone.FEATURES, labels))
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), Flatten(), nn.Linear(FEATURES, labels))
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,98 @@
+"""
+The packaged network at work: pictures as validation shows them, and what the network sees in them.
+
+Foundation of `features`, which keeps what comes out.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from tqdm.auto import tqdm
+
+from utils.backbone import COLOURS, RESAMPLE, packaged_body
+from utils.machine import usable_cores
+from utils.pictures import PictureError, open_picture, squish_and_crop
+from utils.project import FEATURE_SIZE, FEATURES
+
+CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
+BATCH = 16  # pictures at once through the network, in each thread
+
+
+def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """
+    Yield the features (B, 1280) of batches of pictures, in order; NaN for one that cannot be read.
+
+    Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread. Also
+    where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
+    """
+    network = folded(packaged_body()).to(memory_format=torch.channels_last)
+    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
+        pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="features")
+        try:
+            for rows in pool.map(lambda batch: _batch_features(network, batch), batches):
+                yield rows
+                bar.update(len(rows))
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let torch use one thread per caller: the callers are as many as there are cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _batch_features(network: nn.Module, paths: Sequence[Path]) -> np.ndarray:
+    """Return the features (B, 1280) of one batch of pictures."""
+    pixels = [feature_pixels(path) for path in paths]
+    rows = np.full((len(paths), FEATURES), np.nan, dtype=np.float32)
+    there = [n for n, one in enumerate(pixels) if one is not None]
+    if there:
+        rows[there] = network_features(network, torch.from_numpy(np.stack([pixels[n] for n in there]))).numpy()
+    return rows
+
+
+def network_features(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the features (B, 1280) of pixels, uint8 (B, size, size, 3)."""
+    mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in COLOURS)
+    with torch.inference_mode():
+        images = pixels.permute(0, 3, 1, 2).float() / 255  # (B, 3, size, size), channels last in memory
+        return network((images - mean) / std).mean((2, 3))
+
+
+def feature_pixels(path: Path) -> np.ndarray | None:
+    """Return a picture as the network gets it, uint8 (128, 128, 3); None if it cannot be read."""
+    try:
+        image = open_picture(path)
+    except (PictureError, OSError):
+        return None
+    extra = math.ceil(FEATURE_SIZE * CUT_OFF / 8) * 8
+    return np.asarray(squish_and_crop(image, FEATURE_SIZE, extra=extra, resample=RESAMPLE))
+
+
+def folded(module: nn.Module) -> nn.Module:
+    """Return a network for judging with each normalisation folded into the convolution before it, which is quicker."""
+    module.eval()
+    layers: list[nn.Module] = []
+    for name, layer in module.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], layer)
+        elif list(layer.children()):
+            setattr(module, name, folded(layer))
+            layers.append(getattr(module, name))
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers) if isinstance(module, nn.Sequential) else module
