@@ -17,7 +17,6 @@ import sys
 import threading
 import time
 from collections import deque
-from itertools import takewhile
 from pathlib import Path
 
 import nbformat
@@ -43,6 +42,7 @@ START = "00_start"  # a road of its own, for who asks for it
 # Settings of the project file that 04 keeps as they are.
 SETTINGS = ("train", "arch", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
 OF_A_HEAD = ("train", "arch", "size", "seed", "class_weights")  # what counts with train = "head"
+PATIENCE = 5.0  # seconds for a kernel to end
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -83,17 +83,21 @@ def planned(project: Project, stages: list[str]) -> list[str]:
 def run_all(names: list[str], project: Project, reports: Path, *, again: bool) -> None:
     """Run notebooks one after another; `again`: if 06 moved pictures, what depends on them is made again after it."""
     waiting, started = deque(names), {}
-    while waiting:
-        name = waiting.popleft()
-        moves = again and name == "06_clean"
-        before = read_dataset(project).fingerprint if moves else None
-        execution = started.pop(name, None) or Execution(NOTEBOOKS / f"{name}.ipynb")
-        if waiting and waiting[0] not in started:
-            started[waiting[0]] = Execution(NOTEBOOKS / f"{waiting[0]}.ipynb")
-        run_notebook(execution, reports)
-        if moves and read_dataset(project).fingerprint != before:
-            print("\nPictures were moved: what depends on them is made again.")
-            waiting.extendleft(reversed(AFTER_MOVES))
+    try:
+        while waiting:
+            name = waiting.popleft()
+            moves = again and name == "06_clean"
+            before = read_dataset(project).fingerprint if moves else None
+            execution = started.pop(name, None) or Execution(NOTEBOOKS / f"{name}.ipynb")
+            if waiting and waiting[0] not in started:
+                started[waiting[0]] = Execution(NOTEBOOKS / f"{waiting[0]}.ipynb")
+            run_notebook(execution, reports)
+            if moves and read_dataset(project).fingerprint != before:
+                print("\nPictures were moved: what depends on them is made again.")
+                waiting.extendleft(reversed(AFTER_MOVES))
+    finally:
+        for execution in started.values():
+            execution.cancel()
 
 
 class Execution:
@@ -108,7 +112,7 @@ class Execution:
             extra_arguments=["--Application.log_level=ERROR"],  # else each kernel warns of its own transport
             resources={"metadata": {"path": str(path.parent)}},
         )
-        self._begin, self._failures = threading.Event(), []
+        self._begin, self._cancelled, self._failures = threading.Event(), False, []
         # A thread of its own, so that Ctrl-C comes to the main one: there nbclient takes the signal for itself, and
         # ends in an assertion.
         self._worker = threading.Thread(target=self._work, daemon=True)
@@ -121,6 +125,12 @@ class Execution:
             self._worker.join(0.2)  # a join without limit would not let Ctrl-C through on Windows
         if self._failures:
             raise self._failures[0]
+
+    def cancel(self) -> None:
+        """End the kernel without running a cell."""
+        self._cancelled = True
+        self._begin.set()
+        self._worker.join(PATIENCE)
 
     def _work(self) -> None:
         try:
@@ -136,14 +146,23 @@ class Execution:
         client.kc.execute(imports_of(self.notebook), silent=True)  # an error in it comes again, when its cell runs
         while not self._begin.is_set():
             await asyncio.sleep(0.05)
+        if self._cancelled:
+            await client.km.shutdown_kernel(now=True)
+            return
+        if not await client.km.is_alive():  # it died while it waited, which says nothing of this notebook
+            client.kc.stop_channels()
+            client.km = client.kc = None
         await client.async_execute()
 
 
 def imports_of(notebook) -> str:
-    """Return how a notebook's first code cell begins, up to the first assignment: its imports."""
+    """Return the imports at the top of a notebook's first code cell, with the line that says where utils lies."""
     source = next((cell.source for cell in notebook.cells if cell.cell_type == "code"), "")
-    first = takewhile(lambda statement: not isinstance(statement, ast.Assign), ast.parse(source).body)
-    return "\n".join(map(ast.unparse, first))
+    try:
+        lines = [ast.unparse(statement) for statement in ast.parse(source).body]
+    except SyntaxError:  # a magic, or a mistake: the cell itself will tell
+        return ""
+    return "\n".join(line for line in lines if line.startswith(("import ", "from ", "sys.path.insert(")))
 
 
 def run_notebook(execution: Execution, reports: Path) -> None:

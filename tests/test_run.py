@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import nbformat
+import psutil
 import pytest
 
 from utils.dataset import read_dataset, round_fingerprint
@@ -83,24 +84,71 @@ def test_named_notebooks_run_alone(runner, monkeypatch, ready):
         runner.main(["09_nothing"])
 
 
-def test_the_next_kernel_only_imports(runner, tmp_path):
-    """Before its turn, a notebook does what its first cell does up to the first assignment; its cells see it."""
-    nodes = [
-        f"import sys\n\nprint({1!r}, file=open({str(tmp_path / 'begun')!r}, 'w'))\nn = 3",
-        "print(n, 'sys' in globals())",
-    ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in nodes])
-    nbformat.write(notebook, tmp_path / "a.ipynb")
+@pytest.fixture
+def waiting(runner, tmp_path):
+    """Return the execution of a notebook whose kernel has imported, and waits; its cells leave files behind."""
+    (tmp_path / "begun.py").write_text("open('begun.txt', 'w')")
+    first = "import sys\n\nsys.path.insert(0, '.')\nimport begun\nprint(file=open('ran.txt', 'w'))\nn = 3"
+    cells = [nbformat.v4.new_code_cell(source) for source in (first, "print(n, 'begun' in globals())")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "a.ipynb")
     execution = runner.Execution(tmp_path / "a.ipynb")
     for _ in range(600):
-        if (tmp_path / "begun").exists():
+        if (tmp_path / "begun.txt").exists():
             break
         time.sleep(0.1)
-    assert (tmp_path / "begun").exists()
-    assert runner.imports_of(notebook).startswith("import sys") and "n = 3" not in runner.imports_of(notebook)
-    execution.run()
-    assert [cell.execution_count for cell in execution.notebook.cells] == [1, 2]
-    assert execution.notebook.cells[1].outputs[0].text == "3 True\n"
+    assert (tmp_path / "begun.txt").exists() and not (tmp_path / "ran.txt").exists()
+    return execution
+
+
+def kernel(execution):
+    """Return the process of an execution's kernel."""
+    return psutil.Process(execution.client.km.provisioner.process.pid)
+
+
+def test_the_next_kernel_only_imports(waiting):
+    """Before its turn a notebook does its imports and nothing else; its cells see them."""
+    waiting.run()
+    assert [cell.execution_count for cell in waiting.notebook.cells] == [1, 2]
+    assert waiting.notebook.cells[1].outputs[0].text == "3 True\n"
+
+
+def test_a_kernel_that_died_while_it_waited_is_replaced(waiting):
+    """That says nothing of the notebook, which runs."""
+    kernel(waiting).kill()
+    waiting.run()
+    assert waiting.notebook.cells[1].outputs[0].text == "3 True\n"
+
+
+def test_a_kernel_that_is_not_needed_ends(waiting, tmp_path):
+    """After an error in the notebook before, no cell runs and no kernel is left."""
+    process = kernel(waiting)
+    waiting.cancel()
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert not (tmp_path / "ran.txt").exists()
+
+
+def test_a_run_that_stops_ends_the_kernel_that_waits(runner, monkeypatch, ready, tmp_path):
+    """Whatever the first notebook raises, that of the second is cancelled; none is started twice."""
+    started, cancelled = [], []
+
+    def execution(path):
+        started.append(path.stem)
+        return SimpleNamespace(path=path, cancel=lambda: cancelled.append(path.stem))
+
+    def stopped(execution, reports):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "Execution", execution)
+    monkeypatch.setattr(runner, "run_notebook", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run_all(STAGES, ready, tmp_path, again=True)
+    assert (started, cancelled) == (STAGES[:2], STAGES[1:2])
+
+
+def test_a_first_cell_that_is_not_plain_python_is_left_to_the_notebook(runner):
+    """A magic or a mistake: nothing is imported ahead, and nothing fails."""
+    for source in ("%matplotlib inline\nimport os", "import os\nx = ("):
+        assert runner.imports_of(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])) == ""
 
 
 def judged(project, **changed):

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from utils.errors import FieldguideError
 from utils.project import Project
@@ -48,12 +46,12 @@ class Records:
 
     @cached_property
     def given(self) -> Mapping[str | tuple[str, str], tuple[str, str]]:
-        """The name and the address of each file in the folder of its giver, by id and by id and label."""
+        """The name of each file in the folder of its giver, and of that folder, by id and by id and label."""
         given: dict[str | tuple[str, str], tuple[str, str]] = {}
         for row in each_row(self._project.table("sources"), SOURCES_COLUMNS):
             if row["id"] and row["engine"] in (FOLDER, HAND):
-                given.setdefault(row["id"], (row["title"], row["url"]))
-                given.setdefault((row["id"], row["label"]), (row["title"], row["url"]))
+                given.setdefault(row["id"], (row["title"], row["label"]))
+                given.setdefault((row["id"], row["label"]), (row["title"], row["label"]))
         return given
 
 
@@ -120,8 +118,8 @@ class Dataset:
 
     @cached_property
     def places(self) -> tuple[str, ...]:
-        """Where each file lay in the folder of its giver, such as "ants/site 1/IMG_1.jpg"; else its name."""
-        return tuple(_place(self.project, *given) for given in self._given)
+        """The folder and the name that each file had, such as "ants/IMG_1.jpg"; "" if it came from elsewhere."""
+        return tuple(f"{folder}/{name}" if name else "" for name, folder in self._given)
 
     @cached_property
     def _given(self) -> tuple[tuple[str, str], ...]:
@@ -207,13 +205,6 @@ def pictures_in(folder: Path) -> list[str]:
 def seeded_rank(seed: int, name: object) -> bytes:
     """Return a key to sort names by: an order drawn by the seed, which a name that joins or leaves does not change."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()
-
-
-def _place(project: Project, name: str, address: str) -> str:
-    """Return a file's path in its source folder, with forward slashes; its name where the address is in none."""
-    path = Path(url2pathname(urlsplit(address).path))
-    inside = [path.relative_to(folder).as_posix() for folder in project.folders if path.is_relative_to(folder)]
-    return inside[0] if inside else name
 
 
 def _groups_and_sides(ids: Sequence[str], split: Mapping) -> tuple[tuple[str, ...], tuple[str | None, ...]]:

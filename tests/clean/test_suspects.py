@@ -253,15 +253,15 @@ def test_a_thousand_labels_are_listed():
 def test_suspects_of_a_project(make_project, fill_raw):
     """A blue cat, a copy under another label and noise without an animal each stand in their list."""
     project = make_project()
-    fill_raw(project, 20)
+    ids = fill_raw(project, 20)
     blue = put_raw(project, "cat", picture_bytes(draw_picture(5000, colour="navy")))
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), dtype=np.uint8)
     strange = put_raw(project, "dog", picture_bytes(Image.fromarray(noise)))
-    ids = ready_dataset(project).ids
-    labels = dict(zip(ids, read_dataset(project).labels, strict=True))
-    one = next(id for id in ids if labels[id] == "cat" and id != blue)
-    other = next(id for id in ids if labels[id] == "dog" and id != strange)
-    dataset = ready_dataset(project, groups={one: "same", other: "same"})
+    one = ids["cat"][0]
+    other = put_raw(project, "dog", picture_bytes(Image.open(project.raw / "cat" / f"{one}.jpg"), quality=60))
+    apart = {ids["cat"][1]: "a burst", ids["dog"][1]: "a burst"}  # of one group, and not one photo
+    dataset = ready_dataset(project, groups={one: "same", other: "same"} | apart)
+    ids = dataset.ids
     judged = judge_pictures(dataset)
     assert judged.verdict["better"]
     found = find_suspects(dataset, judged)

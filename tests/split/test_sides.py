@@ -1,6 +1,7 @@
 """03: sides that don't leak, don't reshuffle, and are the same everywhere."""
 
 import hashlib
+import json
 import random
 import re
 import warnings
@@ -412,3 +413,7 @@ def test_changed_settings_are_said(make_project, fill_raw):
     split_again(project)
     assert changed_settings(project) == ""
     assert "seed 42 → 7" in changed_settings(make_project(seed=7))
+    assert "group_by '' → 'IMG'" in changed_settings(make_project(group_by="IMG"))
+    older = {"seed": 42, "valid": 0.2, "test": 0.1}  # as written before there was group_by
+    (project.data / "split.json").write_text(json.dumps(older))
+    assert changed_settings(project) == ""

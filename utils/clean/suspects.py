@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.copies import same_photos
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.heads import Judgement
@@ -147,6 +148,7 @@ def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
         names=[path.name for path in dataset.paths],
         distances=judged.distances,
         groups=dataset.groups,
+        photos=list(map(same_photos(dataset).get, dataset.ids)),
         hashes=[_hash_number(hashes.get(id, "")) for id in dataset.ids],
     )
 
@@ -158,7 +160,8 @@ def list_suspects(
     vocab: Sequence[str],
     names: Sequence[str] | None = None,  # of the files; the reasons call the pictures by them
     distances: Sequence[float] | None = None,  # see `relative_distances`; NaN for what nobody judged
-    groups: Sequence[Hashable] | None = None,  # near-duplicates share one
+    groups: Sequence[Hashable] | None = None,  # pictures that stand on one side share one
+    photos: Sequence[Hashable] | None = None,  # versions of one photo share one; by default, those of a group
     hashes: Sequence[int | None] | None = None,  # perceptual, 64 bits: they tell which near-duplicate is the nearest
 ) -> list[Suspect]:
     """
@@ -182,7 +185,7 @@ def list_suspects(
     groups = list(range(len(labels))) if groups is None else list(groups)
     names = [f"picture {n}" for n in range(len(labels))] if names is None else list(names)
     found = [*_doubted(labels, probs, vocab, groups)]
-    found += _copies(labels, vocab, names, groups, hashes or [None] * len(labels))
+    found += _copies(labels, vocab, names, groups if photos is None else list(photos), hashes or [None] * len(labels))
     found += [] if distances is None else _unlike(labels, np.asarray(distances, dtype=float), vocab)
     return found
 
@@ -216,17 +219,17 @@ def _doubted(labels: np.ndarray, probs: np.ndarray, vocab: Sequence[str], groups
 
 
 def _copies(
-    labels: np.ndarray, vocab: Sequence[str], names: Sequence[str], groups: Sequence, hashes: Sequence[int | None]
+    labels: np.ndarray, vocab: Sequence[str], names: Sequence[str], photos: Sequence, hashes: Sequence[int | None]
 ) -> list[Suspect]:
     """
     Return near-duplicates filed differently, each beside its partner, the nearest first.
 
-    Of a group, those without its most frequent label are listed, each with the nearest picture of another label. If
-    one of three hundred frames of a film is filed elsewhere, two pictures are listed.
+    Of a photo's versions, those without its most frequent label are listed, each with the nearest picture of another
+    label. If one of three hundred versions is filed elsewhere, two pictures are listed.
     """
     members: Mapping[Hashable, list[int]] = defaultdict(list)
-    for n, group in enumerate(groups):
-        members[group].append(n)
+    for n, photo in enumerate(photos):
+        members[photo].append(n)
     nearest: dict[int, tuple[int, int]] = {}  # position → bits, position of its partner
     for same in members.values():
         counts = Counter(labels[same].tolist())

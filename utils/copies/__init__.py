@@ -6,5 +6,6 @@ perceptual hash tell which pictures to compare, and the pixels decide.
 """
 
 from utils.copies.groups import Copies, find_copies
+from utils.copies.photos import same_photos
 
-__all__ = ["Copies", "find_copies"]
+__all__ = ["Copies", "find_copies", "same_photos"]

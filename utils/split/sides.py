@@ -175,8 +175,7 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
                 "its first cell; nothing is lost."
             )
         if not known:
-            settings = {"seed": project.seed, "valid": project.valid, "test": project.test}
-            write_whole(project.data / "split.json", json.dumps(settings))
+            write_whole(project.data / "split.json", json.dumps(_settings(project)))
         rows = [{"id": id, "group": group, "side": side} for id, (group, side) in new.items()]
         append_rows(table, SPLIT_COLUMNS, rows)
         dataset = dataset.with_split({**known, **new}, file_stamp(table))
@@ -189,8 +188,13 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
     return dataset
 
 
+def _settings(project: Project) -> dict:
+    """Return the settings that decide how a split is drawn."""
+    return {"seed": project.seed, "valid": project.valid, "test": project.test, "group_by": project.group_by}
+
+
 def changed_settings(project: Project) -> str:
-    """Return a sentence if seed or fractions are not those that made split.csv, or unknown, else an empty text."""
+    """Return a sentence if the settings are not those that made split.csv, or unknown, else an empty text."""
     made_with, old = project.data / "split.json", None
     if not made_with.exists():
         return ""
@@ -201,8 +205,8 @@ def changed_settings(project: Project) -> str:
             f"{made_with} cannot be read, so it is not known which settings drew the split. Delete that file; the "
             "split stays as it is."
         )
-    new = {"seed": project.seed, "valid": project.valid, "test": project.test}
-    if changes := [f"{key} {old.get(key)} → {new[key]}" for key in new if old.get(key) != new[key]]:
+    old, new = {"group_by": ""} | old, _settings(project)
+    if changes := [f"{key} {old.get(key)!r} → {new[key]!r}" for key in new if old.get(key) != new[key]]:
         return (
             f"The split was drawn with other settings ({', '.join(changes)}) and stays as it is: a picture never "
             f"changes side. To draw anew, move {project.table('split')} and {made_with.name} away and run 03 again."
@@ -217,10 +221,13 @@ def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
     if not apart:
         return ""
     (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
-    stand = "group of near-duplicates stands" if n == 1 else "groups of near-duplicates stand"
+    stand = (
+        "group of pictures that belong together stands" if n == 1 else "groups of pictures that belong together stand"
+    )
     return (
         f"{n} {stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
-        "of 05 flatter the model. Keep one of each group, and delete the others in 06 or by hand."
+        "of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. Or draw "
+        f"anew: move {dataset.project.table('split')} and split.json away and run 03 again."
     )
 
 

@@ -5,7 +5,7 @@ Near-duplicates under several labels: at most one of the folders is right.
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from utils.copies import find_copies
+from utils.copies import same_photos
 from utils.dataset import Dataset, Picture
 from utils.words import counted, listed
 
@@ -25,7 +25,7 @@ def find_contradictions(dataset: Dataset) -> Contradictions:
     if empty := sorted(set(dataset.project.labels) - set(dataset.labels)):
         return Contradictions([], f"Near-duplicates were not compared, because {listed(empty)} has no picture yet.")
     versions: dict[str, list[Picture]] = defaultdict(list)
-    photos = find_copies(dataset).photos
+    photos = same_photos(dataset)
     for picture in dataset:
         versions[photos[picture.id]].append(picture)
     several = [sorted(same, key=lambda picture: (picture.label, picture.id)) for same in versions.values()]
