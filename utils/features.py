@@ -16,6 +16,7 @@ import numpy as np
 
 from utils.dataset import Dataset
 from utils.project import FEATURE_SIZE, FEATURES, PACKAGED, PACKAGED_SHA256
+from utils.seeing import seen_by_network
 from utils.storage import content_id, write_whole
 
 FEATURES_FORM = 1  # of the files, and of how a picture reaches the network
@@ -40,8 +41,6 @@ def picture_features(dataset: Dataset) -> np.ndarray:
         found[places[same]], known[places[same]] = rows[same], True
     missing = np.flatnonzero(~known & (sizes >= 0))
     if len(missing):
-        from utils.seeing import seen_by_network  # here, because it loads torch: mostly, all pictures are known
-
         start = 0
         for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing])):
             places = missing[start : start + len(rows)]
