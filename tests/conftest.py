@@ -54,6 +54,7 @@ def make_project(tmp_path):
             "labels": {"cat": ["cat photo"], "dog": ["dog photo"]},
             "data_dir": str(tmp_path / "data"),
             "models_dir": str(tmp_path / "models"),
+            "arch": "squeezenet1_1",  # few numbers, quick to write
             "weights": "none",
             "size": 32,
             "epochs": 1,

@@ -304,11 +304,11 @@ def test_a_broken_checkpoint_is_named(ready, data):
 
 
 def test_a_checkpoint_with_other_weights_is_refused(ready):
-    """A file that says it is a resnet18 and holds something else names itself."""
+    """A file that says it is a squeezenet and holds something else names itself."""
     train(ready, **RATES)
     path = ready.project.models / "learner.pth"
     torch.save(torch.load(path, weights_only=True) | {"model": {"0.weight": torch.zeros(2)}}, path)
-    with pytest.raises(FieldguideError, match="says it is a resnet18, and holds other weights"):
+    with pytest.raises(FieldguideError, match="says it is a squeezenet1_1, and holds other weights"):
         load_trained(ready)
 
 
