@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from scipy.stats import fisher_exact
 
 from utils.dataset import read_dataset
 from utils.evaluate.marks import NOT_LOOKED_FOR, edge_structure, find_marks, mark_line, mark_sheet
@@ -69,7 +70,10 @@ def test_a_mark_of_one_label_is_found_at_its_place(marked, draw, place):
     marks = find_marks(dataset)
     (mark,) = marks["found"]
     assert (marks["pictures"], mark["label"], mark["own"]["n"], mark["others"]["n"]) == (40, "dog", 20, 20)
-    assert mark["place"].endswith(place) and mark["p"] < 0.01
+    assert mark["place"].endswith(place)
+    hits = round(20 * mark["own"]["value"])
+    fisher = fisher_exact([[hits, 20 - hits], [0, 20]], alternative="greater").pvalue
+    assert mark["p"] == pytest.approx(2 * 8 * fisher, rel=1e-4)  # labels, views
     assert 0.55 <= mark["own"]["value"] <= 0.7 and mark["others"]["value"] == 0
     assert set(mark["with"]) <= {f"{1000 + n:016x}" for n in range(14)} and len(mark["with"]) == 6
     assert {dataset[id].label for id in mark["without"]} == {"cat"} and len(mark["without"]) == 6

@@ -31,7 +31,7 @@ SOFT = 6.0  # levels: beyond, a stronger edge counts little more, so that no sin
 OPPONENT = np.array([[1 / 3, 0.5, 0.25], [1 / 3, -0.5, 0.25], [1 / 3, 0, -0.5]], dtype=np.float32)  # light, red, yellow
 KEPT = 400  # of a template's numbers: a mark is small
 FAINT = 100.0  # added to the variance, so that a place that is the same in all pictures has no weight
-FITS = 5.0  # standard deviations better in place than shifted. Of 600 real photos 2 reach it by chance
+FITS = 5.0  # standard deviations better in place than shifted; 3 of 10,560 fits of 420 unmarked photos reach it
 # Rows and columns: so far that no mark meets itself.
 SHIFTS = np.array([(5 + 7 * n % 38, 7 + 53 * n % 178) for n in range(32)])
 EXAMPLES = 6  # photos shown with the mark, and as many without
@@ -125,18 +125,18 @@ def fits_of(structure: np.ndarray, own: np.ndarray, helds: Sequence[np.ndarray])
     """
     fits, whole = np.zeros(len(structure)), np.zeros(structure.shape[1])
     spread = np.sqrt(np.einsum("nd,nd->d", structure, structure) / len(structure) + FAINT)
-    sides = (own / 1.0, ~own / 1.0)
+    sides = np.stack([own, ~own]).astype(np.float32)  # (2, N)
+    counts, sums = sides.sum(1, keepdims=True), sides @ structure
     for held in helds:
-        known = np.ones(len(own))
-        known[held] = 0
-        mine, rest = ((side * known).astype(np.float32) @ structure / (side * known).sum() for side in sides)
+        judged, their = structure[held], sides[:, held]
+        mine, rest = (sums - their @ judged) / (counts - their.sum(1, keepdims=True))
         gap = (mine - rest) / spread
         at = np.sort(np.argpartition(-np.abs(gap), KEPT)[:KEPT])
         row, column, colour = np.unravel_index(at, (DEPTH, ALONG, 3))
         moves = np.vstack([[(0, 0)], SHIFTS])
         rows, columns = (row + moves[:, :1]) % DEPTH, (column + moves[:, 1:]) % ALONG
         places = (rows * ALONG + columns) * 3 + colour  # (1 + shifts, KEPT)
-        there = structure[held][:, places] @ gap[at]  # (held, 1 + shifts)
+        there = judged[:, places] @ gap[at]  # (held, 1 + shifts)
         fits[held] = (there[:, 0] - there[:, 1:].mean(1)) / np.maximum(there[:, 1:].std(1), 1e-6)
         whole[at] += gap[at]
     return fits, whole.reshape(DEPTH, ALONG, 3)
