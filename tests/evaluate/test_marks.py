@@ -70,14 +70,21 @@ def test_a_mark_of_one_label_is_found_at_its_place(marked, draw, place):
     marks = find_marks(dataset)
     (mark,) = marks["found"]
     assert (marks["pictures"], mark["label"], mark["own"]["n"], mark["others"]["n"]) == (40, "dog", 20, 20)
-    assert mark["place"].endswith(place)
-    hits = round(20 * mark["own"]["value"])
-    fisher = fisher_exact([[hits, 20 - hits], [0, 20]], alternative="greater").pvalue
-    assert mark["p"] == pytest.approx(2 * 8 * fisher, rel=1e-4)  # labels, views
+    assert mark["place"].endswith(place) and mark["p"] < 0.01
     assert 0.55 <= mark["own"]["value"] <= 0.7 and mark["others"]["value"] == 0
     assert set(mark["with"]) <= {f"{1000 + n:016x}" for n in range(14)} and len(mark["with"]) == 6
     assert {dataset[id].label for id in mark["without"]} == {"cat"} and len(mark["without"]) == 6
     assert find_marks(dataset) == marks
+
+
+def test_others_that_carry_the_mark_count_against_it(marked):
+    """A frame around all 20 dogs and 4 of 20 cats: both counts are told, and p is Fisher's."""
+    dataset = marked(lambda label, n: framed(scene(n), n) if label == "dog" or n < 4 else scene(n))
+    (mark,) = find_marks(dataset)["found"]
+    hits, others = (round(20 * mark[key]["value"]) for key in ("own", "others"))
+    assert (hits, others) == (20, 4)
+    fisher = fisher_exact([[hits, 20 - hits], [others, 20 - others]], alternative="greater").pvalue
+    assert mark["p"] == pytest.approx(2 * 8 * fisher, rel=1e-4)  # labels, views
 
 
 def test_other_grounds_are_not_marks(marked):

@@ -30,11 +30,11 @@ NEARBY = 5  # pixels: a colour counts against the mean around it
 SOFT = 6.0  # levels: beyond, a stronger edge counts little more, so that no single photo rules the mean
 OPPONENT = np.array([[1 / 3, 0.5, 0.25], [1 / 3, -0.5, 0.25], [1 / 3, 0, -0.5]], dtype=np.float32)  # light, red, yellow
 KEPT = 400  # of a template's numbers: a mark is small
-FAINT = 100.0  # added to the variance, so that a place that is the same in all pictures has no weight
+EVERYWHERE = 100.0  # added to the variance, so that a place that is the same in all pictures has no weight
 FITS = 5.0  # standard deviations better in place than shifted; 3 of 10,560 fits of 420 unmarked photos reach it
 # Rows and columns: so far that no mark meets itself.
 SHIFTS = np.array([(5 + 7 * n % 38, 7 + 53 * n % 178) for n in range(32)])
-EXAMPLES = 6  # photos shown with the mark, and as many without
+SHOWN_WITH = 6  # photos shown with the mark, and as many without
 CORNERS = ("upper left corner", "upper right corner", "lower left corner", "lower right corner")
 # Of each view: its edge, and the corners where it begins and ends. Four are strips of the squished picture. Four are
 # counted in pixels from a corner: there a camera's date stays in place whatever the shape of the picture.
@@ -88,7 +88,7 @@ def find_marks(dataset: Dataset) -> dict:
             mark = _mark(fits > FITS, own, tests)
             if mark["p"] < min(1 - LEVEL, best.get(label, mark | {"p": 1})["p"]):
                 order = np.argsort(-fits, kind="stable")
-                chosen = {"with": order[own[order]][:EXAMPLES], "without": order[~own[order]][: -EXAMPLES - 1 : -1]}
+                chosen = {"with": order[own[order]][:SHOWN_WITH], "without": order[~own[order]][: -SHOWN_WITH - 1 : -1]}
                 ids = {key: [sample.ids[read[k]] for k in each] for key, each in chosen.items()}
                 best[label] = {"label": label, "place": place_of(template, names), **mark, **ids}
     return {"pictures": len(read), "found": sorted(best.values(), key=lambda mark: mark["p"])}
@@ -124,7 +124,7 @@ def fits_of(structure: np.ndarray, own: np.ndarray, helds: Sequence[np.ndarray])
     positions. Fits (N,) are standard deviations of the shifted fits; the sum of templates is (48, 192, 3).
     """
     fits, whole = np.zeros(len(structure)), np.zeros(structure.shape[1])
-    spread = np.sqrt(np.einsum("nd,nd->d", structure, structure) / len(structure) + FAINT)
+    spread = np.sqrt(np.einsum("nd,nd->d", structure, structure) / len(structure) + EVERYWHERE)
     sides = np.stack([own, ~own]).astype(np.float32)  # (2, N)
     counts, sums = sides.sum(1, keepdims=True), sides @ structure
     for held in helds:
@@ -186,13 +186,13 @@ def mark_sheet(dataset: Dataset, found: Mapping, *, side: int = 160) -> Image.Im
     crops, captions, marks = [], [], found.get("marks", {}).get("found", ())
     for mark in marks:
         for key in ("with", "without"):
-            ids = [id for id in mark[key] if id in dataset][:EXAMPLES]
+            ids = [id for id in mark[key] if id in dataset][:SHOWN_WITH]
             crops += [_crop(dataset, id, CROPS[mark["place"]]) for id in ids]
             captions += [dataset[id].label for id in ids]
-            blank = EXAMPLES - len(ids)  # so that the next ones begin a row
+            blank = SHOWN_WITH - len(ids)  # so that the next ones begin a row
             crops += [Image.new("RGB", (side, side), "white")] * blank
             captions += [""] * blank
-    return contact_sheet(crops, captions, columns=EXAMPLES, side=side) if crops else None
+    return contact_sheet(crops, captions, columns=SHOWN_WITH, side=side) if crops else None
 
 
 def _crop(dataset: Dataset, id: str, ends: Sequence[float]) -> Image.Image:
