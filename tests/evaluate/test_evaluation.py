@@ -119,6 +119,17 @@ def test_evaluation_holds_every_figure(ready):
     assert (evaluation["test"], evaluation["test_labels"], evaluation["test_opened"]) == ({}, {}, 0)
 
 
+def test_marks_are_looked_for_in_a_round_that_stands(ready):
+    """A round that an earlier version judged without them gets its marks; nothing is judged again."""
+    project, asked = ready
+    first = evaluated(project)
+    old = json.loads(json.dumps(first))
+    del old["shortcuts"]["marks"]
+    (project.models / "evaluation.json").write_text(json.dumps(old), encoding="utf-8")
+    assert evaluated(project) == first == strict(project) and asked == ["valid"]
+    assert first["shortcuts"]["marks"]["pictures"] == 12
+
+
 def test_a_judged_round_stands_and_a_changed_one_is_the_next(ready):
     """The same fingerprint is not judged again and no file is touched; after a change there is a second round."""
     project, asked = ready

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from utils.dataset import read_dataset
 from utils.errors import FieldguideError
-from utils.evaluate import shortcut_line
+from utils.evaluate import mark_line, shortcut_line
 from utils.export.attribution import attribution, visible
 from utils.export.card import LARGEST_CARD, read_card
 from utils.export.facts import FEW_JUDGED, FEW_TRAINED, limits, make_card
@@ -379,7 +379,7 @@ def test_a_limit_is_said(safe, name):
 
 
 def test_pairs_and_shortcuts_are_said(safe, evaluation):
-    """The pairs confused most are named with their counts; an alarm is told, a trace is not."""
+    """The pairs confused most are named with their counts; an alarm is told, also a mark; a trace is not."""
     pairs = evaluation["confused"] * 5
     assert limits(safe, confused=pairs)[2:] == [
         "In the validation set it took most often " + "; ".join(["“cat” for “dog” (3 of 10)"] * 3) + "."
@@ -388,6 +388,10 @@ def test_pairs_and_shortcuts_are_said(safe, evaluation):
     assert told.startswith("It may have learned something other than what the photos show. ")
     assert told.endswith(shortcut_line(SHORTCUT).removeprefix("Shortcut! "))
     assert limits(safe, shortcuts=SHORTCUT | {"majority": 0.85}) == limits(safe)
+    mark = {"label": "cat", "place": "lower edge", "own": wilson(38, 40), "others": wilson(1, 80)}
+    found = SHORTCUT | {"majority": 0.85, "marks": {"pictures": 120, "found": [mark]}}
+    (told,) = limits(safe, shortcuts=found)[2:]
+    assert told.endswith(mark_line(found).removeprefix("Shortcut! ")) and "38 of 40 photos of “cat”" in told
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
+from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.rounds import (
     coded,
     read_evaluation,
@@ -32,6 +33,8 @@ __all__ = [
     "evaluate_round",
     "heat_strip",
     "label_table",
+    "mark_line",
+    "mark_sheet",
     "pair_table",
     "predict_side",
     "read_evaluation",

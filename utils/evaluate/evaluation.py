@@ -3,7 +3,7 @@ Stage 05: how good is it, on which labels, and where does it err?
 
 Reads the trained learner and the pictures; writes evaluation.json and rounds/<NNN>/predictions.csv. Every figure has a
 95 % interval and the number of pictures behind it (`scores`). `rounds` keeps and compares the rounds, `shortcuts` asks
-what the files alone give away, `diagrams` and `heatmaps` draw.
+what the files alone give away, `marks` what one label's pictures have at their edges, `diagrams` and `heatmaps` draw.
 """
 
 import json
@@ -16,6 +16,7 @@ from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
+from utils.evaluate.marks import find_marks
 from utils.evaluate.rounds import EVALUATION_FORM, coded, rounds_opened, save_predictions, stored_evaluation
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
@@ -86,10 +87,13 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
     was_open = stands and bool(earlier["test"])
     if stands and earlier.get("form") == EVALUATION_FORM and (was_open or not open_test):
         evaluation = earlier | {"changed": record.changed}
+        if "marks" not in earlier["shortcuts"]:  # an earlier version did not look for them
+            evaluation["shortcuts"] = {**earlier["shortcuts"], "marks": find_marks(dataset)}
     else:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
-        told = {"settings": dict(record.settings), "changed": record.changed, "shortcuts": find_shortcuts(dataset)}
+        told = {"settings": dict(record.settings), "changed": record.changed}
+        told["shortcuts"] = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
         evaluation = {"form": EVALUATION_FORM, **round_figures(dataset, valid, test), **told, **now}
         save_predictions(project, pd.concat([valid, test]), again=stands)
         counted = earlier.get("test_opened", 0) + (open_test and not was_open)

@@ -49,7 +49,7 @@ def find_shortcuts(dataset: Dataset) -> dict:
     most frequent label; ``p``: how often labels dealt out anew, 200 times, give as much; ``facts``: the accuracy by
     each fact alone; ``strongest``: the fact that tells most. With too few pictures, accuracy has no value and says why.
     """
-    sample, seed = _sampled(dataset), dataset.project.seed
+    sample, seed = sampled(dataset, most=MOST), dataset.project.seed
     labels, counts = np.array(sample.labels), Counter(sample.labels)
     smallest = min(counts.values(), default=0)
     if len(counts) < 2 or smallest < 2:
@@ -90,13 +90,13 @@ def shortcut_line(found: Mapping) -> str:
     return f"{alarm} {told}. Most by {strongest}, alone {alone}: {WHERE_TO_LOOK[strongest]}"
 
 
-def _sampled(dataset: Dataset) -> Dataset:
-    """Return pictures of the training and validation sets, one per group of near-duplicates, at most MOST."""
+def sampled(dataset: Dataset, *, most: int) -> Dataset:
+    """Return at most `most` pictures of the training and validation sets, one per group of near-duplicates."""
     first: dict[str, str] = {}  # group → its first id
     for picture in dataset.on("train", "valid"):
         first.setdefault(picture.group, picture.id)
     seed = dataset.project.seed
-    drawn = sorted(first.values(), key=lambda id: seeded_rank(seed, id))[:MOST]
+    drawn = sorted(first.values(), key=lambda id: seeded_rank(seed, id))[:most]
     counts = Counter(dataset[id].label for id in drawn)
     # If some labels are large enough, the small ones are left out; else nothing is, and the caller decides.
     least = TREE_FOLDS if max(counts.values(), default=0) >= TREE_FOLDS else 0
@@ -131,8 +131,20 @@ def file_facts(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def border_colour(path: Path) -> list[float]:
+    """Return the mean red, green and blue of a picture's border and how much it varies, 0–255; NaN if unreadable."""
+    pixels = colours_of(path, reduced=REDUCED)
+    if pixels is None:
+        return [np.nan] * 4
+    edge = max(1, round(EDGE * min(pixels.shape[:2])))
+    inner = np.zeros(pixels.shape[:2], dtype=bool)
+    inner[edge:-edge, edge:-edge] = True
+    border = pixels[~inner].astype(float)
+    return [*border.mean(0), border.std(0).mean()]
+
+
+def colours_of(path: Path, *, reduced: int | None = None) -> np.ndarray | None:
     """
-    Return the mean red, green and blue of a picture's border and how much it varies, 0–255; NaN if it does not open.
+    Return a training copy's pixels, uint8 (H, W, 3), reduced to no less than `reduced`; None if it does not open.
 
     A training copy is upright RGB already, so Pillow opens it. JPEG's own reduction gives an eighth of it in a tenth of
     the time, which is enough for a mean.
@@ -140,15 +152,10 @@ def border_colour(path: Path) -> list[float]:
     try:
         with warnings.catch_warnings(), Image.open(path, formats=("JPEG",)) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image.draft("RGB", (REDUCED, REDUCED))
-            pixels = np.asarray(image.convert("RGB"), dtype=float)  # (H, W, 3)
+            image.draft("RGB", (reduced, reduced) if reduced else image.size)
+            return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return [np.nan] * 4
-    edge = max(1, round(EDGE * min(pixels.shape[:2])))
-    inner = np.zeros(pixels.shape[:2], dtype=bool)
-    inner[edge:-edge, edge:-edge] = True
-    border = pixels[~inner]
-    return [*border.mean(0), border.std(0).mean()]
+        return None
 
 
 def _host_columns(project: Project, ids: Sequence[str]) -> np.ndarray:

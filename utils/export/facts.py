@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.evaluate import shortcut_line
+from utils.evaluate import mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
 from utils.project import SAMPLE, SEARCH
 from utils.tables import FOLDER
@@ -102,9 +102,8 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
     pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
     if pairs:
         said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
-    line = shortcut_line(shortcuts) if shortcuts else ""
-    if line.startswith("Shortcut! "):
-        told = line.removeprefix("Shortcut! ")
+    lines = (shortcut_line(shortcuts), mark_line(shortcuts)) if shortcuts else ()
+    for told in (line.removeprefix("Shortcut! ") for line in lines if line.startswith("Shortcut! ")):
         said.append(f"It may have learned something other than what the photos show. {told}")
     unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())
     if unknown:
