@@ -128,6 +128,11 @@ NAMED = {
         torch.fx.graph_module.reduce_graph_module torch.utils._config_module.ConfigModule.load_config
         torch.multiprocessing.reductions.rebuild_storage_fd torch._utils._rebuild_wrapper_subclass
         fastai.learner.load_learner fastai.learner.load_model""",
+    "timm": """
+        timm.create_model timm.models._factory.create_model timm.models._hub.download_cached_file
+        timm.models._hub.load_state_dict_from_hf timm.models._hub.load_custom_from_hf timm.models._hub.save_for_hf
+        timm.models._helpers.load_state_dict timm.models._registry.model_entrypoint timm.models.resnet.resnet10t
+        timm.layers.create_act.create_act_layer timm.layers.ml_decoder.MLDecoder timm.layers.format.Format""",
     "files": """
         io.open os.remove shutil.rmtree shutil.move shutil.unpack_archive tempfile.mkstemp sqlite3.connect ctypes.CDLL
         ctypes.util.find_library zipfile.ZipFile tarfile.open numpy.fromfile numpy.memmap linecache.getline""",

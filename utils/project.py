@@ -26,6 +26,7 @@ SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
 PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
+TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
@@ -90,7 +91,7 @@ class Project(BaseModel):
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
     group_by: str = ""
-    arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = "resnet18"
+    arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
     size: Annotated[int, Field(ge=32, le=1024)] = 224
     train: Literal["all", "head"] = "all"
@@ -347,7 +348,7 @@ HINTS = {
     "bool_type": "write true or false, without quotes",
 }
 HINTS_OF_KEYS = {
-    "arch": "write the name of a torchvision model, such as resnet18",
+    "arch": "write the name of a torchvision model, such as resnet18, or timm/NAME for a network of timm",
     "augment": 'write "standard" or "strong", or a section of its own: [augment]',
     "filters": "write it as a section of its own: [filters]",
     "filters.region": 'write country-language, such as "uk-en"; "wt-wt" is the whole world',

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from importlib.metadata import version
 
 import mistune
 import pytest
@@ -229,6 +230,16 @@ def test_the_settings_are_those_of_the_training(card, evaluation):
         ["loss", "CrossEntropy | *x*"],
     ]
     assert "04 trained 3 epochs; the project file asks for 1." in rows.texts
+
+
+def test_a_network_of_timm_says_that_it_needs_timm(dataset, evaluation, unknown, card):
+    """The card names timm with its version and the command, and says so of no other network."""
+    evaluation["settings"] = SETTINGS | {"arch": "timm/resnet10t"}
+    facts = {"unknown": unknown, "licences": {"unknown": 9}, "sha256": SHA256}
+    of_timm = make_card(dataset, evaluation, temperature=1.25, **facts)
+    assert of_timm["versions"] == card["versions"] | {"timm": version("timm")}
+    assert f"`export.pkl` needs timm too, in either way: `pip install timm=={version('timm')}`" in model_card(of_timm)
+    assert "timm" not in model_card(card)
 
 
 def test_what_is_written_is_read(card, tmp_path):

@@ -74,6 +74,8 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ('name = "pets"\n[augment]\nmax_rot = 20' + LABELS, ["augment.max_rot", "did you mean max_rotate?"]),
         ('name = "pets"\n[augment]\ngreyscale = 20' + LABELS, ["augment.greyscale = 20", "less than or equal to 1"]),
         ('name = "pets"\nmax_rotate = 20' + LABELS, ["did you mean max_rotate in the section [augment]?"]),
+        ('name = "pets"\narch = "timm/../x"' + LABELS, ["arch = 'timm/../x'", "timm/NAME"]),
+        ('name = "pets"\narch = "hf-hub:a/b"' + LABELS, ["arch = 'hf-hub:a/b'", "timm/NAME"]),
         ('name = "pets"\npatience = -1' + LABELS, ["patience = -1"]),
     ],
 )

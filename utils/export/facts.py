@@ -15,7 +15,7 @@ from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.evaluate import mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
-from utils.project import SAMPLE, SEARCH
+from utils.project import SAMPLE, SEARCH, TIMM
 from utils.tables import FOLDER
 from utils.words import SETS, counted, listed, percent
 
@@ -61,12 +61,13 @@ def make_card(
         "temperature": temperature,
         "unknown": dict(unknown),
     }
+    made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
         **{name: settings.get(name) for name in SETTINGS_SHOWN},
         "settings": dict(settings),
         "changed": evaluation.get("changed", ""),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in MADE_WITH},
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in made_with},
         "sha256": dict(sha256),
         "fingerprint": evaluation["fingerprint"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,6 +16,7 @@ import random
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from enum import Enum
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 
@@ -34,6 +35,8 @@ OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (f
 EXAMPLES = 2  # pictures shown to the exporter; of one alone it would take N for a constant
 CHANNELS = 3
 LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop remembers of the last picture
+# What timm notes in a network of where it comes from and how it was made.
+NOTES_OF_TIMM = {"pretrained_cfg", "default_cfg", "pretrained_model_args", "feature_info", "_model_args", "_traits"}
 OTHER_NETWORKS = "Train it with a kind of network that stage 04 offers, such as resnet18, resnet34 or resnet50."
 
 
@@ -101,7 +104,7 @@ def cooled_network(learn, temperature: float) -> torch.nn.Module:
         raise FieldguideError(
             f"The temperature is {temperature}, expected a number above 0. Delete evaluation.json and run 05 again."
         )
-    network = deepcopy(learn.model).cpu().eval()
+    network = bared(deepcopy(learn.model).cpu().eval())
     if temperature == 1:
         return network
     last = [layer for layer in network.modules() if not list(layer.children())][-1]
@@ -114,6 +117,18 @@ def cooled_network(learn, temperature: float) -> torch.nn.Module:
         last.weight /= temperature
         if last.bias is not None:
             last.bias /= temperature
+    return network
+
+
+def bared(network: torch.nn.Module) -> torch.nn.Module:
+    """Take out of timm's layers what only its tools read, make its enumerations plain text, and return the network."""
+    for layer in network.modules():
+        if type(layer).__module__.startswith("timm."):
+            kept = {name: value for name, value in vars(layer).items() if name not in NOTES_OF_TIMM}
+            plain = {
+                name: value.value for name, value in kept.items() if isinstance(value, str) and isinstance(value, Enum)
+            }
+            layer.__dict__ = kept | plain
     return network
 
 

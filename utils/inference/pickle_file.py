@@ -6,6 +6,7 @@ torch and fastai are imported only when such a file is loaded.
 
 import hashlib
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from . import vetting
 from .recipe import Recipe, checked_labels, checked_threshold, validation_recipe
 from .vetting import ModelError, in_one_line
+
+VERSION = re.compile(r"[0-9]{1,4}([.][0-9a-z]{1,8}){0,4}")  # of a package; anything else in a card is not told
 
 
 @dataclass(frozen=True)
@@ -54,15 +57,32 @@ def read_pickle(path: Path, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, 
     return labels, recipe, threshold_beside(path), network
 
 
-def threshold_beside(path: Path) -> float | None:
-    """Return the threshold in the card.json beside an export.pkl, None unless that card is of this very file."""
+def card_beside(path: Path) -> dict:
+    """Return the card.json beside an export.pkl, {} unless that card is of this very file."""
     try:
         card = json.loads(path.with_name("card.json").read_text(encoding="utf-8"))
         with path.open("rb") as file:
             of_this_file = hashlib.file_digest(file, "sha256").hexdigest() in card["sha256"].values()
-        return checked_threshold(card["unknown"]["threshold"]) if of_this_file else None
+        return card if of_this_file else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # without a whole card the model predicts as well, but cannot say "unknown"
+        return {}
+
+
+def threshold_beside(path: Path) -> float | None:
+    """Return the threshold in the card beside an export.pkl; without one the model cannot say "unknown"."""
+    try:
+        return checked_threshold(card_beside(path)["unknown"]["threshold"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def installing(package: str, path: Path) -> str:
+    """Return what to give pip where a package that the file needs is missing: timm in the version that made it."""
+    if package != "timm":
+        return "fastai"
+    versions = card_beside(path).get("versions")
+    made_with = versions.get("timm") if isinstance(versions, dict) else None
+    return f"timm=={made_with}" if isinstance(made_with, str) and VERSION.fullmatch(made_with) else "timm"
 
 
 def unpickled(path: Path, *, trusted: bool):
@@ -80,9 +100,10 @@ def unpickled(path: Path, *, trusted: bool):
     except (ModelError, MemoryError):
         raise
     except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
         raise ModelError(
-            f"{path} needs {error.name}, which is not installed: pip install fastai. The model.onnx beside it needs "
-            "onnxruntime alone."
+            f"{path} needs {package}, which is not installed: pip install {installing(package, path)}. The model.onnx "
+            "beside it needs onnxruntime alone."
         ) from error
     except Exception as error:  # unpickling raises whatever the objects inside do
         raise ModelError(

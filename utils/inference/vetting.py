@@ -158,11 +158,13 @@ def _name_table(table: str) -> frozenset[str]:
 
 
 # Parts of a network. They may hold numbers, tensors and further layers, never a function: see "layer" in `SHAPES`.
+# Those of timm are needed only by networks of timm: where it is not installed, their names lead nowhere.
 LAYERS = _name_table("""
     fastai.layers:AdaptiveConcatPool2d,Flatten
     torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,ReLU6,Sigmoid,SiLU
-    torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:Sequential
-    torch.nn.modules.conv:Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.linear:Linear
+    torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:ModuleList,Sequential
+    torch.nn.modules.conv:Conv1d,Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.flatten:Unflatten
+    torch.nn.modules.linear:Identity,Linear
     torch.nn.modules.loss:CrossEntropyLoss torch.nn.modules.normalization:LayerNorm torch.nn.modules.padding:ZeroPad2d
     torch.nn.modules.pooling:AdaptiveAvgPool2d,AdaptiveMaxPool2d,AvgPool2d,MaxPool2d
     torchvision.models.convnext:CNBlock,LayerNorm2d torchvision.models.densenet:_DenseBlock,_DenseLayer,_Transition
@@ -174,6 +176,28 @@ LAYERS = _name_table("""
     torchvision.models.swin_transformer:SwinTransformerBlock,SwinTransformerBlockV2
     torchvision.ops.misc:Conv2dNormActivation,MLP,Permute,SqueezeExcitation
     torchvision.ops.stochastic_depth:StochasticDepth
+    timm.layers.activations:GELU,GELUTanh,QuickGELU,Sigmoid timm.layers.adaptive_avgmax_pool:SelectAdaptivePool2d
+    timm.layers.attention:Attention timm.layers.attention2d:MultiQueryAttention2d
+    timm.layers.attention_pool:AttentionPoolLatent timm.layers.blur_pool:BlurPool2d
+    timm.layers.classifier:ClassifierHead,NormMlpClassifierHead
+    timm.layers.conv2d_same:Conv2dSame timm.layers.conv_bn_act:ConvNormAct timm.layers.diff_attention:DiffAttention
+    timm.layers.eca:EcaModule timm.layers.evo_norm:EvoNorm2dS0 timm.layers.global_context:GlobalContext
+    timm.layers.grn:GlobalResponseNorm timm.layers.layer_scale:LayerScale,LayerScale2d
+    timm.layers.mixed_conv2d:MixedConv2d timm.layers.mlp:ConvMlp,GlobalResponseNormMlp,GluMlp,Mlp,SwiGLU
+    timm.layers.norm:GroupNorm,LayerNorm,LayerNorm2d,RmsNorm,RmsNorm2d,SimpleNorm2d
+    timm.layers.norm_act:BatchNormAct2d,GroupNormAct,LayerNormAct2d timm.layers.patch_embed:PatchEmbed
+    timm.layers.squeeze_excite:SEModule
+    timm.models._efficientnet_blocks:ConvBnAct,DepthwiseSeparableConv,EdgeResidual
+    timm.models._efficientnet_blocks:InvertedResidual,MobileAttention,SqueezeExcite
+    timm.models._efficientnet_blocks:UniversalInvertedResidual timm.models.convnext:ConvNeXt,ConvNeXtBlock,ConvNeXtStage
+    timm.models.efficientnet:EfficientNet
+    timm.models.hgnet:ClassifierHead,ConvBNAct,EseModule,HighPerfGpuBlock,HighPerfGpuNet
+    timm.models.hgnet:HighPerfGpuStage,LearnableAffineBlock,LightConvBNAct,StemV1,StemV2
+    timm.models.mobilenetv3:MobileNetV3 timm.models.regnet:Bottleneck,PreBottleneck,RegNet,RegStage
+    timm.models.repvit:ConvNorm,RepVggDw,RepViTBlock,RepVit,RepVitClassifier,RepVitDownsample,RepVitMlp
+    timm.models.repvit:RepVitStage,RepVitStem timm.models.resnet:BasicBlock,Bottleneck,ResNet
+    timm.models.vision_transformer:Block,DiffParallelScalingBlock,ParallelScalingBlock
+    timm.models.vision_transformer:ParallelThingsBlock,ResPostBlock,VisionTransformer
 """)
 LEARNER, LOADER = "fastai.learner.Learner", "fastai.data.core.TfmdDL"
 DATASETS, LISTS = "fastai.data.core.Datasets", "fastai.data.core.TfmdLists"

@@ -7,7 +7,7 @@ fastai cuts networks into body and head. Whether it does so rightly is found out
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http.client import HTTPException
@@ -25,8 +25,9 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import FEATURES, PACKAGED, WEIGHTS, Project
+from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
 from utils.storage import content_id, file_stamp, make_folder
+from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
 LEAST_BODY = 0.5  # of a network's numbers, those of the classifier aside: with fewer it was cut at the wrong place
@@ -47,6 +48,9 @@ def preparation(project: Project) -> Preparation:
     arch = _named(project)
     if project.arch == PACKAGED:
         stats, resample = backbone.COLOURS, backbone.RESAMPLE
+    elif project.arch.startswith(TIMM):
+        recipe = timm_recipe(project.arch)
+        stats, resample = (recipe.mean, recipe.std), Image.Resampling[recipe.interpolation.upper()]
     else:
         known = torchvision.models.get_model_weights(arch).__members__
         wanted = next(iter(known.values())).transforms() if known else None
@@ -83,11 +87,13 @@ def _named(project: Project) -> Callable:
     """Return the function that makes the network of this name, or refuse a name that nobody knows."""
     if project.arch == PACKAGED:
         return efficientnet_lite0
+    if project.arch.startswith(TIMM):
+        return timm_network(project.arch, project.size)
     if project.arch in torchvision.models.list_models(module=torchvision.models):
         return getattr(torchvision.models, project.arch)
     raise FieldguideError(
         f"arch = {project.arch!r} is not a model of torchvision {torchvision.__version__}. Write one such as resnet18, "
-        f"resnet34, resnet50 or {PACKAGED}."
+        f"resnet34, resnet50 or {PACKAGED}, or timm/NAME for a network of timm."
     )
 
 
@@ -179,6 +185,9 @@ def download_weights(project: Project) -> bool:
     if project.arch == PACKAGED:
         backbone.packaged_weights()
         return True
+    if project.arch.startswith(TIMM):
+        download_timm_weights(project.arch, _named(project))
+        return True
     url = imagenet_weights(_named(project)).url
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     sha256_begins = cached.stem.rpartition("-")[2]
@@ -220,8 +229,8 @@ def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callabl
 
 
 def _untrained(arch: Callable) -> nn.Module:
-    """Return a network with random numbers; torchvision's take `weights`, ours `pretrained`."""
-    return arch(pretrained=False) if arch is efficientnet_lite0 else arch(weights=None)
+    """Return a network with random numbers; torchvision's take `weights`, the others `pretrained`."""
+    return arch(weights=None) if arch.__module__.startswith("torchvision.") else arch(pretrained=False)
 
 
 def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:
@@ -232,8 +241,7 @@ def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:
     """
     model = _untrained(arch)
     found, wanted = read_weights(path), model.state_dict()
-    last = [name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1]
-    unused = {f"{last}.weight", f"{last}.bias"}
+    unused = _classifier(model, {**wanted, **found})
     wrong = [
         f"{name} ({_shape(found.get(name))} instead of {_shape(wanted.get(name))})"
         for name in dict.fromkeys([*wanted, *found])
@@ -245,6 +253,16 @@ def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:
             f"{', '.join(wrong[:3])}. Name the network that these weights were made for."
         )
     return {name: value for name, value in found.items() if name not in unused}
+
+
+def _classifier(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Return the names of the numbers in a network's last layer, which fastai replaces."""
+    if hasattr(model, "pretrained_cfg"):  # timm says it: some have two, a transformer made for features has none
+        told = model.pretrained_cfg["classifier"] or ()
+        lasts = (told,) if isinstance(told, str) else tuple(told)
+    else:
+        lasts = ([name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1],)
+    return {name for name in names if name.rpartition(".")[0] in lasts}
 
 
 def _shape(value: torch.Tensor | None) -> str:
