@@ -20,7 +20,7 @@ from utils.inference import ModelError, UnsafeModel, load_classifier
 from utils.inference.vetting import LAYERS, vet
 from utils.storage import file_hash
 from utils.train import architecture
-from utils.train.timm_networks import FAMILIES, timm_body, timm_network
+from utils.train.timm_networks import timm_body, timm_network
 
 SAME = 1e-4  # of a probability
 NETWORKS = ("mobilenetv3_small_050", "resnet10t", "test_convnext", "test_vit")
@@ -169,8 +169,3 @@ def test_the_learner_keeps_timms_notes(of_timm, tmp_path):
     learn = of_timm("test_vit")
     save_learner(learn, tmp_path / "export.pkl")
     assert learn.model[0][0].pretrained_cfg["architecture"] == "test_vit"
-
-
-def test_families_are_modules_of_timm():
-    """Each family is a module of timm that holds networks."""
-    assert [family for family in FAMILIES if not timm.list_models(module=family)] == []
