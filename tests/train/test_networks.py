@@ -28,7 +28,7 @@ def test_without_network_or_cache_the_weights_say_the_way_out(make_project, tmp_
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
     with pytest.raises(FieldguideError, match=r'Set arch = "efficientnet_lite0".*resnet18-f37072fd\.pth to '):
-        download_weights(make_project(weights="imagenet"))
+        download_weights(make_project(arch="resnet18", weights="imagenet"))
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_a_size_between_its_steps_is_told(make_project):
 
 
 @pytest.mark.parametrize("kind", [".pth", ".safetensors"])
-@pytest.mark.parametrize("arch", ["resnet18", "efficientnet_lite0"])
+@pytest.mark.parametrize("arch", ["resnet18", "squeezenet1_1", "efficientnet_lite0"])
 def test_weights_of_ones_own(make_project, tmp_path, arch, kind):
     """A file's weights go into the network that fastai makes; the last layer may know other labels."""
-    own = efficientnet_lite0() if arch == "efficientnet_lite0" else torchvision.models.resnet18(weights=None)
+    own = efficientnet_lite0() if arch == "efficientnet_lite0" else getattr(torchvision.models, arch)(weights=None)
     last = list(own.state_dict())[-2:]
     state = {name: value for name, value in own.state_dict().items() if name not in last}
     path = tmp_path / f"own{kind}"
@@ -121,7 +121,7 @@ def test_weights_of_another_network_name_the_first_parts_that_differ(make_projec
     with pytest.raises(
         FieldguideError, match=r"other\.pth' does not fit arch = 'resnet18': \d+ of its parts differ, first "
     ):
-        architecture(make_project(weights=str(tmp_path / "other.pth")))
+        architecture(make_project(arch="resnet18", weights=str(tmp_path / "other.pth")))
 
 
 @pytest.mark.parametrize(

@@ -261,7 +261,8 @@ def _classifier(model: nn.Module, names: Iterable[str]) -> set[str]:
         told = model.pretrained_cfg["classifier"] or ()
         lasts = (told,) if isinstance(told, str) else tuple(told)
     else:
-        lasts = ([name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)][-1],)
+        kinds = nn.Linear, nn.Conv2d  # squeezenet's is a convolution
+        lasts = ([name for name, layer in model.named_modules() if isinstance(layer, kinds)][-1],)
     return {name for name in names if name.rpartition(".")[0] in lasts}
 
 
