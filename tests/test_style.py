@@ -141,15 +141,18 @@ def arguments_of_datablock(source: str) -> dict[str, str]:
 # --- What is installed ------------------------------------------------------------------------------------------------
 
 
+REQUIREMENTS, OPTIONAL = ("requirements.txt", "requirements-timm.txt"), {"timm"}
+
+
 def same_name(name: str) -> str:
     """Return a distribution's name as pip compares it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def requirements() -> dict[str, str]:
-    """Return requirements.txt as the name of each requirement → the heading that it stands under."""
+def requirements(*names: str) -> dict[str, str]:
+    """Return such files, by default requirements.txt, as requirement → the heading that it stands under."""
     found, heading = {}, ""
-    for line in text_of("requirements.txt").splitlines():
+    for line in (line for name in names or ("requirements.txt",) for line in text_of(name).splitlines()):
         if line.startswith("# "):
             heading = line.removeprefix("# ")
         elif line:
@@ -158,19 +161,20 @@ def requirements() -> dict[str, str]:
 
 
 def test_every_requirement_says_why():
-    """Each line of requirements.txt has a bound and a reason, and constraints.txt pins it."""
-    lines = [line for line in text_of("requirements.txt").splitlines() if line and not line.startswith("#")]
+    """Each line of the requirements has a bound and a reason, and constraints.txt pins it."""
+    texts = [text_of(name) for name in REQUIREMENTS]
+    lines = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
     assert [line for line in lines if not re.match(r"[\w-]+>=[\d.]+,<[\d.]+ +# \w", line)] == []
     pinned = {same_name(line.split("==")[0]) for line in text_of("constraints.txt").splitlines() if "==" in line}
-    assert set(requirements()) - pinned == set()
+    assert set(requirements(*REQUIREMENTS)) - pinned == set()
 
 
 def test_every_import_is_required():
-    """What utils, sample, notebooks and run.py import stands in requirements.txt, or comes with what stands there."""
-    required, homes = requirements(), packages_distributions()
+    """What utils, sample, notebooks and run.py import stands in the requirements, or comes with what stands there."""
+    required, homes = requirements(*REQUIREMENTS), packages_distributions()
     missing = {
         module
-        for module in imported_modules()
+        for module in imported_modules() - OPTIONAL
         if not required.keys() & {same_name(home) for home in homes.get(module, [])}
         and WITH_ANOTHER.get(module) not in required
     }

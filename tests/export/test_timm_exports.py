@@ -8,7 +8,6 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
-import timm
 import torch
 from fastai.vision.learner import create_vision_model
 from redteam import archive, call, learner, name, pickled, text, thing
@@ -22,8 +21,10 @@ from utils.storage import file_hash
 from utils.train import architecture
 from utils.train.timm_networks import timm_body, timm_network
 
+timm = pytest.importorskip("timm", reason="needs requirements-timm.txt")
+
 SAME = 1e-4  # of a probability
-NETWORKS = ("mobilenetv3_small_050", "resnet10t", "test_convnext", "test_vit")
+NETWORKS = ("mobilenetv3_small_050", "test_vit")  # a widening layer behind the pooling; no map to pool
 # Networks that together hold every layer of timm that vetting knows.
 HOLDING_ALL = (
     *(

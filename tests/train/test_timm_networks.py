@@ -2,7 +2,6 @@
 
 import pytest
 import safetensors.torch
-import timm
 import torch
 from fastai.vision.learner import create_vision_model
 from PIL import Image
@@ -10,6 +9,8 @@ from PIL import Image
 from utils.errors import FieldguideError
 from utils.train import architecture, download_weights, preparation, timm_networks
 from utils.train.timm_networks import FAMILIES
+
+timm = pytest.importorskip("timm", reason="needs requirements-timm.txt")
 
 # A network of each family, and the kinds whose last layer stands behind the pooling.
 NETWORKS = (
