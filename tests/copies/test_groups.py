@@ -1,5 +1,7 @@
 """What 03 keeps together: copies, bursts, videos and what the person says; and what it does not."""
 
+import io
+import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -357,3 +359,50 @@ def test_a_burst_is_not_one_picture(gathered):
         versions[copies.photos[id]].add(name)
     assert [names for names in versions.values() if len(names) > 1] == [{"IMG_0000.jpg", "again.jpg"}]
     assert [len(names) for names in named_groups(project).values()] == [4]
+
+
+def test_many_saves_of_a_photo_do_not_hide_its_crop(gathered):
+    """Twelve saves of a photo and twelve of its crop under another label: one group, though all nearest are saves."""
+    rng = np.random.default_rng(0)
+    fine = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize(SIZE)
+    image = Image.blend(draw_picture(77, size=SIZE), fine, 0.3)
+    photos = {label: different(label, 12) for label in LABELS}
+    for n, letter in enumerate("abcdefghijkl"):
+        photos["cat"][f"photo{letter}.jpg"] = saved_at(image, 60 + 3 * n)
+        photos["dog"][f"crop{letter}.jpg"] = saved_at(image.crop((20, 15, 190, 140)).resize(SIZE), 60 + 3 * n)
+    assert list(map(len, named_groups(gathered(photos)).values())) == [24]
+
+
+def saved_at(image: Image.Image, quality: int) -> Image.Image:
+    """Return an image as a JPEG of some quality shows it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+def test_the_result_does_not_depend_on_what_was_compared_before(gathered, tmp_path):
+    """Photos that come in two steps make the groups that they make at once, and so without what was kept."""
+    photos = {label: different(label, 4) | {f"{n}x.jpg": scene(0, seed=900 + n) for n in range(3)} for label in LABELS}
+    project = gathered(photos)
+    find_copies(read_dataset(project))
+    more = {f"{n}y.jpg": scene(0, seed=900 + n).crop((10, 8, 190, 142)) for n in range(3)}
+    dataset = read_dataset(gathered({"cat": more}))
+    found = find_copies(dataset)
+    shutil.rmtree(project.data / "copies")
+    assert find_copies(dataset) == found
+
+
+def test_a_camera_frame_saved_twice_stands_on_one_side(gathered):
+    """Each frame of a fixed camera lies there again, smaller: both have one block."""
+    photos = {label: {} for label in LABELS}
+    for k, label in enumerate(LABELS):
+        for n in range(14):
+            image = scene(n + 14 * k, colour=("gold", "navy")[k])
+            photos[label][f"cam_{n + 14 * k:04}.jpg"] = image
+            photos[label][f"cam_{n + 14 * k:04}_small.jpg"] = image.resize((120, 90))
+    copies, dataset = split_of(gathered(photos))
+    assert "fixed camera" in copies.sentence
+    sides = defaultdict(set)
+    for picture, name in zip(dataset, dataset.names, strict=True):
+        sides[name[:8]].add(picture.side)
+    assert len(sides) == 28 and {len(each) for each in sides.values()} == {1}

@@ -63,19 +63,40 @@ def _at_many_times(captured: np.ndarray) -> bool:
 
 
 def camera_blocks(
-    pictures: Dataset, cameras: Sequence[Sequence[int]], captured: np.ndarray, earlier: Mapping[str, str]
+    pictures: Dataset,
+    cameras: Sequence[Sequence[int]],
+    captured: np.ndarray,
+    earlier: Mapping[str, str],
+    same: np.ndarray,
 ) -> dict[str, str]:
-    """Return id → block of each camera's pictures, label by label; without an order each stands alone."""
+    """
+    Return id → block of each camera's pictures, label by label; without an order each stands alone.
+
+    Versions of one frame share its block. They are pairs of `same` (M, 2), which show one picture, and have one time or
+    one number.
+    """
     blocks = {}
     for members in cameras:
+        frame = frames_of(captured, pictures.names, same[np.isin(same, members).all(axis=1)])
         order, keys = in_order(captured, pictures.names, members)
         rows: dict[str, list[str]] = defaultdict(list)
         for _, n in sorted(zip(keys, members, strict=True)):
-            rows[pictures.labels[n]].append(pictures.ids[n])
+            if frame[n] == n:
+                rows[pictures.labels[n]].append(pictures.ids[n])
         for ids in rows.values():
             length = block_length(len(ids), (pictures.project.valid, pictures.project.test)) if order else 1
             blocks |= blocks_of(ids, earlier, length)
+        for n in members:
+            blocks[pictures.ids[n]] = earlier.get(pictures.ids[n], blocks[pictures.ids[frame[n]]])
     return blocks
+
+
+def frames_of(captured: np.ndarray, names: Sequence[str], same: np.ndarray) -> np.ndarray:
+    """Return for each of N pictures the first that is the same frame: one picture, and of one time or number."""
+    first, second = same.T
+    numbers = np.array([found[-1] if (found := numbered(name)) else -1 for name in names], dtype=np.int64)
+    one = (captured[first] == captured[second]) | ((numbers[first] == numbers[second]) & (numbers[first] >= 0))
+    return joined(len(names), [same[one]])
 
 
 def in_order(captured: np.ndarray, names: Sequence[str], members: Sequence[int]) -> tuple[str, list[tuple]]:

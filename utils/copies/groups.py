@@ -58,10 +58,9 @@ def find_copies(dataset: Dataset) -> Copies:
     captured = np.array([points[n]["captured"] if n in points else np.nan for n in range(count)])
     captured = true_times(captured)
     sequences = sequence_pairs(captured, pictures.names)
-    near = [feature_neighbours(features), feature_neighbours(points_vectors(points, count))]
-    near += [hash_neighbours(codes, NEIGHBOURS), sequences]
     verdicts = Verdicts(pictures, points)
-    verdicts.of(np.unique(np.concatenate(near), axis=0))
+    verdicts.of(sequences)
+    compare(verdicts, features, points_vectors(points, count), codes)
 
     cameras = fixed_cameras(verdicts, captured, [n for n in range(count) if n not in told])
     watched = {n for members in cameras for n in members}
@@ -74,7 +73,8 @@ def find_copies(dataset: Dataset) -> Copies:
     versions = stars(same, count, verdicts)
     roots = joined(count, [versions, *links[1:]])
     earlier = {id: group for id, (group, _) in dataset.split.items()}
-    groups = name_groups(pictures.ids, roots, earlier) | camera_blocks(pictures, cameras, captured, earlier)
+    groups = name_groups(pictures.ids, roots, earlier)
+    groups |= camera_blocks(pictures, cameras, captured, earlier, pairs[said == SAME_PICTURE])
 
     unread = sum(pictures.position[id] not in points for id in dataset.ids)
     alone = [groups[id] for id in dataset.ids if pictures.position[id] not in watched]
@@ -87,6 +87,24 @@ def find_copies(dataset: Dataset) -> Copies:
     both = [(a, b) for a, b in both if a in dataset and b in dataset]
     photos = name_groups(pictures.ids, joined(count, [versions]), {})
     return Copies(dict(sorted(groups.items())), both, photos, " ".join(filter(None, sentences)))
+
+
+def compare(verdicts: Verdicts, features: np.ndarray, vectors: np.ndarray, codes: np.ndarray) -> None:
+    """
+    Compare each picture with its nearest, then one of each group with those of other groups until no groups join.
+
+    Ten saves of one photo are each other's nearest. So the first search alone does not find the crop of that photo.
+    """
+    places = np.arange(len(codes))
+    while True:
+        found = [feature_neighbours(features[places]), feature_neighbours(vectors[places])]
+        found.append(hash_neighbours(codes[places], NEIGHBOURS))
+        verdicts.of(places[np.unique(np.concatenate(found), axis=0)])
+        pairs, said = verdicts.known()
+        before, roots = len(places), joined(len(codes), [pairs[said == SAME_PICTURE]])
+        places, sizes = np.unique(roots, return_counts=True)
+        if len(places) == before or sizes.max() <= NEIGHBOURS:
+            return
 
 
 def refuse_unready(dataset: Dataset) -> None:

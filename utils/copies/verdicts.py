@@ -29,12 +29,14 @@ class Verdicts:
         self._pixels = lru_cache(IN_MEMORY)(lambda place: seen_pixels(dataset.paths[place]))
         self._places = {(row["id"].item(), row["size"].item()): place for place, row in points.items()}
         self._known: dict[tuple[int, int], int] = {}
+        self._asked: set[tuple[int, int]] = set()
         for rows in kept_rows(self._folder, VERDICT_ROW):
             self._learn(rows)
 
     def of(self, pairs: np.ndarray) -> np.ndarray:
         """Return the verdicts, uint8 (M,), of pairs of positions (M, 2), the smaller first; unreadable: DIFFERENT."""
         wanted = [(a, b) for a, b in pairs.tolist() if a in self._points and b in self._points]
+        self._asked.update(wanted)
         missing = sorted({pair for pair in wanted if pair not in self._known})
         if missing:
             work = on_all_cores(self._compare, missing, together=PAIRS_TOGETHER, desc="comparing pictures", unit="pair")
@@ -44,13 +46,13 @@ class Verdicts:
                 self._learn(rows)
         return np.array([self._known.get((a, b), DIFFERENT) for a, b in pairs.tolist()], dtype=np.uint8)
 
-    def one(self, first: int, second: int) -> int:
-        """Return the verdict of one pair, in any order."""
-        return int(self.of(np.sort([[first, second]], axis=1))[0])
-
     def known(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return all pairs of positions (M, 2) that were ever compared and still stand, and their verdicts (M,)."""
-        pairs = sorted(self._known)
+        """
+        Return all pairs of positions (M, 2) that were asked for, and their verdicts (M,).
+
+        What earlier runs compared besides does not count: without what they kept, the result would be another.
+        """
+        pairs = sorted(self._asked)
         return np.array(pairs, dtype=np.int64).reshape(-1, 2), np.array([self._known[p] for p in pairs], dtype=np.uint8)
 
     def _learn(self, rows: np.ndarray) -> None:
