@@ -1,7 +1,6 @@
 """What 03 keeps together: copies, bursts, videos and what the person says; and what it does not."""
 
 import io
-import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -380,16 +379,15 @@ def saved_at(image: Image.Image, quality: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def test_the_result_does_not_depend_on_what_was_compared_before(gathered, tmp_path):
-    """Photos that come in two steps make the groups that they make at once, and so without what was kept."""
-    photos = {label: different(label, 4) | {f"{n}x.jpg": scene(0, seed=900 + n) for n in range(3)} for label in LABELS}
-    project = gathered(photos)
-    find_copies(read_dataset(project))
-    more = {f"{n}y.jpg": scene(0, seed=900 + n).crop((10, 8, 190, 142)) for n in range(3)}
-    dataset = read_dataset(gathered({"cat": more}))
-    found = find_copies(dataset)
-    shutil.rmtree(project.data / "copies")
-    assert find_copies(dataset) == found
+def test_what_earlier_runs_compared_decides_nothing(gathered):
+    """It is read and not computed again; but only the pairs that a run asks for count in it."""
+    dataset = read_dataset(gathered({label: different(label, 3) for label in LABELS}))
+    found, pairs = points.picture_points(dataset, {}), np.array([[0, 1], [0, 2], [1, 2]])
+    verdicts.Verdicts(dataset, found).of(pairs)
+    again = verdicts.Verdicts(dataset, found)
+    assert len(again.known()[0]) == 0
+    again.of(pairs[1:2])
+    assert again.known()[0].tolist() == [[0, 2]]
 
 
 def test_a_camera_frame_saved_twice_stands_on_one_side(gathered):
