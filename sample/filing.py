@@ -1,7 +1,7 @@
 """
 The sample as 01 files it: drawn once, told in truth.csv, saved like the pictures of any other source.
 
-Drawing takes half a minute. What drew the sample is kept in data/<name>/sample.json, so that a second run need not.
+Drawing takes 20 to 30 seconds. What drew the sample is kept in data/<name>/sample.json, so that a second run need not.
 """
 
 import json
