@@ -13,7 +13,7 @@ import torch
 from fastai.optimizer import ranger
 from fastai.vision.all import MixUp, Normalize, Resize, accuracy, error_rate
 from fastcore.basics import noop
-from small_set import killed, quick_learner, train
+from small_set import fill, killed, quick_learner, train
 
 from utils.dataset import read_dataset, round_fingerprint
 from utils.errors import FieldguideError
@@ -141,8 +141,9 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_whatever_a_reader_changes_makes_another_round(ready, change):
+def test_whatever_a_reader_changes_makes_another_round(make_project, change):
     """Schedule, momentum, optimizer, loss, weights, callbacks: nothing of the stored round is taken, and it is told."""
+    ready = fill(make_project(arch="mobilenet_v3_small"))  # one that normalises
     train(ready, **RATES)
     before = load_trained(ready).record
     learn = quick_learner(ready)
@@ -289,7 +290,7 @@ def test_a_checkpoint_of_other_labels_is_refused_with_both_named(ready):
     train(ready, **RATES)
     path = ready.project.models / "learner.pth"
     torch.save(torch.load(path, weights_only=True) | {"labels": ["hen", "owl"]}, path)
-    with pytest.raises(FieldguideError, match=r"resnet18 for hen, owl.*resnet18 for cat, dog"):
+    with pytest.raises(FieldguideError, match=r"squeezenet1_1 for hen, owl.*squeezenet1_1 for cat, dog"):
         load_trained(ready)
 
 
