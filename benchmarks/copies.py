@@ -233,10 +233,11 @@ def print_false_pairs(photos: Dataset, names: dict[str, str]) -> None:
         feature_neighbours(each, NEAREST) for each in (picture_features(photos), points_vectors(points, len(photos)))
     ]
     print("\n| pairs of photos | counted as the same picture |\n|---|---|")
+    told = []
     for kind, pairs in (("random", random), ("nearest", np.unique(np.concatenate(near), axis=0))):
         same = pairs[verdicts.of(pairs) == SAME_PICTURE]
         print(f"| {len(pairs):,} {kind} | {len(same)} |")
-        told = [" = ".join(names[photos.ids[n]] for n in pair) for pair in same.tolist()]
+        told += [" = ".join(names[photos.ids[n]] for n in pair) for pair in same.tolist()]
     print("\n" + "\n".join(told))
 
 

@@ -27,7 +27,7 @@ from utils.pictures import jpeg_bytes
 from utils.project import Project
 from utils.storage import write_whole
 
-BATCHES, ROUNDS = 40, 3  # of 16 pictures, of which the quickest round counts
+BATCHES, ROUNDS = 40, 3  # batches of 16 pictures per round; the quickest round counts
 
 
 def main() -> None:

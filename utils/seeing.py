@@ -6,7 +6,6 @@ Foundation of `features`, which keeps what comes out.
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
 from utils.backbone import COLOURS, RESAMPLE, packaged_body
-from utils.machine import usable_cores
+from utils.machine import in_threads
 from utils.pictures import PictureError, open_picture, squish_and_crop
 from utils.project import FEATURE_SIZE, FEATURES
 
@@ -35,13 +34,9 @@ def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
-        pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="features")
-        try:
-            for rows in pool.map(lambda batch: _batch_features(network, batch), batches):
-                yield rows
-                bar.update(len(rows))
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        for rows in in_threads(lambda batch: _batch_features(network, batch), batches):
+            yield rows
+            bar.update(len(rows))
 
 
 @contextmanager

@@ -33,9 +33,7 @@ def gathered(tmp_path):
                 path = tmp_path / "photos" / label / place
                 path.parent.mkdir(parents=True, exist_ok=True)
                 image.save(path, quality=95, exif=exif_of(taken))
-        (tmp_path / "project.toml").write_text(
-            'name = "pets"\nsource = "photos"\ndata_dir = "data"\nmodels_dir = "models"'
-        )
+        (tmp_path / "project.toml").write_text(SETTINGS)
         project = Project.load(tmp_path / "project.toml").model_copy(update=settings)
         save_pictures(project, folder_pictures(project.folders[0], project.labels))
         verify_images(project)

@@ -76,7 +76,7 @@ def test_no_picture_is_judged_by_a_head_that_saw_it(ready, monkeypatch):
 
 
 def test_what_is_filed_wrongly_in_a_fold_changes_nothing_for_its_judge():
-    """Also not by the doubts, of which there are many: with all labels of a fold exchanged, it is judged as before."""
+    """With all labels of a fold exchanged, its pictures are judged as before: neither head nor doubts saw them."""
     rng = np.random.default_rng(0)
     codes, folds = rng.integers(0, 3, 60), np.arange(60) % 5
     features = rng.normal(size=(60, 100))

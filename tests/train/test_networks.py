@@ -90,7 +90,7 @@ def test_a_network_says_what_it_wants_of_pictures(make_project, arch, resample, 
 
 def test_a_size_between_its_steps_is_told(make_project):
     """Of the packaged network alone: its padding fits multiples of 32."""
-    with pytest.warns(UserWarning, match="size = 100 is no multiple of 32.* Set size = 96"):
+    with pytest.warns(UserWarning, match="size = 100 is not a multiple of 32.* Set size = 96"):
         architecture(make_project(arch="efficientnet_lite0", size=100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -85,7 +85,7 @@ def test_a_network_says_what_it_wants_of_pictures(make_project, name, resample, 
 
 def test_patches_that_do_not_fill_the_picture_are_told(make_project):
     """A vision transformer takes multiples of its patches, the other networks any size."""
-    with pytest.raises(FieldguideError, match=r"size = 100 is no multiple of 16.* Set size = 96\.$"):
+    with pytest.raises(FieldguideError, match=r"size = 100 is not a multiple of 16.* Set size = 96\.$"):
         architecture(make_project(arch="timm/vit_tiny_patch16_224", size=100))
     assert architecture(make_project(arch="timm/vit_tiny_patch16_224", size=96)).__name__ == "timm/vit_tiny_patch16_224"
     assert architecture(make_project(arch="timm/resnet10t", size=100)).__name__ == "timm/resnet10t"

@@ -1,7 +1,7 @@
 """
 Which pictures are probably filed under the wrong label, or under none that fits?
 
-Reads pictures.csv for near-duplicates; what the models say comes from `utils.heads`. The ranking is that of the given
+Asks `utils.copies` for near-duplicates; what the models say comes from `utils.heads`. The ranking is that of the given
 label's probability (Kuan and Mueller 2022, "self-confidence"), with two mild corrections: benchmarks/ranking.py
 compares. Each label becomes as probable, on average, as it is frequent. And the strongest rival counts a little: a
 picture that another label fits stands before one that no label fits. A correction by the usual confidence of each
@@ -19,7 +19,6 @@ from utils.copies import same_photos
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.heads import Judgement
-from utils.tables import PICTURES_COLUMNS, each_row
 from utils.words import share, verdict_sentence
 
 WRONG_SURE = "Probably wrong"
@@ -140,7 +139,7 @@ def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
         )
     if not judged.verdict["better"]:
         return []
-    hashes = {row["id"]: row["hash"] for row in each_row(dataset.project.table("pictures"), PICTURES_COLUMNS)}
+    hashes = dataset.records.hashes
     return list_suspects(
         dataset.codes,
         judged.probs,

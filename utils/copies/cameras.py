@@ -20,9 +20,8 @@ from utils.words import counted
 
 CAMERA = 20  # pictures of one view, at least; together more than half of all
 OTHER_CONTENT = 1 / 3  # share of them that a view with other content links: the same picture saved again has none
-COMPARED_PARTS = (
-    12  # of one camera: its pictures' nearest may be among their own label, so one of each part is compared
-)
+# Of one camera: its pictures' nearest may be among their own label. So one picture of each part is compared.
+COMPARED_PARTS = 12
 BLOCKS = 10  # per label, at least
 KNOWN_FOR = 0.9  # share of a camera's pictures of which time or number must be known
 

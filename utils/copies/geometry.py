@@ -16,11 +16,8 @@ from utils.copies.points import THUMB
 # The same picture; a fixed camera's view, in which something else stands; a scene from elsewhere, as in a burst.
 DIFFERENT, SAME_PICTURE, FIXED_VIEW, SAME_SCENE = range(4)
 RATIO = 0.8  # of the distances to the nearest and the second nearest point (Lowe)
-INLIERS, FEWEST_INLIERS, INLIER_PART = (
-    10,
-    4,
-    0.25,
-)  # points that must agree; of a smooth picture with few, this part of them
+# Points that must agree. Of a smooth picture with few points it is this part of them, but never fewer than four.
+INLIERS, FEWEST_INLIERS, INLIER_PART = 10, 4, 0.25
 REACH = 4.0  # pixels within which they agree
 ZOOM = 4.0  # most by which one picture may be larger than the other
 LOCAL, WHOLE = 0.85, 0.8  # correlations in the same picture: the median of small windows, and of all pixels
@@ -166,7 +163,7 @@ def correlations(laid: np.ndarray, other: np.ndarray, seen: np.ndarray) -> tuple
     if with_structure.sum() < WINDOW_SIDE**2:
         return 0.0, 0.0
     local = ab[with_structure] / np.sqrt(np.maximum(aa[with_structure] * bb[with_structure], 1e-3))
-    # The black corners of a turned picture are no part of it: the worst fifth of the windows does not count.
+    # A turned picture has black corners, which are not part of it. So we leave out the worst fifth of the windows.
     kept = with_structure.copy()
     kept[with_structure] = local >= np.quantile(local, 0.2)
     return float(np.median(local)), float(np.corrcoef(laid[kept], other[kept])[0, 1])

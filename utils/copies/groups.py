@@ -55,8 +55,7 @@ def find_copies(dataset: Dataset) -> Copies:
     count, told = len(pictures), {pictures.position[id] for id in keys}
     codes = hash_codes(pictures, pictures.ids)
     points, features = picture_points(pictures, originals), picture_features(pictures)
-    captured = np.array([points[n]["captured"] if n in points else np.nan for n in range(count)])
-    captured = true_times(captured)
+    captured = true_times(np.array([points[n]["captured"] if n in points else np.nan for n in range(count)]))
     sequences = sequence_pairs(captured, pictures.names)
     verdicts = Verdicts(pictures, points)
     verdicts.of(sequences)
@@ -65,7 +64,8 @@ def find_copies(dataset: Dataset) -> Copies:
     cameras = fixed_cameras(verdicts, captured, [n for n in range(count) if n not in told])
     watched = {n for members in cameras for n in members}
     pairs, said = verdicts.known()
-    same = without(pairs[said == SAME_PICTURE], watched)
+    one_picture = pairs[said == SAME_PICTURE]
+    same = without(one_picture, watched)
     shown = verdicts.of(sequences) != DIFFERENT
     follows = sequences[shown | _likely(sequences, captured, features, codes)]
     follows = without(follows, watched | told)
@@ -74,7 +74,7 @@ def find_copies(dataset: Dataset) -> Copies:
     roots = joined(count, [versions, *links[1:]])
     earlier = {id: group for id, (group, _) in dataset.split.items()}
     groups = name_groups(pictures.ids, roots, earlier)
-    groups |= camera_blocks(pictures, cameras, captured, earlier, pairs[said == SAME_PICTURE])
+    groups |= camera_blocks(pictures, cameras, captured, earlier, one_picture)
 
     unread = sum(pictures.position[id] not in points for id in dataset.ids)
     alone = [groups[id] for id in dataset.ids if pictures.position[id] not in watched]

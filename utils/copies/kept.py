@@ -7,7 +7,6 @@ that is broken, or of another form, is removed: everything here can be computed 
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -15,7 +14,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from utils.machine import usable_cores
+from utils.machine import in_threads
 from utils.storage import content_id, write_whole
 
 LARGEST_TABLE = 64 * 2**20  # bytes of one file; ours have at most 4 million
@@ -50,15 +49,13 @@ def on_all_cores(work: Callable, tasks: Sequence, *, together: int, desc: str, u
     """Yield what `work` returns for each task, in their order and so many at a time, under a progress bar."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # one per caller, and one of numpy's: the callers are as many as there are cores
-    pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="copies")
     try:
         with tqdm(total=len(tasks), desc=desc, unit=unit) as bar, threadpool_limits(1, user_api="blas"):
             for start in range(0, len(tasks), together):
                 done = []
-                for result in pool.map(work, tasks[start : start + together]):
+                for result in in_threads(work, tasks[start : start + together]):
                     done.append(result)
                     bar.update()
                 yield done
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         cv2.setNumThreads(threads)

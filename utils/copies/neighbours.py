@@ -95,7 +95,6 @@ def _summed(row: np.void, words: np.ndarray) -> np.ndarray:
     nearest = (both @ words.T - (words**2).sum(axis=1) / 2).argmax(axis=1)
     member = (nearest == np.arange(len(words))[:, None]).astype(np.float32)  # (words, 2 P)
     summed = member @ both - member.sum(axis=1, keepdims=True) * words
-    summed /= np.maximum(
-        np.sqrt((summed**2).sum(axis=1, keepdims=True)), 1e-6
-    )  # else the commonest word would count most
+    # Each word to length 1: else the commonest would count most.
+    summed /= np.maximum(np.sqrt((summed**2).sum(axis=1, keepdims=True)), 1e-6)
     return (summed / max(np.sqrt((summed**2).sum()), 1e-6)).ravel().astype(np.float32)

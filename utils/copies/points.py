@@ -25,20 +25,14 @@ FAINT = 0.01  # SIFT's contrast threshold, a quarter of its usual: else smooth p
 SOFTENED = 1.0  # pixels, the blur before: else a noisy picture's points are those of its noise
 THUMB = 32  # pixels
 POINTS_TOGETHER = 128  # pictures per file
-EXIF, ORIGINAL_TIME, FRACTION = (
-    0x8769,
-    0x9003,
-    0x9291,
-)  # the section of EXIF; DateTimeOriginal and SubsecTimeOriginal in it
+EXIF, ORIGINAL_TIME, FRACTION = 0x8769, 0x9003, 0x9291  # the section; DateTimeOriginal, SubsecTimeOriginal in it
 POINTS_FORM = "points-1"  # of the files, and of how points are found
 POINTS_ROW = np.dtype(
     [
         *(("id", "S16"), ("size", "<i8"), ("captured", "<f8"), ("width", "<u2"), ("count", "<u2")),
-        *(
-            ("thumb", "u1", (THUMB, THUMB)),
-            ("places", "<f4", (MOST_POINTS, 2)),
-            ("descriptors", "u1", (MOST_POINTS, 128)),
-        ),
+        ("thumb", "u1", (THUMB, THUMB)),
+        ("places", "<f4", (MOST_POINTS, 2)),
+        ("descriptors", "u1", (MOST_POINTS, 128)),
     ]
 )
 

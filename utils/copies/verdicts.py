@@ -24,7 +24,7 @@ class Verdicts:
     """The verdicts of a data set's pairs of positions; `points` maps positions to rows of `POINTS_ROW`."""
 
     def __init__(self, dataset: Dataset, points: Mapping[int, np.void]):
-        self._points, self._count = points, len(dataset)
+        self._points = points
         self._folder = dataset.project.data / "copies" / VERDICTS_FORM
         self._pixels = lru_cache(IN_MEMORY)(lambda place: seen_pixels(dataset.paths[place]))
         self._places = {(row["id"].item(), row["size"].item()): place for place, row in points.items()}

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
+from onnx import load_model_from_string
 
 from utils.dataset import Dataset, read_dataset, round_fingerprint, seeded_rank
 from utils.errors import FieldguideError
@@ -220,7 +220,7 @@ def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mappi
     if not path.is_file() or known.get(MODEL) != file_hash(model) or known.get(ONNX) != file_hash(path):
         return None
     data = path.read_bytes()
-    says = {entry.key: entry.value for entry in onnx.load_model_from_string(data).metadata_props}
+    says = {entry.key: entry.value for entry in load_model_from_string(data).metadata_props}
     return data if says == metadata else None
 
 

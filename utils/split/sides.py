@@ -221,11 +221,9 @@ def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
     if not apart:
         return ""
     (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
-    stand = (
-        "group of pictures that belong together stands" if n == 1 else "groups of pictures that belong together stand"
-    )
+    stand = f"{counted(n, 'group')} of pictures that belong together {'stands' if n == 1 else 'stand'}"
     return (
-        f"{n} {stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
+        f"{stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
         "of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. Or draw "
         f"anew: move {dataset.project.table('split')} and split.json away and run 03 again."
     )

@@ -73,7 +73,7 @@ def architecture(project: Project) -> Callable:
     if project.arch == PACKAGED and project.size % backbone.STEP:
         nearest = max(1, round(project.size / backbone.STEP)) * backbone.STEP
         warnings.warn(
-            f"size = {project.size} is no multiple of {backbone.STEP}, and {PACKAGED} sees such pictures shifted. "
+            f"size = {project.size} is not a multiple of {backbone.STEP}, and {PACKAGED} sees such pictures shifted. "
             f"Set size = {nearest} in the project file.",
             stacklevel=2,
         )

@@ -76,8 +76,8 @@ def timm_network(arch: str, size: int) -> Callable:
         if size % step:
             nearest = max(1, round(size / step)) * step
             raise FieldguideError(
-                f"size = {size} is no multiple of {step}, and arch = {arch!r} looks at patches of {step} pixels. Set "
-                f"size = {nearest}."
+                f"size = {size} is not a multiple of {step}, and arch = {arch!r} looks at patches of {step} pixels. "
+                f"Set size = {nearest}."
             )
     network.__name__ = arch
     model_meta[network] = {**_default_meta, "cut": timm_body}
