@@ -1,6 +1,7 @@
 """What 03 keeps together: copies, bursts, videos and what the person says; and what it does not."""
 
 import io
+import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -20,6 +21,7 @@ from utils.verify import verify_images
 LABELS = ("cat", "dog")
 SETTINGS = 'name = "pets"\nsource = "photos"\ndata_dir = "data"\nmodels_dir = "models"'
 SIZE = (200, 150)
+COLOURS = tuple(zip(LABELS, ("tomato", "navy"), strict=True))
 
 
 @pytest.fixture
@@ -177,6 +179,36 @@ def test_a_fixed_camera_is_said_and_split_by_blocks(gathered):
     assert {id: later.groups[id] for id in dataset.ids} == dict(copies.groups)
 
 
+def test_a_fixed_camera_stays_one_when_other_photos_come(gathered):
+    """After many photos from elsewhere the frames keep their blocks, new frames get a side, and nothing leaks."""
+    photos = {label: {f"cam_{n:04}.jpg": scene(n, colour=colour) for n in range(14)} for label, colour in COLOURS}
+    project = gathered(photos)
+    first, before = split_of(project)
+    more = {
+        label: different(label, 26) | {f"other {k}": image for k, image in different(label, 26, 50).items()}
+        for label in LABELS
+    }
+    new = {label: {f"cam_{n:04}.jpg": scene(n, colour=colour) for n in range(14, 18)} for label, colour in COLOURS}
+    copies, dataset = split_of(gathered({label: more[label] | new[label] for label in LABELS}))
+    assert len(dataset) == 28 + 104 + 8 and None not in dataset.sides
+    assert "A fixed camera: 36 of 140 pictures show one view" in copies.sentence
+    assert {id: copies.groups[id] for id in before.ids} == dict(first.groups)
+    assert leak_warning(dataset, copies.links) == ""
+
+
+def test_a_video_among_other_photos_is_one_group(gathered):
+    """24 frames of one view among 60 other photos stay together, at the first split and later; the size is told."""
+    photos = {label: different(label, 26) for label in LABELS}
+    photos["cat"] |= {f"video_{n:04}.jpg": scene(n) for n in range(24)}
+    project = gathered(photos)
+    first, _ = split_of(project)
+    told = "76 pictures, 1 group of pictures in sequence, the largest of 24 pictures."
+    assert first.sentence == f"Compared by content: {told}"
+    copies, dataset = split_of(gathered({"dog": {f"video_{n:04}.jpg": scene(n) for n in range(24, 28)}}))
+    assert "fixed camera" not in copies.sentence and None not in dataset.sides
+    assert [len(names) for names in named_groups(project).values()] == [28]
+
+
 def test_a_fixed_camera_without_time_or_number_is_said(gathered):
     """Each picture is split as one of its own, and the sentence says why."""
     letters = "abcdefghijklmnopqrst"
@@ -197,7 +229,7 @@ def test_copies_of_one_picture_are_no_fixed_camera(gathered):
     project = gathered(photos)
     copies = find_copies(read_dataset(project))
     assert len(set(copies.groups.values())) == 1 and "fixed camera" not in copies.sentence
-    with pytest.raises(FieldguideError, match=r"12 pictures in 1 group of near-duplicates"):
+    with pytest.raises(FieldguideError, match=r"12 pictures in 1 group"):
         split_of(project)
 
 
@@ -311,7 +343,9 @@ def noting(done: Counter, name: str, function):
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_run_that_is_killed_goes_on(gathered, monkeypatch, step):
     """At each write: what was kept before is not done again, and the result is the same."""
-    project = gathered({label: different(label, 12) for label in LABELS})
+    photos = {"cat": different("cat", 12), "dog": different("dog", 11)}
+    photos["dog"]["copy.jpg"] = ImageOps.mirror(photos["cat"]["a.jpg"]).resize((180, 135))
+    project = gathered(photos)
     monkeypatch.setattr("utils.copies.points.POINTS_TOGETHER", 12)
     monkeypatch.setattr("utils.copies.verdicts.PAIRS_TOGETHER", 40)
     keep, calls = kept.write_whole, []
@@ -328,7 +362,9 @@ def test_a_run_that_is_killed_goes_on(gathered, monkeypatch, step):
     done = counting(monkeypatch)
     copies = find_copies(read_dataset(project))
     assert done["points"] == max(0, 24 - 12 * (step - 1))
-    assert len(copies.groups) == 24 and sum(done.values()) > 0
+    assert sum(done.values()) > 0 and len(copies.links) > 0
+    shutil.rmtree(project.data / "copies")
+    assert find_copies(read_dataset(project)) == copies
 
 
 def test_broken_files_are_made_anew(gathered):
@@ -398,7 +434,62 @@ def test_a_camera_frame_saved_twice_stands_on_one_side(gathered):
             photos[label][f"cam_{n + 14 * k:04}_small.jpg"] = image.resize((120, 90))
     copies, dataset = split_of(gathered(photos))
     assert "fixed camera" in copies.sentence
+    assert sides_by_name(dataset) == dict.fromkeys(sides_by_name(dataset), 1) and len(sides_by_name(dataset)) == 28
+
+
+@pytest.mark.parametrize("added", ["_small", " (1)", "_640"])
+def test_a_camera_frame_that_comes_later_joins_its_version(gathered, added):
+    """The versions have a side already, the frames themselves come later: each gets the side of its version."""
+    frames = {
+        label: {n: scene(n + 14 * k, colour=colour) for n in range(14)} for k, (label, colour) in enumerate(COLOURS)
+    }
+    split_of(
+        gathered(
+            {
+                label: {
+                    f"cam_{14 * k + n:04}{added}.jpg": image.resize((120, 90)) for n, image in frames[label].items()
+                }
+                for k, label in enumerate(LABELS)
+            }
+        )
+    )
+    copies, dataset = split_of(
+        gathered(
+            {
+                label: {f"cam_{14 * k + n:04}.jpg": image for n, image in frames[label].items()}
+                for k, label in enumerate(LABELS)
+            }
+        )
+    )
+    assert len(dataset) == 56 and "fixed camera" in copies.sentence
+    assert sides_by_name(dataset) == dict.fromkeys(sides_by_name(dataset), 1) and len(sides_by_name(dataset)) == 28
+
+
+def test_camera_frames_that_stand_apart_are_told(gathered):
+    """Two versions of one frame on two sides are a leak like any other."""
+    photos = {
+        label: {f"cam_{14 * k + n:04}.jpg": scene(n + 14 * k, colour=colour) for n in range(14)}
+        for k, (label, colour) in enumerate(COLOURS)
+    }
+    photos["cat"]["cam_0003 (1).jpg"] = photos["cat"]["cam_0003.jpg"].resize((180, 135))
+    project = gathered(photos)
+    copies, dataset = split_of(project)
+    assert leak_warning(dataset, copies.links) == ""
+    frame = next(picture for picture, name in zip(dataset, dataset.names, strict=True) if name == "cam_0003.jpg")
+    other = next(side for side in ("train", "valid") if side != frame.side)
+    table = project.table("split")
+    table.write_text(
+        table.read_text().replace(f"{frame.id},{frame.group},{frame.side}", f"{frame.id},{frame.id},{other}")
+    )
+    copies, dataset = split_of(project)
+    assert leak_warning(dataset, copies.links).startswith(
+        "1 group of pictures that belong together stands on different"
+    )
+
+
+def sides_by_name(dataset) -> dict[str, int]:
+    """Return, for each first eight letters of own file names, on how many sides such pictures stand."""
     sides = defaultdict(set)
     for picture, name in zip(dataset, dataset.names, strict=True):
         sides[name[:8]].add(picture.side)
-    assert len(sides) == 28 and {len(each) for each in sides.values()} == {1}
+    return {name: len(each) for name, each in sides.items()}

@@ -46,7 +46,7 @@ def test_03_reads_folders_and_tables_once(tmp_path, monkeypatch, fill_raw, capsy
         said = capsys.readouterr().out
         assert f"Pictures new in split.csv: {new}." in said
         assert "Compared by content: 26 pictures, 1 group of near-duplicates." in said
-        assert "pictures that share a group: 2." in said and "no near-duplicate that was found stands on" in said
+        assert "pictures that share a group: 2." in said and "no group that was found stands on" in said
         assert f"Written: {project.table('split')}, {project.data / 'split.json'}" in said
         folders = {label: seen[str(project.images / label)] for label in project.labels}
         assert folders == {"cat": 1, "dog": 1}

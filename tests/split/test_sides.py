@@ -154,7 +154,7 @@ def test_a_label_too_small_is_named_the_first_time_and_a_warning_later():
 def test_large_groups_need_larger_fractions():
     """Four groups of 10: only with room for half a group does a side get one, and the sentence says which fractions."""
     groups, labels = in_groups([10, 10, 10, 10])
-    told = r"40 pictures in 4 groups of near-duplicates, and none for the test set\. Set test = 0\.12 in"
+    told = r"40 pictures in 4 groups, and none for the test set\. Set test = 0\.12 in"
     with pytest.raises(LabelTooSmall, match=told):
         assign_sides(groups, labels, valid=0.2, test=0.1)
     assert set(assign_sides(groups, labels, valid=0.2, test=0.12).values()) == {"train", "valid", "test"}

@@ -5,8 +5,9 @@ Its pictures are cut into blocks that follow each other in time or number, label
 on every side. The last picture of a block and the first of the next are as alike as two within a block.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -26,13 +27,26 @@ BLOCKS = 10  # per label, at least
 KNOWN_FOR = 0.9  # share of a camera's pictures of which time or number must be known
 
 
-def fixed_cameras(verdicts: Verdicts, captured: np.ndarray, places: Sequence[int]) -> list[list[int]]:
-    """Return the pictures, positions among `places`, of each fixed camera; none if these are not most pictures."""
+def fixed_cameras(
+    verdicts: Verdicts,
+    pictures: Dataset,
+    captured: np.ndarray,
+    told: Collection[int],
+    follows: np.ndarray,
+    earlier: Mapping[str, str],
+) -> list[list[int]]:
+    """
+    Return the positions of each fixed camera's pictures; those in `told`, of which the person spoke, do not count.
+
+    Cameras must have taken most pictures: a video of one animal among other photos stays together. But a camera whose
+    pictures an earlier split (`earlier`: id → group) cut into blocks stays one, however many photos came since.
+    `follows` (M, 2) are pairs of positions in sequence, which no other split would part.
+    """
     pairs, said = verdicts.known()
-    chosen = np.isin(pairs, places).all(axis=1) & np.isin(said, (SAME_PICTURE, FIXED_VIEW))
+    chosen = np.isin(said, (SAME_PICTURE, FIXED_VIEW)) & ~np.isin(pairs, sorted(told)).any(axis=1)
     pairs, said, count = pairs[chosen], said[chosen], len(captured)
-    parts = _parts(joined(count, [pairs]), least=3)
-    if sum(map(len, parts)) * 2 <= len(places):
+    parts, most = _parts(joined(count, [pairs]), least=3), (count - len(told)) / 2
+    if sum(map(len, parts)) <= most and not earlier:
         return []
     degree = np.bincount(pairs.ravel(), minlength=count)
     centres = [max(part, key=lambda n: (degree[n], -n)) for part in parts[:COMPARED_PARTS]]
@@ -44,7 +58,18 @@ def fixed_cameras(verdicts: Verdicts, captured: np.ndarray, places: Sequence[int
         for part in _parts(joined(count, [pairs, linked]), least=CAMERA)
         if sum(n in other for n in part) >= OTHER_CONTENT * len(part) or _at_many_times(captured[part])
     ]
-    return cameras if sum(map(len, cameras)) * 2 > len(places) else []
+    if sum(map(len, cameras)) > most:
+        return cameras
+    held = np.concatenate([pairs[said == SAME_PICTURE], follows])
+    groups = [earlier.get(id) for id in pictures.ids]
+    return [part for part in cameras if _was_cut(held[np.isin(held, part).all(axis=1)], groups)]
+
+
+def _was_cut(held: np.ndarray, groups: Sequence[str | None]) -> bool:
+    """Return whether most earlier groups in pairs (M, 2) that else share one stand beside another of them."""
+    named = [(groups[a], groups[b]) for a, b in held.tolist() if groups[a] and groups[b]]
+    beside = {group for pair in named if pair[0] != pair[1] for group in pair}
+    return 2 * len(beside) > len({group for pair in named for group in pair})
 
 
 def _parts(roots: np.ndarray, *, least: int) -> list[list[int]]:
@@ -66,36 +91,69 @@ def camera_blocks(
     cameras: Sequence[Sequence[int]],
     captured: np.ndarray,
     earlier: Mapping[str, str],
-    same: np.ndarray,
+    frames: np.ndarray,
 ) -> dict[str, str]:
     """
-    Return id → block of each camera's pictures, label by label; without an order each stands alone.
+    Return id → block of each camera's pictures, label by label; without an order each frame stands alone.
 
-    Versions of one frame share its block. They are pairs of `same` (M, 2), which show one picture, and have one time or
-    one number.
+    Versions of one frame, which `frames` (M, 2) links, share its block: the one that a version had before, if any.
     """
     blocks = {}
+    frame = joined(len(pictures), [frames])
     for members in cameras:
-        frame = frames_of(captured, pictures.names, same[np.isin(same, members).all(axis=1)])
         order, keys = in_order(captured, pictures.names, members)
-        rows: dict[str, list[str]] = defaultdict(list)
-        for _, n in sorted(zip(keys, members, strict=True)):
-            if frame[n] == n:
-                rows[pictures.labels[n]].append(pictures.ids[n])
+        versions: dict[int, list[tuple]] = defaultdict(list)
+        for key, n in zip(keys, members, strict=True):
+            versions[frame[n]].append(
+                (len(pictures.names[n]), n, key)
+            )  # of versions, the shortest name is the camera's
+        firsts = {root: min(same)[1:] for root, same in versions.items()}
+        known, rows = {}, defaultdict(list)
+        for root, (n, _) in sorted(firsts.items(), key=lambda first: (first[1][1], first[1][0])):
+            id = pictures.ids[n]
+            rows[pictures.labels[n]].append(id)
+            if before := [earlier[pictures.ids[m]] for _, m, _ in versions[root] if pictures.ids[m] in earlier]:
+                known[id] = earlier.get(id, min(before))
+        of_firsts = {}
         for ids in rows.values():
             length = block_length(len(ids), (pictures.project.valid, pictures.project.test)) if order else 1
-            blocks |= blocks_of(ids, earlier, length)
+            of_firsts |= blocks_of(ids, known, length)
         for n in members:
-            blocks[pictures.ids[n]] = earlier.get(pictures.ids[n], blocks[pictures.ids[frame[n]]])
+            blocks[pictures.ids[n]] = earlier.get(pictures.ids[n], of_firsts[pictures.ids[firsts[frame[n]][0]]])
     return blocks
 
 
-def frames_of(captured: np.ndarray, names: Sequence[str], same: np.ndarray) -> np.ndarray:
-    """Return for each of N pictures the first that is the same frame: one picture, and of one time or number."""
+def same_frames(
+    names: Sequence[str], captured: np.ndarray, cameras: Sequence[Sequence[int]], same: np.ndarray
+) -> np.ndarray:
+    """
+    Return which pairs of one picture (`same`, positions (M, 2)) are versions of one frame of a fixed camera.
+
+    Two empty frames are one picture as well. So versions must also have one time, one number, or one name but for what
+    is added to it, as in "cam_0003.jpg" and "cam_0003 (1).jpg".
+    """
+    place = np.full(len(names), -1)
+    for n, members in enumerate(cameras):
+        place[members] = n
     first, second = same.T
-    numbers = np.array([found[-1] if (found := numbered(name)) else -1 for name in names], dtype=np.int64)
-    one = (captured[first] == captured[second]) | ((numbers[first] == numbers[second]) & (numbers[first] >= 0))
-    return joined(len(names), [same[one]])
+    within = same[(place[first] >= 0) & (place[first] == place[second])]
+    one = [captured[a] == captured[b] or one_frame_by_name(names[a], names[b]) for a, b in within.tolist()]
+    return within[np.array(one, dtype=bool)]
+
+
+def one_frame_by_name(name: str, other: str) -> bool:
+    """
+    Return whether two file names have the same numbers, or one is the other with an addition before or after it.
+
+    >>> one_frame_by_name("cam_0003.jpg", "small_0003.jpg"), one_frame_by_name("cam_0003.jpg", "cam_0003 (1).jpg")
+    (True, True)
+    >>> one_frame_by_name("cam_0003 (1).jpg", "cam_0004 (1).jpg"), one_frame_by_name("a.jpg", "a (1).jpg")
+    (False, False)
+    """
+    short, long = sorted((each.rpartition(".")[0] or each for each in (name, other)), key=len)
+    numbers = [[int(digits) for digits in re.findall(r"\d{1,15}", stem)] for stem in (short, long)]
+    added = re.search(rf"(?<![^\W_]){re.escape(short)}(?![^\W_])", long)
+    return bool(numbers[0]) and (numbers[0] == numbers[1] or added is not None)
 
 
 def in_order(captured: np.ndarray, names: Sequence[str], members: Sequence[int]) -> tuple[str, list[tuple]]:

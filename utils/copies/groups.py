@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.copies.cameras import camera_blocks, fixed_cameras, told_cameras
+from utils.copies.cameras import camera_blocks, fixed_cameras, same_frames, told_cameras
 from utils.copies.chains import joined, name_groups, stars
 from utils.copies.geometry import DIFFERENT, SAME_PICTURE
 from utils.copies.hashes import NEAR, hash_codes, hash_neighbours
@@ -28,6 +28,7 @@ from utils.storage import subfolders, visible_files
 from utils.words import counted
 
 BURST, BURST_LIKE = 2.0, 0.7  # seconds, and cosine of features, of a burst whose subject moves too fast for points
+LARGE_GROUP = 20  # pictures, from which on the size is told: a side gets them all or none
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,32 @@ def find_copies(dataset: Dataset) -> Copies:
     verdicts.of(sequences)
     compare(verdicts, features, points_vectors(points, count), codes)
 
-    cameras = fixed_cameras(verdicts, captured, [n for n in range(count) if n not in told])
+    shown = verdicts.of(sequences) != DIFFERENT
+    follows = sequences[shown | _likely(sequences, captured, features, codes)]
+    earlier = {id: group for id, (group, _) in dataset.split.items()}
+    cameras = fixed_cameras(verdicts, pictures, captured, told, follows, earlier)
     watched = {n for members in cameras for n in members}
     pairs, said = verdicts.known()
     one_picture = pairs[said == SAME_PICTURE]
-    same = without(one_picture, watched)
-    shown = verdicts.of(sequences) != DIFFERENT
-    follows = sequences[shown | _likely(sequences, captured, features, codes)]
-    follows = without(follows, watched | told)
-    links = [same, follows, _pairs_of(keys, pictures)]
+    frames = same_frames(pictures.names, captured, cameras, one_picture)
+    same, follows = without(one_picture, watched), without(follows, watched | told)
+    links = {"near-duplicates": same, "pictures in sequence": follows, "what group_by joins": _pairs_of(keys, pictures)}
     versions = stars(same, count, verdicts)
-    roots = joined(count, [versions, *links[1:]])
-    earlier = {id: group for id, (group, _) in dataset.split.items()}
+    roots = joined(count, [versions, *list(links.values())[1:]])
     groups = name_groups(pictures.ids, roots, earlier)
-    groups |= camera_blocks(pictures, cameras, captured, earlier, one_picture)
+    groups |= camera_blocks(pictures, cameras, captured, earlier, frames)
 
     unread = sum(pictures.position[id] not in points for id in dataset.ids)
     alone = [groups[id] for id in dataset.ids if pictures.position[id] not in watched]
     sentences = (
-        told_groups(len(dataset) - unread, alone, unread),
+        told_groups(len(dataset) - unread, alone, unread, [kind for kind, pairs in links.items() if len(pairs)]),
         told_cameras(pictures, cameras, captured, groups),
         remark,
     )
-    both = [(pictures.ids[a], pictures.ids[b]) for a, b in np.unique(np.concatenate(links), axis=0).tolist()]
+    together = np.unique(np.concatenate([*links.values(), frames]), axis=0)
+    both = [(pictures.ids[a], pictures.ids[b]) for a, b in together.tolist()]
     both = [(a, b) for a, b in both if a in dataset and b in dataset]
-    photos = name_groups(pictures.ids, joined(count, [versions]), {})
+    photos = name_groups(pictures.ids, joined(count, [versions, frames]), {})
     return Copies(dict(sorted(groups.items())), both, photos, " ".join(filter(None, sentences)))
 
 
@@ -165,9 +167,14 @@ def _pairs_of(keys: Mapping[str, str], pictures: Dataset) -> np.ndarray:
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def told_groups(count: int, groups: Sequence[str], unread: int) -> str:
-    """Return what was compared and what could not be; `groups` has one entry per picture outside a fixed camera."""
-    several = sum(size > 1 for size in Counter(groups).values())
-    found = f"{counted(several, 'group')} of near-duplicates" if several else "no near-duplicates"
+def told_groups(count: int, groups: Sequence[str], unread: int, kinds: Sequence[str]) -> str:
+    """
+    Return what was compared and what could not be.
+
+    `groups` has one entry per picture outside a fixed camera; `kinds` says for what reasons they share one.
+    """
+    sizes = [size for size in Counter(groups).values() if size > 1]
+    found = f"{counted(len(sizes), 'group')} of {' and '.join(kinds)}" if sizes else "no near-duplicates"
+    large = f", the largest of {counted(max(sizes))}" if max(sizes, default=0) >= LARGE_GROUP else ""
     lost = f" Not compared: {unread:,} that cannot be read." if unread else ""
-    return f"Compared by content: {counted(count)}{', ' + found if groups else ''}.{lost}"
+    return f"Compared by content: {counted(count)}{', ' + found + large if groups else ''}.{lost}"

@@ -45,25 +45,27 @@ def picture_points(dataset: Dataset, originals: Mapping[str, Path]) -> dict[int,
     """
     folder = dataset.project.data / "copies" / POINTS_FORM
     sizes = {id: file_size(path) for id, path in zip(dataset.ids, dataset.paths, strict=True)}
-    found: dict[int, np.void] = {}
-    for rows in kept_rows(folder, POINTS_ROW):
-        found |= _own(dataset, sizes, rows)
+    found = _own_rows(folder, dataset, sizes)
     missing = [id for n, id in enumerate(dataset.ids) if n not in found and sizes[id] >= 0]
-    if missing:
-        paths = dict(zip(dataset.ids, dataset.paths, strict=True))
-        work = partial(points_row, paths, sizes, originals)
-        for done in on_all_cores(work, missing, together=POINTS_TOGETHER, desc="finding points", unit="picture"):
-            if rows := [row for row in done if row is not None]:
-                keep_rows(folder, np.concatenate(rows))
-                found |= _own(dataset, sizes, np.concatenate(rows))
+    if not missing:
+        return found
+    paths = dict(zip(dataset.ids, dataset.paths, strict=True))
+    work = partial(points_row, paths, sizes, originals)
+    for done in on_all_cores(work, missing, together=POINTS_TOGETHER, desc="finding points", unit="picture"):
+        if rows := [row for row in done if row is not None]:
+            keep_rows(folder, np.concatenate(rows))
+    return _own_rows(folder, dataset, sizes)  # mapped from the files: in memory, many pictures would not fit
+
+
+def _own_rows(folder: Path, dataset: Dataset, sizes: Mapping[str, int]) -> dict[int, np.void]:
+    """Return the kept rows that belong to pictures of the data set, by position."""
+    found = {}
+    for rows in kept_rows(folder, POINTS_ROW):
+        ids = [id.decode("ascii", "replace") for id in rows["id"].tolist()]
+        for row, id, size in zip(rows, ids, rows["size"].tolist(), strict=True):
+            if sizes.get(id) == size:
+                found[dataset.position[id]] = row
     return found
-
-
-def _own(dataset: Dataset, sizes: Mapping[str, int], rows: np.ndarray) -> dict[int, np.void]:
-    """Return the rows that belong to pictures of the data set, by position."""
-    ids = [id.decode("ascii", "replace") for id in rows["id"].tolist()]
-    same = [n for n, (id, size) in enumerate(zip(ids, rows["size"].tolist(), strict=True)) if sizes.get(id) == size]
-    return {dataset.position[ids[n]]: rows[n] for n in same}
 
 
 def points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> np.ndarray | None:

@@ -127,11 +127,11 @@ def _majority(labels: Sequence[str]) -> str:
 def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str]) -> None:
     """Refuse labels that miss a side the first time; only warn if cleaning made one so."""
     short = {label: missing for label, plan in plans.items() if (missing := plan.missing(valid, test))}
-    more = "gather photos of it that do not resemble those it has: near-duplicates stay together."
+    more = "gather other photos of it: near-duplicates, and what else shares a group, stay together."
     told = {}
     for label, sides in short.items():
         count, groups = plans[label].count, len(plans[label].waiting)
-        few = f" in {counted(groups, 'group')} of near-duplicates" if label not in seen and groups < count else ""
+        few = f" in {counted(groups, 'group')}" if label not in seen and groups < count else ""
         none = " and ".join(f"the {SETS[side]}" for side in sides)
         told[label] = f"Label {label!r} has {counted(count)}{few}, and none for {none}."
     for label in short.keys() & seen:
@@ -240,7 +240,7 @@ def split_counts(dataset: Dataset) -> pd.DataFrame:
 
 
 def naive_leaks(groups: Mapping[str, str], *, valid: float, seed: int) -> int:
-    """Return how many validation pictures of a plain random split would have a near-duplicate in the training set."""
+    """Return how many validation pictures of a plain random split would share a group with the training set."""
     ids = sorted(groups)
     order = np.random.default_rng(seed).permutation(len(ids))
     cut = round(valid * len(ids))
