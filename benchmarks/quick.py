@@ -180,7 +180,7 @@ def everything(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tupl
     project = settings(run, vocab, arch="efficientnet_lite0", size=224)
     dataset = prepared(run, sides["learn"], project)
     dls = train.image_dataloaders(dataset)
-    options = train.head_options(project, train.quick_model(dataset))
+    options = train.head_options(dataset, train.quick_model(dataset))
     learn = train.make_learner(project, dls, pretrained=True, cbs=train.speed_callbacks(dls), **options)
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(run.epochs, **train.learning_rates(project), cbs=train.training_callbacks(dataset, save=False))

@@ -20,18 +20,25 @@ from utils.seeing import seen_by_network
 from utils.storage import content_id, write_whole
 
 FEATURES_FORM = 1  # of the files, and of how a picture reaches the network
-FEATURES_NAME = f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{FEATURE_SIZE}px-{FEATURES_FORM}"
 KEPT_TOGETHER = 512  # pictures per file
 LONGEST_FILE = 8 * 2**20  # bytes; ours have 1.4 million
 
 
-def picture_features(dataset: Dataset) -> np.ndarray:
+def features_name(size: int) -> str:
+    """Return what names the features of pictures at `size` pixels: the network, its weights, the size and the form."""
+    return f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{size}px-{FEATURES_FORM}"
+
+
+FEATURES_NAME = features_name(FEATURE_SIZE)
+
+
+def picture_features(dataset: Dataset, *, size: int = FEATURE_SIZE) -> np.ndarray:
     """
-    Return what the packaged network sees in N pictures: float32 array (N, 1280).
+    Return what the packaged network sees in N pictures, reduced to `size` pixels: float32 array (N, 1280).
 
     Those known already are read, the others computed and kept. A picture that cannot be read has NaN.
     """
-    folder = dataset.project.data / "features" / FEATURES_NAME
+    folder = dataset.project.data / "features" / features_name(size)
     sizes = np.array([file_size(path) for path in dataset.paths], dtype=np.int64)
     found = np.full((len(dataset), FEATURES), np.nan, dtype=np.float32)
     known = np.zeros(len(dataset), dtype=bool)
@@ -42,7 +49,7 @@ def picture_features(dataset: Dataset) -> np.ndarray:
     missing = np.flatnonzero(~known & (sizes >= 0))
     if len(missing):
         start = 0
-        for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing])):
+        for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing], size)):
             places = missing[start : start + len(rows)]
             start += len(rows)
             found[places] = rows.astype(np.float16)  # as it is kept: this call and the next give the same

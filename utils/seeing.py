@@ -24,9 +24,9 @@ CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that vali
 BATCH = 16  # pictures at once through the network, in each thread
 
 
-def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+def seen_by_network(paths: Sequence[Path], size: int = FEATURE_SIZE) -> Iterator[np.ndarray]:
     """
-    Yield the features (B, 1280) of batches of pictures, in order; NaN for one that cannot be read.
+    Yield the features (B, 1280) of batches of pictures at `size` pixels, in order; NaN for one that cannot be read.
 
     Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread. Also
     where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
@@ -34,7 +34,7 @@ def seen_by_network(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
     batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
-        for rows in in_threads(lambda batch: _batch_features(network, batch), batches):
+        for rows in in_threads(lambda batch: _batch_features(network, batch, size), batches):
             yield rows
             bar.update(len(rows))
 
@@ -50,9 +50,9 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _batch_features(network: nn.Module, paths: Sequence[Path]) -> np.ndarray:
+def _batch_features(network: nn.Module, paths: Sequence[Path], size: int) -> np.ndarray:
     """Return the features (B, 1280) of one batch of pictures."""
-    pixels = [feature_pixels(path) for path in paths]
+    pixels = [feature_pixels(path, size) for path in paths]
     rows = np.full((len(paths), FEATURES), np.nan, dtype=np.float32)
     there = [n for n, one in enumerate(pixels) if one is not None]
     if there:
@@ -68,14 +68,14 @@ def network_features(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
         return network((images - mean) / std).mean((2, 3))
 
 
-def feature_pixels(path: Path) -> np.ndarray | None:
-    """Return a picture as the network gets it, uint8 (128, 128, 3); None if it cannot be read."""
+def feature_pixels(path: Path, size: int = FEATURE_SIZE) -> np.ndarray | None:
+    """Return a picture as the network gets it, uint8 (size, size, 3); None if it cannot be read."""
     try:
         image = open_picture(path)
     except (PictureError, OSError):
         return None
-    extra = math.ceil(FEATURE_SIZE * CUT_OFF / 8) * 8
-    return np.asarray(squish_and_crop(image, FEATURE_SIZE, extra=extra, resample=RESAMPLE))
+    extra = math.ceil(size * CUT_OFF / 8) * 8
+    return np.asarray(squish_and_crop(image, size, extra=extra, resample=RESAMPLE))
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -33,7 +33,7 @@ def opened(monkeypatch) -> list:
     """The paths that are opened from now on."""
     paths = []
     real = seeing.feature_pixels
-    monkeypatch.setattr(seeing, "feature_pixels", lambda path: paths.append(path) or real(path))
+    monkeypatch.setattr(seeing, "feature_pixels", lambda path, size: paths.append(path) or real(path, size))
     return paths
 
 
@@ -126,13 +126,15 @@ def test_broken_files_are_computed_anew(dataset, opened):
     assert [path.name for path in folder.iterdir()] == [kept.name]
 
 
-def test_features_of_another_network_are_not_taken(dataset, opened, monkeypatch):
-    """Network, size and form are in the folder's name."""
+def test_features_of_another_network_or_size_are_not_taken(dataset, opened, monkeypatch):
+    """Network, size and form are in the folder's name; both sizes stay."""
+    first = picture_features(dataset)
+    larger = picture_features(dataset, size=160)
+    assert len(opened) == 40 and not np.allclose(first, larger, atol=0.1)
+    assert np.array_equal(picture_features(dataset), first) and len(opened) == 40
+    monkeypatch.setattr(features, "PACKAGED_SHA256", "another")
     picture_features(dataset)
-    opened.clear()
-    monkeypatch.setattr(features, "FEATURES_NAME", "another-network-128px-1")
-    picture_features(dataset)
-    assert len(opened) == 20
+    assert len(opened) == 60
 
 
 def test_no_pictures_have_no_features(dataset):

@@ -13,6 +13,7 @@ from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.evaluate import evaluate_round, predict_side
 from utils.export import save_learner
+from utils.heads import fit_head
 from utils.inference import load_classifier
 from utils.seeing import feature_pixels
 from utils.tables import read_rows
@@ -37,7 +38,7 @@ STANDS = "The model stands: pictures, split and settings are those that it was t
 
 def head_learner(dataset, quick):
     """Return the learner that 04 makes of a quick model."""
-    options = {"loss_func": training_loss(dataset), **head_options(dataset.project, quick)}
+    options = {"loss_func": training_loss(dataset), **head_options(dataset, quick)}
     return make_learner(dataset.project, image_dataloaders(dataset), pretrained=True, **options)
 
 
@@ -146,13 +147,27 @@ def test_a_head_is_fitted_anew_when_pictures_change(head_only):
 
 def test_the_packaged_network_begins_with_the_quick_models_head(make_project):
     """With all layers to train, and for no other network or weights."""
-    dataset = fill(make_project(arch="efficientnet_lite0", weights="imagenet", size=64))
+    dataset = fill(make_project(arch="efficientnet_lite0", weights="imagenet", size=128))
     quick = quick_model(dataset)
     learn = head_learner(dataset, quick)
     assert learn.model[1][2].weight.detach().numpy() == pytest.approx(quick.head.weight, abs=1e-6)
     assert asked_settings(dataset)["head"] == "linear"
-    assert head_options(make_project(arch="resnet18"), quick) == {}
-    assert head_options(make_project(arch="efficientnet_lite0", weights="none"), quick) == {}
+    for settings in ({"arch": "resnet18"}, {"arch": "efficientnet_lite0", "weights": "none"}):
+        assert head_options(read_dataset(make_project(**settings)), quick) == {}
+
+
+def test_a_training_at_another_size_begins_with_a_head_for_that_size(make_project):
+    """Before it learns, the learner says of the training set what a head says that was fitted to its own features."""
+    dataset = fill(make_project(arch="efficientnet_lite0", weights="imagenet", size=64))
+    quick, train = quick_model(dataset), dataset.on("train")
+    learn = head_learner(dataset, quick)
+    loader = learn.dls.test_dl(list(train.paths))
+    with torch.no_grad(), learn.no_bar():
+        said = learn.get_preds(dl=loader)[0].numpy()
+        seen = torch.cat([learn.model[0].eval()(batch[0]).mean((2, 3)) for batch in loader]).numpy()
+    fitted = fit_head(seen, np.array(train.codes), 2, strength=quick.strength)
+    assert said == pytest.approx(fitted.probabilities(seen), abs=2e-3)  # kept features have 11 bits
+    assert not np.allclose(said, quick.head.probabilities(seen), atol=0.02)
 
 
 @pytest.mark.parametrize(("accuracy", "gained"), [(1.0, True), (0.5, False)])

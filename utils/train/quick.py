@@ -20,7 +20,7 @@ from utils.errors import FieldguideError
 from utils.features import picture_features
 from utils.heads import Head, choose_strength, fit_head
 from utils.intervals import verdict
-from utils.project import PACKAGED, Project
+from utils.project import FEATURE_SIZE, PACKAGED
 from utils.train.checkpoint import is_current, read_checkpoint, record_of, save_round
 from utils.train.curves import best_row
 from utils.train.loaders import validation_view
@@ -67,14 +67,26 @@ def quick_sentence(quick: QuickModel) -> str:
     return f"The quick model took {quick.seconds:.1f} s. {verdict_sentence(quick.verdict)}"
 
 
-def head_options(project: Project, quick: QuickModel) -> dict:
-    """Return what ``vision_learner`` needs to begin with the quick model's head; nothing for another network."""
+def head_options(dataset: Dataset, quick: QuickModel) -> dict:
+    """
+    Return what ``vision_learner`` needs to begin with the quick model's head; nothing for another network.
+
+    A network sees larger pictures differently: on seedlings at 224 pixels a head for 128 was right for 64 % instead of
+    93 %. So for another `size` the head is fitted again, to what the network sees at that size, as freely.
+    """
+    project, fitted = dataset.project, quick.head
     if project.arch != PACKAGED or project.weights != "imagenet":
         return {}
+    if project.size != FEATURE_SIZE:
+        train = dataset.on("train")
+        features = picture_features(train, size=project.size)
+        readable, codes, k = ~np.isnan(features).any(1), np.array(train.codes), len(project.labels)
+        how = {"strength": quick.strength, "balanced": project.class_weights}
+        fitted = fit_head(features[readable], codes[readable], k, **how)
     head = linear_head(len(project.labels))
     with torch.no_grad():
-        head[-1].weight.copy_(torch.from_numpy(quick.head.weight))
-        head[-1].bias.copy_(torch.from_numpy(quick.head.bias))
+        head[-1].weight.copy_(torch.from_numpy(fitted.weight))
+        head[-1].bias.copy_(torch.from_numpy(fitted.bias))
     return {"custom_head": head, "init": None}  # None: fastai would draw the head's weights anew
 
 
