@@ -4,8 +4,9 @@ How quickly features come: the bare network on ready pixels against `picture_fea
     python benchmarks/features.py [--pictures 1000 10000]
 
 Draws that many pictures of 512×384 pixels, saved as 02 does. Bare: PyTorch's forward pass of the packaged network,
-batches of 16 of the same ready pixels, on all cores. Ours: from the files to the kept numbers, in a process of its own;
-then once more in another, with all of them kept. What a process takes before it has a picture is told beside its peak.
+batches of 16 of the same ready pixels, on all cores; half as many pictures before ours and as many after it, because a
+shared machine's speed changes. Ours: from the files to the kept numbers, in a process of its own; then once more in
+another, with all of them kept. What a process takes before it has a picture is told beside its peak.
 """
 
 import argparse
@@ -27,8 +28,6 @@ from utils.pictures import jpeg_bytes
 from utils.project import Project
 from utils.storage import write_whole
 
-BATCHES, ROUNDS = 40, 3  # batches of 16 pictures per round; the quickest round counts
-
 
 def main() -> None:
     """Print the table, or do one task and print what it found as JSON."""
@@ -44,12 +43,13 @@ def main() -> None:
     for count in options.pictures:
         with tempfile.TemporaryDirectory() as folder:
             draw(project_of(Path(folder)), count)
-            bare_rate, _ = done("bare", folder)
+            before, _ = done("bare", folder)
             first, memory = done("ours", folder)
             again, _ = done("ours", folder)
-            _, before = done("start", folder)
-        rate = count / first
-        memories = f"{memory / 1e6:.0f} ({before / 1e6:.0f})"
+            after, _ = done("bare", folder)
+            _, alone = done("start", folder)
+        rate, bare_rate = count / first, count / (before + after)
+        memories = f"{memory / 1e6:.0f} ({alone / 1e6:.0f})"
         print(
             f"| {count:,} | {bare_rate:.0f} | {rate:.0f} | {rate / bare_rate:.2f} | {again:.2f} | {memories} |",
             flush=True,
@@ -77,10 +77,11 @@ def draw(project: Project, count: int) -> None:
 
 
 def bare(folder: Path) -> float:
-    """Return how many ready pictures per second PyTorch brings through the network, on all cores."""
+    """Return the seconds in which PyTorch brings half as many ready pictures through the network, on all cores."""
     import torch
 
     from utils.backbone import packaged_body
+    from utils.dataset import read_dataset
     from utils.machine import usable_cores
     from utils.project import FEATURE_SIZE
     from utils.seeing import BATCH, folded
@@ -88,15 +89,14 @@ def bare(folder: Path) -> float:
     torch.set_num_threads(usable_cores())
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
     pixels = torch.rand(BATCH, 3, FEATURE_SIZE, FEATURE_SIZE).contiguous(memory_format=torch.channels_last)
-    seconds = []
+    batches = len(read_dataset(project_of(folder))) / 2 / BATCH
     with torch.inference_mode():
         network(pixels)
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            for _ in range(BATCHES):
-                network(pixels).mean((2, 3))
-            seconds.append(time.perf_counter() - began)
-    return BATCH * BATCHES / min(seconds)
+        began = time.perf_counter()
+        for _ in range(round(batches)):
+            network(pixels).mean((2, 3))
+        seconds = time.perf_counter() - began
+    return seconds * batches / round(batches)
 
 
 def ours(folder: Path) -> float:

@@ -1,13 +1,16 @@
 """
 How long and how much memory near hashes take in stage 03: found by bands of bits against comparing all with all.
 
-    python benchmarks/split.py
+    python benchmarks/split.py [--pictures 10000 200000]
 
 Draws perceptual hashes (one in ten near an earlier one) and labels, finds the nearest of each as 03 does, joins them
-and draws the sides, for 10,000 and for 200,000 pictures. Both ways of finding near hashes run on the same 100,000 and
-must agree. What the pixels say is measured by copies.py.
+and draws the sides. Then the nearest of each by as many drawn numbers as features and points have: the search is exact,
+so what the numbers are changes little. For 200,000 that takes ten minutes. Both ways of finding near hashes run on the
+same 100,000 and must agree. What the pixels say is measured by copies.py.
 """
 
+import argparse
+import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -21,13 +24,14 @@ sys.path.insert(0, str(REPOSITORY))
 
 from utils.copies.chains import joined, name_groups
 from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
-from utils.copies.neighbours import NEIGHBOURS
+from utils.copies.neighbours import LENGTH, NEIGHBOURS, feature_neighbours
+from utils.project import FEATURES
 from utils.split import assign_sides
 
 LABELS = 10
 
 
-def main() -> None:
+def main(counts: list[int]) -> None:
     """Print the table."""
     print("| | |\n|---|---|")
     codes = hashes(100_000)
@@ -37,12 +41,24 @@ def main() -> None:
         sys.exit("The two ways found different pairs; nothing was measured.")
     figures = f"{theirs:.1f} s / {ours:.1f} s / {theirs / ours:.1f}×"
     print(f"| near hashes among 100,000: all with all / by bands / ratio | {figures} |")
-    for count in (10_000, 200_000):
+    for count in counts:
         seconds, groups = timed(lambda count=count: split(count))
         memory = psutil.Process().memory_info().rss / 1e9
         print(
             f"| {count:,} pictures, {groups:,} groups, from stored hashes to sides | {seconds:.1f} s, {memory:.2f} GB |"
         )
+        for kind, width in (("features", FEATURES), ("points", LENGTH)):
+            seconds, _ = timed(lambda count=count, width=width: feature_neighbours(drawn(count, width)))
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+            told = f"{seconds:.0f} s, {memory:.1f} GB at most"
+            print(f"| {count:,} pictures, the nearest by {width:,} numbers ({kind}) | {told} |", flush=True)
+
+
+def drawn(count: int, width: int) -> np.ndarray:
+    """Return float32 numbers (N, width) around a mean, as features lie."""
+    numbers = np.random.default_rng(0).standard_normal((count, width), dtype=np.float32)
+    numbers += 1
+    return numbers
 
 
 def timed(work) -> tuple[float, object]:
@@ -81,4 +97,6 @@ def split(count: int) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="Time and memory of the searches in 03.")
+    parser.add_argument("--pictures", type=int, nargs="+", default=[10_000, 200_000])
+    main(parser.parse_args().pictures)

@@ -18,7 +18,7 @@ NEIGHBOURS = 5  # per picture, of each kind
 WORDS, LENGTH = 64, 256  # typical points; numbers that are kept for each picture
 TURNED_AT_ONCE = 256  # pictures: 8 MB
 SAMPLED = 1000  # pictures that the words and the directions are taken from
-SIMILARITIES = 2**25  # similarities in memory: 128 MB
+COMPARED_AT_ONCE = 1024  # rows with as many others: 4 MB of similarities
 
 
 def feature_neighbours(features: np.ndarray, most: int = NEIGHBOURS) -> np.ndarray:
@@ -26,22 +26,42 @@ def feature_neighbours(features: np.ndarray, most: int = NEIGHBOURS) -> np.ndarr
     Return pairs of positions (M, 2), the smaller first: of N pictures each with the `most` nearest by cosine.
 
     `features` is float32 (N, D). A row of NaN, a picture that could not be read, is no one's neighbour. The search is
-    exact. It goes by blocks of rows, so that memory grows with N and not with its square.
+    exact. It goes by blocks of rows, so that memory grows with N and not with its square; two blocks are compared once,
+    for both.
     """
     places = np.flatnonzero(~np.isnan(features).any(axis=1))
     most = min(most, len(places) - 1)
     if most < 1:
         return np.empty((0, 2), dtype=np.int64)
     unit = features[places]
-    unit /= np.maximum(np.sqrt((unit**2).sum(axis=1, keepdims=True)), 1e-12)
-    rows, found = max(1, SIMILARITIES // len(places)), []
-    for start in range(0, len(places), rows):
-        unlike = -unit[start : start + rows] @ unit.T
-        own = np.arange(len(unlike))
-        unlike[own, start + own] = np.inf
-        near = np.argpartition(unlike, most - 1, axis=1)[:, :most]
-        found.append(np.stack([np.repeat(start + own, most), near.ravel()], axis=1))
-    return np.unique(np.sort(places[np.concatenate(found)], axis=1), axis=0)
+    unit /= np.maximum(np.sqrt(np.einsum("nd,nd->n", unit, unit)), 1e-12)[:, None]  # no second table of that size
+    near = np.full((len(places), most), -1)
+    alike = np.full((len(places), most), -np.inf, dtype=np.float32)
+    blocks = [slice(start, start + COMPARED_AT_ONCE) for start in range(0, len(places), COMPARED_AT_ONCE)]
+    for n, own in enumerate(blocks):
+        for other in blocks[n:]:
+            found = unit[own] @ unit[other].T
+            if own == other:
+                np.fill_diagonal(found, -np.inf)
+            else:
+                _keep_nearest(near[other], alike[other], found.T, own.start)
+            _keep_nearest(near[own], alike[own], found, other.start)
+    pairs = np.stack([np.repeat(places, most), places[near.ravel()]], axis=1)
+    return np.unique(np.sort(pairs, axis=1), axis=0)
+
+
+def _keep_nearest(near: np.ndarray, alike: np.ndarray, found: np.ndarray, start: int) -> None:
+    """
+    Take in what (B, C) similarities add to the nearest of B rows so far, positions and similarities (B, most).
+
+    The columns of `found` are the positions from `start` on. Few rows gain anything from a late block.
+    """
+    gain, most = np.flatnonzero(found.max(axis=1) > alike.min(axis=1)), near.shape[1]
+    both = np.concatenate([alike[gain], found[gain]], axis=1)
+    best = np.argpartition(-both, most - 1, axis=1)[:, :most]
+    before = np.take_along_axis(near[gain], np.minimum(best, most - 1), axis=1)
+    near[gain] = np.where(best < most, before, start + best - most)
+    alike[gain] = np.take_along_axis(both, best, axis=1)
 
 
 def following(order: np.ndarray, values: np.ndarray, gap: float, ahead: int = 2) -> np.ndarray:
