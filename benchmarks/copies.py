@@ -1,13 +1,14 @@
 """
 Which changed copies of real photos 03 finds, and what it takes for a copy that is none.
 
-    python benchmarks/copies.py FOLDER... [--photos 64] [--pool 0] [--others FOLDER...]
+    python benchmarks/copies.py FOLDER... [--photos 64] [--pool 0] [--others FOLDER...] [--peer PYTHON]
 
 FOLDER holds photos, in folders or not. `--photos` of them, spread over all, are changed in each way, saved as in 02.
 One project per way holds all photos and the changed ones. With `--pool` it is filled up to that number: with tiles of
 the photos in `--others`, 25 of each that do not overlap, and with drawn pictures where these do not suffice. Found:
-the changed photo shares a group with its own. The perceptual hash alone, as 03 used it before, stands beside. A disc in
-a photo makes another picture of the same scene. False pairs are told by name: look at them, photos from the web
+the changed photo shares a group with its own. The perceptual hash alone, as 03 used it before, stands beside, and
+imagededup's pHash and CNN with their default thresholds: found if they call both duplicates. A disc in a photo makes
+another picture of the same scene. False pairs are told by name: look at them, photos from the web
 hold real copies. Seconds are from stored features and points; the first time they come on top.
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import psutil
+from _imagededup import LEFT_OUT, imagededup_says
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=64)
     parser.add_argument("--pool", type=int, default=0)
     parser.add_argument("--others", nargs="*", type=Path, default=[])
+    parser.add_argument("--peer", metavar="PYTHON", help="of an environment with benchmarks/peers/imagededup.txt")
     options = parser.parse_args()
     if not options.folders:
         print("Left out: name folders of photos to measure this.")
@@ -131,22 +134,41 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         f"{len(photos)} photos, {len(chosen)} of them changed; {len(dataset) - len(of)} different pictures in a pool."
     )
     print(f"Features and points: {(time.perf_counter() - began) / len(dataset):.3f} s per picture.\n")
-    print("| changed | found | by the hash alone |\n|---|---|---|")
-    changed_ids = set(of)
+    changed_ids, theirs = set(of), {}
+    if options.peer:
+        plain = [id for id, name in names.items() if name != "filler"]
+        theirs = imagededup_says(options.peer, {id: dataset[id].path for id in plain})
+    else:
+        print(LEFT_OUT + "\n")
+    heads = ["changed", "found", "by the hash alone", *(f"imagededup {method}" for method in theirs)]
+    print(row(heads) + "\n" + "|---" * len(heads) + "|")
     for way in WAYS:
         own = {id for id in of if names[id].startswith(f"{way}: ")}
         pool = dataset.where(lambda picture, own=own: picture.id not in changed_ids or picture.id in own)
         groups = find_copies(pool).groups
         found = np.mean([groups[id] == groups[of[id]] for id in own])
-        print(f"| {way} | {found:.1%} | {np.mean(hash_distances(dataset, own, of) <= NEAR):.1%} |", flush=True)
+        by_hash = np.mean(hash_distances(dataset, own, of) <= NEAR)
+        by_them = [np.mean([of[id] in said[id] for id in own]) for said in theirs.values()]
+        print(row([way, *(f"{share:.1%}" for share in (found, by_hash, *by_them))]), flush=True)
     verdicts = Verdicts(dataset, points)
-    print("\n| same scene, other content | told apart |\n|---|---|")
+    heads = ["same scene, other content", "told apart", *(f"imagededup {method}" for method in theirs)]
+    print("\n" + row(heads) + "\n" + "|---" * len(heads) + "|")
     for way in DISCS:
         pairs = [(id, of[id]) for id in of if names[id].startswith(f"{way}: ")]
-        print(f"| {way} | {np.mean(verdicts.of(positions(dataset, pairs)) != SAME_PICTURE):.1%} |")
+        apart = np.mean(verdicts.of(positions(dataset, pairs)) != SAME_PICTURE)
+        by_them = [np.mean([other not in said[id] for id, other in pairs]) for said in theirs.values()]
+        print(row([way, *(f"{share:.1%}" for share in (apart, *by_them))]))
     plain = dataset.where(lambda picture: picture.id not in changed_ids and names[picture.id] != "filler")
     print_false_pairs(plain, names)
+    for method, said in theirs.items():
+        pairs = {tuple(sorted((id, other))) for id in plain.ids for other in said[id] if other in plain}
+        print(f"imagededup {method} calls {len(pairs)} of all {len(plain) * (len(plain) - 1) // 2:,} pairs duplicates.")
     time_all(dataset.where(lambda picture: picture.id not in changed_ids))
+
+
+def row(cells: list[str]) -> str:
+    """Return a row of a table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def opened(paths: list[Path]) -> dict[str, Image.Image]:

@@ -226,7 +226,7 @@ def test_the_metadata_is_all_a_program_needs(_exported):
     """model.onnx carries labels, recipe and name as the contract says."""
     _, done = _exported
     metadata = {entry.key: entry.value for entry in onnx.load(done.onnx).metadata_props}
-    assert metadata.pop("name") == "t"
+    assert (metadata.pop("name"), metadata.pop("writer")) == ("t", "1")
     facts = {key: json.loads(value) for key, value in metadata.items()}
     assert facts == {
         "labels": ["cat", "dog"],
@@ -556,6 +556,18 @@ def test_the_same_model_again_changes_nothing(dataset, project, _learner, monkey
     assert {name: (project.models / name).stat().st_mtime_ns for name in FILES} == before
     assert (again.card, again.backup) == (first.card, None)
     assert listing(project.models) == sorted([*FILES, "evaluation.json", "rounds"])
+
+
+def test_a_model_onnx_of_an_earlier_writer_is_made_again(dataset, project, _learner, monkeypatch):
+    """When we write the same learner differently, the earlier file does not stay."""
+    copy, made = export.save_onnx, []
+    monkeypatch.setattr(
+        export, "save_onnx", lambda *places, metadata, **how: made.append(metadata["writer"]) or copy(*places, **how)
+    )
+    for writer in (1, 1, 2):
+        monkeypatch.setattr(export, "WRITER", writer)
+        export_classifier(dataset, _learner)
+    assert made == ["1", "2"]
 
 
 def test_a_model_onnx_that_somebody_changed_is_made_again(dataset, project, _learner):

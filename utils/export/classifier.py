@@ -38,6 +38,7 @@ TABLES = ("split", "corrections")  # beside the settings, they made this model w
 MOST_LOOKED_AT = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
 LEAST_LOOKED_AT = 10  # of each label and side
 AGAIN = "Run 04 and 05 again, then this notebook."
+WRITER = 1  # of model.onnx: raise it when `save_onnx` writes the same learner differently, so that no old file stays
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _metadata(name: str, classifier: Classifier, unknown: Mapping) -> dict[str, 
     facts = {"labels": list(classifier.labels), "recipe": asdict(classifier.recipe)}
     if unknown["threshold"] is not None:
         facts["threshold"] = unknown["threshold"]
-    return {"name": name} | {key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()}
+    return {"name": name, "writer": str(WRITER)} | {key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()}
 
 
 def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mapping[str, str]) -> bytes | None:
