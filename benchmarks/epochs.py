@@ -29,9 +29,11 @@ from utils.intervals import bootstrap, interval
 from utils.project import Project
 from utils.train import (
     download_weights,
+    head_options,
     image_dataloaders,
     learning_rates,
     make_learner,
+    quick_model,
     speed_callbacks,
     training_callbacks,
     training_loss,
@@ -71,6 +73,7 @@ def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
         dataset = read_dataset(task)
         dls = image_dataloaders(dataset)
         how = {"pretrained": download_weights(task), "loss_func": training_loss(dataset)}
+        how |= head_options(dataset, quick_model(dataset))
         learn = make_learner(task, dls, cbs=speed_callbacks(dls), **how)
         with learn.no_bar(), learn.no_logging():
             learn.fine_tune(epochs, **learning_rates(task), cbs=training_callbacks(dataset, save=False))

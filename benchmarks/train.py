@@ -1,7 +1,7 @@
 """
 How quick training is and what it teaches: the plain course notebook against stage 04, in one run.
 
-    python benchmarks/train.py [FOLDER] [--drawn 60] [--epochs 4] [--seeds 3] [--weights none]
+    python benchmarks/train.py [FOLDER] [--drawn 60] [--epochs 4] [--seeds 3] [--arch resnet18] [--weights none]
 
 FOLDER holds <label>/<photos>; without it, `--drawn` pictures per label are drawn. Theirs is the course's notebook:
 RandomSplitter, Resize from the originals, aug_transforms, fine_tune. Ours is what 04 does, on 02's training copies.
@@ -10,7 +10,9 @@ the same network, epochs, seeds and number of training pictures, and are judged 
 saw: our test set, taken out of theirs. Processes take turns, each fresh. The limit is the bare network:
 forward and backward in PyTorch on one ready batch of the same size. lr_find, which 04 shows, is in neither side.
 A rate is that of the quickest epoch of all seeds, and the bare network's that of its quickest stretch of as many
-images: what a machine that is shared with others can do, when the others are quiet.
+images: what a machine that is shared with others can do, when the others are quiet. With the packaged network
+(`--arch efficientnet_lite0 --weights imagenet`) ours begins with the quick model's head, as 04 does. Fitting it is not
+counted here; quick.py counts it.
 """
 
 import argparse
@@ -38,7 +40,7 @@ from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
 from utils.download import folder_pictures, save_pictures
 from utils.intervals import bootstrap, interval
-from utils.project import Project
+from utils.project import PACKAGED, Project
 from utils.split import assign_sides
 from utils.verify import verify_images
 
@@ -57,12 +59,14 @@ class Task:
     size: int
     seed: int
     epochs: int
+    arch: str
     weights: str
     batch_size: int
 
     def project(self) -> Project:
         """Return the task as settings of a project."""
-        settings = {"size": self.size, "seed": self.seed, "epochs": self.epochs, "weights": self.weights}
+        settings = {"size": self.size, "seed": self.seed, "epochs": self.epochs}
+        settings |= {"arch": self.arch, "weights": self.weights}
         roots = {"data_dir": self.data, "models_dir": f"{self.data}/models {self.seed}"}
         labels = {label: [] for label in self.labels}
         fixed = {"name": "train", "source": f"{self.data}/photos", "valid": VALID, "test": TEST}
@@ -83,7 +87,7 @@ def main(options: argparse.Namespace) -> None:
         for size, large in ((224, False), (128, True)):
             labels = sorted(path.name for path in photos.iterdir() if path.is_dir())
             common = {"data": f"{scratch}/data {size}", "labels": labels, "size": size, "epochs": options.epochs}
-            common |= {"weights": options.weights, "batch_size": options.batch_size}
+            common |= {"arch": options.arch, "weights": options.weights, "batch_size": options.batch_size}
             words = prepared(photos, Task(side="ours", seed=0, **common), large=large)
             runs = {"theirs": [], "ours": [], "bare": []}
             for seed in range(options.seeds):
@@ -214,18 +218,22 @@ def theirs(task: Task, dataset: Dataset) -> tuple:
         CategoryBlock,
         DataBlock,
         ImageBlock,
+        Normalize,
         RandomSplitter,
         Resize,
         aug_transforms,
         error_rate,
         get_image_files,
         parent_label,
-        resnet18,
         set_seed,
         vision_learner,
     )
 
+    from utils.train import architecture, preparation
+
     set_seed(task.seed)
+    # fastai itself normalises for torchvision's weights, and knows no others.
+    known = [Normalize.from_stats(*preparation(dataset.project).stats)] if task.arch == PACKAGED else []
     tested = set(dataset.on("test").ids)
     paths = sorted(get_image_files(Path(task.data) / "originals"))
     block = DataBlock(
@@ -233,10 +241,12 @@ def theirs(task: Task, dataset: Dataset) -> tuple:
         splitter=RandomSplitter(valid_pct=VALID / (1 - TEST), seed=task.seed),
         get_y=parent_label,
         item_tfms=Resize(task.size),
-        batch_tfms=aug_transforms(),
+        batch_tfms=[*aug_transforms(), *known],
     )
     dls = block.dataloaders([path for path in paths if path.stem not in tested], bs=task.batch_size)
-    learn = vision_learner(dls, resnet18, metrics=error_rate, pretrained=task.weights == "imagenet")
+    learn = vision_learner(
+        dls, architecture(dataset.project), metrics=error_rate, pretrained=task.weights == "imagenet"
+    )
     return learn, lambda: learn.fine_tune(task.epochs), [path for path in paths if path.stem in tested]
 
 
@@ -244,9 +254,11 @@ def ours(task: Task, dataset: Dataset) -> tuple:
     """Return 04's learner, its training, and the training copies that judge it."""
     from utils.train import (
         download_weights,
+        head_options,
         image_dataloaders,
         learning_rates,
         make_learner,
+        quick_model,
         speed_callbacks,
         training_callbacks,
         training_loss,
@@ -254,6 +266,8 @@ def ours(task: Task, dataset: Dataset) -> tuple:
 
     project, dls = dataset.project, image_dataloaders(dataset)
     how = {"pretrained": download_weights(project), "loss_func": training_loss(dataset)}
+    if project.weights == "imagenet":
+        how |= head_options(dataset, quick_model(dataset))
     learn = make_learner(project, dls, cbs=speed_callbacks(dls), **how)
     fit = partial(learn.fine_tune, task.epochs, **learning_rates(project), cbs=training_callbacks(dataset))
     return learn, fit, list(dataset.on("test").paths)
@@ -263,11 +277,12 @@ def bare_rate(task: Task, images_an_epoch: int) -> float:
     """Return how many images a second go forward and backward through the network alone, in the quickest stretch."""
     import torch
     from fastai.vision.learner import create_vision_model
-    from torchvision.models import resnet18
+
+    from utils.train import architecture
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(task.seed)
-    network = create_vision_model(resnet18, len(task.labels), pretrained=False).train().to(device)
+    network = create_vision_model(architecture(task.project()), len(task.labels), pretrained=False).train().to(device)
     images = torch.rand(task.batch_size, 3, task.size, task.size, device=device)
     labels = torch.tensor([random.Random(task.seed).randrange(len(task.labels))] * task.batch_size, device=device)
 
@@ -340,6 +355,7 @@ if __name__ == "__main__":
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
