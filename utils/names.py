@@ -41,3 +41,22 @@ def safe_name(name: str) -> str:
     if why := unsafe_name(name):
         raise ValueError(f"{name!r} cannot be a folder name: {why}. Choose another name")
     return name
+
+
+def as_label(name: str) -> str:
+    """
+    Return the label nearest to a folder's name: the name itself where every system takes it.
+
+    >>> as_label("Penaeus sp."), as_label("ants "), as_label('Q. robur "pedunculata"'), as_label("bees")
+    ('Penaeus sp', 'ants', "Q. robur 'pedunculata'", 'bees')
+    """
+    name = unicodedata.normalize("NFC", name)
+    if not unsafe_name(name):
+        return name
+    name = name.encode("utf-8", "replace").decode("utf-8")  # bytes that are not UTF-8 come as lone surrogates
+    plain = [
+        "'" if c == '"' else "-" if c in "<>:/\\|?*" or (unicodedata.category(c) in HIDDEN and c not in JOINERS) else c
+        for c in name
+    ]
+    nearest = " ".join("".join(plain).split()).strip(" .")
+    return name if unsafe_name(nearest) else nearest

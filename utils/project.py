@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
-from utils.names import safe_name
-from utils.storage import subfolders
+from utils.listing import label_folders
+from utils.names import as_label, safe_name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
@@ -86,6 +86,7 @@ class Project(BaseModel):
 
     name: str
     source: str | list[str] = SEARCH
+    follow_links: bool = False
     images_per_label: Annotated[int, Field(ge=1, le=100_000)] = 150
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -321,7 +322,12 @@ def _settled(settings: dict, folder: Path) -> dict:
     words = (SEARCH, SAMPLE)
     sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
-    if settled.get("labels", {}) == {}:
+    labels = settled.get("labels", {})
+    if isinstance(labels, dict):  # a key may name a folder that has another name as a label
+        there = {path.name for s in sources if s not in words and Path(s).is_dir() for path in Path(s).iterdir()}
+        named = {as_label(label) if label in there else label: value for label, value in labels.items()}
+        settled["labels"] = named if len(named) == len(labels) else labels
+    if labels == {}:
         settled["labels"] = {label: [] for s in sources if s not in words for label in _labels_in(Path(s))}
     return settled
 
@@ -333,7 +339,7 @@ def _labels_in(folder: Path) -> list[str]:
             f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "
             f'"{SEARCH}" or "{SAMPLE}".'
         )
-    return [path.name for path in subfolders(folder)]
+    return list(label_folders(folder))
 
 
 HINTS = {

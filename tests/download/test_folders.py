@@ -7,8 +7,9 @@ import pytest
 from test_collect import files, interrupted, rows, saved
 from test_fetch import picture
 
-from utils.download import folder_pictures, folders, folders_table, kept_count, save_pictures
+from utils.download import folder_pictures, folders, folders_report, kept_count, save_pictures, taken_addresses
 from utils.errors import FieldguideError
+from utils.project import Project
 from utils.storage import content_id
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
         (folder / label / "deeper").mkdir(parents=True)
         for seed in seeds:
             (folder / label / f"{seed}.jpg").write_bytes(picture(seed))
-        (folder / label / "deeper" / "9.jpg").write_bytes(picture(9))
+        (folder / label / "deeper" / "9.jpg").write_bytes(picture(90 + len(seeds)))
         (folder / label / ".hidden").write_bytes(b"x")
     (folder / "cat" / "2 copy.jpg").write_bytes(picture(2))
     (folder / "cat" / "notes.txt").write_bytes(b"three cats")
@@ -37,24 +38,45 @@ def test_folder_is_copied_and_never_changed(project, folder):
     before = files(folder)
     found = saved(project, folder_pictures(folder, project.labels))
     assert files(folder) == before
-    cats = {f"cat/{content_id(picture(n))}.jpg": picture(n) for n in (1, 2, 3)}
-    dogs = {f"dog/{content_id(picture(n))}.jpg": picture(n) for n in (4, 5)}
-    assert files(project.raw) == cats | dogs | {f"cat/{content_id(b'three cats')}.bin": b"three cats"}
-    assert [(Path(row["url"]).name, row["status"]) for row in found] == [
-        *(("1.jpg", "kept"), ("2%20copy.jpg", "kept"), ("2.jpg", "copy"), ("3.jpg", "kept"), ("notes.txt", "kept")),
-        *(("4.jpg", "kept"), ("5.jpg", "kept")),
+    cats = {f"cat/{content_id(picture(n))}.jpg": picture(n) for n in (1, 2, 3, 93)}
+    dogs = {f"dog/{content_id(picture(n))}.jpg": picture(n) for n in (4, 5, 92)}
+    assert files(project.raw) == cats | dogs
+    assert [(row["url"].partition("photos/")[2], row["status"]) for row in found] == [
+        *(("cat/1.jpg", "kept"), ("cat/2%20copy.jpg", "kept"), ("cat/2.jpg", "copy"), ("cat/3.jpg", "kept")),
+        *(("cat/deeper/9.jpg", "kept"), ("dog/4.jpg", "kept"), ("dog/5.jpg", "kept"), ("dog/deeper/9.jpg", "kept")),
     ]
-    assert kept_count(project, "cat") == 3
+    assert kept_count(project, "cat") == 4
     state = files(project.data)
     assert saved(project, folder_pictures(folder, project.labels)) == []
     assert files(project.data) == state
 
 
-def test_folder_limit_counts_contents(project, folder):
+def test_folder_limit_counts_contents(folder):
     """The limit is of distinct contents a label: a copy does not use it up."""
-    names = [p.title for p in folder_pictures(folder, ["cat", "dog"], limit=2)]
-    assert names == ["1.jpg", "2 copy.jpg", "4.jpg", "5.jpg"]
-    assert [p.title for p in folder_pictures(folder, ["cat"], limit=3)] == ["1.jpg", "2 copy.jpg", "2.jpg", "3.jpg"]
+    for limit in (1, 2, 3, 4):
+        names = [p.title for p in folder_pictures(folder, ["cat"], limit=limit)]
+        assert len({name.replace("2 copy", "2") for name in names}) == limit
+    assert len(list(folder_pictures(folder, ["cat", "dog"], limit=3))) in (6, 7)
+
+
+def test_a_limit_draws_from_all_with_the_seed(project, tmp_path):
+    """Of four years every year is there; the seed decides, and photos that come later do not change what was taken."""
+    for year in range(2021, 2025):
+        for n in range(10):
+            path = tmp_path / "photos" / "cat" / f"{year}-06-{n:02}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(10 * year + n))
+
+    def drawn(seed: int, **how) -> list[str]:
+        return [p.title for p in folder_pictures(tmp_path / "photos", ["cat"], limit=16, seed=seed, **how)]
+
+    first = drawn(42)
+    assert {name[:4] for name in first} == {"2021", "2022", "2023", "2024"}
+    assert drawn(42) == first and set(drawn(7)) != set(first)
+    save_pictures(project, folder_pictures(tmp_path / "photos", ["cat"], limit=16))
+    for n in range(20):
+        (tmp_path / "photos" / "cat" / f"later {n}.jpg").write_bytes(picture(500 + n))
+    assert set(drawn(42, taken=taken_addresses(project))) == set(first) != set(drawn(42))
 
 
 def test_folder_names_are_matched_in_any_unicode_form(project, tmp_path):
@@ -70,8 +92,10 @@ def test_folder_without_a_label_says_what_is_there(folder):
     with pytest.raises(FieldguideError, match=r"no folder for the label 'cow'.*'cat', 'dog'"):
         list(folder_pictures(folder, ["cat", "cow"]))
     (folder / "cow" / "inner").mkdir(parents=True)
-    with pytest.raises(FieldguideError, match=r"cow holds no files"):
-        list(folder_pictures(folder, ["cow"]))
+    (folder / "cow" / "notes.txt").write_bytes(b"none yet")
+    passed = r"cow holds no photos. Passed over .*: 1 text or table \(cow/notes.txt\)"
+    with pytest.raises(FieldguideError, match=passed):
+        list(folder_pictures(folder, ["cat", "cow"]))
     with pytest.raises(FieldguideError, match=r"no folder .*nowhere"):
         list(folder_pictures(folder / "nowhere", ["cat"]))
 
@@ -88,9 +112,10 @@ def test_folder_tells_what_it_does_not_take(project, folder, tmp_path, monkeypat
     assert {row["title"]: (row["status"], row["reason"]) for row in found} == {
         "4.jpg": ("kept", ""),
         "5.jpg": ("kept", ""),
+        "9.jpg": ("kept", ""),
         "inner link.jpg": ("copy", f"exact copy of {content_id(picture(4))}"),
         "large.tif": ("failed", "larger than 0 MB"),
-        "link.jpg": ("failed", "a link that leads out of the source folder"),
+        "link.jpg": ("failed", "a link that leads out of the source folder; follow_links = true takes it"),
         "lost.jpg": ("failed", "not a file, or a link that leads nowhere"),
     }
 
@@ -126,18 +151,69 @@ def test_beside_other_sources_a_folder_may_lack_labels(folder):
     """A missing or empty label folder is passed over; one with none of the labels is still refused."""
     (folder / "cow" / "inner").mkdir(parents=True)
     found = folder_pictures(folder, ["bird", "cow", "dog"], complete=False)
-    assert [picture.title for picture in found] == ["4.jpg", "5.jpg"]
+    assert [picture.title for picture in found] == ["4.jpg", "5.jpg", "9.jpg"]
     with pytest.raises(FieldguideError, match=r"no photos of any label.*'cat', 'cow', 'dog'"):
         list(folder_pictures(folder, ["bird", "cow"], complete=False))
 
 
 def test_what_the_limit_leaves_out_is_told(project, folder):
     """For each label, how many photos its folders hold and how many of them were taken."""
-    project = project.model_copy(update={"source": ["sample", str(folder)]})
+    project = project.model_copy(update={"source": ["sample", str(folder)], "images_per_label": 2})
+    (folder / "unsorted").mkdir()
+    (folder / "unsorted" / "a.jpg").write_bytes(picture(70))
     save_pictures(project, folder_pictures(folder, project.labels, limit=2))
-    table = folders_table(project)
-    assert table.to_dict("index") == {
-        "cat": {"files in the folders": 5, "taken": 2},
-        "dog": {"files in the folders": 2, "taken": 2},
-    }
-    assert folders_table(project.model_copy(update={"source": "sample"})).empty
+    report = folders_report(project)
+    cats = report.table.loc["cat"].to_dict()
+    assert cats["photos in the folders"] == 5 and cats["taken"] in (2, 3)  # 3 with a copy
+    assert report.table.loc["dog"].to_dict() == {"photos in the folders": 3, "taken": 2}
+    assert (
+        report.remarks[0] == f"Passed over in {folder}: 2 system files (cat/.hidden), 1 text or table (cat/notes.txt)."
+    )
+    assert report.remarks[1] == f"Folders in {folder} that belong to no label, with their photos: unsorted (1)."
+    assert report.remarks[-1].startswith("dog: 1 more photos lie there than images_per_label = 2 takes.")
+    assert folders_report(project.model_copy(update={"source": "sample"})).table.empty
+
+
+def test_pointers_of_git_lfs_are_said(project, folder):
+    """A text that stands for a photo is not copied; its row says how to get the photo."""
+    (folder / "dog" / "4.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    found = saved(project, folder_pictures(folder, ["dog"]))
+    assert found[0]["reason"] == "a pointer of Git LFS, not the photo: run git lfs pull where it lies"
+    assert [row["title"] for row in found] == ["4.jpg", "5.jpg", "9.jpg"]
+
+
+def test_a_label_in_another_case_is_asked_about(folder):
+    """Its photos would be left out silently."""
+    (folder / "Cat").mkdir() if not (folder / "Cat").exists() else pytest.skip("one folder on this system")
+    with pytest.raises(FieldguideError, match=r"The folder .*Cat belongs to no label. Is it 'cat'\?"):
+        list(folder_pictures(folder, ["cat", "dog"]))
+
+
+def test_a_linked_label_is_taken_if_asked(folder, tmp_path):
+    """Without follow_links the link is named with its target; with it, a link that leads back ends nothing."""
+    (folder / "dog").rename(tmp_path / "store")
+    (folder / "dog").symlink_to(tmp_path / "store")
+    with pytest.raises(
+        FieldguideError, match=r"dog is a link to .*store. To take its photos, write follow_links = true"
+    ):
+        list(folder_pictures(folder, ["cat", "dog"]))
+    (tmp_path / "store" / "deeper" / "back").symlink_to(tmp_path / "store")
+    found = list(folder_pictures(folder, ["dog"], follow_links=True))
+    assert [(p.title, p.problem) for p in found] == [("4.jpg", ""), ("5.jpg", ""), ("9.jpg", "")]
+
+
+def test_folder_names_that_cannot_be_labels_are_mapped(tmp_path):
+    """Without [labels], and with a key that names the folder; the report says so once."""
+    for n, name in enumerate(("Penaeus sp.", "ants ", 'Q. robur "x"')):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.jpg").write_bytes(picture(n))
+    head = 'name = "p"\nsource = "photos"\n'
+    for text in (head, head + '[labels]\n"Penaeus sp." = []\n"ants " = []\n\'Q. robur "x"\' = []\n'):
+        (tmp_path / "project.toml").write_text(text)
+        project = Project.load(tmp_path / "project.toml")
+        assert list(project.labels) == ["Penaeus sp", "Q. robur 'x'", "ants"]
+        assert len(list(folder_pictures(project.folders[0], project.labels))) == 3
+    (told,) = folders_report(project).remarks
+    assert told.startswith(
+        "Some systems do not take every folder name. So the folder 'Penaeus sp.' is the label 'Penaeus"
+    )

@@ -4,92 +4,180 @@ Photos that are there already: reads <folder>/<label>/<photos> for stage 01. Not
 A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import normalize
 
 import pandas as pd
 
+from utils.dataset import seeded_rank
 from utils.download.collection import Gathered
 from utils.download.fetch import LARGEST_FILE
 from utils.errors import FieldguideError
+from utils.listing import Listing, label_folders, list_photos, passed_sentence, renamed_sentence, require_one_spelling
 from utils.project import Project
-from utils.storage import content_id, subfolders, visible_files
+from utils.storage import content_id
 from utils.tables import FOLDER, SOURCES_COLUMNS, each_row
+
+POINTERS = {  # how a file begins that stands for a photo elsewhere
+    b"version https://git-lfs": "a pointer of Git LFS, not the photo: run git lfs pull where it lies",
+    b"/annex/objects/": "a pointer of git-annex, not the photo: run git annex get where it lies",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a folder holds for a project, by label."""
+
+    folder: Path
+    of_labels: dict[str, Listing]
+    of_others: dict[str, Listing]  # of folders that belong to no label
+    renamed: str  # which folder names became other labels, in a sentence
+
+    @property
+    def passed(self) -> list[tuple[str, Path]]:
+        """What is passed over in the labels' folders: kind, and the file or folder."""
+        return [each for listing in self.of_labels.values() for each in listing.passed]
+
+
+def read_source(folder: str | Path, labels: Iterable[str], *, follow_links: bool = False) -> Source:
+    """
+    List a source folder, without reading a photo.
+
+    A folder belongs to a label if it has its name, in any Unicode form, or a name that stands for it (see
+    `utils.listing.label_folders`). Raises FieldguideError where there is no such folder, or a label's folder is a link
+    that may not be followed, or has the label's name in another case.
+    """
+    folder, labels = Path(folder).absolute(), list(labels)
+    if not folder.is_dir():
+        raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
+    require_one_spelling(folder, labels)
+    there = label_folders(folder)
+    for path in (path for label in labels for path in there.get(label, [])):
+        if path.is_symlink() and not follow_links:
+            raise FieldguideError(
+                f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
+                "the project file. Else move the link out of the source."
+            )
+    listed = {label: _joined(list_photos(path, follow_links=follow_links) for path in there[label]) for label in there}
+    own = {label: listed.pop(label, Listing((), ())) for label in labels}
+    return Source(folder, own, listed, renamed_sentence({label: there.get(label, []) for label in labels}))
+
+
+def _joined(listings: Iterable[Listing]) -> Listing:
+    """Return several listings as one."""
+    several = list(listings)
+    photos, passed = ([each for one in several for each in getattr(one, name)] for name in ("photos", "passed"))
+    return Listing(tuple(photos), tuple(passed))
 
 
 def folder_pictures(
-    folder: str | Path, labels: Iterable[str], *, limit: int | None = None, complete: bool = True
+    folder: str | Path,
+    labels: Iterable[str],
+    *,
+    limit: int | None = None,
+    seed: int = 42,
+    taken: Collection[str] = (),
+    complete: bool = True,
+    follow_links: bool = False,
 ) -> Iterator[Gathered]:
     """
-    Read the files of ``<folder>/<label>/``, sorted by name; hidden files and sub-folders are left out.
+    Read the photos in ``<folder>/<label>/`` and in the folders below it.
 
-    A file that cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its `problem`.
-    A sub-folder belongs to a label if their names are equal in Unicode's NFC form. `limit` is the number of different
-    contents per label; `folders_table` says how many more there are. Beside other sources the folder need not be
-    `complete`: one label is enough. Raises FieldguideError, before anything is read, if a label has no files.
+    `limit` is the number of different contents per label. With it, the photos are drawn: in an order that the seed and
+    their names decide, those `taken` before (addresses) first. A file that cannot be taken (too large, unreadable, a
+    link that leads out of the folder) comes with its `problem`. What is no photo by its name is passed over. Beside
+    other sources the folder need not be `complete`: one label is enough. Raises FieldguideError, before anything is
+    read, if a label has no photos.
     """
-    folder = Path(folder).absolute()
-    files = {label: _label_files(folder, label, complete=complete) for label in labels}
-    if files and not any(files.values()):
-        raise FieldguideError(
-            f"There are no photos of any label in {folder}; there is {_names_in(folder)}. "
-            "Rename its folders, or correct [labels] or source in the project file."
-        )
-    for label, paths in files.items():
+    source = read_source(folder, labels, follow_links=follow_links)
+    _require_photos(source, complete=complete)
+    for label, listing in source.of_labels.items():
         contents: set[str] = set()
-        for path in paths:
+        for path in listing.photos if limit is None else _drawn(listing.photos, source.folder, seed, taken):
             if limit is not None and len(contents) >= limit:
                 break
-            data, problem = _file_bytes(path, folder)
+            data, problem = _file_bytes(path, source.folder, follow_links=follow_links)
             if not problem:
                 contents.add(content_id(data))
             yield Gathered(label, path.as_uri(), data, engine=FOLDER, title=path.name, problem=problem)
 
 
-def _label_files(folder: Path, label: str, *, complete: bool) -> list[Path]:
-    """Return the files of one label in a source folder; if there must be some, say what is missing."""
-    if not folder.is_dir():
-        raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
-    own = [path for path in subfolders(folder) if normalize("NFC", path.name) == normalize("NFC", label)]
-    own = [path for path in own if path.resolve().is_relative_to(folder.resolve())]
-    files = [path for subfolder in own for path in visible_files(subfolder)]
-    if complete and not own:
+def _drawn(paths: Iterable[Path], folder: Path, seed: int, taken: Collection[str]) -> list[Path]:
+    """Return the paths in the order in which they are taken, whatever else lies there."""
+    rank = {path: seeded_rank(seed, path.relative_to(folder).as_posix()) for path in paths}
+    return sorted(rank, key=lambda path: (path.as_uri() not in taken, rank[path]))
+
+
+def _require_photos(source: Source, *, complete: bool) -> None:
+    """Refuse a source without photos of a label, or, if it need not be complete, of any."""
+    there = ", ".join(map(repr, label_folders(source.folder))) or "no folder at all"
+    photos = {label: listing.photos for label, listing in source.of_labels.items()}
+    if photos and not any(photos.values()):
         raise FieldguideError(
-            f"There is no folder for the label {label!r} in {folder}; there is {_names_in(folder)}. "
-            "Rename that folder, or correct [labels] in the project file."
+            f"There are no photos of any label in {source.folder}; there is {there}. Rename its folders, or correct "
+            "[labels] or source in the project file."
         )
-    if complete and not files:
-        raise FieldguideError(f"The folder {own[0]} holds no files. Put photos of {label!r} straight into it.")
-    return files
+    for label in (label for label in photos if complete and not photos[label]):
+        if label not in label_folders(source.folder):
+            raise FieldguideError(
+                f"There is no folder for the label {label!r} in {source.folder}; there is {there}. "
+                "Rename that folder, or correct [labels] in the project file."
+            )
+        passed = passed_sentence(source.folder, source.of_labels[label].passed)
+        raise FieldguideError(
+            f"The folder {source.folder / label} holds no photos. {passed} Put photos of {label!r} into it."
+        )
 
 
-def _names_in(folder: Path) -> str:
-    """Return the names of the folders in `folder`, as a part of a sentence."""
-    return ", ".join(repr(path.name) for path in subfolders(folder)) or "no folder at all"
-
-
-def folders_table(project: Project) -> pd.DataFrame:
-    """Return how many files the source folders hold, and how many of them were taken: one row per label."""
+def taken_addresses(project: Project) -> set[str]:
+    """Return the addresses of the files in folders that were taken."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    taken = {(row["label"], row["url"]) for row in rows if row["engine"] == FOLDER and row["id"]}
-    counts = {}
-    for label in project.labels if project.folders else ():
-        urls = [p.as_uri() for folder in project.folders for p in _label_files(folder, label, complete=False)]
-        there = sum((label, url) in taken for url in urls)
-        counts[label] = {"files in the folders": len(urls), "taken": there}
-    return pd.DataFrame.from_dict(counts, orient="index")
+    return {row["url"] for row in rows if row["engine"] == FOLDER and row["id"]}
 
 
-def _file_bytes(path: Path, folder: Path) -> tuple[bytes, str]:
+@dataclass(frozen=True)
+class FoldersReport:
+    """What became of the photos in the source folders."""
+
+    table: pd.DataFrame  # per label: how many photos lie there, and how many of them were taken
+    remarks: list[str]  # folder names that changed, what was left out and why, in sentences
+
+
+def folders_report(project: Project) -> FoldersReport:
+    """Compare what the source folders hold with what was taken of it."""
+    taken, counts, remarks = taken_addresses(project), {}, []
+    for folder in project.folders:
+        source = read_source(folder, project.labels, follow_links=project.follow_links)
+        for label, listing in source.of_labels.items():
+            row = counts.setdefault(label, {"photos in the folders": 0, "taken": 0})
+            row["photos in the folders"] += len(listing.photos)
+            row["taken"] += sum(path.as_uri() in taken for path in listing.photos)
+        remarks += filter(None, [source.renamed, passed_sentence(source.folder, source.passed)])
+        if others := {label: len(listing.photos) for label, listing in source.of_others.items() if listing.photos}:
+            named = ", ".join(f"{label} ({count:,})" for label, count in others.items())
+            remarks.append(f"Folders in {folder} that belong to no label, with their photos: {named}.")
+    for label, row in counts.items():
+        more = row["photos in the folders"] - row["taken"]
+        if more and row["taken"] >= project.images_per_label:
+            remarks.append(
+                f"{label}: {more:,} more photos lie there than images_per_label = {project.images_per_label} takes. "
+                "Those taken are drawn from all. Raise that number to take more."
+            )
+    return FoldersReport(pd.DataFrame.from_dict(counts, orient="index"), remarks)
+
+
+def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
     """Return a file's bytes and "", or b"" and why it is not taken."""
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return b"", "a link that leads out of the source folder"
+        if not follow_links and not path.resolve().is_relative_to(folder.resolve()):
+            return b"", "a link that leads out of the source folder; follow_links = true takes it"
         if not path.is_file():
             return b"", "not a file, or a link that leads nowhere"
         if path.stat().st_size > LARGEST_FILE:
             return b"", f"larger than {LARGEST_FILE // 1_000_000} MB"
-        return path.read_bytes(), ""
+        data = path.read_bytes()
     except OSError as error:
         return b"", f"cannot be read: {error.strerror or error}"
+    problem = next((told for start, told in POINTERS.items() if data.startswith(start)), "")
+    return b"" if problem else data, problem

@@ -212,7 +212,9 @@ def _metadata(name: str, classifier: Classifier, unknown: Mapping) -> dict[str, 
     facts = {"labels": list(classifier.labels), "recipe": asdict(classifier.recipe)}
     if unknown["threshold"] is not None:
         facts["threshold"] = unknown["threshold"]
-    return {"name": name, "writer": str(WRITER)} | {key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()}
+    return {"name": name, "writer": str(WRITER)} | {
+        key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()
+    }
 
 
 def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mapping[str, str]) -> bytes | None:

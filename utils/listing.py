@@ -1,0 +1,159 @@
+"""
+What lies in a folder of photos: those of each label, and what is passed over, counted by kind.
+
+Foundation of the project file and of 01. Folders that cameras, phones and computers fill hold more than photos: system
+files, sidecars, clips. Names tell most of them apart; a file whose name says nothing is opened for its first bytes.
+Nothing is changed, and links are followed only if asked to.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unicodedata import normalize
+
+from utils.errors import FieldguideError
+from utils.names import as_label
+from utils.pictures import known_header
+from utils.words import counted
+
+# Some are hidden on their own system only; names are compared in small letters.
+SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+PHOTOS = "avif bmp gif heic heif jfif jpe jpeg jpg jxl mpo png tif tiff webp"
+KINDS = {
+    "clip": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts webm wmv",
+    "sidecar": "aae acr cos dop on1 pp3 thm xmp",
+    "text or table": "csv doc docx htm html ini json log md ods odt pdf rtf tsv txt xls xlsx xml yaml yml",
+    "archive": "7z gz rar tar zip",
+    "camera raw file": "3fr arw cr2 cr3 dng erf nef nrw orf pef raf raw rw2 srw x3f",
+}
+PLURALS = {"text or table": "texts and tables"}
+KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
+PHOTO_SUFFIXES = {f".{suffix}" for suffix in PHOTOS.split()}
+RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "system file"
+LINKED, CLOSED, OTHER = "link to a folder", "folder that cannot be read", "other file"
+PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders", CLOSED: "folders that cannot be read"}
+HEAD = 4096  # bytes that tell a picture's format
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a folder and in the folders below it."""
+
+    photos: tuple[Path, ...]  # sorted
+    passed: tuple[tuple[str, Path], ...]  # what is passed over: kind, and the file or folder; sorted
+
+
+def list_photos(folder: Path, *, follow_links: bool = False) -> Listing:
+    """
+    Return what lies in `folder`, at any depth; no folder is entered twice.
+
+    A camera's raw file counts as a photo where no other file has its name. Links to files are left to the reader, who
+    knows which source they may not leave.
+    """
+    photos, passed, waiting, entered = [], [], [folder], set()
+    while waiting:
+        place = waiting.pop()
+        try:
+            status = place.stat()
+            with os.scandir(place) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            passed.append((CLOSED, place))
+            continue
+        if (status.st_dev, status.st_ino) in entered:  # a link that leads back
+            passed.append((LINKED, place))
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        stems = {Path(e.name).stem for e in found if Path(e.name).suffix.lower() in PHOTO_SUFFIXES}
+        for entry in found:
+            path = place / entry.name
+            if is_system(entry.name):
+                passed.append((CLOUD if entry.name.endswith(".icloud") else SYSTEM, path))
+            elif entry.is_dir():
+                if entry.is_symlink() and not follow_links:
+                    passed.append((LINKED, path))
+                else:
+                    waiting.append(path)
+            elif (kind := _kind(path)) == "" or (kind == RAW and path.stem not in stems):
+                photos.append(path)
+            else:
+                passed.append((kind, path))
+    return Listing(tuple(sorted(photos)), tuple(sorted(passed)))
+
+
+def is_system(name: str) -> bool:
+    """
+    Return whether a file or folder is one that systems make for themselves: hidden ones are, too.
+
+    >>> is_system("__MACOSX"), is_system("Thumbs.db"), is_system(".DS_Store"), is_system("ants")
+    (True, True, True, False)
+    """
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
+
+
+def _kind(path: Path) -> str:
+    """Return the kind of a file that is passed over; "" for a photo."""
+    suffix = path.suffix.lower()
+    if suffix in PHOTO_SUFFIXES:
+        return ""
+    if suffix in KIND_OF:
+        return KIND_OF[suffix]
+    try:
+        if not path.is_file():  # a pipe would never end
+            return OTHER
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return ""  # whoever takes it says why it cannot be read
+    return "" if known_header(head)[0] != "bin" else OTHER
+
+
+def label_folders(folder: Path) -> dict[str, list[Path]]:
+    """
+    Return label → its folders in a source, sorted by name; system folders are none.
+
+    A folder name that cannot be a label everywhere, such as "Penaeus sp.", stands for the label nearest to it.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name)):
+        found.setdefault(as_label(path.name), []).append(path)
+    return dict(sorted(found.items()))
+
+
+def renamed_sentence(folders: Mapping[str, Iterable[Path]]) -> str:
+    """Return which folder names became other labels, in a sentence; "" if none did."""
+    told = [
+        f"the folder {path.name!r} is the label {label!r}"
+        for label, paths in folders.items()
+        for path in paths
+        if normalize("NFC", path.name) != label
+    ]
+    if not told:
+        return ""
+    return f"Some systems do not take every folder name. So {'; '.join(told)}."
+
+
+def require_one_spelling(folder: Path, labels: Iterable[str]) -> None:
+    """Refuse a source with a folder that is one of the labels in another case: its photos would be left out."""
+    asked = {label.casefold(): label for label in labels}
+    for name, paths in label_folders(folder).items():
+        meant = asked.get(name.casefold(), name)
+        if meant != name and name not in asked.values():
+            raise FieldguideError(
+                f"The folder {paths[0]} belongs to no label. Is it {meant!r}? Then rename it to {meant!r}, or write "
+                f"{name!r} under [labels]. Else move it out of the source."
+            )
+
+
+def passed_sentence(folder: Path, passed: Sequence[tuple[str, Path]]) -> str:
+    """Return what was passed over in a source, counted by kind with an example each; "" if nothing was."""
+    kinds: dict[str, list[Path]] = {}
+    for kind, path in sorted(passed):
+        kinds.setdefault(kind, []).append(path)
+    told = [
+        f"{counted(len(paths), kind, PLURALS.get(kind))} ({paths[0].relative_to(folder)})"
+        for kind, paths in sorted(kinds.items(), key=lambda each: (-len(each[1]), each[0]))
+    ]
+    return f"Passed over in {folder}: {', '.join(told)}." if told else ""
