@@ -14,13 +14,12 @@ from unicodedata import normalize
 
 from utils.errors import FieldguideError
 from utils.names import as_label
-from utils.pictures import known_header
+from utils.pictures import PHOTO_SUFFIXES, known_header
 from utils.words import counted
 
 # Some are hidden on their own system only; names are compared in small letters.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
-PHOTOS = "avif bmp gif heic heif jfif jpe jpeg jpg jxl mpo png tif tiff webp"
 KINDS = {
     "clip": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts webm wmv",
     "sidecar": "aae acr cos dop on1 pp3 thm xmp",
@@ -30,7 +29,6 @@ KINDS = {
 }
 PLURALS = {"text or table": "texts and tables"}
 KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
-PHOTO_SUFFIXES = {f".{suffix}" for suffix in PHOTOS.split()}
 RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "system file"
 LINKED, CLOSED, OTHER = "link to a folder", "folder that cannot be read", "other file"
 PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders", CLOSED: "folders that cannot be read"}

@@ -25,6 +25,10 @@ LONGEST_SIDE = 512  # pixels, of a training copy
 JPEG_QUALITY = 92  # of a training copy
 # Formats that are photos (a camera's MPO opens as JPEG). Pillow knows more, some of which start programs (EPS).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# File names that end so are of photos. Some cannot be read here: whoever opens them says so for each.
+PHOTO_SUFFIXES = set(
+    re.findall(r"\.\w+", ".avif.avifs.bmp.dib.gif.heic.heif.jfif.jpe.jpeg.jpg.jxl.mpo.png.tif.tiff.webp")
+)
 EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 STRIP = 4_000_000  # pixels scaled at a time
 WHITE = (255, 255, 255)

@@ -59,12 +59,14 @@ def read_source(folder: str | Path, labels: Iterable[str], *, follow_links: bool
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
-    listed = {label: _joined(list_photos(path, follow_links=follow_links) for path in there[label]) for label in there}
+    listed = {
+        label: _together(list_photos(path, follow_links=follow_links) for path in there[label]) for label in there
+    }
     own = {label: listed.pop(label, Listing((), ())) for label in labels}
     return Source(folder, own, listed, renamed_sentence({label: there.get(label, []) for label in labels}))
 
 
-def _joined(listings: Iterable[Listing]) -> Listing:
+def _together(listings: Iterable[Listing]) -> Listing:
     """Return several listings as one."""
     several = list(listings)
     photos, passed = ([each for one in several for each in getattr(one, name)] for name in ("photos", "passed"))

@@ -34,11 +34,14 @@ from tqdm import tqdm
 from .classifier import BATCH_SIZE, Prediction, load_classifier
 from .vetting import ModelError
 
+if "." in __package__:
+    from ..pictures import PHOTO_SUFFIXES
+else:  # inference/ and pictures.py lie loose in another program's folder
+    from pictures import PHOTO_SUFFIXES
+
 DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the last two as a shell names its signals
 PATTERN = re.compile(r"[*?\[]")
 UNSURE = "unknown"  # the answer, and the folder, of a photo without a label
-# In a folder these count as photos. HEIC cannot be read here: the answer says so for each, as they are photos.
-PHOTOS = re.compile(r"\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avifs?|hei[cf])", re.IGNORECASE)
 LEFTOVER = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
 NO_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # letters that no folder on every system may have
 WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
@@ -113,10 +116,10 @@ def _photos_at(path: str, copies: Path | None, passed: PassedOver) -> Iterator[s
         place = waiting.pop()
         if _is_folder(place):
             waiting += _entries(place, visited, passed)
-        elif PHOTOS.fullmatch(extension := Path(place).suffix):
+        elif (extension := Path(place).suffix.lower()) in PHOTO_SUFFIXES:
             yield place
         else:
-            passed.extensions[extension.lower()] += 1
+            passed.extensions[extension] += 1
 
 
 def _is_folder(path: str | Path) -> bool:

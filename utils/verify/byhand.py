@@ -10,6 +10,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from utils.errors import FieldguideError
+from utils.listing import is_system
 from utils.pictures import is_training_copy, known_header
 from utils.project import Project
 from utils.storage import content_id, explained, locked, remove_leftovers, visible_files, write_whole
@@ -17,8 +18,6 @@ from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
 from utils.verify.opening import in_batches, judge, judged_in_order, keep
 from utils.verify.report import VerifyReport, report_of
 from utils.verify.verdicts import ID, Judged, Run, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
-
-SYSTEM_FILES = {"thumbs.db", "desktop.ini", "icon\r"}
 
 Dropped = dict[tuple[str, str], tuple[list[Path], Path]]  # (id, label) → the files in images/, and theirs in raw/
 
@@ -68,7 +67,7 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
     gathered = by_id(raw_files(project))
     rejected = {id for id, _ in tables.settled}
     found = [path for label in project.labels for path in visible_files(project.images / label) if path.is_file()]
-    found = [path for path in found if path.name.lower() not in SYSTEM_FILES]
+    found = [path for path in found if not is_system(path.name)]
     found = [path for path in found if not (_is_named(path) and path.stem in tables.label_of)]
     dropped: Dropped = {}
     for path in tqdm(found, desc="put there by hand", unit="file", disable=not found):
