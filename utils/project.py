@@ -11,13 +11,14 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
-from utils.refusals import hidden_escape, meant_source, mistake, refusal
+from utils.refusals import entangled, hidden_escape, meant_source, mistake, refusal
 from utils.storage import subfolders
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -343,9 +344,24 @@ def _settled(settings: dict, folder: Path) -> dict:
             raise ProjectError(f'source = {given!r}: there is no such folder; did you mean "{meant}"?')
     sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
-    if settled.get("labels", {}) == {}:
-        settled["labels"] = {label: [] for s in sources if s not in words for label in _labels_in(Path(s))}
+    folders, chosen = [Path(s) for s in sources if s not in words], settled.get("labels", {}) != {}
+    if not chosen:
+        settled["labels"] = {label: [] for source in folders for label in _labels_in(source)}
+    _require_apart(settled, folders, chosen=chosen)
     return settled
+
+
+def _require_apart(settled: dict, folders: list[Path], *, chosen: bool) -> None:
+    """Raise a `ProjectError` if looking for photos in a source would find what this project itself wrote."""
+    name, labels = settled.get("name"), settled["labels"]
+    if not isinstance(name, str) or unsafe_name(name) or not isinstance(labels, dict):
+        return  # pydantic says what is wrong with it
+    for key in ("data_dir", "models_dir"):
+        root = settled.get(key, Project.model_fields[key].default)
+        for source in folders if isinstance(root, str) else ():
+            own = (Path(root) / normalize("NFC", name)).resolve()
+            if told := entangled(source, own, labels, chosen=chosen):
+                raise ProjectError(f"{told}, or set {key} to another folder.")
 
 
 def _labels_in(folder: Path) -> list[str]:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from utils.names import unsafe_name
+
 Sections = Mapping[str, Collection[str]]
 
 LONGEST_LINE = 200  # characters of a line that a message shows
@@ -180,6 +182,24 @@ def refusal(path: Path, text: str, error: ValidationError, sections: Sections) -
         sentences[f"{key}{value}{place}: {told}" if key else told] = key if problem["type"] == "missing" else ""
     unique = [sentence for sentence, missing in sentences.items() if not missing or missing not in meant]
     return f"{path}: " + "; and ".join(unique).removesuffix("?") + ("?" if unique[-1].endswith("?") else ".")
+
+
+def entangled(source: Path, own: Path, labels: Collection[str], *, chosen: bool) -> str | None:
+    """
+    Return why looking for photos in a source would find what the project wrote to its `own` folder, or None.
+
+    Both paths are resolved. If the labels were not `chosen` in [labels], every folder in the source is a label.
+    """
+    if source.is_relative_to(own):
+        return f"source = {str(source)!r} lies in {own}, where this project keeps its own files. Move your photos out"
+    places = [(source / label).resolve() for label in labels if not unsafe_name(label)]
+    within = own.is_relative_to(source) and not own.relative_to(source).parts[0].startswith(".")
+    if (within and not chosen) or any(own.is_relative_to(place) or place.is_relative_to(own) for place in places):
+        return (
+            f"source = {str(source)!r} holds {own}, where this project keeps its own files: they would become "
+            "photos of yours. Move your photos to a folder of their own"
+        )
+    return None
 
 
 def meant_source(given: str, search: str, sample: str) -> str | None:

@@ -223,3 +223,68 @@ def test_whatever_is_written_gets_a_sentence(tmp_path, text):
     """No text of a project file ends in anything but a refusal of ours."""
     said = refused(tmp_path, text)
     assert re.match(r"(, line \d+:\n    .*\n[A-Z][^\n]+|: .+[.?]$)", said, flags=re.S)
+
+
+# --- A source that holds what the project itself writes ---------------------------------------------------------------
+
+
+def project_beside(tmp_path, source, *, name="birds", labels="", dirs='data_dir = "data"\nmodels_dir = "models"\n'):
+    """Write a project file beside data/ and photos/, with a source."""
+    for folder in ("photos/heron", "photos/egret", "data/birds/images/heron", "data/photos/heron", "data/photos/egret"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for label in ("heron", "egret"):
+        (tmp_path / label).mkdir(exist_ok=True)
+    path = tmp_path / "project.toml"
+    path.write_text(f'name = "{name}"\nsource = "{source}"\n{dirs}{labels}', encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "how"),
+    [
+        *((source, "lies in") for source in ("data/birds", "data/birds/images", "models/birds/rounds", "linked")),
+        *((source, "holds") for source in ("data", ".", "models")),
+    ],
+)
+def test_a_source_with_our_own_files_is_refused(tmp_path, source, how):
+    """A source that is, holds or lies in data/<name> or models/<name>: the set would double at the second run."""
+    path = project_beside(tmp_path, source)
+    (tmp_path / "models" / "birds" / "rounds" / "1").mkdir(parents=True)
+    (tmp_path / "linked").symlink_to(tmp_path / "data" / "birds" / "images")
+    with pytest.raises(ProjectError, match=rf"\.toml: source = '.*' {how} .*, where this project keeps its own.* set "):
+        Project.load(path)
+
+
+def test_a_source_is_refused_before_the_first_run(tmp_path):
+    """What would only come into being is refused too: else a label "data" appears at the second run."""
+    path = project_beside(tmp_path, ".", dirs='data_dir = "store"\nmodels_dir = "store"\n')
+    with pytest.raises(ProjectError, match=r"holds .*store/birds.* set data_dir to another folder\.$"):
+        Project.load(path)
+
+
+def test_a_label_that_leads_to_our_own_files_is_refused(tmp_path):
+    """Neither a link nor a label of the name of the data folder lets our own pictures in."""
+    path = project_beside(tmp_path, "photos", labels="[labels]\nheron = []\ngull = []\n")
+    (tmp_path / "photos" / "gull").symlink_to(tmp_path / "data" / "birds" / "images" / "heron")
+    with pytest.raises(ProjectError, match="keeps its own files"):
+        Project.load(path)
+    with pytest.raises(ProjectError, match="keeps its own files"):
+        Project.load(project_beside(tmp_path, ".", labels="[labels]\nheron = []\ndata = []\n"))
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        ("photos", {}),
+        ("data/photos", {}),
+        ("data/birds/images", {"name": "other"}),
+        (".", {"labels": "[labels]\nheron = []\negret = []\n"}),
+        (".", {"dirs": 'data_dir = ".own"\nmodels_dir = ".own"\n'}),
+        (".", {"dirs": ""}),
+    ],
+)
+def test_a_source_beside_our_own_files_is_taken(tmp_path, source, settings):
+    """Photos in data/, another project's pictures, chosen labels, a hidden or a far data folder do no harm."""
+    (tmp_path / "data" / "birds" / "images" / "egret").mkdir(parents=True)
+    project = Project.load(project_beside(tmp_path, source, **settings))
+    assert {"heron", "egret"} <= set(project.labels)
