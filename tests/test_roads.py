@@ -63,7 +63,7 @@ def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):
 @pytest.mark.parametrize(
     ("text", "names", "says"),
     [
-        ("name = ", ["01_download"], "is not a readable TOML file"),
+        ("name = ", ["01_download"], "Write a value after ="),
         (SETTINGS.format(source='source = "sample"') + SEA, ["04_train"], "Run 02 and 03 first"),
         (SETTINGS.format(source='source = "sample"') + SEA, ["02_verify"], "nothing was gathered"),
     ],

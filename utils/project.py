@@ -3,22 +3,23 @@ The settings of one project, validated, and every path of it.
 
 Foundation of every stage. `Project.load()` reads the file named by the environment variable PROJECT, else
 ``project.toml`` in the repository's root. A wrong setting is refused with the file, the key, the value and
-what to do.
+what to do; `utils.refusals` finds the words.
 """
 
 import os
 import re
 import tomllib
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from utils.errors import FieldguideError
 from utils.listing import label_folders
-from utils.names import as_label, safe_name
+from utils.names import as_label, safe_name, unsafe_name
+from utils.refusals import entangled, hidden_escape, meant_source, mistake, refusal
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
@@ -120,6 +121,8 @@ class Project(BaseModel):
     @field_validator("name")
     @classmethod
     def _name_is_a_folder(cls, name: str) -> str:
+        if unsafe_name(name) and not unsafe_name(bare := name.strip()):
+            raise ValueError(f'{name!r} begins or ends with a blank; did you mean "{bare}"?')
         return safe_name(name)
 
     @field_validator("source")
@@ -133,6 +136,8 @@ class Project(BaseModel):
     @classmethod
     def _weights_are_a_word_or_a_file(cls, weights: str) -> str:
         if weights not in WEIGHTS and not weights.endswith(WEIGHT_FILES):
+            if (bare := weights.strip().lower()) in WEIGHTS:
+                raise ValueError(f'{weights!r} is not known; did you mean "{bare}"?')
             raise ValueError(
                 f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
             )
@@ -165,6 +170,8 @@ class Project(BaseModel):
         asked: dict[str, str] = {}  # search → label
         for label, searches in labels.items():
             safe[name := safe_name(label)] = searches
+            if name == "allowed_hosts" or (name == "source" and {SEARCH, SAMPLE} & set(searches)):
+                raise ValueError(f"{name} is a setting: move it above [labels]")
             if name.casefold() in CHOICES:
                 raise ValueError(f"{label!r} is a word of the cleaner and cannot be a label. Choose another name")
             if name.casefold() in COLUMNS:
@@ -227,9 +234,15 @@ class Project(BaseModel):
         """
         path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
         try:
-            settings = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ProjectError(f"{path} is not a readable TOML file: {error}. Correct that place.") from None
+            text = path.read_text(encoding="utf-8-sig")
+            settings = tomllib.loads(text)
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ProjectError(
+                f"{path} is not saved as UTF-8 (line {line}). Save it again in your editor with the encoding UTF-8."
+            ) from None
+        except tomllib.TOMLDecodeError:
+            raise ProjectError(mistake(path, text, SECTIONS)) from None
         except (FileNotFoundError, IsADirectoryError):
             raise MissingProject(
                 f"There is no project file {path}. Copy one from {REPOSITORY / 'projects'} to "
@@ -239,11 +252,13 @@ class Project(BaseModel):
             raise ProjectError(
                 f"{path} cannot be read: {error.strerror or error}. Give this account the right to read it."
             ) from None
+        if escape := hidden_escape(path, text, settings, WITH_BACKSLASHES):
+            raise ProjectError(escape)
         try:
             return cls.model_validate(_settled(settings, path.resolve().parent))
         except ValidationError as error:
-            raise ProjectError(_refusal(path, error)) from None
-        except MissingSource as error:
+            raise ProjectError(refusal(path, text, error, SECTIONS)) from None
+        except ProjectError as error:
             raise ProjectError(f"{path}: {error}") from None
         except OSError as error:
             raise ProjectError(
@@ -309,6 +324,11 @@ class MissingSource(ProjectError, NotADirectoryError):
     """A source is no folder."""
 
 
+# What each section may hold, and the keys whose values are paths or patterns.
+SECTIONS = {"": Project.model_fields, "filters": Filters.__annotations__, "augment": Augment.__annotations__}
+WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by")
+
+
 def _settled(settings: dict, folder: Path) -> dict:
     """Return `settings` with paths made absolute from `folder` and a folder source's labels filled in."""
     settled = dict(settings)
@@ -320,16 +340,33 @@ def _settled(settings: dict, folder: Path) -> dict:
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         return settled  # pydantic says what is wrong with it
     words = (SEARCH, SAMPLE)
+    for given in sources:
+        if (meant := meant_source(given, *words)) and not (folder / Path(given).expanduser()).exists():
+            raise ProjectError(f'source = {given!r}: there is no such folder; did you mean "{meant}"?')
     sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     settled["source"] = sources[0] if isinstance(source, str) else sources
-    labels = settled.get("labels", {})
-    if isinstance(labels, dict):  # a key may name a folder that has another name as a label
-        there = {path.name for s in sources if s not in words and Path(s).is_dir() for path in Path(s).iterdir()}
+    folders, labels = [Path(s) for s in sources if s not in words], settled.get("labels", {})
+    if labels == {}:
+        settled["labels"] = {label: [] for source in folders for label in _labels_in(source)}
+    elif isinstance(labels, dict):  # a key may name a folder that has another name as a label
+        there = {path.name for source in folders if source.is_dir() for path in source.iterdir()}
         named = {as_label(label) if label in there else label: value for label, value in labels.items()}
         settled["labels"] = named if len(named) == len(labels) else labels
-    if labels == {}:
-        settled["labels"] = {label: [] for s in sources if s not in words for label in _labels_in(Path(s))}
+    _require_apart(settled, folders, chosen=labels != {})
     return settled
+
+
+def _require_apart(settled: dict, folders: list[Path], *, chosen: bool) -> None:
+    """Raise a `ProjectError` if looking for photos in a source would find what this project itself wrote."""
+    name, labels = settled.get("name"), settled["labels"]
+    if not isinstance(name, str) or unsafe_name(name) or not isinstance(labels, dict):
+        return  # pydantic says what is wrong with it
+    for key in ("data_dir", "models_dir"):
+        root = settled.get(key, Project.model_fields[key].default)
+        for source in folders if isinstance(root, str) else ():
+            own = (Path(root) / normalize("NFC", name)).resolve()
+            if told := entangled(source, own, labels, chosen=chosen):
+                raise ProjectError(f"{told}, or set {key} to another folder.")
 
 
 def _labels_in(folder: Path) -> list[str]:
@@ -340,54 +377,3 @@ def _labels_in(folder: Path) -> list[str]:
             f'"{SEARCH}" or "{SAMPLE}".'
         )
     return list(label_folders(folder))
-
-
-HINTS = {
-    "missing": "add it",
-    "extra_forbidden": "correct its spelling, or remove it; projects/README.md lists the keys",
-    "int_type": "write a whole number, without quotes",
-    "float_type": "write a number such as 0.2, without quotes",
-    "string_type": 'write text in quotes, such as "resnet18"',
-    "list_type": 'write a list, such as ["tilapia alive in water"]',
-    "dict_type": "write it as a section of its own: [labels]",
-    "literal_error": "write one of these",
-    "bool_type": "write true or false, without quotes",
-}
-HINTS_OF_KEYS = {
-    "arch": "write the name of a torchvision model, such as resnet18, or timm/NAME for a network of timm",
-    "augment": 'write "standard" or "strong", or a section of its own: [augment]',
-    "filters": "write it as a section of its own: [filters]",
-    "filters.region": 'write country-language, such as "uk-en"; "wt-wt" is the whole world',
-    "allowed_hosts": 'write a list, such as ["photos.local"]',
-}
-
-
-def _refusal(path: Path, error: ValidationError) -> str:
-    """Return what pydantic found as one sentence per setting: file, key, value, what to do."""
-    sentences = []
-    for problem in error.errors():
-        if problem["loc"][:1] == ("source",) and problem["type"] in ("string_type", "list_type"):
-            told = "Input should be text in quotes, or a list of such texts"
-            problem = {"loc": ("source",), "msg": told, "type": "source", "input": problem["input"]}
-        key = ".".join(str(part) for part in problem["loc"] if part not in ("a word", "a table"))
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "this key is unknown" + _meant(key)
-        value = "" if problem["type"] in ("missing", "value_error") else f" = {repr(problem['input'])[:60]}"
-        told = message.endswith("?") or problem["type"] == "value_error"  # the message says what to do
-        hint = "" if told else HINTS_OF_KEYS.get(key) or HINTS.get(problem["type"])
-        sentence = f"{key}{value}: {message}" if key else message
-        sentences.append(sentence + (f"; {hint}" if hint else ""))
-    unique = list(dict.fromkeys(sentences))
-    return f"{path}: " + "; and ".join(unique).removesuffix("?") + ("?" if unique[-1].endswith("?") else ".")
-
-
-def _meant(key: str) -> str:
-    """Return a guess at what an unknown key was meant to be."""
-    section, _, name = key.rpartition(".")
-    sections = {"filters": Filters.__annotations__, "augment": Augment.__annotations__}
-    for other, names in sections.items():
-        if section != other and name in names:
-            return f"; did you mean {name} in the section [{other}]?"
-    near = get_close_matches(name, sections.get(section, Project.model_fields), n=1)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -59,7 +59,7 @@ def test_defaults_are_the_documented_ones(tmp_path):
             ["'cat'", "'dog'", "same search 'a pet'"],
         ),
         ('name = "pets"\nsource = ["sample", "duckduckgo"]' + LABELS, ["sample", "do not mix"]),
-        ('name = "pets"\nbroken' + LABELS, ["TOML", "line 2"]),
+        ('name = "pets"\nbroken' + LABELS, ["line 2", "broken", "name = value"]),
         ('name = "pets"\nsource = "nowhere"', ["nowhere", "no folder"]),
         ('name = "pets"\nhonour_noai = "no"' + LABELS, ["honour_noai", "'no'", "true or false"]),
         ('name = "pets"\nallowed_hosts = "nas.local"' + LABELS, ["allowed_hosts", "'nas.local'", "list"]),

@@ -31,7 +31,7 @@ class Source:
 
     folder: Path
     of_labels: dict[str, Listing]
-    of_others: dict[str, Listing]  # of folders that belong to no label
+    others: tuple[Path, ...]  # folders that belong to no label, not listed
     renamed: str  # which folder names became other labels, in a sentence
 
     @property
@@ -59,11 +59,12 @@ def read_source(folder: str | Path, labels: Iterable[str], *, follow_links: bool
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
+    own = {label: there.pop(label, []) for label in labels}
     listed = {
-        label: _together(list_photos(path, follow_links=follow_links) for path in there[label]) for label in there
+        label: _together(list_photos(path, follow_links=follow_links) for path in paths) for label, paths in own.items()
     }
-    own = {label: listed.pop(label, Listing((), ())) for label in labels}
-    return Source(folder, own, listed, renamed_sentence({label: there.get(label, []) for label in labels}))
+    others = tuple(path for paths in there.values() for path in paths)
+    return Source(folder, listed, others, renamed_sentence(own))
 
 
 def _together(listings: Iterable[Listing]) -> Listing:
@@ -155,10 +156,8 @@ def folders_report(project: Project) -> FoldersReport:
             row = counts.setdefault(label, {"photos in the folders": 0, "taken": 0})
             row["photos in the folders"] += len(listing.photos)
             row["taken"] += sum(path.as_uri() in taken for path in listing.photos)
-        remarks += filter(None, [source.renamed, passed_sentence(source.folder, source.passed)])
-        if others := {label: len(listing.photos) for label, listing in source.of_others.items() if listing.photos}:
-            named = ", ".join(f"{label} ({count:,})" for label, count in others.items())
-            remarks.append(f"Folders in {folder} that belong to no label, with their photos: {named}.")
+        passed = passed_sentence(source.folder, source.passed)
+        remarks += filter(None, [source.renamed, passed, _others_sentence(project, source)])
     for label, row in counts.items():
         more = row["photos in the folders"] - row["taken"]
         if more and row["taken"] >= project.images_per_label:
@@ -167,6 +166,15 @@ def folders_report(project: Project) -> FoldersReport:
                 "Those taken are drawn from all. Raise that number to take more."
             )
     return FoldersReport(pd.DataFrame.from_dict(counts, orient="index"), remarks)
+
+
+def _others_sentence(project: Project, source: Source) -> str:
+    """Return which folders of a source belong to no label, with their photos; "" if none has any."""
+    own = [path.resolve() for path in (project.data, project.models)]
+    apart = [path for path in source.others if not any(each.is_relative_to(path.resolve()) for each in own)]
+    photos = {path.name: len(list_photos(path, follow_links=project.follow_links).photos) for path in apart}
+    named = ", ".join(f"{name} ({count:,})" for name, count in photos.items() if count)
+    return f"Folders in {source.folder} that belong to no label, with their photos: {named}." if named else ""
 
 
 def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
