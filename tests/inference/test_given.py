@@ -367,7 +367,7 @@ def test_a_long_data_uri_is_refused_before_it_is_decoded(_colours, monkeypatch):
 @pytest.mark.parametrize("part", [3, 4, 5, 1000])
 def test_a_data_uri_is_decoded_in_parts(monkeypatch, part):
     """Wherever a part ends, no %-sign is torn from its digits, and a lone one stays."""
-    monkeypatch.setattr(given, "PART", part)
+    monkeypatch.setattr(given, "PORTION", part)
     data = bytes(range(256)) + b"abc" + bytes(range(256))
     assert given.readable("data:," + urllib.parse.quote(data)) == data
     assert given.readable("data:,100%&%%41%4") == b"100%&%A%4"

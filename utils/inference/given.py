@@ -26,9 +26,9 @@ DATA_URI = re.compile("data:[^,]{0,1000},", re.IGNORECASE)
 MAX_BYTES = 5 * MAX_PIXELS  # that an open file may hold: the largest picture, uncompressed, and some notes
 MAX_URI = 100_000_000  # letters
 LONGEST_PATH = 4096  # letters, as on Linux; longer text holds a picture, or nothing
-PART = 2**20  # bytes or letters
+PORTION = 2**20  # bytes or letters that are taken at a time
 ON_THE_WEB = bytes.maketrans(b"-_", b"+/")  # what base64 writes where it may stand in an address
-COLOURS = (1, 3, 4)  # numbers per pixel: grey; red, green, blue; and opacity
+PER_PIXEL = (1, 3, 4)  # numbers per pixel: grey; red, green, blue; and opacity
 EXPECTED = (
     'a path, the bytes of a file, a file opened with "rb", an upload, a PIL image, an array, a tensor or a data: URI'
 )
@@ -69,7 +69,7 @@ def at_hand(picture):
         content = content_of(picture)
         if content is not None:
             return bytes(content)
-        return _bytes_of(picture) if callable(getattr(picture, "read", None)) else picture
+        return _whole(picture) if callable(getattr(picture, "read", None)) else picture
     except Exception as error:  # files and uploads raise what they like; none of it may stop the other pictures
         return error
 
@@ -93,7 +93,7 @@ def readable(picture, *, bgr: bool = False) -> str | os.PathLike | bytes | Image
         return bytes(picture)
     if dimensions(picture) is None:
         raise PictureError(f"this {type(picture).__name__} is not a picture; give {EXPECTED}")
-    return _levels(_from_tensor(picture) if is_tensor(picture) else np.asarray(picture), bgr=bgr)
+    return _as_levels(_from_tensor(picture) if is_tensor(picture) else np.asarray(picture), bgr=bgr)
 
 
 def reason(error: Exception) -> str:
@@ -129,7 +129,7 @@ def content_of(value) -> bytes | bytearray | memoryview | None:
     return content if isinstance(content, (bytes, bytearray, memoryview)) else None
 
 
-def _bytes_of(file) -> bytes:
+def _whole(file) -> bytes:
     """Return all bytes of an open file or upload, which is left where it was; only the rest where it cannot go back."""
     if inspect.iscoroutinefunction(file.read):
         raise PictureError(f"this {type(file).__name__} must be awaited; give the bytes that its read() returns")
@@ -155,7 +155,7 @@ def _read_on(file) -> bytes:
     data, part = bytearray(), b"more"
     while part and len(data) <= MAX_BYTES:
         try:
-            part = file.read(PART if in_parts else MAX_BYTES + 1)
+            part = file.read(PORTION if in_parts else MAX_BYTES + 1)
         except TypeError:  # this upload takes no size
             part, in_parts = file.read(), False
         if not isinstance(part, (bytes, bytearray, memoryview)):
@@ -186,7 +186,7 @@ def _from_uri(uri: str) -> bytes:
     head, _, body = uri.partition(",")
     data, at = bytearray(), 0
     while at < len(body):  # in parts: unquoting takes a hundred times the memory
-        end = at + PART
+        end = at + PORTION
         cut = body.rfind("%", end - 2, end) if end < len(body) else -1
         end = end if cut < 0 else cut
         data += unquote_to_bytes(body[at:end])
@@ -202,8 +202,8 @@ def _from_uri(uri: str) -> bytes:
 
 def _from_tensor(tensor) -> np.ndarray:
     """Return a tensor as an array with its colours last; refuse one that could have them first or last."""
-    if tensor.ndim == 3 and tensor.shape[0] in COLOURS:
-        if tensor.shape[2] in COLOURS:
+    if tensor.ndim == 3 and tensor.shape[0] in PER_PIXEL:
+        if tensor.shape[2] in PER_PIXEL:
             raise PictureError(
                 f"a tensor of shape {tuple(tensor.shape)}: its colours may be its first or its last dimension; give an "
                 "array with the colours last: tensor.numpy(), or tensor.permute(1, 2, 0).numpy()"
@@ -213,7 +213,7 @@ def _from_tensor(tensor) -> np.ndarray:
     return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
 
 
-def _levels(array: np.ndarray, *, bgr: bool) -> np.ndarray:
+def _as_levels(array: np.ndarray, *, bgr: bool) -> np.ndarray:
     """Return an array with fractions made into levels of 0 to 255, and with its colours in the order RGB."""
     if array.ndim not in (2, 3):
         raise PictureError(f"an array of shape {array.shape}; a picture has two dimensions, or three with its colours")
