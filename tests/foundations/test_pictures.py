@@ -346,8 +346,9 @@ def test_paths_bytes_images_and_arrays_open_alike(tmp_path):
         (np.broadcast_to(np.uint8(0), (10_000, 9_000)), "too many pixels: 9000×10000, more than 80 million"),
     ],
 )
-def test_an_array_that_leaves_colours_to_guessing_is_refused(array, words):
-    """Floats and two channels are refused with type and shape; also too many pixels, and none at all."""
+def test_an_array_that_leaves_colours_to_guessing_is_refused(monkeypatch, array, words):
+    """Floats and two channels are refused with type and shape; also too many pixels, uncopied, and none at all."""
+    monkeypatch.setattr(Image, "fromarray", lambda array: pytest.fail("it was copied"))
     with pytest.raises(PictureError, match=words):
         open_picture(array)
 
