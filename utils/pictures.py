@@ -74,9 +74,9 @@ def open_picture(picture, *, longest_side: int | None = None, first_frame: bool 
     """
     Open a picture as an upright 8-bit RGB image in sRGB.
 
-    `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4). One larger than
-    `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first frame of an
-    animation, or the first page of many, is taken instead of refused.
+    `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). One
+    larger than `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first
+    frame of an animation, or the first page of many, is taken instead of refused.
 
     Raises PictureError if it is not a picture, broken, animated or larger than 80 million pixels, and FileNotFoundError
     if the path leads nowhere.
@@ -90,6 +90,7 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
         picture = _from_array(picture)
     if isinstance(picture, Image.Image):
         with _decoding("truncated or broken inside"):
+            _refuse_unless_one_photo(picture, first_frame=first_frame)
             return Opened(_of_its_own(_bounded(to_rgb(picture), longest_side), picture), *picture.size)
     source = _source(picture)
     with _decoding("not a picture in a format known here", source):
@@ -142,6 +143,19 @@ def _too_many(pixels: str) -> str:
     return f"too many pixels: {pixels}, more than {MAX_PIXELS // 1_000_000} million"
 
 
+def refuse_size(width: int, height: int) -> None:
+    """Refuse a picture of too many pixels, or of none."""
+    if width * height > MAX_PIXELS:
+        raise PictureError(_too_many(f"{width}×{height}"))
+    if width * height == 0:
+        raise PictureError(f"no pixels: {width}×{height}")
+
+
+def shortened(text: str, *, most: int = 100) -> str:
+    """Return a text that somebody gave, for a message: if it is longer, its beginning and its end."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-most // 2 :]}"
+
+
 def _foreign(head: bytes) -> str:
     """Return what kind of file it is if it is plainly not a picture, from its first bytes; "" where it could be one."""
     for pattern, kind in FOREIGN:
@@ -169,11 +183,11 @@ def _source(picture) -> io.BytesIO | Path:
     else:
         source = Path(picture)
         if not source.exists():
-            raise FileNotFoundError(f"There is no picture {source}.")
+            raise FileNotFoundError(f"There is no picture {shortened(str(source))}.")
         if source.is_dir():
-            raise PictureError(f"{source} is a folder, not a picture")
+            raise PictureError(f"{shortened(str(source))} is a folder, not a picture")
         if not source.is_file():  # opening a named pipe would wait for ever
-            raise PictureError(f"{source} is no regular file")
+            raise PictureError(f"{shortened(str(source))} is no regular file")
         size = source.stat().st_size
     if size == 0:
         raise PictureError("empty file")
@@ -182,9 +196,7 @@ def _source(picture) -> io.BytesIO | Path:
 
 def _refuse_unless_one_photo(image: Image.Image, *, first_frame: bool) -> None:
     """Refuse, before decoding, what is too large or (unless its first frame is asked for) more than one picture."""
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PictureError(_too_many(f"{width}×{height}"))
+    refuse_size(*image.size)
     # A camera's MPO holds a preview as a second frame: its first frame is the photo, not an animation's start.
     # Frames are not counted: with the pages of a hostile TIFF that takes minutes.
     if not first_frame and image.format != "MPO" and getattr(image, "is_animated", False):
@@ -248,13 +260,13 @@ def _lacks_scans(data: bytes) -> bool:
 
 def _from_array(array: np.ndarray) -> Image.Image:
     """Return an array as an image, or refuse one whose shape or type leaves the colours to guessing."""
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise PictureError(
-            f"an array of {array.dtype} and shape {array.shape}; expected uint8 of shape (H, W), (H, W, 3) or (H, W, 4)"
+            f"an array of {array.dtype} and shape {array.shape}; expected uint8 of shape (H, W), (H, W, 1), (H, W, 3) "
+            "or (H, W, 4)"
         )
-    if 0 in array.shape:
-        raise PictureError(f"an empty array of shape {array.shape}")
-    return Image.fromarray(array)
+    refuse_size(array.shape[1], array.shape[0])
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -264,6 +276,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _scaled_to_8_bit(image).convert("RGB")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image  # from which Pillow knows no other way
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.new("RGB", rgba.size, WHITE)
         image.paste(rgba, mask=rgba.getchannel("A"))

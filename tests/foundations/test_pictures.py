@@ -338,12 +338,30 @@ def test_paths_bytes_images_and_arrays_open_alike(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "array", [np.zeros((5, 5), np.float32), np.zeros((5, 5, 2), np.uint8), np.zeros((0, 5), np.uint8)]
+    ("array", "words"),
+    [
+        (np.zeros((5, 5), np.float32), r"array of float32 and shape \(5, 5\)"),
+        (np.zeros((5, 5, 2), np.uint8), r"array of uint8 and shape \(5, 5, 2\)"),
+        (np.zeros((0, 5), np.uint8), "no pixels: 5×0"),
+        (np.broadcast_to(np.uint8(0), (10_000, 9_000)), "too many pixels: 9000×10000, more than 80 million"),
+    ],
 )
-def test_an_array_that_leaves_colours_to_guessing_is_refused(array):
-    """Floats, two channels and nothing at all are refused with type and shape."""
-    with pytest.raises(PictureError, match="array"):
+def test_an_array_that_leaves_colours_to_guessing_is_refused(monkeypatch, array, words):
+    """Floats and two channels are refused with type and shape; also too many pixels, uncopied, and none at all."""
+    monkeypatch.setattr(Image, "fromarray", lambda array: pytest.fail("it was copied"))
+    with pytest.raises(PictureError, match=words):
         open_picture(array)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"]
+)
+def test_an_image_of_any_mode_keeps_its_colour(mode):
+    """A PIL image of one colour has that colour, within 3 levels, or its grey, in every mode that Pillow knows."""
+    image = Image.new("RGB", (9, 9), (204, 102, 51) if mode not in ("1", "L", "LA", "La") else (255, 255, 255))
+    by_way = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, mode)
+    opened = np.asarray(open_picture(image.convert(by_way).convert(mode))).astype(int)
+    assert np.abs(opened - np.asarray(image)).max() <= 3
 
 
 def test_the_longest_side_is_bounded_and_never_enlarged():

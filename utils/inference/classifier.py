@@ -6,17 +6,18 @@ file. Pictures are opened, squished and cropped as they were for training, so th
 """
 
 import os
-import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .given import ADDRESS, at_hand, each_of, is_path, readable, reason
 from .onnx_file import cores, is_onnx, read_onnx
 from .pickle_file import read_pickle
 from .recipe import Recipe
@@ -24,7 +25,6 @@ from .vetting import ModelError, in_one_line
 
 BATCH_SIZE = 16  # pictures per step of the network; more gains nothing on a CPU, and takes more memory
 DECODERS = 16  # at most so many threads open pictures while the network works
-ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter and a colon is a disk of Windows
 ALONE_OPENED = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
 
 
@@ -53,7 +53,11 @@ class Prediction:
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
-    """A trained model, ready for pictures; `load_classifier` makes it."""
+    """
+    A trained model, ready for pictures; `load_classifier` makes it.
+
+    It can be handed to other processes, by multiprocessing or joblib. There the same bytes are vetted and loaded again.
+    """
 
     labels: tuple[str, ...]  # K, in the order of the network's outputs
     recipe: Recipe  # how pictures are prepared
@@ -71,25 +75,33 @@ class Classifier:
         """Where the network runs: "cuda" for an export.pkl on a computer with such a GPU, else "cpu"."""
         return self.network.device
 
-    def predict(self, images, *, unknown: bool = False) -> list[Prediction]:
+    def predict(self, images, *, unknown: bool = False, bgr: bool = False) -> list[Prediction]:
         """
         Return a prediction for each of N pictures, in their order.
 
-        `images` is an iterable of pictures, or one: paths, the bytes of files, PIL images, or uint8 arrays of shape
-        (H, W), (H, W, 3) or (H, W, 4). One array of shape (N, H, W, 3) is N pictures. With `unknown`, a picture whose
-        best probability lies below the model's threshold gets the label None; a model without one raises ModelError.
-        """
-        return list(self.stream(images, unknown=unknown))
+        `images` is one picture, or an iterable of them such as a list. A picture is a path, the bytes of a file, a file
+        opened with "rb", an upload (of ipywidgets, streamlit, Flask and the like), a ``data:`` URI, a PIL image, an
+        array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a tensor of torch, which may also have its colours
+        first. Arrays and tensors hold uint8, or fractions from 0 to 1. Their colours are RGB; with `bgr`, in the order
+        of OpenCV.
 
-    def stream(self, images, *, batch_size: int = BATCH_SIZE, unknown: bool = False) -> Iterator[Prediction]:
+        With `unknown`, a picture whose best probability lies below the model's threshold gets the label None; a model
+        without one raises ModelError. What cannot be pictures, such as a dict or a table, raises TypeError.
+        """
+        return list(self.stream(images, unknown=unknown, bgr=bgr))
+
+    def stream(
+        self, images, *, batch_size: int = BATCH_SIZE, unknown: bool = False, bgr: bool = False
+    ) -> Iterator[Prediction]:
         """
         Return an iterator over a prediction for each picture, in their order, made as they are asked for.
 
         The network sees `batch_size` pictures per step, and fewer only at the end or where pictures cannot be read.
         `images` may be endless: one batch for each of the network's lanes, and one more, are taken ahead. Threads open
-        them while the network works, so an array must not change until its prediction is there. A picture that cannot
-        be read becomes a prediction with an `error` and does not stop the others. If `images` itself fails, the
-        pictures before are judged first, and then its exception is raised.
+        them while the network works, so an array must not change until its prediction is there; an open file is read
+        when it is taken, and left where it was. A picture that cannot be read becomes a prediction with an `error` and
+        does not stop the others. If `images` itself fails, the pictures before are judged first, and then its exception
+        is raised.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size = {batch_size}: a batch holds at least one picture.")
@@ -98,9 +110,9 @@ class Classifier:
                 "This model has no threshold below which it is unsure. Export it again with notebook 07, which says "
                 "whether one can be fitted, and keep card.json beside an export.pkl; or ask without unknown=True."
             )
-        return self._streamed(iter(_several(images)), batch_size, self.threshold if unknown else 0.0)
+        return self._streamed(iter(each_of(images)), batch_size, self.threshold if unknown else 0.0, bgr)
 
-    def _streamed(self, source: Iterator, batch_size: int, threshold: float) -> Iterator[Prediction]:
+    def _streamed(self, source: Iterator, batch_size: int, threshold: float, bgr: bool) -> Iterator[Prediction]:
         """Yield predictions; one with a probability below `threshold` has no label."""
         threads = min(DECODERS, cores())
         lanes = min(self.network.lanes, batch_size)  # who asks for small batches wants answers soon
@@ -118,8 +130,9 @@ class Classifier:
                     except Exception as error:  # also StopIteration: the end is one reason of many to stop
                         failure = error
                         break
-                    batch.append(openers.submit(_prepared, picture, self.recipe))
-                    if not isinstance(picture, (str, os.PathLike)):
+                    picture = at_hand(picture)
+                    batch.append(openers.submit(_prepared, picture, self.recipe, bgr))
+                    if not is_path(picture):
                         in_memory.append(batch[-1])
                     if len(in_memory) > 2 * threads:  # a photo takes a hundred times the memory of its pixels here
                         in_memory.popleft().result()
@@ -164,27 +177,14 @@ class Classifier:
         return rows / sums
 
 
-def _several(images) -> Iterable:
-    """Return one picture alone as a list of it: a path must not be taken apart into its letters."""
-    alone = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image))
-    if alone or (isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype.kind in "biufc"):
-        return [images]
-    if not isinstance(images, Iterable):
-        raise TypeError(f"{images!r:.80} is not a picture, and not an iterable of pictures such as a list of paths.")
-    return images
-
-
-def _prepared(picture, recipe: Recipe) -> np.ndarray | str:
+def _prepared(picture, recipe: Recipe, bgr: bool) -> np.ndarray | str:
     """Return a picture's pixels, or the reason why it has none."""
     try:
-        if isinstance(picture, str) and ADDRESS.match(picture):
-            return f"{picture} is an address, not a file; download the picture first"
-        if isinstance(picture, Image.Image):
-            with ALONE_OPENED:
-                return recipe.pixels(picture)
-        return recipe.pixels(bytes(picture) if isinstance(picture, (bytearray, memoryview)) else picture)
+        picture = readable(picture, bgr=bgr)
+        with ALONE_OPENED if isinstance(picture, Image.Image) else nullcontext():
+            return recipe.pixels(picture)
     except Exception as error:  # decoders raise what they like on broken bytes; none of it may stop the others
-        return str(error) or type(error).__name__
+        return reason(error)
 
 
 def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classifier:

@@ -8,7 +8,8 @@ program; but it can name other files for onnxruntime to read, or loop without en
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +43,21 @@ DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 wh
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """The network of a model.onnx: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+    """
+    The network of a model.onnx: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out.
 
-    session: object  # onnxruntime.InferenceSession
+    Pickled for another process, it takes its file's bytes along, and they are vetted there: the answers stay the same,
+    also where another file has come to its path.
+    """
+
+    session: object  # onnxruntime.InferenceSession, which cannot be pickled
     lanes: int
+    path: str = field(compare=False)  # for messages
+    data: bytes = field(repr=False, compare=False)
     device: str = "cpu"
+
+    def __reduce__(self):
+        return onnx_network, (self.path, self.data)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.session.run(["probabilities"], {"pixels": pixels})[0]
@@ -73,19 +84,30 @@ def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNe
     """Return labels, recipe, threshold and network of a model.onnx."""
     if path.stat().st_size > MAX_ONNX:
         raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
-    data = path.read_bytes()
-    try:
-        vet_onnx(data)
-        session = runtime_session(data)
-        metadata = session.get_modelmeta().custom_metadata_map
+    network = onnx_network(str(path), path.read_bytes())
+    metadata = network.session.get_modelmeta().custom_metadata_map
+    with _naming(path):
         try:
             facts = [json.loads(metadata.get(key, "null")) for key in ("labels", "recipe", "threshold")]
         except (ValueError, RecursionError):
             raise ModelError("its metadata (labels, recipe, threshold) is not JSON") from None
-        labels, recipe, threshold = checked_labels(facts[0]), checked_recipe(facts[1]), checked_threshold(facts[2])
+        return checked_labels(facts[0]), checked_recipe(facts[1]), checked_threshold(facts[2]), network
+
+
+def onnx_network(path: str, data: bytes) -> OnnxNetwork:
+    """Return the network of a model.onnx, whose bytes are vetted here; `path` is where they came from."""
+    with _naming(path):
+        vet_onnx(data)
+        return OnnxNetwork(runtime_session(data), lanes(), path, data)
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Say in a refusal which file it is about."""
+    try:
+        yield
     except ModelError as error:
         raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
-    return labels, recipe, threshold, OnnxNetwork(session, lanes())
 
 
 def vet_onnx(data: bytes) -> None:

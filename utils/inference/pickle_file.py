@@ -5,10 +5,11 @@ torch and fastai are imported only when such a file is loaded.
 """
 
 import hashlib
+import io
 import json
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,21 @@ VERSION = re.compile(r"[0-9]{1,4}([.][0-9a-z]{1,8}){0,4}")  # of a package; anyt
 
 @dataclass(frozen=True)
 class TorchNetwork:
-    """The network of an export.pkl: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+    """
+    The network of an export.pkl: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out.
+
+    Pickled for another process, it takes its file's bytes along, and they are vetted there unless the file is trusted.
+    """
 
     module: object  # torch.nn.Module
     mean: tuple[float, ...]  # of three colours, of values scaled to 0…1
     std: tuple[float, ...]
     device: str
+    source: tuple[str, bytes, bool] = field(repr=False, compare=False)  # the file's path, bytes, whether it is trusted
     lanes: int = 1  # torch spreads a batch over the processors by itself
+
+    def __reduce__(self):
+        return torch_network, self.source
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         import torch
@@ -44,9 +53,22 @@ def read_pickle(path: Path, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, 
     """Return labels, recipe, threshold and network of an export.pkl, which is vetted unless trusted."""
     if not trusted:
         vetting.vet(path)
-    learner = unpickled(path, trusted=trusted)
+    labels, recipe, network = _read_parts(path, path.read_bytes(), trusted=trusted)
+    return labels, recipe, threshold_beside(path), network
+
+
+def torch_network(path: str, data: bytes, trusted: bool) -> TorchNetwork:
+    """Return the network of an export.pkl, whose bytes are vetted unless trusted; `path` is where they came from."""
+    if not trusted:
+        vetting.vet(path, data)
+    return _read_parts(Path(path), data, trusted=trusted)[2]
+
+
+def _read_parts(path: Path, data: bytes, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
+    """Return labels, recipe and network of a vetted or trusted export.pkl, or say what is wrong with it."""
+    learner = unpickled(path, data, trusted=trusted)
     try:
-        labels, recipe, network = learner_parts(learner)
+        return learner_parts(learner, (str(path), data, trusted))
     except ModelError as error:
         raise ModelError(f"{path} cannot be used here: {error}.") from error.__cause__
     except Exception as error:  # missing or strange parts fail in ways of their own
@@ -54,7 +76,6 @@ def read_pickle(path: Path, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, 
             f"{path} is not a classifier of pictures as stage 07 exports it, or is too large for this computer "
             f"({in_one_line(error)})."
         ) from error
-    return labels, recipe, threshold_beside(path), network
 
 
 def card_beside(path: Path) -> dict:
@@ -85,8 +106,8 @@ def installing(package: str, path: Path) -> str:
     return f"timm=={made_with}" if isinstance(made_with, str) and VERSION.fullmatch(made_with) else "timm"
 
 
-def unpickled(path: Path, *, trusted: bool):
-    """Return what the file holds; the bytes are vetted once more as they are read, unless trusted."""
+def unpickled(path: Path, data: bytes, *, trusted: bool):
+    """Return what a file's bytes hold; they are vetted once more as they are read, unless trusted."""
     import pickle
 
     try:
@@ -95,7 +116,7 @@ def unpickled(path: Path, *, trusted: bool):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles being unsafe: vetting is the answer to that
             return torch.load(
-                path, map_location="cpu", pickle_module=pickle if trusted else vetting, weights_only=False
+                io.BytesIO(data), map_location="cpu", pickle_module=pickle if trusted else vetting, weights_only=False
             )
     except (ModelError, MemoryError):
         raise
@@ -112,7 +133,7 @@ def unpickled(path: Path, *, trusted: bool):
         ) from error
 
 
-def learner_parts(learner) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
+def learner_parts(learner, source: tuple[str, bytes, bool]) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
     """Return labels, recipe and network from a learner's own transforms, or say why it is of another kind."""
     import torch
 
@@ -140,7 +161,7 @@ def learner_parts(learner) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:
         raise ModelError(f"it wants pictures in {len(mean)} colours")
     recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra), int(crop.resamples[0]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device)
+    network = TorchNetwork(learner.model.to(device).eval(), mean, std, device, source)
     return checked_labels(list(categories[0].vocab)), recipe, network
 
 

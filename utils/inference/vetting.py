@@ -600,16 +600,17 @@ def vet_pickle(data: bytes, records: Mapping[str, int] | None = None) -> None:
         raise ModelError(f"its pickle is cut short or damaged ({error})") from error
 
 
-def vet(path: str | os.PathLike) -> None:
+def vet(path: str | os.PathLike, data: bytes | None = None) -> None:
     """
     Refuse the model file at `path` unless it is as safe as our own exports; nothing in it is run.
 
-    Raises UnsafeModel if it asks for anything that our exports never ask for, and names it; ModelError if it is not a
-    whole export of a fastai learner; FileNotFoundError if there is no such file.
+    With `data`, these bytes are vetted, and `path` only says where they came from. Raises UnsafeModel if it asks for
+    anything that our exports never ask for, and names it; ModelError if it is not a whole export of a fastai learner;
+    FileNotFoundError if there is no such file.
     """
     path = Path(path)
     try:
-        vet_pickle(*_read_archive(path))
+        vet_pickle(*_read_archive(path if data is None else io.BytesIO(data)))
     except UnsafeModel as error:
         raise UnsafeModel(
             f"{path} is not loaded: {in_one_line(error)}. Exports of this project never do that, so the file could run "
@@ -628,9 +629,9 @@ def in_one_line(error: Exception | str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:MAX_TOLD]).rstrip(".")
 
 
-def _read_archive(path: Path) -> tuple[bytes, dict[str, int]]:
+def _read_archive(source: Path | io.BytesIO) -> tuple[bytes, dict[str, int]]:
     """Return the one pickle in a torch archive and the size of each record; refuse records that torch never writes."""
-    with path.open("rb") as file:
+    with source.open("rb") if isinstance(source, Path) else source as file:
         start = file.read(len(FIRST_HEADER))
         if start != FIRST_HEADER:
             raise _not_an_archive(start + file.read(MAX_PICKLE))
