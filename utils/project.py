@@ -347,7 +347,7 @@ def _settled(settings: dict, folder: Path) -> dict:
     settled["source"] = sources[0] if isinstance(source, str) else sources
     folders, labels = [Path(s) for s in sources if s not in words], settled.get("labels", {})
     if labels == {}:
-        settled["labels"] = {label: [] for source in folders for label in _labels_in(source)}
+        settled["labels"] = {label: [] for source in folders for label in _labels_in(source, _raw(settled))}
     elif isinstance(labels, dict):  # a key may name a folder that has another name as a label
         there = {path.name for source in folders if source.is_dir() for path in source.iterdir()}
         named = {as_label(label) if label in there else label: value for label, value in labels.items()}
@@ -369,8 +369,21 @@ def _require_apart(settled: dict, folders: list[Path], *, chosen: bool) -> None:
                 raise ProjectError(f"{told}, or set {key} to another folder.")
 
 
-def _labels_in(folder: Path) -> list[str]:
-    """Return the labels that a source without [labels] has: the names of the folders in `folder`."""
+def _raw(settled: dict) -> Path | None:
+    """Return the folder of the originals that were gathered, None where the settings do not say."""
+    root, name = settled.get("data_dir", Project.model_fields["data_dir"].default), settled.get("name")
+    known = isinstance(root, str) and isinstance(name, str) and not unsafe_name(name)
+    return Path(root) / normalize("NFC", name) / "raw" if known else None
+
+
+def _labels_in(folder: Path, raw: Path | None) -> list[str]:
+    """
+    Return the labels that a source without [labels] has: those of the folders in `folder`.
+
+    Only 01 needs the source. Where its disk is not there, the labels are those that were gathered into `raw`.
+    """
+    if not folder.is_dir() and raw and raw.is_dir() and (gathered := label_folders(raw)):
+        return list(gathered)
     if not folder.is_dir():
         raise MissingSource(
             f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "

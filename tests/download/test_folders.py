@@ -217,3 +217,14 @@ def test_folder_names_that_cannot_be_labels_are_mapped(tmp_path):
     assert told.startswith(
         "Some systems do not take every folder name. So the folder 'Penaeus sp.' is the label 'Penaeus"
     )
+
+
+def test_only_01_needs_the_source(tmp_path, folder):
+    """With its disk unplugged, a project without [labels] has those that were gathered; 01 says what is missing."""
+    (tmp_path / "project.toml").write_text(f'name = "p"\nsource = "{folder.name}"\ndata_dir = "data"\n')
+    project = Project.load(tmp_path / "project.toml")
+    save_pictures(project, folder_pictures(folder, project.labels))
+    folder.rename(tmp_path / "unplugged")
+    assert Project.load(tmp_path / "project.toml") == project
+    with pytest.raises(FieldguideError, match=r"There is no folder .*own photos"):
+        folders_report(project)
