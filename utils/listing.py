@@ -30,8 +30,9 @@ KINDS = {
 PLURALS = {"text or table": "texts and tables"}
 KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "system file"
-LINKED, CLOSED, OTHER = "link to a folder", "folder that cannot be read", "other file"
-PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders", CLOSED: "folders that cannot be read"}
+LINKED, CLOSED, OTHER = "link to a folder", "folder or link that cannot be read", "other file"
+PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders"}
+PLURALS |= {CLOSED: "folders or links that cannot be read"}
 HEAD = 4096  # bytes that tell a picture's format
 
 
@@ -69,7 +70,9 @@ def list_photos(folder: Path, *, follow_links: bool = False) -> Listing:
             path = place / entry.name
             if is_system(entry.name):
                 passed.append((CLOUD if entry.name.endswith(".icloud") else SYSTEM, path))
-            elif entry.is_dir():
+            elif (folder_there := _is_folder(entry)) is None:
+                passed.append((CLOSED, path))
+            elif folder_there:
                 if entry.is_symlink() and not follow_links:
                     passed.append((LINKED, path))
                 else:
@@ -89,6 +92,14 @@ def is_system(name: str) -> bool:
     (True, True, True, False)
     """
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
+
+
+def _is_folder(entry: os.DirEntry) -> bool | None:
+    """Return whether an entry is a folder; None for a link to itself, or into a folder that is closed to us."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return None
 
 
 def _kind(path: Path) -> str:
@@ -112,11 +123,18 @@ def label_folders(folder: Path) -> dict[str, list[Path]]:
     """
     Return label → its folders in a source, sorted by name; system folders are none.
 
-    A folder name that cannot be a label everywhere, such as "Penaeus sp.", stands for the label nearest to it.
+    A folder name that cannot be a label everywhere, such as "Penaeus sp.", stands for the label nearest to it. Raises
+    FieldguideError if two names stand for one.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name)):
-        found.setdefault(as_label(path.name), []).append(path)
+        same = found.setdefault(as_label(path.name), [])
+        if same and normalize("NFC", same[0].name) != normalize("NFC", path.name):
+            raise FieldguideError(
+                f"The folders {same[0].name!r} and {path.name!r} in {folder} would both be the label "
+                f"{as_label(path.name)!r}. Rename one of them."
+            )
+        same.append(path)
     return dict(sorted(found.items()))
 
 

@@ -260,6 +260,10 @@ class Project(BaseModel):
             raise ProjectError(refusal(path, text, error, SECTIONS)) from None
         except ProjectError as error:
             raise ProjectError(f"{path}: {error}") from None
+        except RuntimeError as error:  # of a home that is not there, or links that lead in a circle
+            raise ProjectError(
+                f"{path}: a folder named there cannot be found: {error} Your own home is written ~/, as in ~/photos."
+            ) from None
         except OSError as error:
             raise ProjectError(
                 f"{path}: the source {error.filename} cannot be read: {error.strerror or error}. Give this account the "

@@ -3,7 +3,7 @@ What is wrong with a project file, in plain words: the line, and the one thing t
 
 Foundation of `utils.project`. A line that is no TOML is mended in one way after another, such as with straight quotes
 for curly ones; the first way that makes it readable is told, with the line as it should be. So the advice works.
-`sections` maps the name of each section, "" for the top, to the keys that it may hold.
+`sections` maps the name of each section, "" for the top, to the keys that it may hold, each with its type.
 """
 
 import re
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from utils.names import unsafe_name
 
-Sections = Mapping[str, Collection[str]]
+Sections = Mapping[str, Mapping[str, object]]
 
 LONGEST_LINE = 200  # characters of a line that a message shows
 STRING = r"""(?:"[^"\n]*"|'[^'\n]*')"""
@@ -101,6 +101,7 @@ MENDINGS: list[tuple[str, str, str | Callable[[re.Match], str]]] = [
     ("write true or false in small letters", r"(=\s*)(?:[Tt]rue|TRUE|[Yy]es)\b", r"\1true"),
     ("write true or false in small letters", r"(=\s*)(?:[Ff]alse|FALSE|[Nn]o)\b", r"\1false"),
     ("write a fraction, not percent", r"(=\s*)(\d+)\s*%", lambda m: f"{m[1]}{int(m[2]) / 100:g}"),
+    ("write a number without a comma or a blank in it", r"(=\s*[1-9]\d{0,2})[, ](\d{3})(?!\d)", r"\1\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?\d+),(\d+)", r"\1.\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?)[.,](\d)", r"\g<1>0.\2"),
     ("write a number without a zero in front", r"(=\s*)0+(?=\d)", r"\1"),
@@ -108,7 +109,7 @@ MENDINGS: list[tuple[str, str, str | Callable[[re.Match], str]]] = [
     ("end the line after the value", rf"\s*[;,]+{LAST}", ""),
     (
         "put text in quotes",
-        rf"""(=\s*)([^\s"'\[\]{{}}#=][^"'\[\]{{}}#=\n]*?){LAST}""",
+        rf"""(=\s*)([^\s"'\[\]{{}}#=,][^"'\[\]{{}}#=,\n]*?){LAST}""",
         lambda m: m[1] + in_quotes(m[2]),
     ),
     ("put text in quotes", r"""(=\s*)\[([^"'\[\]\n]+)\]""", _items),
@@ -139,8 +140,8 @@ def mistake(path: Path, text: str, sections: Sections) -> str:
         return _shown(path, start + 1, lines[start], "write a value after =, or remove the line")
     ends = [start + 1]
     if re.search(r"=\s*\[", lines[start]):  # a list, which may go on; an open one is noticed in the line after it
-        on = range(end, len(lines) + 1) if "]" not in statement else ()
-        ends = [next((n for n in on if "]" in lines[n - 1]), end), max(end - 1, start + 1)]
+        closed = _closed(lines, start)
+        ends = [closed] if closed else [end, max(end - 1, start + 1)]
     for last in ends:
         statement = "\n".join(lines[start:last])
         if found := _mended(statement, section, sections):
@@ -148,8 +149,21 @@ def mistake(path: Path, text: str, sections: Sections) -> str:
             pairs = enumerate(zip(statement.split("\n"), better.split("\n"), strict=False), start + 1)
             number, (line, new) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
             return _shown(path, number, line, told, new)
+    if len(statement.split("\n")) > 1:
+        told = "the list cannot be read here: put each text in quotes, with a comma between two"
+        return _shown(path, end, lines[end - 1], told)
     told = "this line cannot be read: write one name = value per line, with text in quotes, or begin a remark with #"
     return _shown(path, start + 1, lines[start], told)
+
+
+def _closed(lines: list[str], start: int) -> int | None:
+    """Return the number of the line that closes the list which begins in `lines[start]`, or None."""
+    for number, line in enumerate(lines[start:], start + 1):
+        if number > start + 1 and (HEADER.match(line) or re.match(r"""\s*[^\s"'\[\]#=]+\s*=""", line)):
+            return None
+        if "]" in line:
+            return number
+    return None
 
 
 def hidden_escape(path: Path, text: str, settings: Mapping, keys: Collection[str]) -> str | None:
@@ -243,8 +257,13 @@ def _mended(statement: str, section: str, sections: Sections) -> tuple[str, str]
 
 
 def _fits(settings: dict | None, section: str, sections: Sections) -> bool:
-    """Return whether settings were read, are known, and give each label a list."""
+    """Return whether settings were read, are known, hold numbers where these are wanted, and give labels lists."""
     if settings is None or not settings.keys() - {section} <= set(sections[""]):
+        return False
+    wanted = {name: getattr(field, "annotation", None) for name, field in dict(sections[""]).items()}
+    if any(
+        isinstance(value, str | list) and wanted.get(name) in (int, float, bool) for name, value in settings.items()
+    ):
         return False
     labels = settings.get("labels", {})
     return not isinstance(labels, dict) or all(isinstance(searches, list) for searches in labels.values())

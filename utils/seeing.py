@@ -32,7 +32,8 @@ def seen_by_network(paths: Sequence[Path], size: int = FEATURE_SIZE) -> Iterator
     where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
     """
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
-    batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+    batch = max(1, BATCH * FEATURE_SIZE**2 // size**2)  # large pictures take memory on each core
+    batches = [paths[start : start + batch] for start in range(0, len(paths), batch)]
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
         for rows in in_threads(lambda batch: _batch_features(network, batch, size), batches):
             yield rows

@@ -209,6 +209,51 @@ def test_a_video_among_other_photos_is_one_group(gathered):
     assert [len(names) for names in named_groups(project).values()] == [28]
 
 
+def test_a_video_that_comes_in_parts_is_no_camera(gathered):
+    """Two parts of a video have a side before what lies between them comes: what comes last still joins it."""
+    photos = {label: different(label, 26) for label in LABELS}
+    photos["dog"] |= {f"more {name}": image for name, image in different("dog", 24, 60).items()}
+    split_of(gathered(photos | {"cat": photos["cat"] | video(range(8)) | video(range(22, 30))}))
+    split_of(gathered({"cat": video(range(8, 22))}))
+    copies, dataset = split_of(gathered({"cat": video(range(30, 36))}))
+    assert "fixed camera" not in copies.sentence
+    whole = {copies.groups[id] for id, name in zip(dataset.ids, dataset.names, strict=True) if "video" in name}
+    assert len(whole) == 1 and not whole.pop().startswith("block-")
+
+
+def video(numbers) -> dict[str, Image.Image]:
+    """Return frames of one view under numbered names."""
+    return {f"video_{n:04}.jpg": scene(n) for n in numbers}
+
+
+def test_what_an_earlier_run_put_together_is_said(gathered):
+    """group_by drew the split and was removed: its groups stand, and are not called near-duplicates."""
+    images = {label: enumerate(different(label, 20).values()) for label in LABELS}
+    photos = {label: {f"site {n // 2} {chr(97 + n)}.jpg": image for n, image in images[label]} for label in LABELS}
+    project = gathered(photos, group_by=r"site (\d+) ")
+    copies, _ = split_of(project)
+    assert "10 groups of pictures that group_by joins." in copies.sentence
+    copies = find_copies(read_dataset(project.model_copy(update={"group_by": ""})))
+    assert (
+        copies.sentence == "Compared by content: 40 pictures, 10 groups of pictures that an earlier run put together."
+    )
+
+
+def test_empty_frames_of_two_days_are_two_frames(gathered):
+    """The camera numbers each card anew. Known times that differ tell frames apart, whatever their names say."""
+    empty = draw_picture(500, size=SIZE)
+    photos = {label: {} for label in LABELS}
+    for k, (label, colour) in enumerate(COLOURS):
+        for day in (1, 2):
+            for n in range(8):
+                image = empty if n % 2 else scene(n + 8 * day, colour=colour)
+                name = f"{'ab'[day - 1]}/IMG_{n + 8 * k:04}.jpg"
+                photos[label][name] = image, f"2024:05:0{day} 12:{n + 8 * k:02}:00"
+    copies, dataset = split_of(gathered(photos))
+    assert "fixed camera" in copies.sentence and "in time" in copies.sentence
+    assert len(dataset) == 32 and copies.links == []
+
+
 def test_a_fixed_camera_without_time_or_number_is_said(gathered):
     """Each picture is split as one of its own, and the sentence says why."""
     letters = "abcdefghijklmnopqrst"

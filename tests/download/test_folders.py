@@ -1,5 +1,7 @@
 """Photos that are there already: what is taken of a folder, and what is said of the rest."""
 
+import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -170,7 +172,8 @@ def test_what_the_limit_leaves_out_is_told(project, folder):
         report.remarks[0] == f"Passed over in {folder}: 2 system files (cat/.hidden), 1 text or table (cat/notes.txt)."
     )
     assert report.remarks[1] == f"Folders in {folder} that belong to no label, with their photos: unsorted (1)."
-    assert report.remarks[-1].startswith("dog: 1 more photos lie there than images_per_label = 2 takes.")
+    told = "dog: 1 more photo lies there. images_per_label = 2 takes no more of them; raise it to take them."
+    assert report.remarks[-1] == told
     assert folders_report(project.model_copy(update={"source": "sample"})).table.empty
 
 
@@ -228,3 +231,22 @@ def test_only_01_needs_the_source(tmp_path, folder):
     assert Project.load(tmp_path / "project.toml") == project
     with pytest.raises(FieldguideError, match=r"There is no folder .*own photos"):
         folders_report(project)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
+def test_names_that_are_not_utf8_are_drawn_too(project, folder):
+    """A photo from an old disk, its name in Latin-1: with a limit as without."""
+    path = os.fsencode(folder / "dog") + b"/K\xe4fer.jpg"
+    Path(os.fsdecode(path)).write_bytes(picture(60))
+    assert len(list(folder_pictures(folder, ["dog"], limit=4))) == len(list(folder_pictures(folder, ["dog"]))) == 4
+    save_pictures(project, folder_pictures(folder, ["dog"], limit=4))
+    assert kept_count(project, "dog") == 4
+
+
+def test_links_that_lead_in_a_circle_are_counted(project, folder):
+    """The photos beside them are taken."""
+    (folder / "dog" / "a.jpg").symlink_to(folder / "dog" / "b.jpg")
+    (folder / "dog" / "b.jpg").symlink_to(folder / "dog" / "a.jpg")
+    assert [row["status"] for row in saved(project, folder_pictures(folder, ["dog"]))] == ["kept"] * 3
+    (told,) = folders_report(project.model_copy(update={"source": str(folder), "labels": {"dog": []}})).remarks[:1]
+    assert "2 folders or links that cannot be read (dog/a.jpg)" in told

@@ -5,7 +5,8 @@ import os
 import pytest
 from conftest import draw_picture, picture_bytes
 
-from utils.listing import list_photos, passed_sentence
+from utils.errors import FieldguideError
+from utils.listing import label_folders, list_photos, passed_sentence
 
 
 def test_each_kind_of_file_is_told(tmp_path):
@@ -66,6 +67,23 @@ def test_links_and_loops_end(tmp_path):
     assert [(kind, path.name) for kind, path in followed.passed] == [("link to a folder", "back")]
 
 
+def test_a_link_to_itself_is_counted(tmp_path):
+    """It is neither a file nor a folder, and ends nothing."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    found = list_photos(tmp_path)
+    assert [path.name for path in found.photos] == ["a.jpg"]
+    assert [(kind, path.name) for kind, path in found.passed] == [("folder or link that cannot be read", "loop")]
+
+
+def test_two_names_of_one_label_are_refused(tmp_path):
+    """Two kinds of thing would become one label."""
+    for name in ("ants*", "ants?"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(FieldguideError, match=r"'ants\*' and 'ants\?' .* would both be the label 'ants-'"):
+        label_folders(tmp_path)
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are of Unix")
 def test_a_pipe_is_not_opened(tmp_path):
     """Reading it would wait for ever."""
@@ -87,4 +105,4 @@ def test_a_closed_folder_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)
     found = list_photos(tmp_path)
     assert [path.name for path in found.photos] == ["a.jpg"]
-    assert [kind for kind, _ in found.passed] == ["folder that cannot be read"]
+    assert [kind for kind, _ in found.passed] == ["folder or link that cannot be read"]

@@ -42,6 +42,8 @@ SETTINGS = [
     ("honour_noai = FALSE", SMALL, "honour_noai = false"),
     ("valid = 0,2", POINT, "valid = 0.2"),
     ("valid = .2", POINT, "valid = 0.2"),
+    ("images_per_label = 1,000", "Write a number without a comma or a blank in it", "images_per_label = 1000"),
+    ("batch_size = 1 024", "Write a number without a comma or a blank in it", "batch_size = 1024"),
     ("valid = 20 %", "Write a fraction, not percent", "valid = 0.2"),
     ("seed = 042", "Write a number without a zero in front", "seed = 42"),
     ("size = 224 px", "Write a number without its unit", "size = 224"),
@@ -129,6 +131,18 @@ def test_the_line_as_it_should_be_is_taken(tmp_path, text, number, line, told, b
         (
             '[labels]\nowl = [\n  "barn owl",\n  "tawny owl"\ncat = ["x"]',
             ', line 5:\n    "tawny owl"\nClose the bracket:\n    "tawny owl"]',
+        ),
+        (
+            '[labels]\nowl = [\n  "barn owl",\n  "tawny,\n  "snowy",\n]',
+            ', line 5:\n    "tawny,\nThe list cannot be read here: put each text in quotes, with a comma between two.',
+        ),
+        *(
+            (
+                f"{line}{LABELS}",
+                f", line 2:\n    {line}\nThis line cannot be read: write one name = value per line, with text in "
+                "quotes, or begin a remark with #.",
+            )
+            for line in ("epochs = ten", "valid = 1/5")
         ),
         (
             'source = """a\nb"""' + LABELS,
@@ -288,3 +302,10 @@ def test_a_source_beside_our_own_files_is_taken(tmp_path, source, settings):
     (tmp_path / "data" / "birds" / "images" / "egret").mkdir(parents=True)
     project = Project.load(project_beside(tmp_path, source, **settings))
     assert {"heron", "egret"} <= set(project.labels)
+
+
+def test_a_home_that_is_not_there_is_said(tmp_path):
+    """A slash forgotten after ~ names somebody else's home."""
+    for key in ("source", "data_dir"):
+        told = refused(tmp_path, f'name = "pets"\n{key} = "~nobody-of-that-name/photos"{LABELS}')
+        assert told.startswith(": a folder named there cannot be found") and told.endswith("as in ~/photos.")

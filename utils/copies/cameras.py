@@ -24,6 +24,7 @@ OTHER_CONTENT = 1 / 3  # share of them that a view with other content links: the
 # Of one camera: its pictures' nearest may be among their own label. So one picture of each part is compared.
 COMPARED_PARTS = 12
 BLOCKS = 10  # per label, at least
+BLOCK = "block-"  # how the names of blocks begin: a later run must tell them from groups
 KNOWN_FOR = 0.9  # share of a camera's pictures of which time or number must be known
 
 
@@ -32,7 +33,6 @@ def fixed_cameras(
     pictures: Dataset,
     captured: np.ndarray,
     told: Collection[int],
-    follows: np.ndarray,
     earlier: Mapping[str, str],
 ) -> list[list[int]]:
     """
@@ -40,13 +40,13 @@ def fixed_cameras(
 
     Cameras must have taken most pictures: a video of one animal among other photos stays together. But a camera whose
     pictures an earlier split (`earlier`: id → group) cut into blocks stays one, however many photos came since.
-    `follows` (M, 2) are pairs of positions in sequence, which no other split would part.
     """
+    cut = {n for n, id in enumerate(pictures.ids) if earlier.get(id, "").startswith(BLOCK)}
     pairs, said = verdicts.known()
     chosen = np.isin(said, (SAME_PICTURE, FIXED_VIEW)) & ~np.isin(pairs, sorted(told)).any(axis=1)
     pairs, said, count = pairs[chosen], said[chosen], len(captured)
     parts, most = _parts(joined(count, [pairs]), least=3), (count - len(told)) / 2
-    if sum(map(len, parts)) <= most and not earlier:
+    if sum(map(len, parts)) <= most and not cut:
         return []
     degree = np.bincount(pairs.ravel(), minlength=count)
     centres = [max(part, key=lambda n: (degree[n], -n)) for part in parts[:COMPARED_PARTS]]
@@ -60,16 +60,7 @@ def fixed_cameras(
     ]
     if sum(map(len, cameras)) > most:
         return cameras
-    held = np.concatenate([pairs[said == SAME_PICTURE], follows])
-    groups = [earlier.get(id) for id in pictures.ids]
-    return [part for part in cameras if _was_cut(held[np.isin(held, part).all(axis=1)], groups)]
-
-
-def _was_cut(held: np.ndarray, groups: Sequence[str | None]) -> bool:
-    """Return whether most earlier groups in pairs (M, 2) that else share one stand beside another of them."""
-    named = [(groups[a], groups[b]) for a, b in held.tolist() if groups[a] and groups[b]]
-    beside = {group for pair in named if pair[0] != pair[1] for group in pair}
-    return 2 * len(beside) > len({group for pair in named for group in pair})
+    return [part for part in cameras if cut.intersection(part)]
 
 
 def _parts(roots: np.ndarray, *, least: int) -> list[list[int]]:
@@ -129,21 +120,26 @@ def same_frames(
     """
     Return which pairs of one picture (`same`, positions (M, 2)) are versions of one frame of a fixed camera.
 
-    Two empty frames are one picture as well. So versions must also have one time, one number, or one name but for what
-    is added to it, as in "cam_0003.jpg" and "cam_0003 (1).jpg".
+    Two empty frames are one picture as well. So versions must also have one time, or, where a time is not known, one
+    name but for what is added to it, as in "cam_0003.jpg" and "cam_0003 (1).jpg".
     """
     place = np.full(len(names), -1)
     for n, members in enumerate(cameras):
         place[members] = n
     first, second = same.T
     within = same[(place[first] >= 0) & (place[first] == place[second])]
-    one = [captured[a] == captured[b] or one_frame_by_name(names[a], names[b]) for a, b in within.tolist()]
+    one = [
+        one_frame_by_name(names[a], names[b]) if np.isnan(captured[[a, b]]).any() else captured[a] == captured[b]
+        for a, b in within.tolist()
+    ]
     return within[np.array(one, dtype=bool)]
 
 
 def one_frame_by_name(name: str, other: str) -> bool:
     """
-    Return whether two file names have the same numbers, or one is the other with an addition before or after it.
+    Return whether two file names have the same numbers, or one is the other with an addition.
+
+    What is added in front holds no number: "3_1.jpg" is not "1.jpg".
 
     >>> one_frame_by_name("cam_0003.jpg", "small_0003.jpg"), one_frame_by_name("cam_0003.jpg", "cam_0003 (1).jpg")
     (True, True)
@@ -152,7 +148,7 @@ def one_frame_by_name(name: str, other: str) -> bool:
     """
     short, long = sorted((each.rpartition(".")[0] or each for each in (name, other)), key=len)
     numbers = [[int(digits) for digits in re.findall(r"\d{1,15}", stem)] for stem in (short, long)]
-    added = re.search(rf"(?<![^\W_]){re.escape(short)}(?![^\W_])", long)
+    added = re.search(rf"^(\D*[\W_])?{re.escape(short)}(?![^\W_])", long)
     return bool(numbers[0]) and (numbers[0] == numbers[1] or added is not None)
 
 
@@ -182,7 +178,7 @@ def blocks_of(ids: Sequence[str], earlier: Mapping[str, str], length: int) -> di
         after = earlier.get(id)
         for start in range(0, len(run), length):
             part = run[start : start + length]
-            names |= dict.fromkeys(part, before if before and before == after else min(part))
+            names |= dict.fromkeys(part, before if before and before == after else BLOCK + min(part))
         run, before = [], after
         if id is not None:
             names[id] = after

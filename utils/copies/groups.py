@@ -65,22 +65,29 @@ def find_copies(dataset: Dataset) -> Copies:
     shown = verdicts.of(sequences) != DIFFERENT
     follows = sequences[shown | _likely(sequences, captured, features, codes)]
     earlier = {id: group for id, (group, _) in dataset.split.items()}
-    cameras = fixed_cameras(verdicts, pictures, captured, told, follows, earlier)
+    cameras = fixed_cameras(verdicts, pictures, captured, told, earlier)
     watched = {n for members in cameras for n in members}
     pairs, said = verdicts.known()
     one_picture = pairs[said == SAME_PICTURE]
     frames = same_frames(pictures.names, captured, cameras, one_picture)
     same, follows = without(one_picture, watched), without(follows, watched | told)
-    links = {"near-duplicates": same, "pictures in sequence": follows, "what group_by joins": _pairs_of(keys, pictures)}
+    links = {
+        "near-duplicates": same,
+        "pictures in sequence": follows,
+        "pictures that group_by joins": _pairs_of(keys, pictures),
+    }
     versions = stars(same, count, verdicts)
     roots = joined(count, [versions, *list(links.values())[1:]])
     groups = name_groups(pictures.ids, roots, earlier)
     groups |= camera_blocks(pictures, cameras, captured, earlier, frames)
 
     unread = sum(pictures.position[id] not in points for id in dataset.ids)
-    alone = [groups[id] for id in dataset.ids if pictures.position[id] not in watched]
+    alone = {pictures.position[id]: groups[id] for id in dataset.ids if pictures.position[id] not in watched}
+    kinds = [kind for kind, pairs in links.items() if len(pairs)]
+    if len(set(alone.values())) < len({roots[n] for n in alone}):
+        kinds.append("pictures that an earlier run put together")
     sentences = (
-        told_groups(len(dataset) - unread, alone, unread, [kind for kind, pairs in links.items() if len(pairs)]),
+        told_groups(len(dataset) - unread, list(alone.values()), unread, kinds),
         told_cameras(pictures, cameras, captured, groups),
         remark,
     )

@@ -4,9 +4,12 @@ Photos that are there already: reads <folder>/<label>/<photos> for stage 01. Not
 A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
 """
 
+import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 
@@ -14,11 +17,22 @@ from utils.dataset import seeded_rank
 from utils.download.collection import Gathered
 from utils.download.fetch import LARGEST_FILE
 from utils.errors import FieldguideError
-from utils.listing import Listing, label_folders, list_photos, passed_sentence, renamed_sentence, require_one_spelling
+from utils.listing import (
+    Listing,
+    is_system,
+    label_folders,
+    list_photos,
+    passed_sentence,
+    renamed_sentence,
+    require_one_spelling,
+)
+from utils.pictures import PHOTO_SUFFIXES
 from utils.project import Project
 from utils.storage import content_id
 from utils.tables import FOLDER, SOURCES_COLUMNS, each_row
+from utils.words import counted
 
+MOST_COUNTED = 10_000  # photos in a folder that belongs to no label: a source may be somebody's home
 POINTERS = {  # how a file begins that stands for a photo elsewhere
     b"version https://git-lfs": "a pointer of Git LFS, not the photo: run git lfs pull where it lies",
     b"/annex/objects/": "a pointer of git-annex, not the photo: run git annex get where it lies",
@@ -108,7 +122,10 @@ def folder_pictures(
 
 def _drawn(paths: Iterable[Path], folder: Path, seed: int, taken: Collection[str]) -> list[Path]:
     """Return the paths in the order in which they are taken, whatever else lies there."""
-    rank = {path: seeded_rank(seed, path.relative_to(folder).as_posix()) for path in paths}
+    rank = {}
+    for path in paths:  # macOS spells letters with accents apart; a name may not be UTF-8
+        name = normalize("NFC", path.relative_to(folder).as_posix())
+        rank[path] = seeded_rank(seed, os.fsencode(name).decode("utf-8", "backslashreplace"))
     return sorted(rank, key=lambda path: (path.as_uri() not in taken, rank[path]))
 
 
@@ -129,14 +146,15 @@ def _require_photos(source: Source, *, complete: bool) -> None:
             )
         passed = passed_sentence(source.folder, source.of_labels[label].passed)
         raise FieldguideError(
-            f"The folder {source.folder / label} holds no photos. {passed} Put photos of {label!r} into it."
+            f"The folder {label_folders(source.folder)[label][0]} holds no photos. {passed + ' ' if passed else ''}"
+            f"Put photos of {label!r} into it."
         )
 
 
-def taken_addresses(project: Project) -> set[str]:
-    """Return the addresses of the files in folders that were taken."""
+def taken_addresses(project: Project, *, failed: bool = False) -> set[str]:
+    """Return the addresses of the files in folders that were taken; also of those that could not be, if asked."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return {row["url"] for row in rows if row["engine"] == FOLDER and row["id"]}
+    return {row["url"] for row in rows if row["engine"] == FOLDER and (row["id"] or failed)}
 
 
 @dataclass(frozen=True)
@@ -149,32 +167,50 @@ class FoldersReport:
 
 def folders_report(project: Project) -> FoldersReport:
     """Compare what the source folders hold with what was taken of it."""
-    taken, counts, remarks = taken_addresses(project), {}, []
+    taken, asked = taken_addresses(project), taken_addresses(project, failed=True)
+    counts: dict[str, dict[str, int]] = {}
+    waiting, remarks = Counter(), []
     for folder in project.folders:
         source = read_source(folder, project.labels, follow_links=project.follow_links)
         for label, listing in source.of_labels.items():
             row = counts.setdefault(label, {"photos in the folders": 0, "taken": 0})
             row["photos in the folders"] += len(listing.photos)
             row["taken"] += sum(path.as_uri() in taken for path in listing.photos)
+            waiting[label] += sum(path.as_uri() not in asked for path in listing.photos)
         passed = passed_sentence(source.folder, source.passed)
         remarks += filter(None, [source.renamed, passed, _others_sentence(project, source)])
-    for label, row in counts.items():
-        more = row["photos in the folders"] - row["taken"]
-        if more and row["taken"] >= project.images_per_label:
+    for label, more in waiting.items():
+        if more and counts[label]["taken"] >= project.images_per_label:
             remarks.append(
-                f"{label}: {more:,} more photos lie there than images_per_label = {project.images_per_label} takes. "
-                "Those taken are drawn from all. Raise that number to take more."
+                f"{label}: {counted(more, 'more photo')} {'lies' if more == 1 else 'lie'} there. images_per_label = "
+                f"{project.images_per_label} takes no more of them; raise it to take them."
             )
     return FoldersReport(pd.DataFrame.from_dict(counts, orient="index"), remarks)
 
 
 def _others_sentence(project: Project, source: Source) -> str:
-    """Return which folders of a source belong to no label, with their photos; "" if none has any."""
+    """Return which folders of a source belong to no label, with their photos by name; "" if none has any."""
     own = [path.resolve() for path in (project.data, project.models)]
     apart = [path for path in source.others if not any(each.is_relative_to(path.resolve()) for each in own)]
-    photos = {path.name: len(list_photos(path, follow_links=project.follow_links).photos) for path in apart}
-    named = ", ".join(f"{name} ({count:,})" for name, count in photos.items() if count)
+    photos = {path.name: _photos_below(path) for path in apart}
+    named = ", ".join(
+        f"{name} ({'over ' if count > MOST_COUNTED else ''}{min(count, MOST_COUNTED):,})"
+        for name, count in photos.items()
+        if count
+    )
     return f"Folders in {source.folder} that belong to no label, with their photos: {named}." if named else ""
+
+
+def _photos_below(folder: Path) -> int:
+    """Return how many photos lie below a folder, by their names alone; counting ends soon above `MOST_COUNTED`."""
+    count = seen = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system(name)]
+        seen += len(names) + len(folders)
+        count += sum(Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_system(name) for name in names)
+        if max(count, seen // 10) > MOST_COUNTED:
+            return MOST_COUNTED + 1 if count else 0
+    return count
 
 
 def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
@@ -187,7 +223,7 @@ def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes,
         if path.stat().st_size > LARGEST_FILE:
             return b"", f"larger than {LARGEST_FILE // 1_000_000} MB"
         data = path.read_bytes()
-    except OSError as error:
-        return b"", f"cannot be read: {error.strerror or error}"
+    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        return b"", f"cannot be read: {getattr(error, 'strerror', '') or error}"
     problem = next((told for start, told in POINTERS.items() if data.startswith(start)), "")
     return b"" if problem else data, problem
