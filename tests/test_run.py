@@ -114,7 +114,12 @@ def test_the_next_kernel_only_imports(waiting):
 
 def test_a_kernel_that_died_while_it_waited_is_replaced(waiting):
     """That says nothing of the notebook, which runs."""
-    kernel(waiting).kill()
+    process = kernel(waiting)
+    process.kill()
+    for _ in range(600):  # the system takes its time
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            break
+        time.sleep(0.1)
     waiting.run()
     assert waiting.notebook.cells[1].outputs[0].text == "3 True\n"
 

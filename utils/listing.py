@@ -70,7 +70,7 @@ def list_photos(folder: Path, *, follow_links: bool = False) -> Listing:
             path = place / entry.name
             if is_system(entry.name):
                 passed.append((CLOUD if entry.name.endswith(".icloud") else SYSTEM, path))
-            elif (folder_there := _is_folder(entry)) is None:
+            elif (folder_there := _leads_to_folder(entry)) is None:
                 passed.append((CLOSED, path))
             elif folder_there:
                 if entry.is_symlink() and not follow_links:
@@ -94,7 +94,7 @@ def is_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
-def _is_folder(entry: os.DirEntry) -> bool | None:
+def _leads_to_folder(entry: os.DirEntry) -> bool | None:
     """Return whether an entry is a folder; None for a link to itself, or into a folder that is closed to us."""
     try:
         return entry.is_dir()

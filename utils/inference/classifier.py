@@ -57,6 +57,7 @@ class Classifier:
     A trained model, ready for pictures; `load_classifier` makes it.
 
     It can be handed to other processes, by multiprocessing or joblib. There the same bytes are vetted and loaded again.
+    Start them with "spawn": a forked process can use neither the GPU nor the threads of the one that it came from.
     """
 
     labels: tuple[str, ...]  # K, in the order of the network's outputs
