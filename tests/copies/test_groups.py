@@ -538,3 +538,13 @@ def sides_by_name(dataset) -> dict[str, int]:
     for picture, name in zip(dataset, dataset.names, strict=True):
         sides[name[:8]].add(picture.side)
     return {name: len(each) for name, each in sides.items()}
+
+
+def test_an_empty_training_set_says_why(gathered):
+    """02 ran and took nothing: the reason stands there, not "run 02"."""
+    tiny = {f"{chr(97 + n)}.jpg": draw_picture(n, size=(28, 28)) for n in range(4)}
+    project = gathered({"cat": dict(list(tiny.items())[:2]), "dog": dict(list(tiny.items())[2:])})
+    with pytest.raises(
+        FieldguideError, match=r"02 set all pictures aside; .* of 4: too small: 28×28 pixels, at least 64"
+    ):
+        find_copies(read_dataset(project))

@@ -701,6 +701,17 @@ def test_searches_that_find_the_same_pictures_are_named(make_project, fill_raw):
     assert "(3 of 5 for 'cat', 3 of 5 for 'dog')" in remark and "searches of 'cat' and 'dog'" in remark
 
 
+def test_photos_in_two_folders_are_counted(make_project, fill_raw):
+    """Where nothing is searched, nobody is told to change a search: how many lie where, and how to take them back."""
+    project = make_project(source="/my/photos")
+    fill_raw(project, 6)
+    for label in project.labels:
+        put_raw(project, label, picture_bytes(draw_picture(5000)))
+    (remark,) = [remark for remark in verify_images(project).remarks if "several folders" in remark]
+    assert remark.startswith("1 photo lies in several folders, 'cat' and 'dog', and so counts for none.")
+    assert "search" not in remark and "take it back" in remark
+
+
 def test_warnings_are_told_by_kind_and_where_the_picture_lies_now(make_project, fill_raw):
     """After a move by hand too, the paths lead to the pictures; all of one kind together, sorted."""
     project = make_project()

@@ -24,7 +24,9 @@ from utils.copies.verdicts import Verdicts
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.features import picture_features
+from utils.project import Project
 from utils.storage import subfolders, visible_files
+from utils.tables import REJECTED_COLUMNS, each_row
 from utils.words import counted
 
 BURST, BURST_LIKE = 2.0, 0.7  # seconds, and cosine of features, of a burst whose subject moves too fast for points
@@ -123,12 +125,24 @@ def refuse_unready(dataset: Dataset) -> None:
         pictures = "1 picture is" if len(unseen) == 1 else f"{counted(len(unseen))} are"
         raise FieldguideError(f"{pictures} new to 02, such as {unseen[0]}. Run 02 first.")
     if not dataset.ids:
-        raise FieldguideError(f"There are no pictures in {project.images}. Run 01 and 02 first.")
+        raise FieldguideError(f"There are no pictures in {project.images}. {_why_empty(project)}")
     if empty := sorted(set(project.labels) - set(dataset.labels)):
         raise FieldguideError(
             f"Label {empty[0]!r} has no pictures in {project.images / empty[0]}, so the model cannot learn it. Run 02 "
             "again: its first remark says why, and what to do. Or remove the label from the project file."
         )
+
+
+def _why_empty(project: Project) -> str:
+    """Return why 02 left nothing, or that it did not run."""
+    rows = [row["reason"] for row in each_row(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "verify"]
+    if not rows:
+        return "Run 01 and 02 first."
+    (reason, count), *_ = Counter(rows).most_common(1)
+    return (
+        f"02 set all pictures aside; the most frequent reason, of {count:,}: {reason}. Gather pictures that it takes, "
+        "or take some back there."
+    )
 
 
 def files_by_id(folder: Path, *, but: Sequence[str] = ()) -> dict[str, Path]:

@@ -43,7 +43,7 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     sides = 1 + sum(fraction > 0 for fraction in (project.valid, project.test))
     more = _how_to_gather(project, project.images / "<label>")
     remarks = [_empty_remark(project, label, tables, rows) for label in project.labels if not there[label]]
-    remarks += _renamed_remarks(project, rows) + _alike_remarks(counts, rows)
+    remarks += _renamed_remarks(project, rows) + _alike_remarks(project, counts, rows)
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
     remarks += _file_remarks(project, run)
@@ -130,12 +130,20 @@ def _renamed_remarks(project: Project, rows: list[dict[str, str]]) -> list[str]:
     return remarks
 
 
-def _alike_remarks(counts: pd.DataFrame, rows: list[dict[str, str]]) -> list[str]:
-    """Return a sentence if labels lost most of their pictures because these came under two labels."""
+def _alike_remarks(project: Project, counts: pd.DataFrame, rows: list[dict[str, str]]) -> list[str]:
+    """Return a sentence if searches of two labels find the same pictures, or photos lie in two labels' folders."""
     under: dict[str, set[str]] = {}
     for row in rows:
         if row["reason"].startswith(two_labels(())):
             under.setdefault(row["id"], set()).add(row["label"])
+    if SEARCH not in project.sources:
+        return [
+            f"{counted(count, 'photo')} {'lies' if count == 1 else 'lie'} in several folders, "
+            f"{' and '.join(map(repr, labels))}, and so {'counts' if count == 1 else 'count'} for none. If one label "
+            "is right, take it back under that label, as the cell after the rejected pictures says. A photo that "
+            "shows the things of several labels cannot teach one of them."
+            for labels, count in sorted(Counter(tuple(sorted(labels)) for labels in under.values()).items())
+        ]
     twice, totals = Counter(label for labels in under.values() for label in labels), counts.sum(axis=1)
     most = [label for label in counts.index if 2 * twice[label] > totals[label]]
     if not most:
