@@ -158,7 +158,7 @@ def test_beside_other_sources_a_folder_may_lack_labels(folder):
         list(folder_pictures(folder, ["bird", "cow"], complete=False))
 
 
-def test_what_the_limit_leaves_out_is_told(project, folder):
+def test_what_the_limit_leaves_out_is_told(project, folder, monkeypatch):
     """For each label, how many photos its folders hold and how many of them were taken."""
     project = project.model_copy(update={"source": ["sample", str(folder)], "images_per_label": 2})
     (folder / "unsorted").mkdir()
@@ -172,6 +172,8 @@ def test_what_the_limit_leaves_out_is_told(project, folder):
         report.remarks[0] == f"Passed over in {folder}: 2 system files (cat/.hidden), 1 text or table (cat/notes.txt)."
     )
     assert report.remarks[1] == f"Folders in {folder} that belong to no label, with their photos: unsorted (1)."
+    monkeypatch.setattr(folders, "MOST_SEEN", 0)
+    assert "with their photos: unsorted (1 and more)." in folders_report(project).remarks[1]
     told = "dog: 1 more photo lies there. images_per_label = 2 takes no more of them; raise it to take them."
     assert report.remarks[-1] == told
     assert folders_report(project.model_copy(update={"source": "sample"})).table.empty

@@ -32,7 +32,7 @@ from utils.storage import content_id
 from utils.tables import FOLDER, SOURCES_COLUMNS, each_row
 from utils.words import counted
 
-MOST_COUNTED = 10_000  # photos in a folder that belongs to no label: a source may be somebody's home
+MOST_SEEN = 100_000  # files in a folder that belongs to no label: a source may be somebody's home
 POINTERS = {  # how a file begins that stands for a photo elsewhere
     b"version https://git-lfs": "a pointer of Git LFS, not the photo: run git lfs pull where it lies",
     b"/annex/objects/": "a pointer of git-annex, not the photo: run git annex get where it lies",
@@ -194,23 +194,21 @@ def _others_sentence(project: Project, source: Source) -> str:
     apart = [path for path in source.others if not any(each.is_relative_to(path.resolve()) for each in own)]
     photos = {path.name: _photos_below(path) for path in apart}
     named = ", ".join(
-        f"{name} ({'over ' if count > MOST_COUNTED else ''}{min(count, MOST_COUNTED):,})"
-        for name, count in photos.items()
-        if count
+        f"{name} ({count:,}{'' if whole else ' and more'})" for name, (count, whole) in photos.items() if count
     )
     return f"Folders in {source.folder} that belong to no label, with their photos: {named}." if named else ""
 
 
-def _photos_below(folder: Path) -> int:
-    """Return how many photos lie below a folder, by their names alone; counting ends soon above `MOST_COUNTED`."""
+def _photos_below(folder: Path) -> tuple[int, bool]:
+    """Return how many photos lie below a folder, by their names alone, and whether all of it was looked through."""
     count = seen = 0
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_system(name)]
         seen += len(names) + len(folders)
         count += sum(Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_system(name) for name in names)
-        if max(count, seen // 10) > MOST_COUNTED:
-            return MOST_COUNTED + 1 if count else 0
-    return count
+        if seen > MOST_SEEN:
+            return count, False
+    return count, True
 
 
 def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
