@@ -33,6 +33,7 @@ RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "syste
 LINKED, CLOSED, OTHER = "link to a folder", "folder or link that cannot be read", "other file"
 PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders"}
 PLURALS |= {CLOSED: "folders or links that cannot be read"}
+MOST_SEEN = 100_000  # files in a folder that belongs to no label: a source may be somebody's home
 HEAD = 4096  # bytes that tell a picture's format
 
 
@@ -119,6 +120,18 @@ def _kind(path: Path) -> str:
     return "" if known_header(head)[0] != "bin" else OTHER
 
 
+def photos_below(folder: Path) -> tuple[int, bool]:
+    """Return how many photos lie below a folder, by their names alone, and whether all of it was looked through."""
+    count = seen = 0
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_system(name)]
+        seen += len(names) + len(folders)
+        count += sum(Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_system(name) for name in names)
+        if seen > MOST_SEEN:
+            return count, False
+    return count, True
+
+
 def label_folders(folder: Path) -> dict[str, list[Path]]:
     """
     Return label → its folders in a source, sorted by name; system folders are none.
@@ -151,10 +164,10 @@ def renamed_sentence(folders: Mapping[str, Iterable[Path]]) -> str:
     return f"Some systems do not take every folder name. So {'; '.join(told)}."
 
 
-def require_one_spelling(folder: Path, labels: Iterable[str]) -> None:
-    """Refuse a source with a folder that is one of the labels in another case: its photos would be left out."""
+def require_one_spelling(folders: Mapping[str, Sequence[Path]], labels: Iterable[str]) -> None:
+    """Refuse a source's folders if one is one of the labels in another case: its photos would be left out."""
     asked = {label.casefold(): label for label in labels}
-    for name, paths in label_folders(folder).items():
+    for name, paths in folders.items():
         meant = asked.get(name.casefold(), name)
         if meant != name and name not in asked.values():
             raise FieldguideError(

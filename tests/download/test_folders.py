@@ -172,7 +172,7 @@ def test_what_the_limit_leaves_out_is_told(project, folder, monkeypatch):
         report.remarks[0] == f"Passed over in {folder}: 2 system files (cat/.hidden), 1 text or table (cat/notes.txt)."
     )
     assert report.remarks[1] == f"Folders in {folder} that belong to no label, with their photos: unsorted (1)."
-    monkeypatch.setattr(folders, "MOST_SEEN", 0)
+    monkeypatch.setattr("utils.listing.MOST_SEEN", 0)
     assert "with their photos: unsorted (1 and more)." in folders_report(project).remarks[1]
     told = "dog: 1 more photo lies there. images_per_label = 2 takes no more of them; raise it to take them."
     assert report.remarks[-1] == told

@@ -218,7 +218,7 @@ def test_a_name_in_the_wrong_place_is_not_missing(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_a_file_in_another_encoding_says_which_to_take(tmp_path, encoding):
-    """An editor's own encoding is no fault of the text: the refusal names UTF-8 and the line."""
+    """The file is refused, and the sentence names UTF-8 and the line."""
     (tmp_path / "project.toml").write_bytes('name = "pets"\n# möwe'.encode(encoding))
     with pytest.raises(ProjectError, match=r"is not saved as UTF-8 \(line \d\)\. Save it again"):
         Project.load(tmp_path / "project.toml")

@@ -36,7 +36,7 @@ def fixed_cameras(
     earlier: Mapping[str, str],
 ) -> list[list[int]]:
     """
-    Return the positions of each fixed camera's pictures; those in `told`, of which the person spoke, do not count.
+    Return the positions of each fixed camera's pictures. Those in `told` are left out: group_by says where they belong.
 
     Cameras must have taken most pictures: a video of one animal among other photos stays together. But a camera whose
     pictures an earlier split (`earlier`: id → group) cut into blocks stays one, however many photos came since.
@@ -89,28 +89,26 @@ def camera_blocks(
 
     Versions of one frame, which `frames` (M, 2) links, share its block: the one that a version had before, if any.
     """
-    blocks = {}
+    blocks, ids = {}, pictures.ids
     frame = joined(len(pictures), [frames])
     for members in cameras:
         order, keys = in_order(captured, pictures.names, members)
-        versions: dict[int, list[tuple]] = defaultdict(list)
-        for key, n in zip(keys, members, strict=True):
-            versions[frame[n]].append(
-                (len(pictures.names[n]), n, key)
-            )  # of versions, the shortest name is the camera's
-        firsts = {root: min(same)[1:] for root, same in versions.items()}
-        known, rows = {}, defaultdict(list)
-        for root, (n, _) in sorted(firsts.items(), key=lambda first: (first[1][1], first[1][0])):
-            id = pictures.ids[n]
-            rows[pictures.labels[n]].append(id)
-            if before := [earlier[pictures.ids[m]] for _, m, _ in versions[root] if pictures.ids[m] in earlier]:
-                known[id] = earlier.get(id, min(before))
-        of_firsts = {}
-        for ids in rows.values():
-            length = block_length(len(ids), (pictures.project.valid, pictures.project.test)) if order else 1
-            of_firsts |= blocks_of(ids, known, length)
+        key_of, versions = dict(zip(members, keys, strict=True)), defaultdict(list)
         for n in members:
-            blocks[pictures.ids[n]] = earlier.get(pictures.ids[n], of_firsts[pictures.ids[firsts[frame[n]][0]]])
+            versions[frame[n]].append(n)
+        # Of a frame's versions the camera's own has the shortest name. It stands for all of them.
+        firsts = {min(same, key=lambda n: (len(pictures.names[n]), n)): same for same in versions.values()}
+        known, rows = {}, defaultdict(list)
+        for n in sorted(firsts, key=lambda n: (key_of[n], n)):
+            rows[pictures.labels[n]].append(ids[n])
+            if before := [earlier[ids[m]] for m in firsts[n] if ids[m] in earlier]:
+                known[ids[n]] = earlier.get(ids[n], min(before))
+        found = {}
+        for row in rows.values():
+            length = block_length(len(row), (pictures.project.valid, pictures.project.test)) if order else 1
+            found |= blocks_of(row, known, length)
+        for n, same in firsts.items():
+            blocks |= {ids[m]: earlier.get(ids[m], found[ids[n]]) for m in same}
     return blocks
 
 

@@ -19,20 +19,18 @@ from utils.download.fetch import LARGEST_FILE
 from utils.errors import FieldguideError
 from utils.listing import (
     Listing,
-    is_system,
     label_folders,
     list_photos,
     passed_sentence,
+    photos_below,
     renamed_sentence,
     require_one_spelling,
 )
-from utils.pictures import PHOTO_SUFFIXES
 from utils.project import Project
 from utils.storage import content_id
 from utils.tables import FOLDER, SOURCES_COLUMNS, each_row
 from utils.words import counted
 
-MOST_SEEN = 100_000  # files in a folder that belongs to no label: a source may be somebody's home
 POINTERS = {  # how a file begins that stands for a photo elsewhere
     b"version https://git-lfs": "a pointer of Git LFS, not the photo: run git lfs pull where it lies",
     b"/annex/objects/": "a pointer of git-annex, not the photo: run git annex get where it lies",
@@ -44,9 +42,8 @@ class Source:
     """What a folder holds for a project, by label."""
 
     folder: Path
+    folders: dict[str, list[Path]]  # the name of a label, chosen or not → its folders
     of_labels: dict[str, Listing]
-    others: tuple[Path, ...]  # folders that belong to no label, not listed
-    renamed: str  # which folder names became other labels, in a sentence
 
     @property
     def passed(self) -> list[tuple[str, Path]]:
@@ -65,20 +62,19 @@ def read_source(folder: str | Path, labels: Iterable[str], *, follow_links: bool
     folder, labels = Path(folder).absolute(), list(labels)
     if not folder.is_dir():
         raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
-    require_one_spelling(folder, labels)
-    there = label_folders(folder)
-    for path in (path for label in labels for path in there.get(label, [])):
+    folders = label_folders(folder)
+    require_one_spelling(folders, labels)
+    own = {label: folders.get(label, []) for label in labels}
+    for path in (path for paths in own.values() for path in paths):
         if path.is_symlink() and not follow_links:
             raise FieldguideError(
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
-    own = {label: there.pop(label, []) for label in labels}
     listed = {
         label: _together(list_photos(path, follow_links=follow_links) for path in paths) for label, paths in own.items()
     }
-    others = tuple(path for paths in there.values() for path in paths)
-    return Source(folder, listed, others, renamed_sentence(own))
+    return Source(folder, folders, listed)
 
 
 def _together(listings: Iterable[Listing]) -> Listing:
@@ -131,30 +127,35 @@ def _drawn(paths: Iterable[Path], folder: Path, seed: int, taken: Collection[str
 
 def _require_photos(source: Source, *, complete: bool) -> None:
     """Refuse a source without photos of a label, or, if it need not be complete, of any."""
-    there = ", ".join(map(repr, label_folders(source.folder))) or "no folder at all"
+    there = ", ".join(map(repr, source.folders)) or "none"
     photos = {label: listing.photos for label, listing in source.of_labels.items()}
     if photos and not any(photos.values()):
         raise FieldguideError(
-            f"There are no photos of any label in {source.folder}; there is {there}. Rename its folders, or correct "
-            "[labels] or source in the project file."
+            f"{source.folder} holds no photos of any label. Its folders: {there}. Rename them, or correct [labels] or "
+            "source in the project file."
         )
     for label in (label for label in photos if complete and not photos[label]):
-        if label not in label_folders(source.folder):
+        if label not in source.folders:
             raise FieldguideError(
-                f"There is no folder for the label {label!r} in {source.folder}; there is {there}. "
-                "Rename that folder, or correct [labels] in the project file."
+                f"There is no folder for the label {label!r} in {source.folder}. Its folders: {there}. "
+                "Rename one, or correct [labels] in the project file."
             )
         passed = passed_sentence(source.folder, source.of_labels[label].passed)
         raise FieldguideError(
-            f"The folder {label_folders(source.folder)[label][0]} holds no photos. {passed + ' ' if passed else ''}"
+            f"The folder {source.folders[label][0]} holds no photos. {passed + ' ' if passed else ''}"
             f"Put photos of {label!r} into it."
         )
 
 
-def taken_addresses(project: Project, *, failed: bool = False) -> set[str]:
-    """Return the addresses of the files in folders that were taken; also of those that could not be, if asked."""
+def taken_addresses(project: Project) -> set[str]:
+    """Return the addresses of the files in folders that were taken."""
+    return {url for url, taken in _asked_addresses(project) if taken}
+
+
+def _asked_addresses(project: Project) -> list[tuple[str, bool]]:
+    """Return the address of each file in a folder that has a row, and whether it was taken."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return {row["url"] for row in rows if row["engine"] == FOLDER and (row["id"] or failed)}
+    return [(row["url"], bool(row["id"])) for row in rows if row["engine"] == FOLDER]
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,8 @@ class FoldersReport:
 
 def folders_report(project: Project) -> FoldersReport:
     """Compare what the source folders hold with what was taken of it."""
-    taken, asked = taken_addresses(project), taken_addresses(project, failed=True)
+    rows = _asked_addresses(project)
+    taken, asked = {url for url, done in rows if done}, {url for url, _ in rows}
     counts: dict[str, dict[str, int]] = {}
     waiting, remarks = Counter(), []
     for folder in project.folders:
@@ -178,7 +180,8 @@ def folders_report(project: Project) -> FoldersReport:
             row["taken"] += sum(path.as_uri() in taken for path in listing.photos)
             waiting[label] += sum(path.as_uri() not in asked for path in listing.photos)
         passed = passed_sentence(source.folder, source.passed)
-        remarks += filter(None, [source.renamed, passed, _others_sentence(project, source)])
+        renamed = renamed_sentence({label: source.folders.get(label, []) for label in project.labels})
+        remarks += filter(None, [renamed, passed, _others_sentence(project, source)])
     for label, more in waiting.items():
         if more and counts[label]["taken"] >= project.images_per_label:
             remarks.append(
@@ -191,24 +194,13 @@ def folders_report(project: Project) -> FoldersReport:
 def _others_sentence(project: Project, source: Source) -> str:
     """Return which folders of a source belong to no label, with their photos by name; "" if none has any."""
     own = [path.resolve() for path in (project.data, project.models)]
-    apart = [path for path in source.others if not any(each.is_relative_to(path.resolve()) for each in own)]
-    photos = {path.name: _photos_below(path) for path in apart}
+    others = [path for label, paths in source.folders.items() if label not in source.of_labels for path in paths]
+    apart = [path for path in others if not any(each.is_relative_to(path.resolve()) for each in own)]
+    photos = {path.name: photos_below(path) for path in apart}
     named = ", ".join(
         f"{name} ({count:,}{'' if whole else ' and more'})" for name, (count, whole) in photos.items() if count
     )
     return f"Folders in {source.folder} that belong to no label, with their photos: {named}." if named else ""
-
-
-def _photos_below(folder: Path) -> tuple[int, bool]:
-    """Return how many photos lie below a folder, by their names alone, and whether all of it was looked through."""
-    count = seen = 0
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_system(name)]
-        seen += len(names) + len(folders)
-        count += sum(Path(name).suffix.lower() in PHOTO_SUFFIXES and not is_system(name) for name in names)
-        if seen > MOST_SEEN:
-            return count, False
-    return count, True
 
 
 def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
