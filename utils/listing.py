@@ -34,7 +34,7 @@ SIDE_NAMES = {  # what a folder or a cell of a table is called → the side of s
 }
 PLURALS = {"text or table": "texts and tables"}
 KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
-RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "system file"
+CLIP, RAW, CLOUD, SYSTEM = "clip", "camera raw file", "photo that lies in iCloud only", "system file"
 LINKED, CLOSED, OTHER = "link to a folder", "folder or link that cannot be read", "other file"
 PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders"}
 PLURALS |= {CLOSED: "folders or links that cannot be read"}

@@ -87,6 +87,7 @@ class Project(BaseModel):
     source: str | list[str] = SEARCH
     follow_links: bool = False
     use_given_split: bool = True
+    clip_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
     license: str = ""
     images_per_label: Annotated[int, Field(ge=1, le=100_000)] = 150
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42

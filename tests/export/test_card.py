@@ -234,7 +234,7 @@ def test_the_settings_are_those_of_the_training(card, evaluation):
 
 def test_a_network_of_timm_says_that_it_needs_timm(dataset, evaluation, unknown, card):
     """The card names timm with its version and the command, and says so of no other network."""
-    pytest.importorskip("timm", reason="needs requirements-timm.txt")
+    pytest.importorskip("timm", reason="needs requirements-optional.txt")
     evaluation["settings"] = SETTINGS | {"arch": "timm/resnet10t"}
     facts = {"unknown": unknown, "licences": {"unknown": 9}, "sha256": SHA256}
     of_timm = make_card(dataset, evaluation, temperature=1.25, **facts)

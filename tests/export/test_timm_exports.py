@@ -21,7 +21,7 @@ from utils.storage import file_hash
 from utils.train import architecture
 from utils.train.timm_networks import timm_body, timm_network
 
-timm = pytest.importorskip("timm", reason="needs requirements-timm.txt")
+timm = pytest.importorskip("timm", reason="needs requirements-optional.txt")
 
 SAME = 1e-4  # of a probability
 NETWORKS = ("mobilenetv3_small_050", "test_vit")  # a widening layer behind the pooling; no map to pool

@@ -10,7 +10,7 @@ from utils.errors import FieldguideError
 from utils.train import architecture, download_weights, preparation, timm_networks
 from utils.train.timm_networks import FAMILIES
 
-timm = pytest.importorskip("timm", reason="needs requirements-timm.txt")
+timm = pytest.importorskip("timm", reason="needs requirements-optional.txt")
 
 # A network of each family, and the kinds whose last layer stands behind the pooling.
 NETWORKS = (

@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 from utils.archives import unpack_zip
 from utils.dataset import seeded_rank
+from utils.download.clips import ClipError, frame_bytes
 from utils.download.collection import Gathered
 from utils.download.fetch import LARGEST_FILE
 from utils.download.labelled import read_labelled
@@ -49,7 +50,7 @@ def _read(project: Project, place: Path, apart: tuple[Path, ...]) -> Source:
     how = {"follow_links": project.follow_links, "use_given_split": project.use_given_split, "apart": apart}
     if is_table(place):
         return read_labelled(place, project.labels, group_by=project.group_by, **how)
-    return read_folder(place, project.labels, **how)
+    return read_folder(place, project.labels, clip_seconds=project.clip_seconds, **how)
 
 
 def source_pictures(
@@ -77,13 +78,16 @@ def source_pictures(
         for photo in photos if limit is None else _drawn(source, photos, seed, taken):
             if limit is not None and len(contents) >= limit:
                 break
-            data, problem = _file_bytes(photo.path, source.root, follow_links=follow_links)
+            address = source.address(photo)
+            if photo.time is not None and address in taken:  # to find a frame again takes a second
+                contents.add(address)
+                continue
+            data, problem = _photo_bytes(photo, source.root, follow_links=follow_links)
             if not problem:
                 contents.add(content_id(data))
-            said = {name: photo.given.get(name, "") for name in ("page_url", "title", "license")}
-            said["title"] = photo.path.name
-            said["license"] = said["license"] or license or "unknown"
-            yield Gathered(label, source.address(photo.path), data, engine=FOLDER, problem=problem, **said)
+            said = {"page_url": photo.given.get("page_url", ""), "title": photo.name}
+            said["license"] = photo.given.get("license", "") or license or "unknown"
+            yield Gathered(label, address, data, engine=FOLDER, problem=problem, **said)
 
 
 def _drawn(source: Source, photos: Iterable[Photo], seed: int, taken: Collection[str]) -> list[Photo]:
@@ -91,8 +95,9 @@ def _drawn(source: Source, photos: Iterable[Photo], seed: int, taken: Collection
     rank = {}
     for photo in photos:  # macOS spells letters with accents apart; a name may not be UTF-8
         name = normalize("NFC", photo.path.relative_to(source.root).as_posix())
-        rank[photo.path] = seeded_rank(seed, os.fsencode(name).decode("utf-8", "backslashreplace"))
-    return sorted(photos, key=lambda photo: (source.address(photo.path) not in taken, rank[photo.path]))
+        name += "" if photo.time is None else f" {photo.time:g}"
+        rank[photo.path, photo.time] = seeded_rank(seed, os.fsencode(name).decode("utf-8", "backslashreplace"))
+    return sorted(photos, key=lambda photo: (source.address(photo) not in taken, rank[photo.path, photo.time]))
 
 
 def _require_photos(source: Source, *, complete: bool) -> None:
@@ -122,6 +127,16 @@ def _require_photos(source: Source, *, complete: bool) -> None:
 def _lies_in(path: Path, folders: Iterable[Path]) -> bool:
     """Return whether a path lies in one of some folders."""
     return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _photo_bytes(photo: Photo, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
+    """Return the bytes of a photo and "", or b"" and why it is not taken."""
+    if photo.time is None:
+        return _file_bytes(photo.path, folder, follow_links=follow_links)
+    try:
+        return frame_bytes(photo.path, photo.time), ""
+    except (ClipError, OSError) as error:
+        return b"", f"a clip that {error}"
 
 
 def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
+from utils.download.clips import ClipError, can_read_clips, frame_times
 from utils.errors import FieldguideError
 from utils.listing import (
+    CLIP,
+    CLOSED,
     Listing,
     label_folders,
     list_photos,
@@ -20,6 +23,7 @@ from utils.listing import (
     require_one_spelling,
     side_folders,
 )
+from utils.words import counted
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Photo:
 
     path: Path
     given: Mapping[str, str] = field(default_factory=dict)
+    time: float | None = None  # seconds, of a frame of a clip
+
+    @property
+    def name(self) -> str:
+        """The file's name, and the time of a frame."""
+        return self.path.name if self.time is None else f"{self.path.name} at {self.time:g} s"
 
 
 @dataclass(frozen=True)
@@ -44,11 +54,13 @@ class Source:
     remarks: tuple[str, ...] = ()
     archive: Path | None = None  # the ZIP that the photos were unpacked from
 
-    def address(self, path: Path) -> str:
+    def address(self, photo: Photo) -> str:
         """Return the address of a photo, as sources.csv notes it."""
-        if not self.archive:
-            return path.as_uri()
-        return f"{self.archive.as_uri()}#{quote(path.relative_to(self.root).as_posix(), errors='surrogateescape')}"
+        address = photo.path.as_uri()
+        if self.archive:
+            inside = quote(photo.path.relative_to(self.root).as_posix(), errors="surrogateescape")
+            address = f"{self.archive.as_uri()}#{inside}"
+        return address if photo.time is None else f"{address}#t={photo.time:g}"
 
 
 def read_folder(
@@ -57,15 +69,16 @@ def read_folder(
     *,
     follow_links: bool = False,
     use_given_split: bool = True,
+    clip_seconds: float = 2.0,
     apart: Iterable[Path] = (),
 ) -> Source:
     """
     List a folder that holds <label>/<photos>, or a ready split: <train, valid or test>/<label>/<photos>.
 
     A folder belongs to a label if it has its name, in any Unicode form, or a name that stands for it (see
-    `utils.listing.label_folders`). `apart` are folders of this project, which belong to no label and are not told.
-    Raises FieldguideError where there is no such folder, or a label's folder is a link that may not be followed, or has
-    the label's name in another case.
+    `utils.listing.label_folders`). Of a clip, a frame every `clip_seconds` is a photo. `apart` are folders of this
+    project, which belong to no label and are not told. Raises FieldguideError where there is no such folder, or a
+    label's folder is a link that may not be followed, or has the label's name in another case.
     """
     labels = list(labels)
     if not folder.is_dir():
@@ -86,14 +99,47 @@ def read_folder(
         for path in paths:
             listing: Listing = list_photos(path, follow_links=follow_links)
             given = {"side": sides[path.parent.name]} if use_given_split and path.parent != folder else {}
-            found += [Photo(each, given) for each in listing.photos]
-            passed += listing.passed
-        photos[label] = tuple(found)
-    remarks = [renamed_sentence(own), passed_sentence(folder, passed), _others_sentence(folder, folders, labels, apart)]
+            frames, left = _frames_of(folder, listing.passed, given, clip_seconds)
+            found += [*(Photo(each, given) for each in listing.photos), *frames]
+            passed += left
+        photos[label] = tuple(sorted(found, key=lambda photo: (photo.path, photo.time or 0)))
+    remarks = [
+        renamed_sentence(own),
+        passed_sentence(folder, passed),
+        _clips_sentence(photos, passed, clip_seconds),
+        _others_sentence(folder, folders, labels, apart),
+    ]
     if sides:
         remarks.append(_split_sentence(folder, sides, photos, use_given_split=use_given_split))
     remarks = tuple(filter(None, remarks))
     return Source(folder, folder, photos, tuple(folders), folders, passed=tuple(passed), remarks=remarks)
+
+
+def _frames_of(
+    folder: Path, passed: Iterable[tuple[str, Path]], given: Mapping[str, str], every: float
+) -> tuple[list[Photo], list[tuple[str, Path]]]:
+    """Return the frames of the clips among what is passed over, each clip a group, and what is still passed over."""
+    frames, left = [], []
+    for kind, path in passed:
+        try:
+            times = frame_times(path, every) if kind == CLIP and can_read_clips() else []
+        except (ClipError, OSError) as error:
+            left.append((f"clip that {error}" if isinstance(error, ClipError) else CLOSED, path))
+            continue
+        group = f"{folder.name}/{path.relative_to(folder).as_posix()}"
+        frames += [Photo(path, {**given, "group": group}, time) for time in times]
+        left += [] if times else [(kind, path)]
+    return frames, left
+
+
+def _clips_sentence(photos: Mapping[str, Iterable[Photo]], passed: Iterable[tuple[str, Path]], every: float) -> str:
+    """Return how many clips gave frames, or how to have them read; "" where there are none."""
+    clips = {photo.path for own in photos.values() for photo in own if photo.time is not None}
+    if clips:
+        return f"{counted(len(clips), 'clip')}: a frame every {every:g} s is a photo (clip_seconds)."
+    if any(kind == CLIP for kind, _ in passed) and not can_read_clips():
+        return f"To take a frame of each clip every {every:g} s (clip_seconds), install PyAV: pip install av"
+    return ""
 
 
 def _others_sentence(folder: Path, folders: Mapping[str, list[Path]], labels: list[str], apart: Iterable[Path]) -> str:

@@ -61,7 +61,7 @@ def note_given(project: Project, source: Source) -> None:
 def _said(source: Source) -> Iterator[tuple[str, str, Mapping[str, str]]]:
     """Yield the label and the address of each photo of a source, and what the source says of it."""
     for label, photos in source.photos.items():
-        yield from ((label, one_line(source.address(photo.path)), photo.given) for photo in photos)
+        yield from ((label, one_line(source.address(photo)), photo.given) for photo in photos)
     for label, links in source.links.items():
         yield from ((label, one_line(row["url"]), row) for row in links)
 
@@ -95,9 +95,7 @@ def places_report(project: Project) -> PlacesReport:
         source = read_source(project, place)
         remarks += source.remarks
         for label, photos in source.photos.items():
-            there = [source.address(photo.path) for photo in photos] + [
-                row["url"] for row in source.links.get(label, ())
-            ]
+            there = [source.address(photo) for photo in photos] + [row["url"] for row in source.links.get(label, ())]
             row = counts.setdefault(label, {"photos there": 0, "taken": 0})
             row["photos there"] += len(there)
             row["taken"] += sum(url in taken for url in there)
