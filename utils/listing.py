@@ -50,9 +50,9 @@ class Listing:
     passed: tuple[tuple[str, Path], ...]  # what is passed over: kind, and the file or folder; sorted
 
 
-def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path] = ()) -> Listing:
+def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path] = (), deep: bool = True) -> Listing:
     """
-    Return what lies in `folder`, at any depth; no folder is entered twice, and none of those named in `but`.
+    Return what lies in `folder`, and if `deep` at any depth; no folder is entered twice, and none of those in `but`.
 
     A camera's raw file counts as a photo where no other file has its name. Links to files are left to the reader, who
     knows which source they may not leave.
@@ -81,7 +81,7 @@ def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path]
             elif folder_there:
                 if entry.is_symlink() and not follow_links:
                     passed.append((LINKED, path))
-                elif path not in but:
+                elif deep and path not in but:
                     waiting.append(path)
             elif (kind := _kind(path)) == "" or (kind == RAW and path.stem not in stems):
                 photos.append(path)

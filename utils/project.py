@@ -318,6 +318,11 @@ class Project(BaseModel):
         return self.data / "images"
 
     @property
+    def unsorted(self) -> Path:
+        """unsorted/<id>.<ext>: photos that came without a label, until 02 gives them one."""
+        return self.data / "unsorted"
+
+    @property
     def trash(self) -> Path:
         """trash/<label>/<id>.jpg: taken out by a person; can be put back."""
         return self.data / "trash"

@@ -29,7 +29,8 @@ LONGEST_TEXT = 500  # characters of a title and the like; the web sends longer o
 
 def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> Counter:
     """
-    Write pictures to raw/<label>/ and a row for each to sources.csv; pass over what has a row already.
+    Write pictures to raw/<label>/, without a label to unsorted/, and a row for each to sources.csv; pass over what has
+    a row already.
 
     A file in a folder counts as new once it has changed. Bytes are kept as they came, even if they are not a picture:
     02 judges them. `total` is their number, for the progress bar. Return how many rows were added, by label, status and
@@ -39,8 +40,8 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
     with collecting(project.table("sources")) as collection:
         for picture in tqdm(pictures, total=total, desc="pictures", unit="picture"):
             if not collection.has_picture(picture):
-                folder, status = _folder_of(project.raw, picture.label), "failed" if picture.problem else "kept"
-                collection.add(folder, picture, status=status, reason=picture.problem)
+                folder = _folder_of(project.raw, picture.label) if picture.label else project.unsorted
+                collection.add(folder, picture, status="failed" if picture.problem else "kept", reason=picture.problem)
     return collection.tally
 
 

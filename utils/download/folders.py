@@ -66,17 +66,18 @@ def source_pictures(
     """
     Read the photos of a source.
 
-    `limit` is the number of different contents per label. With it, the photos are drawn: in an order that the seed and
-    their names decide, those `taken` before (addresses) first. A file that cannot be taken (too large, unreadable, a
-    link that leads out of the folder) comes with its `problem`. Beside other sources one need not be `complete`: one
-    label is enough. `license` is that of the photos for which the source names none. Raises FieldguideError, before
-    anything is read, if a label has no photos.
+    `limit` is the number of different contents per label; without a label as many are taken as for all together. With
+    it, the photos are drawn: in an order that the seed and their names decide, those `taken` before (addresses)
+    first. A file that cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its
+    `problem`. Beside other sources one need not be `complete`: one label is enough. `license` is that of the photos for
+    which the source names none. Raises FieldguideError, before anything is read, if a label has no photos.
     """
     _require_photos(source, complete=complete)
-    for label, photos in source.photos.items():
+    for label, photos in [*source.photos.items(), ("", source.unsorted)]:
+        most = limit if label or limit is None else limit * len(source.photos)
         contents: set[str] = set()
-        for photo in photos if limit is None else _drawn(source, photos, seed, taken):
-            if limit is not None and len(contents) >= limit:
+        for photo in photos if most is None else _drawn(source, photos, seed, taken):
+            if most is not None and len(contents) >= most:
                 break
             address = source.address(photo)
             if photo.time is not None and address in taken:  # to find a frame again takes a second
@@ -105,6 +106,8 @@ def _require_photos(source: Source, *, complete: bool) -> None:
     part, parts = ("folder", "folders") if source.folders or source.place.is_dir() else ("row", "labels")
     there = f"Its {parts}: {', '.join(map(repr, source.names)) or 'none'}."
     found = {label: bool(photos or source.links.get(label)) for label, photos in source.photos.items()}
+    if source.unsorted:
+        return
     if found and not any(found.values()):
         hint = table_hint(source.place) if source.place.is_dir() else ""
         advice = hint or "Rename them, or correct [labels] or source in the project file."

@@ -28,7 +28,8 @@ def kind_of_reason(reason: str) -> str:
 
 def sources_table(project: Project) -> pd.DataFrame:
     """Return how many addresses were asked for: one row per label, one column per status."""
-    rows = [(row["label"], row["status"]) for row in each_row(project.table("sources"), SOURCES_COLUMNS)]
+    rows = each_row(project.table("sources"), SOURCES_COLUMNS)
+    rows = [(row["label"] or "(none yet)", row["status"]) for row in rows]
     table = pd.DataFrame(rows, columns=["label", "status"])
     return pd.crosstab(table.label, table.status)
 

@@ -4,7 +4,7 @@ What a source on this computer holds for a project, by label; nothing is read of
 A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +14,7 @@ from utils.errors import FieldguideError
 from utils.listing import (
     CLIP,
     CLOSED,
+    LINKED,
     Listing,
     label_folders,
     list_photos,
@@ -49,6 +50,7 @@ class Source:
     photos: Mapping[str, tuple[Photo, ...]]  # label → its photos, sorted by path
     names: tuple[str, ...]  # labels that are there, chosen or not
     folders: Mapping[str, list[Path]] = field(default_factory=dict)  # label → its folders, where labels are folders
+    unsorted: tuple[Photo, ...] = ()  # photos without a label, sorted by path
     links: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)  # label → rows with web addresses
     passed: tuple[tuple[str, Path], ...] = ()  # what is passed over: kind, and the file or folder
     remarks: tuple[str, ...] = ()
@@ -75,6 +77,8 @@ def read_folder(
     """
     List a folder that holds <label>/<photos>, or a ready split: <train, valid or test>/<label>/<photos>.
 
+    Where no folder is a label's, the photos straight in it are unsorted: 02 asks for their labels.
+
     A folder belongs to a label if it has its name, in any Unicode form, or a name that stands for it (see
     `utils.listing.label_folders`). Of a clip, a frame every `clip_seconds` is a photo. `apart` are folders of this
     project, which belong to no label and are not told. Raises FieldguideError where there is no such folder, or a
@@ -93,7 +97,8 @@ def read_folder(
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
-    photos, passed = {}, []
+    top = list_photos(folder, deep=False)
+    photos, passed = {}, [each for each in top.passed if each[0] not in (LINKED, CLOSED)]
     for label, paths in own.items():
         found: list[Photo] = []
         for path in paths:
@@ -103,16 +108,16 @@ def read_folder(
             found += [*(Photo(each, given) for each in listing.photos), *frames]
             passed += left
         photos[label] = tuple(sorted(found, key=lambda photo: (photo.path, photo.time or 0)))
-    remarks = [
-        renamed_sentence(own),
-        passed_sentence(folder, passed),
-        _clips_sentence(photos, passed, clip_seconds),
+    unsorted = () if any(own.values()) else tuple(map(Photo, top.photos))
+    remarks = [renamed_sentence(own), passed_sentence(folder, passed), _clips_sentence(photos, passed, clip_seconds)]
+    remarks += [
         _others_sentence(folder, folders, labels, apart),
+        _loose_sentence(folder, top.photos, taken=bool(unsorted)),
     ]
     if sides:
         remarks.append(_split_sentence(folder, sides, photos, use_given_split=use_given_split))
     remarks = tuple(filter(None, remarks))
-    return Source(folder, folder, photos, tuple(folders), folders, passed=tuple(passed), remarks=remarks)
+    return Source(folder, folder, photos, tuple(folders), folders, unsorted, passed=tuple(passed), remarks=remarks)
 
 
 def _frames_of(
@@ -140,6 +145,16 @@ def _clips_sentence(photos: Mapping[str, Iterable[Photo]], passed: Iterable[tupl
     if any(kind == CLIP for kind, _ in passed) and not can_read_clips():
         return f"To take a frame of each clip every {every:g} s (clip_seconds), install PyAV: pip install av"
     return ""
+
+
+def _loose_sentence(folder: Path, loose: Sequence[Path], *, taken: bool) -> str:
+    """Return what becomes of photos that lie straight in a source, in no label's folder; "" if there are none."""
+    if not loose:
+        return ""
+    some = f"{counted(len(loose), 'photo')} in {folder} {'lies' if len(loose) == 1 else 'lie'} in no label's folder"
+    if taken:
+        return f"{some}. 02 shows those that were taken: give each its label there."
+    return f"{some}, and {'was' if len(loose) == 1 else 'were'} left out, such as {loose[0].name}. Move them into one."
 
 
 def _others_sentence(folder: Path, folders: Mapping[str, list[Path]], labels: list[str], apart: Iterable[Path]) -> str:

@@ -23,15 +23,16 @@ def take_photos(project: Project, place: Path) -> Counter:
     """
     Take the photos of a source on this computer, at most images_per_label of each label, drawn with the seed.
 
-    Files are copied to raw/<label>/; addresses in a table are fetched as those of a search are. given.csv keeps the
-    sides, groups and authors that the source names. Return how many rows of sources.csv were added, by label, status
-    and kind of reason. Raises FieldguideError if the source is not there or a label has no photos in it.
+    Files are copied to raw/<label>/, those without a label to unsorted/; addresses in a table are fetched as those of a
+    search are. given.csv keeps the sides, groups and authors that the source names. Return how many rows of sources.csv
+    were added, by label, status and kind of reason. Raises FieldguideError if the source is not there or a label has no
+    photos in it.
     """
     source = read_source(project, place)
     drawn = {"limit": project.images_per_label, "seed": project.seed, "taken": taken_addresses(project)}
     rules = {"complete": len(project.sources) == 1, "follow_links": project.follow_links, "license": project.license}
     pictures = source_pictures(source, **drawn, **rules)
-    if any(source.photos.values()) or not any(source.links.values()):
+    if any(source.photos.values()) or source.unsorted or not any(source.links.values()):
         tally = save_pictures(project, pictures)
     else:
         tally = Counter()
