@@ -4,8 +4,10 @@ Thumbnails, contact sheets, and matplotlib's figures as pictures.
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+import matplotlib
 from PIL import Image, ImageDraw
 
 from utils.pictures import WHITE, PictureError, open_picture
@@ -70,3 +72,20 @@ def png_bytes(figure) -> bytes:
 def figure_picture(figure) -> Image.Image:
     """Return a figure of matplotlib as a picture: of the bare figure a notebook shows only the name."""
     return Image.open(io.BytesIO(png_bytes(figure)))
+
+
+def without_formulas(text: str) -> str:
+    """
+    Return a text for a figure of matplotlib, which takes what stands between two ``$`` for a formula.
+
+    >>> without_formulas("US$ or A$")
+    'US\\\\$ or A\\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
+@contextmanager
+def labels_as_written() -> Iterator[None]:
+    """Within this context, figures that fastai draws show labels letter by letter, also with two ``$`` in them."""
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield
