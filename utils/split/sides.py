@@ -19,7 +19,7 @@ import pandas as pd
 from utils.dataset import Dataset, read_split, seeded_rank
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import file_stamp, locked, write_whole
+from utils.storage import file_stamp, locked, remove_leftovers, write_whole
 from utils.tables import REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, append_rows, each_row
 from utils.words import SETS, capitalised, counted, listed
 
@@ -167,6 +167,7 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
     """
     project, table = dataset.project, dataset.project.table("split")
     with locked(project.data):
+        remove_leftovers(project.data, below=False)
         known = dataset.split if file_stamp(table) == dataset.stamp else read_split(project)
         new = {id: (groups[id], side) for id, side in sides.items() if id not in known}
         if new and known.keys() - dataset.split.keys():
