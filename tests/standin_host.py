@@ -577,8 +577,8 @@ def serving(tls: ssl.SSLContext | None = None) -> Iterator[SimpleNamespace]:
     """
     Run the host; with `tls` also at the far end of tunnels.
 
-    Yields url = "http://localhost:port", name = "localhost:port", proxy = "http://127.0.0.1:port", asked = the requests,
-    heads = their headers, server = everything else.
+    Yields url = "http://localhost:port", name = "localhost:port", proxy = "http://127.0.0.1:port", asked = the
+    requests, heads = their headers, server = everything else.
     """
     server = _Server(tls)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
