@@ -191,7 +191,7 @@ def test_malformed_rows_cost_only_themselves(web, client, caplog):
     assert (second.url, second.title) == (urls(2)[0], "")
     assert (third.title, third.width) == ("lone ? half & whole", 0)
     assert {result.engine for result in (first, second, third)} == {client}
-    said = "Search 'fish', page 1: 8 results of 11 without a web address of a picture, passed over."
+    said = "Search 'fish', page 1: 8 results of 11 without a web address, passed over."
     assert [record.getMessage() for record in caplog.records if record.name.startswith("utils")] == [said]
 
 

@@ -99,7 +99,8 @@ def stream_images(
     Ask DuckDuckGo for pictures and yield them one by one, each URL once, best first.
 
     Several searches take turns: the first page of each, then the second page of each, and so on. A page is asked for
-    when the one before it is used up, so whoever stops early costs the service nothing more. Results without an address are counted in the log.
+    when the one before it is used up, so whoever stops early costs the service nothing more.
+    Results without an address are passed over, and the log says how many.
 
     The call raises FieldguideError for a search that is empty or too long, or an unknown filter. Streaming raises
     SearchRefused or SearchUnreachable after it has yielded what it found.
@@ -167,11 +168,9 @@ def _stream(searches: list[str], options: dict, pause: float) -> Iterator[ImageR
             except _Trouble as trouble:
                 raise _unfinished(search, trouble, list(found.values())) from trouble
             if without := _without_address(rows) - unusable:
-                unusable |= without
                 few = f"{counted(len(without), 'result')} of {len(rows)}"
-                logger.warning(
-                    f"Search {search!r}, page {number}: {few} without a web address of a picture, passed over."
-                )
+                logger.warning(f"Search {search!r}, page {number}: {few} without a web address, passed over.")
+                unusable |= without
             results = _results(rows, query=search, engine=engine, license=options["license_image"] or "unknown")
             if results.keys() <= given[search]:  # nothing new: past its end, the service repeats itself
                 del given[search]
