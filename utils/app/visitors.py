@@ -18,9 +18,9 @@ from traitlets import Integer, Unicode
 
 from utils.words import counted
 
-AGAIN = 60  # seconds until somebody who found no place should ask again
+ASK_AGAIN = 60  # seconds until somebody who found no place should ask again
 LEAVING = 5  # seconds in which the kernel of a page that was closed, or is loaded anew, is gone
-PAGE = """<!DOCTYPE html>
+PLAIN_PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <body style="font: 18px/1.5 system-ui, sans-serif; max-width: 32em; margin: 4em auto; padding: 0 1em">
@@ -45,7 +45,7 @@ class LimitedKernels(AsyncMappingKernelManager):
         if self._full():
             self.log.warning("All %d places are taken; make app APP_PAGES=%d allows more.", self.most, 2 * self.most)
             handler = CallContext.get(CallContext.JUPYTER_HANDLER)
-            handler.set_header("Retry-After", str(AGAIN))
+            handler.set_header("Retry-After", str(ASK_AGAIN))
             words = f"It has room for {counted(self.most, 'visitor')} at a time, and is full. Try again in a minute."
             finish_with(handler, 503, "The app is busy", words)
         self._starting += 1
@@ -85,7 +85,7 @@ def finish_with(handler: RequestHandler, status: int, title: str, words: str) ->
     """End a request with a plain page. Voila's page of errors needs a visitor who was let in."""
     handler.set_status(status)
     handler.set_header("Content-Type", "text/html; charset=utf-8")
-    raise Finish(PAGE.format(title=escape(title), words=escape(words)))
+    raise Finish(PLAIN_PAGE.format(title=escape(title), words=escape(words)))
 
 
 def is_own(host: str, reached: str, names: list[str]) -> bool:
