@@ -79,10 +79,14 @@ def require_writable(folder: Path) -> None:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder."""
+    """
+    Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder.
+
+    Folders, pipes, sockets and links that lead nowhere are no files: whoever opened a pipe would wait for ever.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
 
 
 def subfolders(folder: Path) -> list[Path]:
