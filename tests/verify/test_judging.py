@@ -203,7 +203,7 @@ def test_a_photo_that_is_still_being_copied_is_not_lost(make_project, fill_raw, 
     report = verify_images(project)
     if when != "rescued":
         assert report.added == 1 and content_id(data) in read_dataset(project) and not path.exists()
-    assert (project.raw / "cat" / f"{content_id(data)}.jpg").read_bytes() == data
+        assert (project.raw / "cat" / f"{content_id(data)}.jpg").read_bytes() == data
 
 
 def test_an_original_that_changes_while_it_is_read_is_tried_again(make_project, fill_raw, monkeypatch):
