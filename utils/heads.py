@@ -78,7 +78,9 @@ def judge_pictures(dataset: Dataset) -> Judgement:
     unread = np.isnan(features).any(1)
     if unread.any():
         paths = [dataset.paths[n] for n in np.flatnonzero(unread)]
-        named = "; ".join(f"{path.parent.name}/{path.name}: {unreadable(path)}" for path in paths[:NAMED])
+        named = "; ".join(
+            f"{path.parent.name}/{dataset.records.told(path)}: {unreadable(path)}" for path in paths[:NAMED]
+        )
         more = f"; and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
         warnings.warn(
             f"{counted(len(paths))} cannot be read and no model judges them ({named}{more}). Delete them.",

@@ -222,11 +222,12 @@ def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
     if not apart:
         return ""
     (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
+    names = [" ".join(filter(None, [dataset.records.own_name(dataset[id].path), id])) for id in apart[0]]
     stand = f"{counted(n, 'group')} of pictures that belong together {'stands' if n == 1 else 'stand'}"
     return (
-        f"{stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
-        "of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. Or draw "
-        f"anew: move {dataset.project.table('split')} and split.json away and run 03 again."
+        f"{stand} on different sides, such as {names[0]} ({sided[first]}) and {names[1]} ({sided[second]}): the "
+        "figures of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. "
+        f"Or draw anew: move {dataset.project.table('split')} and split.json away and run 03 again."
     )
 
 
