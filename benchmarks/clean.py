@@ -37,7 +37,7 @@ sys.path.insert(0, str(REPOSITORY))
 from sample.pictures import LABELS, sample_pictures
 from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
-from utils.download import folder_pictures, save_pictures
+from utils.download import read_folder, save_pictures, source_pictures
 from utils.features import picture_features
 from utils.project import PACKAGED, Project
 from utils.tables import SPLIT_COLUMNS, write_table
@@ -118,7 +118,7 @@ def drawn(folder: Path, per_label: int) -> Path:
 def prepared(task: Task) -> int:
     """Take the photos in, verify and group them as 01 to 03 do, look at them; return how many there are."""
     project = task.project()
-    save_pictures(project, folder_pictures(Path(task.photos), task.labels))
+    save_pictures(project, source_pictures(read_folder(Path(task.photos), task.labels)))
     verify_images(project)
     dataset = read_dataset(project)
     rows = [{"id": id, "group": group, "side": "train"} for id, group in find_copies(dataset).groups.items()]

@@ -38,7 +38,7 @@ sys.path.insert(0, str(REPOSITORY))
 from sample.pictures import LABELS, sample_pictures
 from utils.copies import find_copies
 from utils.dataset import Dataset, read_dataset
-from utils.download import folder_pictures, save_pictures
+from utils.download import read_folder, save_pictures, source_pictures
 from utils.intervals import bootstrap, interval
 from utils.project import PACKAGED, Project
 from utils.split import assign_sides
@@ -133,7 +133,7 @@ def prepared(photos: Path, task: Task, *, large: bool) -> str:
         (data / "photos" / label).mkdir(parents=True)
         for path in sorted((photos / label).iterdir()):
             copied(path, data / "photos" / label / path.name, large=large)
-    save_pictures(project, folder_pictures(data / "photos", task.labels))
+    save_pictures(project, source_pictures(read_folder(data / "photos", task.labels)))
     began = time.perf_counter()
     verify_images(project)
     seconds = time.perf_counter() - began

@@ -31,7 +31,8 @@ sys.path.insert(0, str(REPOSITORY))
 from utils.dataset import Dataset, read_dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.ledger import read_review
-from utils.project import SAMPLE, Project
+from utils.project import Project
+from utils.settling import SAMPLE
 from utils.storage import write_whole
 from utils.tables import REJECTED_COLUMNS, each_row
 from utils.words import capitalised, counted, verdict_sentence

@@ -17,7 +17,7 @@ from sample.drawing import draw_photo
 from utils.download import Gathered
 from utils.errors import FieldguideError
 from utils.pictures import jpeg_bytes
-from utils.project import SAMPLE
+from utils.settling import SAMPLE
 from utils.storage import content_id
 
 LABELS = ("penaeus monodon", "sea cucumber", "tilapia")

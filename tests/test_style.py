@@ -240,7 +240,7 @@ def test_the_lines_for_own_photos_are_a_project(tmp_path, monkeypatch):
     assert "/home/me/photos" in text
     (tmp_path / "birds.toml").write_text(text.replace("/home/me/photos", "photos"), encoding="utf-8")
     project = Project.load(tmp_path / "birds.toml")
-    assert (project.name, list(project.labels), project.folders) == ("birds", ["robin", "wren"], (tmp_path / "photos",))
+    assert (project.name, list(project.labels), project.places) == ("birds", ["robin", "wren"], (tmp_path / "photos",))
 
 
 def test_make_lab_and_the_readme_open_the_same_notebook():

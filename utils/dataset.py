@@ -18,8 +18,19 @@ from typing import ClassVar
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import file_stamp
-from utils.tables import FOLDER, HAND, PICTURES_COLUMNS, SIDES, SOURCES_COLUMNS, SPLIT_COLUMNS, each_row
+from utils.tables import (
+    FOLDER,
+    GIVEN_COLUMNS,
+    HAND,
+    PICTURES_COLUMNS,
+    SIDES,
+    SOURCES_COLUMNS,
+    SPLIT_COLUMNS,
+    each_row,
+)
 from utils.words import counted
+
+GIVEN_SIDES = ("test", "valid", "train", "")  # of a photo that has several, the first of these counts
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,23 @@ class Records:
         """Return a picture's name in a line: its own with the id, such as "IMG_1.jpg (0f5a…)", else the file's."""
         own = self.own_name(path)
         return f"{own} ({path.stem})" if own else path.name
+
+    @cached_property
+    def said(self) -> Mapping[str, Mapping[str, str]]:
+        """
+        Id → what its source says of it beside its label: side, group, creator, rights_holder; from given.csv.
+
+        Of a photo that a ready split has on two sides, the judging one counts: it may not train the model.
+        """
+        rows = {(row["url"], row["label"]): row for row in each_row(self._project.table("given"), GIVEN_COLUMNS)}
+        said: dict[str, Mapping[str, str]] = {}
+        for row in each_row(self._project.table("sources"), SOURCES_COLUMNS) if rows else ():
+            found = rows.get((row["url"], row["label"]))
+            if row["id"] and found:
+                before = said.setdefault(row["id"], found)
+                if GIVEN_SIDES.index(found["side"]) < GIVEN_SIDES.index(before["side"]):
+                    said[row["id"]] = found
+        return said
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,6 +162,18 @@ class Dataset:
     def places(self) -> tuple[str, ...]:
         """The folder and the name that each file had, such as "ants/IMG_1.jpg"; "" if it came from elsewhere."""
         return tuple(f"{folder}/{name}" if name else "" for name, folder in self._given)
+
+    @cached_property
+    def given_sides(self) -> Mapping[str, str]:
+        """Id → the side on which a ready split has the picture, for those that its source has split already."""
+        found = {id: self.records.said.get(id, {}).get("side", "") for id in self.ids}
+        return {id: side for id, side in found.items() if side in SIDES}
+
+    @cached_property
+    def given_groups(self) -> Mapping[str, str]:
+        """Id → the group that a table names, for those that have one."""
+        found = {id: self.records.said.get(id, {}).get("group", "") for id in self.ids}
+        return {id: group for id, group in found.items() if group}
 
     @cached_property
     def _given(self) -> tuple[tuple[str, str], ...]:

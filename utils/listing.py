@@ -27,6 +27,11 @@ KINDS = {
     "archive": "7z gz rar tar zip",
     "camera raw file": "3fr arw cr2 cr3 dng erf nef nrw orf pef raf raw rw2 srw x3f",
 }
+SIDE_NAMES = {  # what a folder or a cell of a table is called → the side of split.csv
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("valid", "val", "validation"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 PLURALS = {"text or table": "texts and tables"}
 KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in suffixes.split()}
 RAW, CLOUD, SYSTEM = "camera raw file", "photo that lies in iCloud only", "system file"
@@ -45,14 +50,14 @@ class Listing:
     passed: tuple[tuple[str, Path], ...]  # what is passed over: kind, and the file or folder; sorted
 
 
-def list_photos(folder: Path, *, follow_links: bool = False) -> Listing:
+def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path] = ()) -> Listing:
     """
-    Return what lies in `folder`, at any depth; no folder is entered twice.
+    Return what lies in `folder`, at any depth; no folder is entered twice, and none of those named in `but`.
 
     A camera's raw file counts as a photo where no other file has its name. Links to files are left to the reader, who
     knows which source they may not leave.
     """
-    photos, passed, waiting, entered = [], [], [folder], set()
+    photos, passed, waiting, entered, but = [], [], [folder], set(), set(but)
     while waiting:
         place = waiting.pop()
         try:
@@ -76,7 +81,7 @@ def list_photos(folder: Path, *, follow_links: bool = False) -> Listing:
             elif folder_there:
                 if entry.is_symlink() and not follow_links:
                     passed.append((LINKED, path))
-                else:
+                elif path not in but:
                     waiting.append(path)
             elif (kind := _kind(path)) == "" or (kind == RAW and path.stem not in stems):
                 photos.append(path)
@@ -132,15 +137,36 @@ def photos_below(folder: Path) -> tuple[int, bool]:
     return count, True
 
 
-def label_folders(folder: Path) -> dict[str, list[Path]]:
+def side_folders(folder: Path, labels: Iterable[str] = ()) -> dict[str, str]:
+    """
+    Return the folders of a ready split, name → side; {} if the folder is none, or those names are among the `labels`.
+
+    A ready split has a folder for training, such as train, and one for judging, such as val. Each holds label folders.
+    """
+    names = [path.name for path in subfolders_of(folder)]
+    sides = {name: SIDE_NAMES[name.casefold()] for name in names if name.casefold() in SIDE_NAMES}
+    if len(set(sides.values()) | {"train"}) == 1 or "train" not in sides.values() or set(sides) & set(labels):
+        return {}
+    return sides if any(subfolders_of(folder / name) for name, side in sides.items() if side == "train") else {}
+
+
+def subfolders_of(folder: Path) -> list[Path]:
+    """Return the folders in a source, sorted by name, without those of systems. It may lie in a ZIP (zipfile.Path)."""
+    found = [path for path in folder.iterdir() if path.is_dir() and not is_system(path.name)]
+    return sorted(found, key=lambda path: path.name)
+
+
+def label_folders(folder: Path, labels: Iterable[str] = ()) -> dict[str, list[Path]]:
     """
     Return label → its folders in a source, sorted by name; system folders are none.
 
-    A folder name that cannot be a label everywhere, such as "Penaeus sp.", stands for the label nearest to it. Raises
+    In a ready split (see `side_folders`, which `labels` go to) they are the folders in train, valid and so on. A folder
+    name that cannot be a label everywhere, such as "Penaeus sp.", stands for the label nearest to it. Raises
     FieldguideError if two names stand for one.
     """
     found: dict[str, list[Path]] = {}
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not is_system(path.name)):
+    tops = [folder / name for name in sorted(side_folders(folder, labels))] or [folder]
+    for path in (path for top in tops for path in subfolders_of(top)):
         same = found.setdefault(as_label(path.name), [])
         if same and normalize("NFC", same[0].name) != normalize("NFC", path.name):
             raise FieldguideError(

@@ -11,19 +11,17 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
-from unicodedata import normalize
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
-from utils.listing import label_folders
-from utils.names import as_label, safe_name, unsafe_name
-from utils.refusals import entangled, hidden_escape, meant_source, mistake, refusal
+from utils.names import safe_name, unsafe_name
+from utils.refusals import hidden_escape, mistake, refusal
+from utils.settling import SAMPLE, SEARCH, settled
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside folders
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
 PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -89,6 +87,8 @@ class Project(BaseModel):
     name: str
     source: str | list[str] = SEARCH
     follow_links: bool = False
+    use_given_split: bool = True
+    license: str = ""
     images_per_label: Annotated[int, Field(ge=1, le=100_000)] = 150
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -203,10 +203,10 @@ class Project(BaseModel):
             raise ValueError(
                 f"[labels] holds only {next(iter(self.labels))!r}: telling apart takes two labels or more. Add another"
             )
-        if not self.labels and self.folders:
+        if not self.labels and self.places:
             raise ValueError(
-                f"{self.folders[0]} holds no folders, and so no labels: put photos into "
-                f"{self.folders[0] / '<label>'}/, a folder for each of two labels or more"
+                f"{self.places[0]} holds no labels: put photos into {self.places[0] / '<label>'}/, a folder for "
+                "each of two labels or more, or name a table of files and labels as source"
             )
         if not self.labels:
             raise ValueError(
@@ -216,6 +216,11 @@ class Project(BaseModel):
         if SAMPLE in self.sources and len(self.sources) > 1:
             raise ValueError(
                 f'source names "{SAMPLE}" and others: drawn and real pictures do not mix. Keep one or the other'
+            )
+        if self.license and not self.places:
+            raise ValueError(
+                f"license = {self.license!r} speaks of photos of your own, and source names none; did you mean license "
+                "in the section [filters]?"
             )
         if SEARCH in self.sources:
             for label, searches in self.labels.items():
@@ -254,10 +259,11 @@ class Project(BaseModel):
         if escape := hidden_escape(path, text, settings, WITH_BACKSLASHES):
             raise ProjectError(escape)
         try:
-            return cls.model_validate(_settled(settings, path.resolve().parent))
+            roots = {key: cls.model_fields[key].default for key in ("data_dir", "models_dir")}
+            return cls.model_validate(settled(settings, path.resolve().parent, roots, WEIGHT_FILES))
         except ValidationError as error:
             raise ProjectError(refusal(path, text, error, SECTIONS)) from None
-        except ProjectError as error:
+        except FieldguideError as error:
             raise ProjectError(f"{path}: {error}") from None
         except RuntimeError as error:  # of a home that is not there, or links that lead in a circle
             raise ProjectError(
@@ -271,12 +277,12 @@ class Project(BaseModel):
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The sources, in the order given: "duckduckgo", "sample" or folders."""
+        """The sources, in the order given: "duckduckgo", "sample" or places on this computer."""
         return (self.source,) if isinstance(self.source, str) else tuple(self.source)
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """The sources that are folders."""
+    def places(self) -> tuple[Path, ...]:
+        """The sources that are on this computer: folders, tables of photos, and ZIPs."""
         return tuple(Path(source) for source in self.sources if source not in (SEARCH, SAMPLE))
 
     @property
@@ -323,73 +329,6 @@ class MissingProject(ProjectError, FileNotFoundError):
     """There is no project file where one was looked for."""
 
 
-class MissingSource(ProjectError, NotADirectoryError):
-    """A source is no folder."""
-
-
 # What each section may hold, and the keys whose values are paths or patterns.
 SECTIONS = {"": Project.model_fields, "filters": Filters.__annotations__, "augment": Augment.__annotations__}
 WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by")
-
-
-def _settled(settings: dict, folder: Path) -> dict:
-    """Return `settings` with paths made absolute from `folder` and a folder source's labels filled in."""
-    settled = dict(settings)
-    for key in ("data_dir", "models_dir", "weights"):
-        if isinstance(settled.get(key), str) and (key != "weights" or settled[key].endswith(WEIGHT_FILES)):
-            settled[key] = str((folder / Path(settled[key]).expanduser()).resolve())
-    source = settled.get("source", SEARCH)
-    sources = [source] if isinstance(source, str) else source
-    if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
-        return settled  # pydantic says what is wrong with it
-    words = (SEARCH, SAMPLE)
-    for given in sources:
-        if (meant := meant_source(given, *words)) and not (folder / Path(given).expanduser()).exists():
-            raise ProjectError(f'source = {given!r}: there is no such folder; did you mean "{meant}"?')
-    sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
-    settled["source"] = sources[0] if isinstance(source, str) else sources
-    folders, labels = [Path(s) for s in sources if s not in words], settled.get("labels", {})
-    if labels == {}:
-        settled["labels"] = {label: [] for source in folders for label in _labels_in(source, _raw(settled))}
-    elif isinstance(labels, dict):  # a key may name a folder that has another name as a label
-        there = {path.name for source in folders if source.is_dir() for path in source.iterdir()}
-        named = {as_label(label) if label in there else label: value for label, value in labels.items()}
-        settled["labels"] = named if len(named) == len(labels) else labels
-    _require_apart(settled, folders, chosen=labels != {})
-    return settled
-
-
-def _require_apart(settled: dict, folders: list[Path], *, chosen: bool) -> None:
-    """Raise a `ProjectError` if looking for photos in a source would find what this project itself wrote."""
-    name, labels = settled.get("name"), settled["labels"]
-    if not isinstance(name, str) or unsafe_name(name) or not isinstance(labels, dict):
-        return  # pydantic says what is wrong with it
-    for key in ("data_dir", "models_dir"):
-        root = settled.get(key, Project.model_fields[key].default)
-        for source in folders if isinstance(root, str) else ():
-            own = (Path(root) / normalize("NFC", name)).resolve()
-            if told := entangled(source, own, labels, chosen=chosen):
-                raise ProjectError(f"{told}, or set {key} to another folder.")
-
-
-def _raw(settled: dict) -> Path | None:
-    """Return the folder of the originals that were gathered, None where the settings do not say."""
-    root, name = settled.get("data_dir", Project.model_fields["data_dir"].default), settled.get("name")
-    known = isinstance(root, str) and isinstance(name, str) and not unsafe_name(name)
-    return Path(root) / normalize("NFC", name) / "raw" if known else None
-
-
-def _labels_in(folder: Path, raw: Path | None) -> list[str]:
-    """
-    Return the labels that a source without [labels] has: those of the folders in `folder`.
-
-    Only 01 needs the source. Where its disk is not there, the labels are those that were gathered into `raw`.
-    """
-    if not folder.is_dir() and raw and raw.is_dir() and (gathered := label_folders(raw)):
-        return list(gathered)
-    if not folder.is_dir():
-        raise MissingSource(
-            f"source = {str(folder)!r} is no folder. Name one that holds <label>/<photos>, or set source to "
-            f'"{SEARCH}" or "{SAMPLE}".'
-        )
-    return list(label_folders(folder))

@@ -8,14 +8,12 @@ for curly ones; the first way that makes it readable is told, with the line as i
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 
 from pydantic import ValidationError
-
-from utils.names import unsafe_name
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -198,15 +196,16 @@ def refusal(path: Path, text: str, error: ValidationError, sections: Sections) -
     return f"{path}: " + "; and ".join(unique).removesuffix("?") + ("?" if unique[-1].endswith("?") else ".")
 
 
-def entangled(source: Path, own: Path, labels: Collection[str], *, chosen: bool) -> str | None:
+def entangled(source: Path, own: Path, folders: Iterable[Path], *, chosen: bool) -> str | None:
     """
     Return why looking for photos in a source would find what the project wrote to its `own` folder, or None.
 
-    Both paths are resolved. If the labels were not `chosen` in [labels], every folder in the source is a label.
+    Both paths are resolved. Photos are looked for in `folders` of the source. If the labels were not `chosen` in
+    [labels], every folder in it is one.
     """
     if source.is_relative_to(own):
         return f"source = {str(source)!r} lies in {own}, where this project keeps its own files. Move your photos out"
-    places = [(source / label).resolve() for label in labels if not unsafe_name(label)]
+    places = [folder.resolve() for folder in folders]
     within = own.is_relative_to(source) and not own.relative_to(source).parts[0].startswith(".")
     if (within and not chosen) or any(own.is_relative_to(place) or place.is_relative_to(own) for place in places):
         return (
@@ -297,10 +296,12 @@ def _told(problem: Mapping, loc: tuple[str, ...], lines: list[str], sections: Se
     label = section == "labels" and kind == "list_type"
     as_list = f"write a list: {as_key(name)} = [{in_quotes(value)}]" if label and isinstance(value, str) else ""
     if kind == "extra_forbidden" or label:
-        for other in (other for other, names in sections.items() if other != section and name in names):
-            if other:
-                return f"did you mean {name} in the section [{other}]?", name
-            first = next((found[1] for found in map(HEADER.match, lines) if found), section)
+        others = [other for other, names in sections.items() if other != section and name in names]
+        first = next((found[1] for found in map(HEADER.match, lines) if found), section)
+        if named := next(filter(None, others), ""):
+            also = f", or above [{first}]" if "" in others else ""
+            return f"did you mean {name} in the section [{named}]{also}?", name
+        if others:
             told = f"{name} is a setting: move it above [{first}]"
             return (f"{told}; for a label {as_list}" if as_list else told), name
     if kind == "extra_forbidden":

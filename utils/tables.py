@@ -26,12 +26,14 @@ TO_GUARD = re.compile(rf"(^|[;\t\r\n])(?={FORMULA})")  # spreadsheets may split 
 GUARDED = re.compile(rf"(^|[;\t\r\n])'(?={FORMULA})")
 CELLS_TO_GUARD = re.compile(rf"(^|[,;\t\n]){FORMULA}")
 LIMIT = threading.Lock()  # held while csv's limit of a field is another: the whole process has only one
-FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source folder, those a person put into images/
+FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source here, those a person put into images/
+TABLE = "table"  # … addresses in a table of photos
 TAKEN = ("kept", "thumbnail")  # the statuses in sources.csv of rows that stand for a file
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
     *("bytes", "width", "height", "fetched_at"),
 )
+GIVEN_COLUMNS = ("url", "label", "side", "group", "creator", "rights_holder")
 PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
 REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
@@ -39,7 +41,19 @@ SIDES = ("train", "valid", "test")
 REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
-ATTRIBUTION_COLUMNS = ("id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at")
+ATTRIBUTION_COLUMNS = (
+    "id",
+    "label",
+    "side",
+    "title",
+    "page_url",
+    "url",
+    "license",
+    "creator",
+    "rights_holder",
+    "engine",
+    "fetched_at",
+)
 PREDICTION_COLUMNS = ("id", "side", "label", "predicted")  # then one column per label
 OUT_OF_FOLD_COLUMNS = ("id", "fingerprint", "distance")  # then one column per label
 

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from utils.copies import find_copies, kept, points, verdicts
 from utils.copies.chains import LONGEST_CHAIN
 from utils.dataset import read_dataset
-from utils.download import folder_pictures, save_pictures
+from utils.download import read_folder, save_pictures, source_pictures
 from utils.errors import FieldguideError
 from utils.project import Project, ProjectError
 from utils.split import assign_sides, leak_warning, save_split
@@ -37,7 +37,7 @@ def gathered(tmp_path):
                 image.save(path, quality=95, exif=exif_of(taken))
         (tmp_path / "project.toml").write_text(SETTINGS)
         project = Project.load(tmp_path / "project.toml").model_copy(update=settings)
-        save_pictures(project, folder_pictures(project.folders[0], project.labels))
+        save_pictures(project, source_pictures(read_folder(project.places[0], project.labels)))
         verify_images(project)
         return project
 

@@ -9,10 +9,24 @@ import pytest
 from test_collect import files, interrupted, rows, saved
 from test_fetch import picture
 
-from utils.download import folder_pictures, folders, folders_report, kept_count, save_pictures, taken_addresses
+from utils.download import (
+    folders,
+    kept_count,
+    places_report,
+    read_folder,
+    save_pictures,
+    source_pictures,
+    taken_addresses,
+)
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import content_id
+
+
+def folder_pictures(folder, labels, *, follow_links=False, **how):
+    """Read the photos of a folder."""
+    source = read_folder(folder, labels, follow_links=follow_links)
+    return source_pictures(source, follow_links=follow_links, **how)
 
 
 @pytest.fixture
@@ -164,19 +178,19 @@ def test_what_the_limit_leaves_out_is_told(project, folder, monkeypatch):
     (folder / "unsorted").mkdir()
     (folder / "unsorted" / "a.jpg").write_bytes(picture(70))
     save_pictures(project, folder_pictures(folder, project.labels, limit=2))
-    report = folders_report(project)
+    report = places_report(project)
     cats = report.table.loc["cat"].to_dict()
-    assert cats["photos in the folders"] == 5 and cats["taken"] in (2, 3)  # 3 with a copy
-    assert report.table.loc["dog"].to_dict() == {"photos in the folders": 3, "taken": 2}
+    assert cats["photos there"] == 5 and cats["taken"] in (2, 3)  # 3 with a copy
+    assert report.table.loc["dog"].to_dict() == {"photos there": 3, "taken": 2}
     assert (
         report.remarks[0] == f"Passed over in {folder}: 2 system files (cat/.hidden), 1 text or table (cat/notes.txt)."
     )
     assert report.remarks[1] == f"Folders in {folder} that belong to no label, with their photos: unsorted (1)."
     monkeypatch.setattr("utils.listing.MOST_SEEN", 0)
-    assert "with their photos: unsorted (1 and more)." in folders_report(project).remarks[1]
+    assert "with their photos: unsorted (1 and more)." in places_report(project).remarks[1]
     told = "dog: 1 more photo lies there. images_per_label = 2 takes no more of them; raise it to take them."
     assert report.remarks[-1] == told
-    assert folders_report(project.model_copy(update={"source": "sample"})).table.empty
+    assert places_report(project.model_copy(update={"source": "sample"})).table.empty
 
 
 def test_pointers_of_git_lfs_are_said(project, folder):
@@ -217,8 +231,8 @@ def test_folder_names_that_cannot_be_labels_are_mapped(tmp_path):
         (tmp_path / "project.toml").write_text(text)
         project = Project.load(tmp_path / "project.toml")
         assert list(project.labels) == ["Penaeus sp", "Q. robur 'x'", "ants"]
-        assert len(list(folder_pictures(project.folders[0], project.labels))) == 3
-    (told,) = folders_report(project).remarks
+        assert len(list(folder_pictures(project.places[0], project.labels))) == 3
+    (told,) = places_report(project).remarks
     assert told.startswith(
         "Some systems do not take every folder name. So the folder 'Penaeus sp.' is the label 'Penaeus"
     )
@@ -231,8 +245,8 @@ def test_only_01_needs_the_source(tmp_path, folder):
     save_pictures(project, folder_pictures(folder, project.labels))
     folder.rename(tmp_path / "unplugged")
     assert Project.load(tmp_path / "project.toml") == project
-    with pytest.raises(FieldguideError, match=r"There is no folder .*own photos"):
-        folders_report(project)
+    with pytest.raises(FieldguideError, match=r"source = .*own photos. is not there"):
+        places_report(project)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems take no such names")
@@ -250,5 +264,5 @@ def test_links_that_lead_in_a_circle_are_counted(project, folder):
     (folder / "dog" / "a.jpg").symlink_to(folder / "dog" / "b.jpg")
     (folder / "dog" / "b.jpg").symlink_to(folder / "dog" / "a.jpg")
     assert [row["status"] for row in saved(project, folder_pictures(folder, ["dog"]))] == ["kept"] * 3
-    (told,) = folders_report(project.model_copy(update={"source": str(folder), "labels": {"dog": []}})).remarks[:1]
+    (told,) = places_report(project.model_copy(update={"source": str(folder), "labels": {"dog": []}})).remarks[:1]
     assert "2 folders or links that cannot be read (dog/a.jpg)" in told

@@ -660,6 +660,18 @@ def test_a_figure_without_value_says_why(card):
 def test_the_csv_is_what_the_tables_are(dataset):
     """ATTRIBUTION.csv is written as all tables are: without pictures it is its header."""
     columns = attribution(dataset)[0].splitlines()[0].split(",")
-    assert columns == ["id", "label", "side", "title", "page_url", "url", "license", "engine", "fetched_at"]
+    assert columns == [
+        "id",
+        "label",
+        "side",
+        "title",
+        "page_url",
+        "url",
+        "license",
+        "creator",
+        "rights_holder",
+        "engine",
+        "fetched_at",
+    ]
     dataset.project.table("split").unlink()
     assert attribution(read_dataset(dataset.project)) == (csv_text(columns, (), header=True), {})

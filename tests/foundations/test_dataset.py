@@ -10,7 +10,7 @@ from four_pictures import make_four, put
 from watching import watched
 
 from utils.dataset import Dataset, Picture, read_dataset, round_fingerprint
-from utils.download import folder_pictures, save_pictures
+from utils.download import read_folder, save_pictures, source_pictures
 from utils.errors import FieldguideError
 from utils.ledger import Ledger, save_flag
 from utils.project import REPOSITORY
@@ -145,10 +145,10 @@ def test_names_are_those_a_person_gave(make_project, tmp_path):
     for name, label in (("IMG 1.jpg", "cat"), ("Ёж, 2.jpg", "dog"), ("web.jpg", "dog")):
         (tmp_path / "photos" / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / label / name).write_bytes(drawn[name])
-    photos = {picture.title: picture for picture in folder_pictures(tmp_path / "photos", project.labels)}
+    photos = {picture.title: picture for picture in source_pictures(read_folder(tmp_path / "photos", project.labels))}
     web = {"engine": "duckduckgo", "title": "A title of a page", "url": "https://example.com/1.jpg"}
     save_pictures(project, [replace(photos["web.jpg"], **web)])
-    save_pictures(project, folder_pictures(tmp_path / "photos", project.labels))
+    save_pictures(project, source_pictures(read_folder(tmp_path / "photos", project.labels)))
     (project.images / "cat").mkdir(parents=True)
     (project.images / "cat" / "hand.jpg").write_bytes(drawn["hand.jpg"])
     verify_images(project)

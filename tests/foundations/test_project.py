@@ -60,12 +60,15 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ),
         ('name = "pets"\nsource = ["sample", "duckduckgo"]' + LABELS, ["sample", "do not mix"]),
         ('name = "pets"\nbroken' + LABELS, ["line 2", "broken", "name = value"]),
-        ('name = "pets"\nsource = "nowhere"', ["nowhere", "no folder"]),
+        ('name = "pets"\nsource = "nowhere"', ["nowhere", "is not there"]),
         ('name = "pets"\nhonour_noai = "no"' + LABELS, ["honour_noai", "'no'", "true or false"]),
         ('name = "pets"\nallowed_hosts = "nas.local"' + LABELS, ["allowed_hosts", "'nas.local'", "list"]),
         ('name = "pets"\nallowed_hosts = ["http://nas.local"]' + LABELS, ["'http://nas.local'", "without http://"]),
         ('name = "pets"\nallowed_hosts = ["nas:80000"]' + LABELS, ["'nas:80000'", '"nas.local:8080"']),
-        ('name = "pets"\nlicense = "Public"' + LABELS, ["license", "did you mean license in the section [filters]?"]),
+        (
+            'name = "pets"\nlicense = "Public"' + LABELS,
+            ["license", "did you mean license in the section [filters]?", "photos of your own"],
+        ),
         ('name = "pets"\n[filters]\nlicence = "Public"' + LABELS, ["filters.licence", "did you mean license?"]),
         ('name = "pets"\n[filters]\nlicense = "free"' + LABELS, ["filters.license", "'free'", "'ModifyCommercially'"]),
         ('name = "pets"\n[filters]\nregion = "Peru"' + LABELS, ["filters.region", "'Peru'", "uk-en"]),
@@ -156,7 +159,7 @@ def test_relative_paths_count_from_the_project_file(tmp_path):
     for label in ("wren", "robin"):
         (tmp_path / "photos" / label).mkdir(parents=True)
     project = load(tmp_path, 'name = "birds"\nsource = "photos"\ndata_dir = "d"\nmodels_dir = "m"')
-    assert project.folders == (tmp_path / "photos",)
+    assert project.places == (tmp_path / "photos",)
     assert (project.data, project.models) == (tmp_path / "d" / "birds", tmp_path / "m" / "birds")
     assert list(project.labels) == ["robin", "wren"]
     assert load(tmp_path, 'name = "birds"\nsource = "photos"\n[labels]').labels == project.labels

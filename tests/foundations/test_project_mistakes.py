@@ -186,7 +186,7 @@ def test_a_mistake_over_lines_is_shown_where_it_is(tmp_path, text, says):
         ("[filters]\nseed = 1" + LABELS, "filters.seed = 1 (line 3): seed is a setting: move it above [filters]."),
         ('[filters]\ntype = "photo"' + LABELS + "seed = 1", "seed is a setting: move it above [filters]."),
         (LABELS + 'arch = "resnet18"', "arch is a setting: move it above [labels]; for a label write a list: arch = ["),
-        (LABELS + 'license = "any"', "did you mean license in the section [filters]?"),
+        (LABELS + 'license = "any"', "did you mean license in the section [filters], or above [labels]?"),
         (LABELS + 'allowed_hosts = ["nas"]', "labels (line 3): allowed_hosts is a setting: move it above [labels]."),
         (LABELS + 'source = ["duckduckgo"]', "source is a setting: move it above [labels]."),
         (
@@ -228,7 +228,7 @@ def test_a_word_that_is_a_folder_is_a_folder(tmp_path):
     """Where a folder is called "web", it is the source; a wrong word is refused only where there is none."""
     (tmp_path / "web").mkdir()
     (tmp_path / "project.toml").write_text('name = "pets"\nsource = "web"' + LABELS)
-    assert Project.load(tmp_path / "project.toml").folders == (tmp_path / "web",)
+    assert Project.load(tmp_path / "project.toml").places == (tmp_path / "web",)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

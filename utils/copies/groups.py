@@ -76,7 +76,7 @@ def find_copies(dataset: Dataset) -> Copies:
     links = {
         "near-duplicates": same,
         "pictures in sequence": follows,
-        "pictures that group_by joins": _pairs_of(keys, pictures),
+        f"pictures that {'group_by' if dataset.project.group_by else 'a table'} joins": _pairs_of(keys, pictures),
     }
     versions = stars(same, count, verdicts)
     roots = joined(count, [versions, *list(links.values())[1:]])

@@ -56,25 +56,29 @@ def sequence_pairs(captured: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 def group_keys(dataset: Dataset) -> tuple[dict[str, str], str]:
     """
-    Return id → group as `group_by` of the project file names it, and a remark where it names none for some.
+    Return id → group as a table of photos or `group_by` names it, and a remark where there is none for some.
 
-    Refuses an expression that matches nothing, or puts all pictures into one group: the split drawn would stay.
+    A table's group counts before `group_by`, which may name the table's column itself. Refuses an expression that
+    matches nothing, and groups that put all pictures into one: the split drawn would stay.
     """
-    pattern, keys = dataset.project.group_by, {}
-    if not pattern:
+    pattern, keys = dataset.project.group_by, dict(dataset.given_groups)
+    if not pattern and not keys:
         return {}, ""
-    for id, place in zip(dataset.ids, dataset.places, strict=True):
-        if place and (found := re.search(pattern, place)):
+    told = f"group_by = {pattern!r}" if len(keys) < len(dataset) and pattern else "The table's column of groups"
+    for id, place in zip(dataset.ids, dataset.places, strict=True) if pattern else ():
+        if place and id not in keys and (found := re.search(pattern, place)):
             keys[id] = next((text for text in found.groups() if text), found[0])
     if not keys:
         seen = next((place for place in dataset.places if place), "")
-        told = f", such as {seen!r}" if seen else ": no picture came from a folder of yours"
-        raise FieldguideError(f"group_by = {pattern!r} matches no file name{told}. Correct it, or remove it.")
+        such = f", such as {seen!r}" if seen else ": no picture came from a folder of yours"
+        raise FieldguideError(f"{told} matches no file name{such}. Correct it, or remove it.")
     if len(keys) == len(dataset) > 1 and len(set(keys.values())) == 1:
         raise FieldguideError(
-            f"group_by = {pattern!r} puts all {counted(len(dataset))} into one group, {next(iter(keys.values()))!r}, "
-            "so nothing could be split. Put the part that tells the groups apart into brackets."
+            f"{told} puts all {counted(len(dataset))} into one group, {next(iter(keys.values()))!r}, so nothing could "
+            "be split. Put the part that tells the groups apart into brackets, or take the groups out."
         )
     left = len(dataset) - len(keys)
-    groups = f"group_by puts {counted(len(keys))} into {counted(len(set(keys.values())), 'group')}."
-    return keys, groups + (f" It matches no name of {counted(left)}." if left else "")
+    groups = f"puts {counted(len(keys))} into {counted(len(set(keys.values())), 'group')}."
+    return keys, f"{'group_by' if pattern else 'The table'} {groups}" + (
+        f" It matches no name of {counted(left)}." if left else ""
+    )

@@ -6,22 +6,27 @@ from utils.download.clients import SearchUnfinished, search_images, stream_image
 from utils.download.collect import download_images, save_pictures
 from utils.download.collection import Gathered
 from utils.download.fetch import Rules
-from utils.download.folders import FoldersReport, folder_pictures, folders_report, taken_addresses
+from utils.download.folders import read_source, source_pictures
 from utils.download.report import kept_count, reasons_table, sources_table
+from utils.download.sources import read_folder
+from utils.download.taking import PlacesReport, places_report, take_photos, taken_addresses
 
 __all__ = [
-    "FoldersReport",
     "Gathered",
+    "PlacesReport",
     "Rules",
     "SearchUnfinished",
     "download_images",
-    "folder_pictures",
-    "folders_report",
     "kept_count",
+    "places_report",
+    "read_folder",
+    "read_source",
     "reasons_table",
     "save_pictures",
     "search_images",
+    "source_pictures",
     "sources_table",
     "stream_images",
+    "take_photos",
     "taken_addresses",
 ]

@@ -1,8 +1,8 @@
 """
 Where the photos of a model are from: ATTRIBUTION.csv, for stage 07.
 
-Reads sources.csv. If no licence is known we write "unknown". That does not mean free to use. Titles and addresses come
-from strangers: we pass on web addresses only, and no invisible character.
+Reads sources.csv and given.csv. If no licence is known we write "unknown". That does not mean free to use. Titles and
+addresses come from strangers: we pass on web addresses only, and no invisible character.
 """
 
 import unicodedata
@@ -42,6 +42,8 @@ def attribution(dataset: Dataset) -> tuple[str, dict[str, int]]:
         licences[licence] += 1
         row = {"id": picture.id, "label": picture.label, "side": picture.side, "license": licence}
         row |= {name: source.get(name, "") for name in ("title", "engine", "fetched_at")}
+        said = dataset.records.said.get(picture.id, {})
+        row |= {name: said.get(name, "") for name in ("creator", "rights_holder")}
         row |= {name: safe_address(source.get(name, "")) for name in ("page_url", "url")}
         rows.append({name: visible(text) for name, text in row.items()})
     counted = dict(sorted(licences.items(), key=lambda item: (-item[1], item[0])))

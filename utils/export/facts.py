@@ -15,7 +15,8 @@ from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.evaluate import mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
-from utils.project import SAMPLE, SEARCH, TIMM
+from utils.project import TIMM
+from utils.settling import SAMPLE, SEARCH
 from utils.tables import FOLDER
 from utils.words import SETS, counted, listed, percent
 

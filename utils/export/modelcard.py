@@ -19,7 +19,7 @@ from markupsafe import Markup
 from utils.export.attribution import visible
 from utils.export.facts import judging_side
 from utils.export.threshold import CHOSEN_BY
-from utils.project import SAMPLE, SEARCH
+from utils.settling import SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
 from utils.words import SETS, listed, percent, share, verdict_sentence
 

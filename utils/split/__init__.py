@@ -2,6 +2,24 @@
 Stage 03: decide, once, which pictures train the model and which judge it.
 """
 
-from utils.split.sides import assign_sides, changed_settings, leak_warning, naive_leaks, save_split, split_counts
+from utils.split.sides import (
+    assign_sides,
+    changed_settings,
+    given_sentence,
+    leak_warning,
+    leaking_pairs,
+    naive_leaks,
+    save_split,
+    split_counts,
+)
 
-__all__ = ["assign_sides", "changed_settings", "leak_warning", "naive_leaks", "save_split", "split_counts"]
+__all__ = [
+    "assign_sides",
+    "changed_settings",
+    "given_sentence",
+    "leak_warning",
+    "leaking_pairs",
+    "naive_leaks",
+    "save_split",
+    "split_counts",
+]

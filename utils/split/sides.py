@@ -8,7 +8,7 @@ name instead of shuffled by position: the sides are the same on every machine, a
 import json
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
@@ -36,6 +36,7 @@ def assign_sides(
     test: float = 0.1,
     seed: int = 42,
     known: Mapping[str, str] | None = None,
+    given: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """
     Assign each of N pictures to ``"train"``, ``"valid"`` or ``"test"``, near-duplicates together.
@@ -47,7 +48,8 @@ def assign_sides(
     `groups` maps ids to group names, which near-duplicates share; `labels` maps N ids to K labels. An id without a
     label is absent now: it gets no side, but its side in `known` counts for its group. `valid` and `test` are fractions
     (not percent) of each label, in [0, 1), together below 1. `known` is an earlier split, id → side: these pictures
-    keep their side, and newcomers join their group's.
+    keep their side, and newcomers join their group's. `given` is a ready split of the source, id → side: it decides for
+    newcomers, whatever their group. A side that it lacks is drawn from its training set.
 
     The result, sorted by id, holds the ids with group and label. Newcomers whose group already stands on two sides are
     left out: on either they would leak. Raises LabelTooSmall if a label that is new to `known` would miss a side; a
@@ -63,6 +65,8 @@ def assign_sides(
     if missing := sorted(set(groups) - set(labels) - set(known or {})):
         raise ValueError(f"picture {missing[0]} has a group but no label")
     known = {id: side for id, side in (known or {}).items() if id in groups}
+    given = {id: side for id, side in (given or {}).items() if id in labels and id not in known}
+    drawn = {side for side, share in (("test", test), ("valid", valid)) if share} - set(given.values())
     members: dict[Hashable, list[str]] = defaultdict(list)
     of_labels: dict[str, list[str]] = defaultdict(list)
     for id in sorted(groups):
@@ -70,24 +74,29 @@ def assign_sides(
         if id in labels:
             of_labels[labels[id]].append(id)
 
-    sides = dict(known)
+    sides = dict(known) | {id: side for id, side in given.items() if side != "train" or not drawn}
     waiting: dict[str, list[list[str]]] = {label: [] for label in sorted(of_labels)}
     for ids in members.values():
-        taken = {known[id] for id in ids if id in known}
+        taken = {sides[id] for id in ids if id in sides}
         if len(taken) == 1:
-            sides.update(dict.fromkeys(ids, taken.pop()))
+            side = taken.pop()
+            sides.update({id: given.get(id, side) for id in ids if id not in sides})
         elif not taken:
             waiting[_majority([labels[id] for id in ids])].append(ids)
+        else:
+            sides.update({id: given[id] for id in ids if id in given and id not in sides})
 
     plans = {}
     for label, new in waiting.items():
         new.sort(key=lambda ids: seeded_rank(seed, groups[ids[0]]))
         have = Counter(sides[id] for id in of_labels[label] if id in sides)
         sizes = [(len(ids), sum(labels[id] == label for id in ids)) for ids in new]
-        plans[label] = plan = Plan(len(of_labels[label]), have, sizes)
+        closed = [set(given.values()) - {"train"} if any(id in given for id in ids) else set() for ids in new]
+        plans[label] = plan = Plan(len(of_labels[label]), have, sizes, closed)
         for ids, side in zip(new, plan.sides(valid, test), strict=True):
             sides.update(dict.fromkeys(ids, side))
-    _check_plans(plans, valid, test, seen={labels[id] for id in known if id in labels})
+    seen = {labels[id] for id in known if id in labels}
+    _check_plans(plans, valid, test, seen=seen, given={labels[id] for id in given})
     return {id: sides[id] for id in sorted(groups) if id in labels and id in sides}
 
 
@@ -98,6 +107,7 @@ class Plan:
     count: int  # all its pictures
     have: Counter  # side → its pictures there already
     waiting: Sequence[tuple[int, int]]  # the groups without a side, ranked: all their pictures, those of this label
+    closed: Sequence[Collection[str]]  # for each of them, the sides that a ready split keeps from them
 
     def goals(self, valid: float, test: float) -> dict[str, int]:
         """Return how many pictures each judging side should hold: at least one if its fraction is above 0."""
@@ -107,8 +117,9 @@ class Plan:
     def sides(self, valid: float, test: float) -> list[str]:
         """Return a side per waiting group: the first where at least half of it still has room, else train."""
         have, goals, sides = Counter(self.have), self.goals(valid, test), []
-        for whole, own in self.waiting:
-            sides.append(next((side for side in goals if have[side] + whole / 2 <= goals[side]), "train"))
+        for (whole, own), closed in zip(self.waiting, self.closed, strict=True):
+            open_to = (side for side in goals if side not in closed and have[side] + whole / 2 <= goals[side])
+            sides.append(next(open_to, "train"))
             have[sides[-1]] += own
         return sides
 
@@ -124,14 +135,14 @@ def _majority(labels: Sequence[str]) -> str:
     return min(counts, key=lambda label: (-counts[label], label))
 
 
-def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str]) -> None:
+def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: set[str], given: set[str]) -> None:
     """Refuse labels that miss a side the first time; only warn if cleaning made one so."""
     short = {label: missing for label, plan in plans.items() if (missing := plan.missing(valid, test))}
     more = "gather other photos of it: near-duplicates, and what else shares a group, stay together."
     told = {}
     for label, sides in short.items():
         count, groups = plans[label].count, len(plans[label].waiting)
-        few = f" in {counted(groups, 'group')}" if label not in seen and groups < count else ""
+        few = f" in {counted(groups, 'group')}" if label not in seen and 0 < groups < count else ""
         none = " and ".join(f"the {SETS[side]}" for side in sides)
         told[label] = f"Label {label!r} has {counted(count)}{few}, and none for {none}."
     for label in short.keys() & seen:
@@ -141,6 +152,11 @@ def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: 
         others = [label for label in plans if label not in seen and label not in new]
         fractions = _fitting_fractions([plans[label] for label in new + others], valid, test)
         advice = f"Set {fractions} in the project file, or {more}" if fractions else capitalised(more)
+        if new[0] in given:
+            advice = (
+                "Its source was split before, and gives it none there. use_given_split = false in the project file "
+                "draws another split (then run 01 again)."
+            )
         raise LabelTooSmall(f"{told[new[0]]}{also} {advice}")
 
 
@@ -215,12 +231,33 @@ def changed_settings(project: Project) -> str:
     return ""
 
 
-def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
-    """Return a sentence if pictures that belong together (`links`: pairs of ids) stand apart, else an empty text."""
+def given_sentence(dataset: Dataset) -> str:
+    """Return how far the sides are those of a split that the source brought along, or an empty text."""
+    given = dataset.given_sides
+    if not given:
+        return ""
+    as_given = sum(dataset[id].side == side for id, side in given.items())
+    told = f"{counted(as_given)} {'stands' if as_given == 1 else 'stand'} where the source's own split has them."
+    if moved := len(given) - as_given:
+        told += (
+            f" {counted(moved)} {'does' if moved == 1 else 'do'} not: drawn for a set that the source lacks, or before "
+            "its split was known."
+        )
+    return told
+
+
+def leaking_pairs(dataset: Dataset, links: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the pairs of ids among `links`, pictures that belong together, that stand on different sides; sorted."""
     sided = {id: side for id, side in zip(dataset.ids, dataset.sides, strict=True) if side}
-    apart = sorted(pair for pair in links if len({sided.get(id) for id in pair} - {None}) == 2)
+    return sorted(pair for pair in links if len({sided.get(id) for id in pair} - {None}) == 2)
+
+
+def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
+    """Return a sentence if pictures that belong together (`links`) stand on different sides, else an empty text."""
+    apart = leaking_pairs(dataset, links)
     if not apart:
         return ""
+    sided = dict(zip(dataset.ids, dataset.sides, strict=True))
     (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
     names = [" ".join(filter(None, [dataset.records.own_name(dataset[id].path), id])) for id in apart[0]]
     stand = f"{counted(n, 'group')} of pictures that belong together {'stands' if n == 1 else 'stand'}"

@@ -45,7 +45,7 @@ def take_in_by_hand(project: Project, tables: Tables, run: Run) -> None:
             else:
                 write_whole(target, judged.copy)
         unnamed = [judged for judged in batch if (judged.id, judged.label) not in noted]
-        rows = [_source_row(judged, *dropped[judged.id, judged.label]) for judged in unnamed]
+        rows = [_source_row(judged, *dropped[judged.id, judged.label], project.license) for judged in unnamed]
         append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
         for judged in batch:
             paths, original = dropped[judged.id, judged.label]
@@ -131,10 +131,15 @@ def _known_elsewhere(project: Project, dropped: Dropped) -> dict[tuple[str, str]
     return known
 
 
-def _source_row(judged: Judged, paths: list[Path], original: Path) -> dict[str, str | int]:
+def _source_row(judged: Judged, paths: list[Path], original: Path, license: str) -> dict[str, str | int]:
     """Return the row of sources.csv for a photo that a person dropped: its name is all that we know of it."""
-    row = {"id": judged.id, "label": judged.label, "engine": HAND, "title": paths[0].name, "license": "unknown"}
-    row |= {"width": judged.width or "", "height": judged.height or "", "bytes": original.stat().st_size}
+    row = {"id": judged.id, "label": judged.label, "engine": HAND, "title": paths[0].name}
+    row |= {
+        "license": license or "unknown",
+        "width": judged.width or "",
+        "height": judged.height or "",
+        "bytes": original.stat().st_size,
+    }
     return row | {"status": "kept", "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
 
 

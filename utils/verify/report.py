@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from utils.dataset import read_dataset
-from utils.project import SEARCH, Project
+from utils.project import Project
+from utils.settling import SEARCH
 from utils.tables import REJECTED_COLUMNS
 from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
 from utils.words import counted
@@ -68,8 +69,8 @@ def _how_to_gather(project: Project, place: Path) -> str:
             "raise images_per_label, or change or add a search, in the project file and run 01 again (it counts what "
             f"it fetched, also what was rejected here); or put photos into {place}"
         )
-    if project.folders:
-        return f"add photos to {project.folders[0]} and run 01 again, or put them into {place}"
+    if project.places:
+        return f"add photos to {project.places[0]} and run 01 again, or put them into {place}"
     return f"put photos into {place}"
 
 

@@ -1,0 +1,115 @@
+"""
+What a source on this computer holds for a project, by label; nothing is read of a photo.
+
+A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from utils.errors import FieldguideError
+from utils.listing import (
+    Listing,
+    label_folders,
+    list_photos,
+    passed_sentence,
+    photos_below,
+    renamed_sentence,
+    require_one_spelling,
+    side_folders,
+)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file in a source, and what the source says of it beside its label: fields of `utils.photo_table`."""
+
+    path: Path
+    given: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a folder, a table of photos or a ZIP holds for the labels of a project."""
+
+    place: Path  # as the project file names it
+    root: Path  # the folder that holds the photos, and that no link may leave
+    photos: Mapping[str, tuple[Photo, ...]]  # label → its photos, sorted by path
+    names: tuple[str, ...]  # labels that are there, chosen or not
+    folders: Mapping[str, list[Path]] = field(default_factory=dict)  # label → its folders, where labels are folders
+    links: Mapping[str, tuple[Mapping[str, str], ...]] = field(default_factory=dict)  # label → rows with web addresses
+    passed: tuple[tuple[str, Path], ...] = ()  # what is passed over: kind, and the file or folder
+    remarks: tuple[str, ...] = ()
+    archive: Path | None = None  # the ZIP that the photos were unpacked from
+
+    def address(self, path: Path) -> str:
+        """Return the address of a photo, as sources.csv notes it."""
+        if not self.archive:
+            return path.as_uri()
+        return f"{self.archive.as_uri()}#{quote(path.relative_to(self.root).as_posix(), errors='surrogateescape')}"
+
+
+def read_folder(
+    folder: Path,
+    labels: Iterable[str],
+    *,
+    follow_links: bool = False,
+    use_given_split: bool = True,
+    apart: Iterable[Path] = (),
+) -> Source:
+    """
+    List a folder that holds <label>/<photos>, or a ready split: <train, valid or test>/<label>/<photos>.
+
+    A folder belongs to a label if it has its name, in any Unicode form, or a name that stands for it (see
+    `utils.listing.label_folders`). `apart` are folders of this project, which belong to no label and are not told.
+    Raises FieldguideError where there is no such folder, or a label's folder is a link that may not be followed, or has
+    the label's name in another case.
+    """
+    labels = list(labels)
+    if not folder.is_dir():
+        raise FieldguideError(f"There is no folder {folder}. Correct source in the project file.")
+    sides = side_folders(folder, labels)
+    folders = label_folders(folder, labels)
+    require_one_spelling(folders, labels)
+    own = {label: folders.get(label, []) for label in labels}
+    for path in (path for paths in own.values() for path in paths):
+        if path.is_symlink() and not follow_links:
+            raise FieldguideError(
+                f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
+                "the project file. Else move the link out of the source."
+            )
+    photos, passed = {}, []
+    for label, paths in own.items():
+        found: list[Photo] = []
+        for path in paths:
+            listing: Listing = list_photos(path, follow_links=follow_links)
+            given = {"side": sides[path.parent.name]} if use_given_split and path.parent != folder else {}
+            found += [Photo(each, given) for each in listing.photos]
+            passed += listing.passed
+        photos[label] = tuple(found)
+    remarks = [renamed_sentence(own), passed_sentence(folder, passed), _others_sentence(folder, folders, labels, apart)]
+    if sides:
+        remarks.append(_split_sentence(folder, sides, photos, use_given_split=use_given_split))
+    remarks = tuple(filter(None, remarks))
+    return Source(folder, folder, photos, tuple(folders), folders, passed=tuple(passed), remarks=remarks)
+
+
+def _others_sentence(folder: Path, folders: Mapping[str, list[Path]], labels: list[str], apart: Iterable[Path]) -> str:
+    """Return which folders of a source belong to no label, with their photos by name; "" if none has any."""
+    others = [path for label, paths in folders.items() if label not in labels for path in paths]
+    others = [path for path in others if not any(each.is_relative_to(path.resolve()) for each in apart)]
+    photos = {path.name: photos_below(path) for path in others}
+    named = ", ".join(
+        f"{name} ({count:,}{'' if whole else ' and more'})" for name, (count, whole) in photos.items() if count
+    )
+    return f"Folders in {folder} that belong to no label, with their photos: {named}." if named else ""
+
+
+def _split_sentence(folder: Path, sides: Mapping[str, str], photos: Mapping, *, use_given_split: bool) -> str:
+    """Return what is made of the folders of a ready split."""
+    named = ", ".join(sorted(sides))
+    if not use_given_split:
+        return f"{folder} is split already ({named}). use_given_split = false: 03 draws another split."
+    return f"{folder} is split already ({named}). 03 keeps that; use_given_split = false draws another."

@@ -1,0 +1,111 @@
+"""
+Stage 01 for the sources on this computer: take the photos, note what the source says of them, and tell what was left.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from utils.dataset import seeded_rank
+from utils.download.collect import download_images, save_pictures
+from utils.download.folders import read_source, source_pictures
+from utils.download.sources import Source
+from utils.project import Project
+from utils.storage import locked
+from utils.tables import FOLDER, GIVEN_COLUMNS, SOURCES_COLUMNS, TABLE, each_row, one_line, read_rows, write_table
+from utils.words import counted
+
+
+def take_photos(project: Project, place: Path) -> Counter:
+    """
+    Take the photos of a source on this computer, at most images_per_label of each label, drawn with the seed.
+
+    Files are copied to raw/<label>/; addresses in a table are fetched as those of a search are. given.csv keeps the
+    sides, groups and authors that the source names. Return how many rows of sources.csv were added, by label, status
+    and kind of reason. Raises FieldguideError if the source is not there or a label has no photos in it.
+    """
+    source = read_source(project, place)
+    drawn = {"limit": project.images_per_label, "seed": project.seed, "taken": taken_addresses(project)}
+    rules = {"complete": len(project.sources) == 1, "follow_links": project.follow_links, "license": project.license}
+    pictures = source_pictures(source, **drawn, **rules)
+    if any(source.photos.values()) or not any(source.links.values()):
+        tally = save_pictures(project, pictures)
+    else:
+        tally = Counter()
+    note_given(project, source)
+    rules = {"allowed_hosts": project.allowed_hosts, "honour_noai": project.honour_noai}
+    for label, rows in source.links.items():
+        asked = sorted(rows, key=lambda row: seeded_rank(project.seed, row["url"]))
+        results = [{**row, "engine": TABLE} for row in asked]
+        tally += download_images(results, project.raw / label, wanted=project.images_per_label, **rules)
+    return tally
+
+
+def note_given(project: Project, source: Source) -> None:
+    """Write to given.csv what a source says of its photos now, in place of what it said of them before."""
+    table, there, rows = project.table("given"), set(), []
+    for label, url, said in _said(source):
+        there.add((url, label))
+        row = {name: one_line(said.get(name, "")) for name in GIVEN_COLUMNS[2:]}
+        rows += [{"url": url, "label": label, **row}] if any(row.values()) else []
+    with locked(project.data):
+        known = read_rows(table, GIVEN_COLUMNS)
+        rows = [row for row in known if (row["url"], row["label"]) not in there] + rows
+        if rows != known:
+            write_table(table, GIVEN_COLUMNS, rows)
+
+
+def _said(source: Source) -> Iterator[tuple[str, str, Mapping[str, str]]]:
+    """Yield the label and the address of each photo of a source, and what the source says of it."""
+    for label, photos in source.photos.items():
+        yield from ((label, one_line(source.address(photo.path)), photo.given) for photo in photos)
+    for label, links in source.links.items():
+        yield from ((label, one_line(row["url"]), row) for row in links)
+
+
+def taken_addresses(project: Project) -> set[str]:
+    """Return the addresses of the files in folders that were taken."""
+    return {url for url, taken in _asked_addresses(project) if taken}
+
+
+def _asked_addresses(project: Project) -> list[tuple[str, bool]]:
+    """Return the address of each photo of a source on this computer that has a row, and whether it was taken."""
+    rows = each_row(project.table("sources"), SOURCES_COLUMNS)
+    return [(row["url"], bool(row["id"])) for row in rows if row["engine"] in (FOLDER, TABLE)]
+
+
+@dataclass(frozen=True)
+class PlacesReport:
+    """What became of the photos in the sources on this computer."""
+
+    table: pd.DataFrame  # per label: how many photos lie there, and how many of them were taken
+    remarks: list[str]  # names that changed, what was left out and why, in sentences
+
+
+def places_report(project: Project) -> PlacesReport:
+    """Compare what the sources on this computer hold with what was taken of it."""
+    rows = _asked_addresses(project)
+    taken, asked = {url for url, done in rows if done}, {url for url, _ in rows}
+    counts: dict[str, dict[str, int]] = {}
+    waiting, remarks = Counter(), []
+    for place in project.places:
+        source = read_source(project, place)
+        remarks += source.remarks
+        for label, photos in source.photos.items():
+            there = [source.address(photo.path) for photo in photos] + [
+                row["url"] for row in source.links.get(label, ())
+            ]
+            row = counts.setdefault(label, {"photos there": 0, "taken": 0})
+            row["photos there"] += len(there)
+            row["taken"] += sum(url in taken for url in there)
+            waiting[label] += sum(url not in asked for url in there)
+    for label, more in waiting.items():
+        if more and counts[label]["taken"] >= project.images_per_label:
+            remarks.append(
+                f"{label}: {counted(more, 'more photo')} {'lies' if more == 1 else 'lie'} there. images_per_label = "
+                f"{project.images_per_label} takes no more of them; raise it to take them."
+            )
+    return PlacesReport(pd.DataFrame.from_dict(counts, orient="index"), remarks)

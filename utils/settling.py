@@ -1,0 +1,91 @@
+"""
+What a project file leaves open, settled before its settings are checked: paths, and the labels of its sources.
+
+Foundation of the project file.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from unicodedata import normalize
+
+from utils.errors import FieldguideError
+from utils.listing import label_folders
+from utils.names import as_label, unsafe_name
+from utils.places import is_archive, is_table, labels_in
+from utils.refusals import entangled, meant_source
+
+SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside places on this computer
+
+
+def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_files: Sequence[str]) -> dict:
+    """
+    Return `settings` with paths made absolute from `folder`, and the labels of the sources where [labels] is missing.
+
+    `roots` are the defaults of data_dir and models_dir; a value of weights that ends in one of `weight_files` is a
+    path. What has a wrong type is left as it is, for whoever checks it. Raises FieldguideError if a source without
+    [labels] is not there, or this project's own files lie in it.
+    """
+    whole = dict(settings)
+    for key in ("data_dir", "models_dir", "weights"):
+        if isinstance(whole.get(key), str) and (key != "weights" or whole[key].endswith(tuple(weight_files))):
+            whole[key] = str((folder / Path(whole[key]).expanduser()).resolve())
+    source = whole.get("source", SEARCH)
+    sources = [source] if isinstance(source, str) else source
+    if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
+        return whole
+    words = (SEARCH, SAMPLE)
+    for given in sources:
+        if (meant := meant_source(given, *words)) and not (folder / Path(given).expanduser()).exists():
+            raise FieldguideError(f'source = {given!r}: there is no such folder; did you mean "{meant}"?')
+    sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
+    whole["source"] = sources[0] if isinstance(source, str) else sources
+    places, labels = [Path(s) for s in sources if s not in words], whole.get("labels", {})
+    if labels == {}:
+        raw = _raw(whole, roots)
+        whole["labels"] = {label: [] for place in places for label in _labels_of(place, raw)}
+    elif isinstance(labels, dict):  # a key may be a name in the sources that is no label as it stands
+        there = _names_in(place for place in places if place.is_dir())
+        tables = any(is_table(place) or is_archive(place) for place in places)
+        named = {as_label(label) if tables or label in there else label: value for label, value in labels.items()}
+        whole["labels"] = named if len(named) == len(labels) else labels
+    _require_apart(whole, places, roots, chosen=labels != {})
+    return whole
+
+
+def _require_apart(whole: dict, places: list[Path], roots: Mapping[str, str], *, chosen: bool) -> None:
+    """Raise FieldguideError if looking for photos in a source would find what this project itself wrote."""
+    name, labels = whole.get("name"), whole["labels"]
+    if not isinstance(name, str) or unsafe_name(name) or not isinstance(labels, dict):
+        return
+    for key, default in roots.items():
+        root = whole.get(key, default)
+        for source in places if isinstance(root, str) else ():
+            own = (Path(root) / normalize("NFC", name)).resolve()
+            folders = [source / label for label in labels if not unsafe_name(label)]
+            there = label_folders(source) if source.is_dir() else {}
+            folders += [path for label in labels for path in there.get(label, ())]
+            if told := entangled(source, own, folders, chosen=chosen or not source.is_dir()):
+                raise FieldguideError(f"{told}, or set {key} to another folder.")
+
+
+def _names_in(folders: Iterable[Path]) -> set[str]:
+    """Return the names of the label folders in some sources."""
+    return {path.name for folder in folders for paths in label_folders(folder).values() for path in paths}
+
+
+def _raw(whole: dict, roots: Mapping[str, str]) -> Path | None:
+    """Return the folder of the originals that were gathered, None where the settings do not say."""
+    root, name = whole.get("data_dir", roots["data_dir"]), whole.get("name")
+    known = isinstance(root, str) and isinstance(name, str) and not unsafe_name(name)
+    return Path(root) / normalize("NFC", name) / "raw" if known else None
+
+
+def _labels_of(place: Path, raw: Path | None) -> list[str]:
+    """
+    Return the labels that a source without [labels] has.
+
+    Only 01 needs the source. Where its disk is not there, the labels are those that were gathered into `raw`.
+    """
+    if not place.exists() and raw and raw.is_dir() and (gathered := label_folders(raw)):
+        return list(gathered)
+    return labels_in(place)
