@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PROJECT ?= project.toml
 APP_IP ?= 127.0.0.1
+APP_HOSTS ?=
+APP_PAGES ?= 4
 export PROJECT
 
 BIN := .venv/bin/python
@@ -14,6 +16,7 @@ help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROJECT=projects/animals.toml make run       runs another project file (also lab, app)"
+	@echo "  make app APP_PAGES=8 APP_HOSTS=lab-pc        lets 8 visitors in at a time, also under this machine's name"
 	@echo "  make run TORCH_INDEX=<address>               installs another build of PyTorch: see README.md"
 
 run: $(INSTALLED)  ## Install if needed, run notebooks 01-08 on project.toml, say how good the model is
@@ -27,7 +30,9 @@ app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page, for this machine alon
 	@$(BIN) -m voila notebooks/app.ipynb --Voila.ip=$(APP_IP) \
 		--VoilaConfiguration.file_allowlist="[]" --VoilaConfiguration.file_denylist="['.*']" \
 		--VoilaConfiguration.allow_template_override=NO --VoilaConfiguration.allow_theme_override=NO \
-		--MappingKernelManager.cull_idle_timeout=600 --MappingKernelManager.cull_interval=60
+		--VoilaConfiguration.multi_kernel_manager_class=utils.app.visitors.LimitedKernels \
+		--LimitedKernels.most=$(APP_PAGES) --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=10 \
+		--Voila.identity_provider_class=utils.app.visitors.NamedHosts --NamedHosts.names="$(APP_HOSTS)"
 
 test: $(INSTALLED)  ## Install if needed, run every test on up to 4 cores
 	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

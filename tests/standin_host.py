@@ -569,20 +569,25 @@ class _Server(ThreadingHTTPServer):
         """Print nothing about clients that hang up or do not trust us."""
 
 
+SERVED: list[str] = []  # "localhost:port" of each host that runs now: what a fetch is allowed to ask
+
+
 @contextmanager
 def serving(tls: ssl.SSLContext | None = None) -> Iterator[SimpleNamespace]:
     """
     Run the host; with `tls` also at the far end of tunnels.
 
-    Yields url = "http://localhost:port", proxy = "http://127.0.0.1:port", asked = the requests, heads = their headers,
-    server = everything else.
+    Yields url = "http://localhost:port", name = "localhost:port", proxy = "http://127.0.0.1:port", asked = the
+    requests, heads = their headers, server = everything else.
     """
     server = _Server(tls)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     port = server.server_address[1]
     url, proxy = f"http://localhost:{port}", f"http://127.0.0.1:{port}"
-    told = {"asked": server.asked, "heads": server.heads}
+    told = {"asked": server.asked, "heads": server.heads, "name": f"localhost:{port}"}
+    SERVED.append(told["name"])
     yield SimpleNamespace(url=url, proxy=proxy, port=port, server=server, **told)
+    SERVED.remove(told["name"])
     server.closing.set()
     server.shutdown()
     server.server_close()

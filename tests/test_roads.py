@@ -80,10 +80,10 @@ def test_a_run_that_cannot_go_on_ends_in_one_sentence(tmp_path, text, names, say
 def test_a_search_is_collected_once(tmp_path, monkeypatch):
     """01 and 02 gather what the service finds, junk and all; run again, they ask nobody for anything."""
     without_proxy(monkeypatch)
-    text = SETTINGS.format(source='allowed_hosts = ["localhost"]')
-    text += '\n[filters]\nlicense = "Public"\n[labels]\n"🐟 тилапия" = ["tilapia", "тилапия"]\n"海参" = ["海参 x"]\n'
-    (tmp_path / "project.toml").write_text(text, encoding="utf-8")
+    text = '\n[filters]\nlicense = "Public"\n[labels]\n"🐟 тилапия" = ["tilapia", "тилапия"]\n"海参" = ["海参 x"]\n'
     with StandIn(tmp_path) as service, serving() as host:
+        text = SETTINGS.format(source=f'allowed_hosts = ["{host.name}"]') + text
+        (tmp_path / "project.toml").write_text(text, encoding="utf-8")
         for name, value in service.environment.items():
             monkeypatch.setenv(name, value)
         junk = [row(path, image=f"{host.url}/{path}", thumbnail="") for path in ("status/404", "page", "noai")]

@@ -33,7 +33,7 @@ NO_USE_THERE = {"voila"}  # serves app.ipynb as a page, which those machines do 
 WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brings them
     **{"fastcore": "fastai", "fasttransform": "fastai", "primp": "ddgs", "typing_extensions": "pydantic"},
     **{"markupsafe": "jinja2", "IPython": "jupyter", "nbformat": "jupyter", "nbconvert": "jupyter"},
-    "threadpoolctl": "scikit-learn",
+    **{"jupyter_server": "voila", "tornado": "voila", "traitlets": "voila", "threadpoolctl": "scikit-learn"},
 }
 
 # What would tell where and by whom this repository was made. Brackets keep the patterns from finding themselves.

@@ -16,8 +16,12 @@ LONGEST_ADDRESS = 8_000  # characters; hosts accept no more
 LEGAL = "%/:?@!$&'()*+,;=[]~"  # beside letters and digits, what an address may hold unquoted
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 PUBLIC_6 = ipaddress.ip_network("2000::/3")  # all public IPv6 addresses lie in here
-LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home", ".corp", ".intranet", ".home.arpa")
-METADATA = (ipaddress.ip_address("168.63.129.16"),)  # looks public, but Azure answers it inside its own network
+LOCAL_NAMES = (
+    *(".localhost", ".localdomain", ".local", ".internal", ".lan", ".home", ".corp", ".intranet", ".home.arpa"),
+)
+# Versions of Python differ on all but the first, which looks public: Azure answers it inside its own network.
+NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("168.63.129.16", "192.0.0.0/24", "3fff::/20")))
+USUAL_PORTS = (80, 443)  # of http and https
 # The list that comes with the package, read when it is first needed; it asks no network and keeps no files.
 PUBLIC_SUFFIXES = TLDExtract(suffix_list_urls=(), cache_dir=None, fallback_to_snapshot=True)
 
@@ -61,6 +65,8 @@ def is_private(address: str) -> bool:
     (True, True, False)
     >>> is_private("64:ff9b::7f00:1"), is_private("64:ff9b::5db8:d822")  # how an IPv6 network reaches IPv4
     (True, False)
+    >>> is_private("192.0.0.192")  # where some clouds keep passwords
+    True
     """
     ip = ipaddress.ip_address(address.split("%")[0])
     if ip.version == 6:
@@ -70,7 +76,7 @@ def is_private(address: str) -> bool:
         if not inner and ip not in PUBLIC_6:
             return True
         ip = inner or ip
-    return not ip.is_global or ip.is_multicast or ip in METADATA
+    return not ip.is_global or ip.is_multicast or any(ip in network for network in NOT_PUBLIC)
 
 
 def is_local_name(host: str) -> bool:
@@ -107,6 +113,25 @@ def host_name(host: str) -> str:
         return URL.build(scheme="http", host=host).raw_host
     except ValueError:  # nothing that could be asked
         return host
+
+
+def host_and_ports(text: str) -> tuple[str, tuple[int, ...]]:
+    """
+    Return the host that `text` names, as `host_name` writes it, and its ports: the one named there, or 80 and 443.
+
+    >>> host_and_ports("NAS.local:8080"), host_and_ports("[::1]"), host_and_ports("fd00::1")
+    (('nas.local', (8080,)), ('::1', (80, 443)), ('fd00::1', (80, 443)))
+
+    Raises ValueError if it is not a host, or a host and a port from 1 to 65535.
+    """
+    named = re.fullmatch(r"(\[[\da-fA-F:.]+\]|[\da-fA-F.]*(?::[\da-fA-F.]*){2,}|[\w.-]+)(?::(\d{1,5}))?", text)
+    port = int(named[2] or USUAL_PORTS[0]) if named else 0
+    if not 0 < port < 2**16:
+        raise ValueError(
+            f'{text!r} is not the name of a host. Write it without http://, such as "nas.local", or with its port, '
+            'such as "nas.local:8080"'
+        )
+    return host_name(named[1]), (port,) if named[2] else USUAL_PORTS
 
 
 def spellings(url: str) -> list[str]:

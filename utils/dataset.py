@@ -65,6 +65,20 @@ class Records:
                 given.setdefault((row["id"], row["label"]), (row["title"], row["label"]))
         return given
 
+    def own_name(self, path: Path) -> str:
+        """Return what the file of a picture in raw/ or images/ was called by its giver; "" if it is from elsewhere."""
+        key = path.stem, path.parent.name
+        return self.given.get(key, self.given.get(key[0], ("", "")))[0]
+
+    def caption(self, path: Path, text: str | None = None) -> str:
+        """Return what stands below a picture: its own name, if it has one, and on the next line `text`, or its id."""
+        return "\n".join(filter(None, [self.own_name(path), path.stem if text is None else text]))
+
+    def told(self, path: Path) -> str:
+        """Return a picture's name in a line: its own with the id, such as "IMG_1.jpg (0f5a…)", else the file's."""
+        own = self.own_name(path)
+        return f"{own} ({path.stem})" if own else path.name
+
     @cached_property
     def said(self) -> Mapping[str, Mapping[str, str]]:
         """

@@ -17,7 +17,7 @@ import numpy as np
 from utils.dataset import Dataset
 from utils.project import FEATURE_SIZE, FEATURES, PACKAGED, PACKAGED_SHA256
 from utils.seeing import seen_by_network
-from utils.storage import content_id, write_whole
+from utils.storage import MINUTE, content_id, remove_leftovers, write_whole
 
 FEATURES_FORM = 1  # of the files, and of how a picture reaches the network
 KEPT_TOGETHER = 512  # pictures per file
@@ -68,6 +68,7 @@ def file_size(path: Path) -> int:
 
 def _kept(folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield ids (M,), sizes in bytes (M,) and features (M, 1280) of each whole file; a broken one is removed."""
+    remove_leftovers(folder, below=False, older=MINUTE)
     for path in sorted(folder.glob("*.npz")):
         try:
             if path.stat().st_size > LONGEST_FILE:

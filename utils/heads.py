@@ -30,7 +30,7 @@ from utils.errors import FieldguideError
 from utils.features import FEATURES_NAME, picture_features
 from utils.intervals import verdict
 from utils.pictures import PictureError, open_picture
-from utils.storage import require_writable
+from utils.storage import MINUTE, remove_leftovers, require_writable
 from utils.tables import OUT_OF_FOLD_COLUMNS, read_rows, write_table
 from utils.words import counted
 
@@ -78,7 +78,9 @@ def judge_pictures(dataset: Dataset) -> Judgement:
     unread = np.isnan(features).any(1)
     if unread.any():
         paths = [dataset.paths[n] for n in np.flatnonzero(unread)]
-        named = "; ".join(f"{path.parent.name}/{path.name}: {unreadable(path)}" for path in paths[:NAMED])
+        named = "; ".join(
+            f"{path.parent.name}/{dataset.records.told(path)}: {unreadable(path)}" for path in paths[:NAMED]
+        )
         more = f"; and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
         warnings.warn(
             f"{counted(len(paths))} cannot be read and no model judges them ({named}{more}). Delete them.",
@@ -86,6 +88,7 @@ def judge_pictures(dataset: Dataset) -> Judgement:
         )
     kept, columns = project.models / "out_of_fold.csv", (*OUT_OF_FOLD_COLUMNS, *project.labels)
     fingerprint = judges_fingerprint(dataset)
+    remove_leftovers(project.models, below=False, older=MINUTE)
     table = _kept_table(kept, columns, dataset.ids, fingerprint)
     if table is None or (np.isnan(table).any(1) != unread).any():  # one can be read again
         require_writable(project.models)

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 from typing_extensions import TypedDict
 
+from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
 from utils.refusals import hidden_escape, mistake, refusal
@@ -157,11 +158,9 @@ class Project(BaseModel):
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts_are_names(cls, hosts: list[str]) -> list[str]:
-        bare = [host.removeprefix("[").removesuffix("]").lower() for host in hosts]
-        for host, given in zip(bare, hosts, strict=True):
-            if not host or re.search(r"[^\w.-]", host.replace(":", "") if host.count(":") > 1 else host):
-                raise ValueError(f"{given!r} is no host's name. Write it as in an address, without http:// and port")
-        return bare
+        for host in hosts:
+            host_and_ports(host)
+        return [host.lower().strip("[]") if host.endswith("]") else host.lower() for host in hosts]
 
     @field_validator("labels")
     @classmethod

@@ -4,11 +4,13 @@ Thumbnails, contact sheets, and matplotlib's figures as pictures.
 
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
+import matplotlib
 from PIL import Image, ImageDraw
 
-from utils.pictures import WHITE, PictureError, open_picture
+from utils.pictures import WHITE, PictureError, open_picture, shortened
 from utils.words import counted
 
 
@@ -29,7 +31,8 @@ def contact_sheet(
     Return one image of N pictures in a grid, each with an optional caption below it.
 
     There are `columns` pictures per row; the longest side of each has `side` pixels. A caption may have several
-    lines. A grey card with the reason replaces a picture that cannot be read.
+    lines; a long line keeps its beginning and its end. A grey card with the reason replaces a picture that cannot be
+    read.
     """
     captions = list(captions)
     text_height = 16 * max((caption.count("\n") + 1 for caption in captions), default=0)
@@ -44,7 +47,7 @@ def contact_sheet(
         top = gap + (n // columns) * (side + text_height + gap)
         sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
         if n < len(captions):
-            caption = "\n".join(line[: side // 7] for line in captions[n].split("\n"))
+            caption = "\n".join(shortened(line, most=side // 7) for line in captions[n].split("\n"))
             draw.text((left, top + side + 1), caption, fill=(40, 40, 40), font_size=11)
     sheet._repr_png_ = None  # or a notebook stores it twice, as JPEG and as PNG, which is six times as large
     return sheet
@@ -70,3 +73,20 @@ def png_bytes(figure) -> bytes:
 def figure_picture(figure) -> Image.Image:
     """Return a figure of matplotlib as a picture: of the bare figure a notebook shows only the name."""
     return Image.open(io.BytesIO(png_bytes(figure)))
+
+
+def without_formulas(text: str) -> str:
+    """
+    Return a text for a figure of matplotlib, which takes what stands between two ``$`` for a formula.
+
+    >>> without_formulas("US$ or A$")
+    'US\\\\$ or A\\\\$'
+    """
+    return text.replace("$", r"\$")
+
+
+@contextmanager
+def labels_as_written() -> Iterator[None]:
+    """Within this context, figures that fastai draws show labels letter by letter, also with two ``$`` in them."""
+    with matplotlib.rc_context({"text.parse_math": False}):
+        yield

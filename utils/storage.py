@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from utils.errors import FieldguideError, WriteError
 
 UNFINISHED = ".part"  # in the name of files that are still being written
+MINUTE = 60  # seconds: what is written from memory is done by then; younger temporary files may be another notebook's
 TOGETHER = 8  # files that are synced at the same time
 STARTED = time.time()  # of this notebook's kernel, more or less
 COARSE = 2  # seconds in which some disks count
@@ -78,10 +79,14 @@ def require_writable(folder: Path) -> None:
 
 
 def visible_files(folder: Path) -> list[Path]:
-    """Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder."""
+    """
+    Return the files in `folder`, sorted by name, without hidden ones; none where there is no folder.
+
+    Folders, pipes, sockets and links that lead nowhere are no files: whoever opened a pipe would wait for ever.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and not path.is_dir())
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file())
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -213,13 +218,18 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path, *, below: bool = True, older: float = 0) -> int:
-    """Remove what a killed run left in `folder` and, mostly, below it, so many seconds ago; return how many files."""
-    name, now = f".{'[0-9a-f]' * 16}{UNFINISHED}*", time.time()
-    found = sorted(folder.rglob(name) if below else folder.glob(name))
-    leftovers = [path for path in found if not older or now - path.stat().st_mtime > older]
-    for leftover in leftovers:
-        leftover.unlink(missing_ok=True)
-    return len(leftovers)
+    """
+    Remove what a killed run left in `folder` and, mostly, below it, so many seconds ago; return how many files.
+
+    One that cannot be removed, as on a read-only disk, stays.
+    """
+    name, now, removed = f".{'[0-9a-f]' * 16}{UNFINISHED}*", time.time(), 0
+    for path in sorted(folder.rglob(name) if below else folder.glob(name)):
+        with suppress(OSError):
+            if not older or now - path.stat().st_mtime > older:
+                path.unlink()
+                removed += 1
+    return removed
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """
 Tables as CSV: logs that grow by whole lines, and the columns of every table.
 
-Foundation of every stage. A row is one line of the file. A torn last line, left by a kill, is dropped when read.
+Foundation of every stage. A row is one line of the file. A torn last line, left by a kill, is dropped when read. A text
+that a spreadsheet would take for a formula is written with an apostrophe before it, and read back without.
 """
 
 import csv
@@ -11,6 +12,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,11 @@ from utils.errors import FieldguideError
 from utils.storage import explained, write_whole
 
 LINE_BREAKS = re.compile(r"[\r\n\x00\x0b\x0c\x1c-\x1e\x85\u2028\u2029]+")
+# How a formula of a spreadsheet begins, after blanks, quotes and, so that `plain_text` undoes `guarded`, apostrophes.
+FORMULA = r"'*(?:\"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20]"
+TO_GUARD = re.compile(rf"(^|[;\t\r\n])(?={FORMULA})")  # spreadsheets may split cells at semicolons or tabs
+GUARDED = re.compile(rf"(^|[;\t\r\n])'(?={FORMULA})")
+CELLS_TO_GUARD = re.compile(rf"(^|[,;\t\n]){FORMULA}")
 LIMIT = threading.Lock()  # held while csv's limit of a field is another: the whole process has only one
 FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source here, those a person put into images/
 TABLE = "table"  # … addresses in a table of photos
@@ -64,17 +71,38 @@ def one_line(value) -> str:
     return LINE_BREAKS.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
 
 
+def guarded(text: str) -> str:
+    """
+    Return a text as it stands in a table: an apostrophe precedes what a spreadsheet would run as a formula.
+
+    `plain_text` returns the text again, whatever it is.
+
+    >>> guarded("=1+1"), guarded("ants;@SUM(A1)"), guarded("'=1"), guarded("a-b = c")
+    ("'=1+1", "ants;'@SUM(A1)", "''=1", 'a-b = c')
+    """
+    return TO_GUARD.sub(r"\1'", text)
+
+
+def plain_text(cell: str) -> str:
+    """
+    Return the text that a cell of a table stands for: what `guarded` was given.
+
+    >>> plain_text("'=1+1"), plain_text("''=1"), plain_text("=1+1"), plain_text("'t was")
+    ('=1+1', "'=1", '=1+1', "'t was")
+    """
+    return GUARDED.sub(r"\1", cell) if "'" in cell else cell
+
+
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping], *, header: bool) -> str:
-    """Return `rows` as CSV, one line per row."""
-    rows = [[str(row.get(column, "")) for column in columns] for row in rows]
-    text = "".join([",".join(row) + "\n" for row in ([columns] if header else []) + rows])
-    lines = len(rows) + header
-    plain = text.count(",") == lines * (len(columns) - 1) > 0 and text.count("\n") == lines and '"' not in text
-    if plain and text.replace("\n", "").isprintable():
+    """Return `rows` as CSV, one line per row; what a spreadsheet would run is `guarded`, numbers stay numbers."""
+    rows = [*([columns] if header else []), *([row.get(column, "") for column in columns] for row in rows)]
+    text = "".join([",".join(map(str, row)) + "\n" for row in rows])
+    plain = text.count(",") == len(rows) * (len(columns) - 1) > 0 and text.count("\n") == len(rows) and '"' not in text
+    if plain and text.replace("\n", "").isprintable() and not CELLS_TO_GUARD.search(text):
         return text  # what csv would write, in a third of the time
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([*([columns] if header else []), *(map(one_line, row) for row in rows)])
+    writer.writerows([one_line(v) if isinstance(v, Real) else guarded(one_line(v)) for v in row] for row in rows)
     return buffer.getvalue()
 
 
@@ -164,7 +192,14 @@ def _parsed(line: bytes) -> list[str]:
 
 
 def _split(line: str) -> list[str]:
-    """Return the fields of one line, of any length; csv's limit, which is one for the whole process, stays as it is."""
+    """Return the texts in one line, of any length; csv's limit, which is one for the whole process, stays as it is."""
+    if "'" in line:
+        return [plain_text(cell) for cell in _cells(line)]
+    return _cells(line)
+
+
+def _cells(line: str) -> list[str]:
+    """Return the cells of one line as they stand in the file."""
     if '"' not in line and "\r" not in line:
         return line.split(",") if line else []
     with LIMIT:

@@ -125,10 +125,10 @@ class App:
             self.button("Clear").click()
 
 
-def app_options() -> list[str]:
-    """Return the options that `make app` gives to Voila."""
+def app_options(*settings: str) -> list[str]:
+    """Return the options that `make app` gives to Voila, with settings such as APP_PAGES=1."""
     printed = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "app"],
+        ["make", "--dry-run", "--no-print-directory", "--old-file=.venv/installed", "app", *settings],
         cwd=REPOSITORY, env=os.environ | {"MAKEFLAGS": ""}, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     words = shlex.split(next(line for line in printed.replace("\\\n", " ").splitlines() if "-m voila" in line))
@@ -410,11 +410,12 @@ WAYS = ["/", "/voila/files/", "/files/", "/view/", "/api/contents/", "/voila/api
         "/lab/tree/", "/edit/"]  # fmt: skip
 
 
-def asked(server: Server, path: str, method: str = "GET") -> tuple[int, bytes]:
+def asked(server: Server, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     """Return the status and the body that a path gives, sent letter by letter as it stands here."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(urllib.request.Request(server.url + path, method=method), timeout=20) as answer:
+        request = urllib.request.Request(server.url + path, method=method, headers=headers)
+        with opener.open(request, timeout=20) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -453,3 +454,64 @@ def test_it_is_served_on_this_machine_alone():
     """`make app` binds 127.0.0.1, shows no tracebacks, and takes another address only when told."""
     assert "--Voila.ip=127.0.0.1" in app_options()
     assert not [option for option in app_options() if "traceback" in option or "debug" in option]
+
+
+# --- who may come, and how many --------------------------------------------------------------------------------------
+
+KERNEL = "/api/kernels/00000000-0000-0000-0000-000000000000/channels"
+
+
+@pytest.mark.parametrize("host", ["evil.example", "EVIL.example.:80", "localhost.evil.example", "192.168.1.5", "[::2]"])
+def test_a_name_that_is_not_this_machines_is_refused(app, host):
+    """Neither the page nor the connection to a kernel answers a site that lets its own name lead here."""
+    for path, how in (("/", {}), (KERNEL, {"Upgrade": "websocket", "Connection": "Upgrade"})):
+        status, body = asked(app.server, path, Host=host, **how)
+        assert status == 403 and b"The app does not answer to this name" in body and b"APP_HOSTS" in body
+
+
+def test_a_name_may_hold_no_markup(app):
+    """A host is a stranger's text: on the page that refuses it, it is shown letter by letter."""
+    status, body = asked(app.server, "/", Host="a'<script>")
+    assert status == 400 or (status == 403 and b"<script>" not in body)
+
+
+@pytest.fixture
+def small(served, monkeypatch) -> Iterator[Server]:
+    """The app with room for one visitor, known as lab-pc too; who is gone is noticed in two seconds, not a minute."""
+    monkeypatch.setenv("PROJECT", str(served.project))
+    options = app_options("APP_PAGES=1", "APP_HOSTS=lab-pc other.example")
+    quick = {"cull_idle_timeout=60": "cull_idle_timeout=2", "cull_interval=10": "cull_interval=1"}
+    for option, instead in quick.items():
+        assert [option for each in options if each.endswith(option)] == [option]
+        options = [each.replace(option, instead) for each in options]
+    folder = served.project.parent / "small"
+    options = (str(NOTEBOOK), "--no-browser", *options)
+    with _serving("voila", folder, "/voila/static/voila.js", *options, port="--Voila.port={}") as server:
+        yield server
+
+
+def test_one_too_many_is_told_to_wait(small, served, chromium, screenshot):
+    """Full: a plain page says when to try again. A reload keeps its place; who closes the browser leaves it free."""
+    first, second = (chromium.new_context(viewport={"width": 800, "height": 500}).new_page() for _ in range(2))
+    app = App(first, small, served.project, served.photos)
+    app.open()
+    app.open()  # the kernel of the page before is on its way out
+    answer = second.goto(small.url)
+    screenshot(second, "app-busy")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "60")
+    text = "The app is busy\n\nIt has room for 1 visitor at a time, and is full. Try again in a minute."
+    assert second.locator("body").inner_text().strip() == text
+    first.wait_for_timeout(4000)  # connected and idle: it stays
+    app.choose("Choose photos", app.photos / "red.jpg")
+    app.expect_done("1 photo: 1 red.")
+    first.context.close()  # as if the browser were killed: it says no goodbye
+    again = App(second, small, served.project, served.photos)
+    again.open()
+    expect(again.button("Choose photos")).to_be_visible()
+    second.context.close()
+
+
+def test_a_name_that_the_person_gave_is_answered(small):
+    """APP_HOSTS names this machine as others know it; with any port, and beside its own names."""
+    names = ["lab-pc:8866", "Other.example", "LOCALHOST.", "[::1]:1", "x.localhost", "127.0.0.1"]
+    assert [asked(small, KERNEL, Host=name)[0] for name in names] == [404] * len(names)

@@ -29,6 +29,16 @@ def test_what_moved_is_followed_by_what_to_run():
     assert RUN_AGAIN not in summary([left])
 
 
+def test_a_clean_start(tmp_path):
+    """06 begins by removing what a killed run left half-written beside the tables, and nothing else."""
+    project = make_project(tmp_path)
+    left = project.data / f".{'0a' * 8}.part.csv"
+    left.write_text("id,cho")
+    before = {path for path in project.data.rglob("*") if path != left}
+    apply_choices(project)
+    assert {path for path in project.data.rglob("*") if path.name != ".lock"} == before
+
+
 def test_the_choices_of_a_file_are_applied_and_no_others(tmp_path):
     """choices.csv moves its own pictures; flags of the cleaner stay; what cannot be taken over is named."""
     project = make_project(tmp_path)

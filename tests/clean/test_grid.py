@@ -49,6 +49,29 @@ def keys(page: dict) -> list[str]:
     return [card["key"] for card in page["cards"]]
 
 
+def test_own_file_names_come_first(project, tmp_path):
+    """Cards, the order by name, the table of what would move and the undo tell the person's own name, then the id."""
+    rows = [{"id": "d1", "label": "dog", "engine": "folder", "title": "A 1.jpg"}]
+    rows += [{"id": "d2", "label": "dog", "engine": "ddgs", "title": "A page of the web"}]
+    append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
+    cleaner = ImageClassifierCleaner(project=project)
+    page = turn(cleaner.widget)
+    assert [card["file"] for card in page["cards"]] == [
+        "A 1.jpg (d1)",
+        *("c0.jpg", "c1.jpg", "c2.jpg", "c3.jpg", "d0.jpg", "d2.jpg", "d3.jpg"),
+    ]
+    ask(cleaner.widget, "flag", keys=["d1"], choice="cat")
+    assert cleaner.planned().values.tolist() == [["A 1.jpg (d1)", "dog", "cat"]]
+    assert ask(cleaner.widget, "undo")["alert"] == "Undone: A 1.jpg (d1)."
+
+
+def test_a_broken_table_of_sources_costs_the_names_alone(project):
+    """The cleaner shows the files' names as they are, and tells of the table once."""
+    project.table("sources").write_text("no header\n")
+    page = turn(grid_of(project))
+    assert [card["file"] for card in page["cards"]][:2] == ["c0.jpg", "c1.jpg"]
+
+
 # --- pages ---------------------------------------------------------------------------------------------------------
 
 

@@ -179,8 +179,8 @@ def test_the_list_is_the_stream_with_a_bar(web, monkeypatch):
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_malformed_rows_cost_only_themselves(web, client):
-    """Rows without a web address are left out; a null or missing title, page or size costs a row nothing."""
+def test_malformed_rows_cost_only_themselves(web, client, caplog):
+    """Rows without a web address are left out and counted; a null or missing title, page or size costs nothing."""
     only(web, client)
     bad = [row(0, image=url) for url in (None, "", "data:image/png;base64,AA", "file:///etc/passwd", 7, "http://[::1")]
     odd = row(1, title=None, width="640", height="tall", thumbnail="file:///x", url=None)
@@ -191,6 +191,8 @@ def test_malformed_rows_cost_only_themselves(web, client):
     assert (second.url, second.title) == (urls(2)[0], "")
     assert (third.title, third.width) == ("lone ? half & whole", 0)
     assert {result.engine for result in (first, second, third)} == {client}
+    said = "Search 'fish', page 1: 8 results of 11 without a web address, passed over."
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("utils")] == [said]
 
 
 @pytest.mark.parametrize("client", CLIENTS)

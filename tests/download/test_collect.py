@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_fetch import picture, serving, without_proxy
+from test_fetch import SERVED, picture, serving, without_proxy
 
 from utils.download import (
     Gathered,
@@ -73,8 +73,8 @@ def host(monkeypatch):
 
 
 def fetch(project, results, **options):
-    """Fetch under the label "cat", with "localhost" allowed."""
-    given = {"allowed_hosts": ["localhost"]} | options
+    """Fetch under the label "cat", with the stand-in allowed."""
+    given = {"allowed_hosts": SERVED} | options
     return download_images(results, project.raw / "cat", **given)
 
 
@@ -110,7 +110,7 @@ def test_name_and_extension_come_from_the_content(project, host):
 
 def test_one_allowed_host_needs_no_list(project, host):
     """A name given as it is stands for that host, not for its letters."""
-    (row,) = fetched(project, [f"{host.url}/photo/1"], allowed_hosts="localhost")
+    (row,) = fetched(project, [f"{host.url}/photo/1"], allowed_hosts=host.name)
     assert (row["status"], row["reason"]) == ("kept", "")
 
 
@@ -263,7 +263,7 @@ def test_without_network_nothing_is_recorded(project, host, monkeypatch, dead):
 
 def test_stands_alone(tmp_path, host):
     """Any folder will do: its name is the label, and the table lies in it."""
-    added = download_images([f"{host.url}/photo/1"], tmp_path / "some folder", allowed_hosts=["localhost"])
+    added = download_images([f"{host.url}/photo/1"], tmp_path / "some folder", allowed_hosts=[host.name])
     assert added == {("some folder", "kept", ""): 1}
     assert sorted(files(tmp_path / "some folder")) == [f"{content_id(picture(1))}.jpg", "sources.csv"]
 
@@ -336,7 +336,7 @@ def test_labels_of_any_script(project, host, label):
     """A label's name is the folder's and the row's, whatever it is written in."""
     project = project.model_copy(update={"labels": {label: ["x"], "cat": ["x"]}})
     for added in (1, 0):
-        tally = download_images([f"{host.url}/photo/1"], project.raw / label, allowed_hosts=["localhost"])
+        tally = download_images([f"{host.url}/photo/1"], project.raw / label, allowed_hosts=[host.name])
         assert tally.total() == added
     assert [row["label"] for row in rows(project)] == [label]
     assert list(files(project.raw)) == [f"{label}/{content_id(picture(1))}.jpg"]
@@ -496,7 +496,7 @@ def test_a_write_that_breaks_off_in_the_middle(project, host, limit, odd, cannot
         "import resource, sys\n"
         "from utils.download import download_images\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "download_images(sys.argv[2:], sys.argv[1], allowed_hosts=['localhost'])\n"
+        f"download_images(sys.argv[2:], sys.argv[1], allowed_hosts=['{host.name}'])\n"
     )
     command = [sys.executable, "-c", work, str(project.raw / "cat"), *results]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
@@ -564,7 +564,7 @@ def test_an_address_of_any_length_has_its_row(tmp_path, host):
     """One too long to be asked for is refused, told from its like, and not looked at again."""
     found = [f"{host.url}/{'a' * 150_000}{end}" for end in "xy"]
     for added in (2, 0):
-        assert download_images(found, tmp_path / "pictures", allowed_hosts=["localhost"]).total() == added
+        assert download_images(found, tmp_path / "pictures", allowed_hosts=[host.name]).total() == added
     rows = read_rows(tmp_path / "pictures" / "sources.csv", SOURCES_COLUMNS)
     assert [(row["status"], row["reason"]) for row in rows] == [("refused", rows[0]["reason"])] * 2
     assert "characters" in rows[0]["reason"] and host.asked == []
@@ -572,7 +572,7 @@ def test_an_address_of_any_length_has_its_row(tmp_path, host):
 
 def test_one_address_is_no_list_of_letters(tmp_path, host):
     """A single address may be given as it is."""
-    download_images(f"{host.url}/photo/1", tmp_path / "pictures", allowed_hosts=["localhost"])
+    download_images(f"{host.url}/photo/1", tmp_path / "pictures", allowed_hosts=[host.name])
     assert host.asked == ["/photo/1"]
 
 
@@ -606,5 +606,5 @@ def test_no_results_at_all_are_told(project):
 def test_a_project_takes_no_odd_folder(project, host, name):
     """A folder of raw/ that is no label's name is refused before anything is asked or written."""
     with pytest.raises(FieldguideError, match="cannot be a folder name"):
-        download_images([f"{host.url}/photo/1"], project.raw / name, allowed_hosts=["localhost"])
+        download_images([f"{host.url}/photo/1"], project.raw / name, allowed_hosts=[host.name])
     assert host.asked == [] and not project.data.exists()

@@ -10,12 +10,13 @@ from base64 import b64encode
 import pytest
 import trustme
 from hypothesis import example, given, strategies
-from standin_host import bomb, picture, serving, without_proxy
+from standin_host import SERVED, bomb, picture, serving, without_proxy
 
 from utils.addresses import is_private
 from utils.download.answers import Fetched, forbids_training, seconds_asked
 from utils.download.fetch import HEADERS, Rules
 from utils.download.queue import believed, fetching
+from utils.download.report import kind_of_reason
 from utils.errors import FieldguideError
 
 
@@ -33,11 +34,11 @@ def host():
         yield host
 
 
-def fetch(*addresses, hosts=("localhost",), **rules) -> list[Fetched]:
-    """Fetch addresses, each alone or with that of its thumbnail; "localhost" is allowed."""
+def fetch(*addresses, hosts=None, **rules) -> list[Fetched]:
+    """Fetch addresses, each alone or with that of its thumbnail; the stand-in is allowed."""
     pairs = [(address, "") if isinstance(address, str) else address for address in addresses]
     asked = [(n, *pair) for n, pair in enumerate(pairs)]
-    with fetching(asked, Rules(frozenset(hosts), **rules)) as outcomes:
+    with fetching(asked, Rules(SERVED if hosts is None else hosts, **rules)) as outcomes:
         found = list(outcomes)
     assert [n for n, _ in found] == list(range(len(asked)))
     return [outcome for _, outcome in found]
@@ -156,6 +157,24 @@ def test_a_private_host_must_be_allowed_by_name(host):
     assert (host.server.connections, host.asked) == (1, ["/photo/2"])
 
 
+def test_a_port_must_be_allowed_too(host):
+    """A host's name opens the ports of http and https; another one is named with it, and is told where it is not."""
+    (refused,) = fetch(f"{host.url}/photo/1", hosts="localhost")
+    told = f"allowed_hosts has port 80 and 443 of it; for this one, add {host.name}"
+    assert (refused.status, refused.reason) == ("refused", f"private address localhost ({told})")
+    with serving() as other:
+        through, direct = fetch(f"{host.url}/redirect?{other.url}/photo/1", f"{host.url}/photo/2", hosts=[host.name])
+        assert (through.status, direct.status, other.asked) == ("refused", "kept", [])
+    assert kind_of_reason(refused.reason) == "private address"
+
+
+@pytest.mark.parametrize("name", ["http://nas.local", "nas:0", "nas:65536", "nas local", ""])
+def test_a_host_that_is_none_is_told(name):
+    """What is not a host, or a host and a port, is refused before anything is asked."""
+    with pytest.raises(FieldguideError, match=f"allowed_hosts: {name!r} is not the name of a host"):
+        fetch("http://nas.local/a.jpg", hosts=[name])
+
+
 def test_a_name_that_leads_to_a_private_address(host, monkeypatch):
     """A public-looking name is judged by what it resolves to, and not even connected to."""
 
@@ -234,7 +253,7 @@ def test_an_endless_body_is_hung_up_on(tmp_path, monkeypatch, secure):
     with serving(certified(tmp_path, monkeypatch, "pictures.example")) as host:
         monkeypatch.setenv("https_proxy", host.proxy)
         url = "https://pictures.example" if secure else host.url
-        rules = Rules(frozenset(["localhost"]), largest=1_000_000)
+        rules = Rules(host.name, largest=1_000_000)
         with fetching([(0, f"{url}/endless", "")], rules) as outcomes:
             assert [outcome.reason for _, outcome in outcomes] == ["larger than 1 MB"]
             assert host.server.left.wait(5)
@@ -378,7 +397,7 @@ def test_a_setting_that_cannot_be_used_is_told(monkeypatch, name, value, message
 def test_outcomes_come_in_the_order_asked(host):
     """Whichever answers first, however few are under way at a time."""
     asked = [(path, f"{host.url}/{path}", "") for path in ("busy", "nothing", *(f"photo/{n}" for n in range(9)))]
-    with fetching(asked, Rules(frozenset(["localhost"])), window=3) as outcomes:
+    with fetching(asked, Rules(host.name), window=3) as outcomes:
         assert [path for path, _ in outcomes] == [path for path, _, _ in asked]
 
 
@@ -391,7 +410,7 @@ def test_addresses_are_pulled_as_they_are_needed(host):
             pulled.append(n)
             yield n, f"{host.url}/photo/{n}", ""
 
-    with fetching(addresses(), Rules(frozenset(["localhost"])), window=3) as outcomes:
+    with fetching(addresses(), Rules(host.name), window=3) as outcomes:
         assert [len(pulled) - n for n, _ in outcomes] == [3] * 7 + [2, 1]
 
 
@@ -408,7 +427,7 @@ def test_a_search_that_fails_half_way_loses_nothing(host, monkeypatch):
     found = []
     with (
         pytest.raises(FieldguideError, match="The search was refused"),
-        fetching(addresses(), Rules(frozenset(["localhost"]))) as outcomes,
+        fetching(addresses(), Rules(host.name)) as outcomes,
     ):
         for n, outcome in outcomes:
             found.append((n, outcome.status, outcome.reason))
@@ -425,7 +444,7 @@ def test_a_host_is_asked_for_four_at_a_time(host):
 def test_leaving_early_drops_what_is_under_way(host):
     """A hanging fetch does not hold up the end, and no thread is left behind."""
     asked = [(n, f"{host.url}/{path}", "") for n, path in enumerate(("photo/1", "hang", "hang?2"))]
-    with fetching(asked, Rules(frozenset(["localhost"]), deadline=300), window=2) as outcomes:
+    with fetching(asked, Rules(host.name, deadline=300), window=2) as outcomes:
         assert next(outcomes) == (0, kept(picture(1)))
     assert not [thread for thread in threading.enumerate() if thread.name == "fetch"]
 
@@ -461,7 +480,7 @@ def test_a_slow_host_takes_nobodys_turn(host):
     """While more addresses wait for one host than there are turns, another host is asked all the same."""
     slow = [f"{host.url}/hang?{n}" for n in range(12)]
     other = f"http://127.0.0.1:{host.port}/photo/1"
-    outcomes = fetch(*slow, other, hosts=("localhost", "127.0.0.1"), workers=6, per_host=2, deadline=0.7)
+    outcomes = fetch(*slow, other, hosts=(host.name, f"127.0.0.1:{host.port}"), workers=6, per_host=2, deadline=0.7)
     assert outcomes[-1].status == "kept"
     assert host.asked.index("/photo/1") < 4
 

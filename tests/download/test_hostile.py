@@ -342,7 +342,7 @@ def run(tmp_path_factory):
                 )
                 for kind in asked
             ]
-            rules = {"allowed_hosts": ["localhost"], "deadline": 2.0, "largest": 1_000_000, "per_host": 8}
+            rules = {"allowed_hosts": [host.name], "deadline": 2.0, "largest": 1_000_000, "per_host": 8}
             download_images(results, project.raw / label, **rules)
         asked = list(host.asked)
     verify_images(project)

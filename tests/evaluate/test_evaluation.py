@@ -28,7 +28,7 @@ from utils.evaluate.evaluation import (
 from utils.evaluate.rounds import read_evaluation, read_predictions, save_predictions
 from utils.evaluate.scores import scorecard
 from utils.intervals import verdict
-from utils.tables import SPLIT_COLUMNS, append_rows
+from utils.tables import SOURCES_COLUMNS, SPLIT_COLUMNS, append_rows
 from utils.verify import verify_images
 from utils.words import SETS
 
@@ -330,6 +330,21 @@ def test_predictions_come_back_and_the_worst_is_the_surest_error(ready):
     place = int(np.argmax(losses))
     assert worst.file[0] == f"{table.label[place]}/{table.id[place]}.jpg"
     assert worst.probability[0] == pytest.approx(table.loc[place, ["cat", "dog"]].max(), abs=1e-3)
+
+
+def test_the_worst_are_called_as_their_giver_called_them(ready):
+    """Own file names come first, where a person gave any; else the table is as it was."""
+    project, _ = ready
+    dataset = read_dataset(project)
+    save_predictions(project, some_predictions(dataset, "valid"), again=False)
+    worst = worst_predictions(read_predictions(project), dataset, count=3)
+    assert worst.columns[0] == "file"
+    label, id = worst.file[1].removesuffix(".jpg").split("/")
+    row = {"id": id, "label": label, "engine": "folder", "title": "IMG 1.jpg"}
+    append_rows(project.table("sources"), SOURCES_COLUMNS, [row])
+    named = worst_predictions(read_predictions(project), read_dataset(project), count=3)
+    assert list(named.columns)[:2] == ["own name", "file"]
+    assert list(named["own name"]) == ["", "IMG 1.jpg", ""] and named.drop(columns="own name").equals(worst)
 
 
 def test_the_most_confused_pairs_come_first():

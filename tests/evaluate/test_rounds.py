@@ -252,3 +252,13 @@ def test_rounds_without_a_picture_in_common_are_not_compared(filled):
     save_predictions(project, predictions(answers(ids[:2], ())), again=False)
     save_predictions(project, predictions(answers(ids[2:], ())), again=False)
     assert round_sentence(read_dataset(project)).startswith("Rounds 1 and 2 have no judged picture in common")
+
+
+def test_labels_that_look_like_formulas_come_back(filled):
+    """Labels that a spreadsheet would run are guarded in predictions.csv, in cells and header, and read back."""
+    project = filled({})
+    table = predictions({"a": "=ants", "b": "-"}, label="=ants").rename(columns={"cat": "-", "dog": "=ants"})
+    save_predictions(project, table, again=False)
+    lines = round_path(project, 1).read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "id,side,label,predicted,'-,'=ants" and lines[2].startswith("b,valid,'=ants,'-,")
+    pd.testing.assert_frame_equal(read_predictions(project), table)

@@ -10,7 +10,9 @@ from standin_host import picture, serving, without_proxy
 from utils.addresses import (
     LONGEST_ADDRESS,
     RefusedAddress,
+    host_and_ports,
     host_name,
+    is_local_name,
     is_private,
     parsed,
     registered_domain,
@@ -56,7 +58,7 @@ def test_an_allowed_host_is_asked_however_it_is_written(monkeypatch, allowed, as
     monkeypatch.setattr("asyncio.base_events.BaseEventLoop.getaddrinfo", home)
     with serving() as host:
         monkeypatch.setenv("http_proxy", host.proxy)
-        with fetching([(1, f"http://{asked}/photo/1", "")], Rules(frozenset([allowed]))) as outcomes:
+        with fetching([(1, f"http://{asked}/photo/1", "")], Rules([allowed])) as outcomes:
             ((_, outcome),) = outcomes
     assert (outcome.status, outcome.reason, outcome.data) == ("kept", "", picture(1))
 
@@ -106,11 +108,34 @@ def test_the_list_of_public_suffixes_asks_nobody_and_writes_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     "address",
-    ["10.0.0.1", "100.64.0.1", "127.0.0.1", "168.63.129.16", "fe80::1%eth0", "fd00::1", "2002:7f00:1::", "::"],
+    [
+        *("10.0.0.1", "100.64.0.1", "127.0.0.1", "168.63.129.16", "fe80::1%eth0", "fd00::1", "2002:7f00:1::", "::"),
+        *("192.0.0.9", "192.0.0.10", "192.0.0.192", "::ffff:192.0.0.9", "3fff::1"),
+    ],
 )
 def test_private_addresses(address):
     """Of nets at home, of providers, of this machine and of clouds; also within IPv6."""
     assert is_private(address)
+
+
+@pytest.mark.parametrize("name", ["a.localdomain", "A.LocalDomain.", "nas.home.arpa", "printer", "localdomain"])
+def test_names_at_home(name):
+    """Names that no name server of the world knows lead into the network at home."""
+    assert is_local_name(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("bücher.example:81", ("xn--bcher-kva.example", (81,))),
+        ("[FD00:0::1]:8080", ("fd00::1", (8080,))),
+        ("[fd00::1]", ("fd00::1", (80, 443))),
+        ("10.0.0.1:8080", ("10.0.0.1", (8080,))),
+    ],
+)
+def test_a_host_may_name_its_port(text, expected):
+    """Without one, it is that of http and that of https."""
+    assert host_and_ports(text) == expected
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1::1", "::ffff:93.184.216.34"])

@@ -173,6 +173,18 @@ def test_a_file_in_two_folders_has_the_name_it_has_under_its_label(project):
     assert read_dataset(project).names == ("y.jpg", "z.jpg", "", "")
 
 
+def test_a_picture_is_called_by_its_own_name_first(project):
+    """Its giver's name, then its id; a picture from the web is called as before, and its page's title is no name."""
+    rows = [{"id": "a", "label": "cat", "engine": "folder", "title": "IMG 1.jpg"}]
+    rows += [{"id": "b", "label": "cat", "engine": "ddgs", "title": "A page"}]
+    append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
+    records, (a, b) = read_dataset(project).records, (project.images / "cat" / f"{id}.jpg" for id in "ab")
+    assert (records.told(a), records.told(b)) == ("IMG 1.jpg (a)", "b.jpg")
+    assert (records.caption(a), records.caption(b)) == ("IMG 1.jpg\na", "b")
+    assert (records.caption(a, "cat"), records.caption(b, "cat")) == ("IMG 1.jpg\ncat", "cat")
+    assert records.told(project.raw / "dog" / "a.png") == "IMG 1.jpg (a)"
+
+
 ELSEWHERE = """
 import sys
 sys.path.insert(0, sys.argv[1])

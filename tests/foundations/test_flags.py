@@ -152,6 +152,13 @@ def test_choices_are_merged_once(project):
     assert read_review(project) == {"a": "собака"}
 
 
+def test_a_guarded_choice_is_the_label(tmp_path):
+    """A label copied from a table of ours, where an apostrophe guards it from a spreadsheet, is that label."""
+    path = tmp_path / "choices.csv"
+    path.write_text("id;choice\na;'=ants\nb;'s dogs\n", encoding="utf-8")
+    assert read_choices(path) == {"a": "=ants", "b": "'s dogs"}
+
+
 def test_choices_that_cannot_be_read_keep_their_name(project):
     """Only what was merged is put aside."""
     path = project.table("choices")

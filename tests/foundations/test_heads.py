@@ -1,5 +1,7 @@
 """Every picture judged by a model that never saw it; the judgement is kept while nothing changed."""
 
+import os
+import time
 import warnings
 from dataclasses import replace
 
@@ -126,6 +128,19 @@ def test_a_judgement_is_kept_until_something_that_matters_changes(ready, calls):
     path = ready.paths[0]
     path.rename(ready.project.images / ("dog" if path.parent.name == "cat" else "cat") / path.name)
     assert asked(read_dataset(ready.project)) == 20
+
+
+def test_what_a_killed_run_left_is_removed(ready):
+    """Half-written files older than a minute, of features and of judgements, are gone; another notebook's stay."""
+    judge_pictures(ready)
+    folders = [ready.project.models, *(ready.project.data / "features").iterdir()]
+    old = [folder / f".{'0a' * 8}.part.csv" for folder in folders]
+    new = [folder / f".{'0b' * 8}.part.csv" for folder in folders]
+    for path in old + new:
+        path.touch()
+        os.utime(path, (time.time() - 61 * (path in old),) * 2)
+    judge_pictures(ready)
+    assert [path.exists() for path in old + new] == [False] * len(old) + [True] * len(new) and len(folders) == 2
 
 
 def test_the_judges_are_compared_with_guessing():

@@ -31,11 +31,11 @@ from utils.download import download_images
 from utils.project import Project
 from utils.verify import verify_images
 
-settings, found, wanted, workers = json.loads(Path(sys.argv[1]).read_text())
+settings, found, wanted, workers, host = json.loads(Path(sys.argv[1]).read_text())
 project = Project.model_validate(settings)
 for label, results in found.items():
     results = [SimpleNamespace(**result) for result in results]
-    download_images(results, project.raw / label, wanted=wanted, allowed_hosts=["localhost"], workers=workers)
+    download_images(results, project.raw / label, wanted=wanted, allowed_hosts=[host], workers=workers)
 verify_images(project)
 """
 
@@ -118,7 +118,13 @@ def project_in(folder):
 
 def started(folder, port):
     """Start a run in a process of its own."""
-    job = [project_in(folder).model_dump(include={"name", "labels", "data_dir"}), found_of(port), WANTED, WORKERS]
+    job = [
+        project_in(folder).model_dump(include={"name", "labels", "data_dir"}),
+        found_of(port),
+        WANTED,
+        WORKERS,
+        f"localhost:{port}",
+    ]
     (folder / "job.json").write_text(json.dumps(job))
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     with (folder / "said").open("wb") as said:

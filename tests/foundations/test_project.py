@@ -64,7 +64,7 @@ def test_defaults_are_the_documented_ones(tmp_path):
         ('name = "pets"\nhonour_noai = "no"' + LABELS, ["honour_noai", "'no'", "true or false"]),
         ('name = "pets"\nallowed_hosts = "nas.local"' + LABELS, ["allowed_hosts", "'nas.local'", "list"]),
         ('name = "pets"\nallowed_hosts = ["http://nas.local"]' + LABELS, ["'http://nas.local'", "without http://"]),
-        ('name = "pets"\nallowed_hosts = ["nas:80"]' + LABELS, ["'nas:80'", "port"]),
+        ('name = "pets"\nallowed_hosts = ["nas:80000"]' + LABELS, ["'nas:80000'", '"nas.local:8080"']),
         (
             'name = "pets"\nlicense = "Public"' + LABELS,
             ["license", "did you mean license in the section [filters]?", "photos of your own"],
@@ -102,9 +102,10 @@ def test_photos_straight_in_the_source_are_told_where_to_go(tmp_path):
 
 def test_what_a_collection_may_ask_and_reach(tmp_path):
     """Filters, allowed hosts and the noai switch are read; hosts in the form that addresses are compared in."""
-    text = 'name = "pets"\nallowed_hosts = ["NAS.local", "[::1]"]\nhonour_noai = false\n[filters]\nlicense = "Public"\n'
+    text = 'name = "pets"\nallowed_hosts = ["NAS.local", "[::1]", "Lab:8080", "[::1]:81"]\nhonour_noai = false\n'
+    text += '[filters]\nlicense = "Public"\n'
     project = load(tmp_path, text + 'type = "photo"\nregion = "uk-en"' + LABELS)
-    assert (project.allowed_hosts, project.honour_noai) == (["nas.local", "::1"], False)
+    assert (project.allowed_hosts, project.honour_noai) == (["nas.local", "::1", "lab:8080", "[::1]:81"], False)
     assert project.filters == {"license": "Public", "type": "photo", "region": "uk-en"}
     plain = load(tmp_path, 'name = "pets"' + LABELS)
     assert (plain.allowed_hosts, plain.honour_noai, plain.filters) == ([], True, {})

@@ -53,6 +53,38 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_sentence(tmp_path):
         write_table(tmp_path / "data" / "x" / "t.csv", COLUMNS, [])
 
 
+FORMULAS = ["=1+1", "+1+1", "-1", "@SUM(A1)", "＝1", "ants;=1", "ants\t=1", " =1", '"=1"', ';"=1', "ants;; +1", "'=1"]
+
+
+@given(st.text(alphabet="=+-@＝;\t'\" a1.e,\n\r", max_size=8))
+@settings(deadline=None)
+def test_a_guard_can_be_undone(text):
+    """Whatever a text begins with, also the guard's own apostrophe: guarded and read, it is the same text."""
+    assert tables.plain_text(tables.guarded(text)) == text
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_begins_like_a_formula(tmp_path, text):
+    """Opened with commas, semicolons or tabs between its cells, no cell of a table is one that a spreadsheet runs."""
+    path, columns = tmp_path / "log.csv", ("id", text)
+    append_rows(path, columns, [{"id": "1", text: text}])
+    append_rows(path, columns, [{"id": "2", text: text}])
+    for separator in ",;\t":
+        with path.open(encoding="utf-8", newline="") as file:
+            cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
+        assert [cell for cell in cells if cell.strip(' "')[:1] in tuple("=+-@＝")] == []
+    assert read_rows(path, columns) == [{"id": "1", text: text}, {"id": "2", text: text}]
+
+
+def test_an_older_table_is_read_as_it_is(tmp_path):
+    """A table written without guards gives its formulas back, and takes new rows with guards; numbers stay numbers."""
+    path = tmp_path / "log.csv"
+    path.write_text("id,text\n1,=1+1\n2,'t was\n3,-0.5\n", encoding="utf-8")
+    append_rows(path, COLUMNS, [{"id": "4", "text": "=1+1"}, {"id": "5", "text": -0.5}])
+    assert [row["text"] for row in read_rows(path, COLUMNS)] == ["=1+1", "'t was", "-0.5", "=1+1", "-0.5"]
+    assert path.read_text(encoding="utf-8").endswith("4,'=1+1\n5,-0.5\n")
+
+
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=30)), max_size=8))
 @settings(deadline=None)
 def test_a_log_gives_back_its_rows(tmp_path_factory, rows):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image
 from test_inference import REPOSITORY, colour_model, run, saved, softmax
 
 from utils.inference import commands, onnx_file
-from utils.inference.commands import main
+from utils.inference.commands import RUN_AS_FORMULA, main
+from utils.tables import guarded, plain_text
 
 TONES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (90, 90, 90)}
 SURE = softmax(1, 0, 0)[0]
@@ -258,7 +260,7 @@ def test_no_photo_is_told(_model, tmp_path, capsys, monkeypatch):
 
 
 def test_a_table_reads_back(tmp_path, capsys):
-    """predictions.csv holds file, label and probability of each photo; quotes, commas and line breaks survive."""
+    """predictions.csv holds file, label and probability; quotes and line breaks survive, formulas are guarded."""
     labels = ['say "a", b', "two\nlines", "=1+1"]
     model = saved(colour_model(labels=labels), tmp_path / "m.onnx")
     names = [photo(tmp_path / "p" / f"{n}, 'x' \"y\".png", tone) for n, tone in enumerate(("red", "green", "blue"))]
@@ -267,7 +269,8 @@ def test_a_table_reads_back(tmp_path, capsys):
     code, _, _ = ask(capsys, model, *names, grey, gone, "--csv", table, "--unknown")
     header, *found, unsure, unread = rows(table)
     assert (code, header) == (2, ["file", "label", "probability"])
-    assert [row[:2] for row in found] == [[str(name), label] for name, label in zip(names, labels, strict=True)]
+    assert [row[0] for row in found] == [str(name) for name in names]
+    assert [row[1] for row in found] == [*labels[:2], "'=1+1"] and plain_text(found[2][1]) == labels[2]
     assert [float(row[2]) for row in found] == pytest.approx([SURE] * 3)
     assert (unsure[:2], unread) == ([str(grey), "unknown"], [str(gone), "", ""])
 
@@ -275,13 +278,19 @@ def test_a_table_reads_back(tmp_path, capsys):
 def test_a_name_is_no_formula(_model, tmp_path, capsys, monkeypatch):
     """A path that a spreadsheet would run is written as the same path from here: ./ in front."""
     monkeypatch.chdir(tmp_path)
-    names = ["=1+1.png", "@x.png", "+2.png", "plain.png"]
+    names = ["=1+1.png", "@x.png", "+2.png", "＝3.png", ' "=4.png', "plain.png"]
     for name in names:
         photo(Path(name))
     assert ask(capsys, _model, *names, "--csv", "t.csv")[0] == 0
     found = [row[0] for row in rows(Path("t.csv"))[1:]]
     assert [Path(name) for name in found] == [Path(name) for name in names]
-    assert [name for name in found if name[0] in "=+-@"] == []
+    assert found == [guarded(name) for name in found]
+
+
+def test_what_is_guarded_is_what_the_tables_guard():
+    """The command line, which stands alone, knows the same formulas as the tables of a project."""
+    texts = ["".join(text) for n in range(5) for text in product("=;'\t a\n", repeat=n)] + list("＝＋－＠+-@")
+    assert [RUN_AS_FORMULA.sub(r"\1'", text) for text in texts] == [guarded(text) for text in texts]
 
 
 def test_a_table_is_never_written_over(_model, tmp_path, capsys):

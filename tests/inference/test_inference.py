@@ -761,6 +761,27 @@ def test_a_huge_onnx_file_is_refused_unread(tmp_path, monkeypatch):
         load_classifier(path)
 
 
+@pytest.mark.parametrize("outcome", ["pixels", "an error"])
+def test_a_photo_that_changes_while_it_is_read_has_no_answer(_classifier, tmp_path, monkeypatch, outcome):
+    """Neither the old photo was judged nor the new one: that is its error, and the other photos have their answers."""
+    photos = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path in photos:
+        Image.new("RGB", (80, 60), "red").save(path)
+    real = inference.Recipe.pixels
+
+    def written_to(self, picture):
+        if picture == photos[0]:
+            picture.write_bytes(picture.read_bytes() + b" ")
+            if outcome == "an error":
+                raise ValueError("truncated")
+        return real(self, picture)
+
+    monkeypatch.setattr(inference.Recipe, "pixels", written_to)
+    first, second = _classifier.predict(photos)
+    assert (first.label, first.error) == (None, "the file changed while it was read")
+    assert second.error is None
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_pipe_is_no_model(tmp_path):
     """A named pipe, which would never end, is refused."""

@@ -257,7 +257,9 @@ def test_what_another_notebook_saved_meanwhile_counts(make_project, fill_raw):
         save_split(dataset, groups, dict.fromkeys(dataset.ids, "valid"))
     assert project.table("split").read_bytes() == before
     append_rows(project.table("split"), SPLIT_COLUMNS, rows[1:])
+    (project.data / f".{'0a' * 8}.part.json").write_text("{")
     assert save_split(dataset, groups, dict.fromkeys(dataset.ids, "valid")).sides == ("train",) * 24
+    assert not list(project.data.glob(".*.part*")), "what a killed run left"
 
 
 def test_a_split_is_not_saved_while_another_notebook_writes(make_project, monkeypatch):

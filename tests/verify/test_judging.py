@@ -1,8 +1,10 @@
 """02: what is kept, what is rejected and why; hands are welcome; nothing is done twice."""
 
+import contextlib
 import errno
 import os
 import re
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,77 @@ def test_what_is_plainly_no_picture_is_left_where_it_lies(make_project, fill_raw
     (remark,) = [remark for remark in report.remarks if "no picture format" in remark]
     assert str(Path("dog") / "notes.txt") in remark
     assert tree(project.data) == before | {str(Path("images") / "dog" / "notes.txt"): b"pond 3"}
+
+
+def test_what_is_no_file_is_told_and_never_opened(make_project, fill_raw):
+    """Pipes, sockets, folders and links to nowhere in images/ are counted and left; opening a pipe would wait."""
+    project = make_project()
+    fill_raw(project, 2)
+    cat = project.images / "cat"
+    (cat / "day 2").mkdir(parents=True)
+    (cat / "day 2" / "a.jpg").write_bytes(picture_bytes(draw_picture(70)))
+    os.mkfifo(cat / "pipe.jpg")
+    (cat / "gone.jpg").symlink_to(cat / "nowhere.jpg")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(cat):
+        listener.bind("socket.jpg")
+    report = verify_images(project)
+    assert (report.added, report.rejected) == (4, 0)
+    (remark,) = [remark for remark in report.remarks if "no file" in remark]
+    assert remark.startswith("4 entries in") and str(Path("cat") / "day 2") in remark
+    assert {"day 2", "pipe.jpg", "gone.jpg", "socket.jpg"} <= {path.name for path in cat.iterdir()}
+    assert len(read_dataset(project)) == 4
+
+
+@pytest.mark.parametrize("when", ["read", "judged", "rescued"])
+def test_a_photo_that_is_still_being_copied_is_not_lost(make_project, fill_raw, monkeypatch, when):
+    """Half of a photo is there when 02 looks, the rest comes while it reads or judges: it stays, and is taken next."""
+    project, data = make_project(), picture_bytes(draw_picture(71))
+    small = put_raw(project, "cat", ASIDE["small"])
+    fill_raw(project, 2)
+    verify_images(project)
+    name = f"{small}.jpg" if when == "rescued" else "bird.jpg"
+    path = project.images / "cat" / name
+    half = len(data) - len(data) // 9
+    path.write_bytes(ASIDE["small"] if when == "rescued" else data[:half])
+
+    def come(real):
+        def and_more(*args, **options):
+            result = real(*args, **options)
+            path.write_bytes(data)
+            return result
+
+        return and_more
+
+    with monkeypatch.context() as patch:
+        name = {"read": "_bytes_of", "judged": "judged_in_order", "rescued": "judge"}[when]
+        patch.setattr(byhand, name, come(getattr(byhand, name)))
+        report = verify_images(project)
+    (remark,) = [remark for remark in report.remarks if "changed while 02 read" in remark]
+    assert remark.startswith("1 file in") and str(Path("cat") / path.name) in remark
+    assert path.read_bytes() == data
+    report = verify_images(project)
+    if when != "rescued":
+        assert report.added == 1 and content_id(data) in read_dataset(project) and not path.exists()
+        assert (project.raw / "cat" / f"{content_id(data)}.jpg").read_bytes() == data
+
+
+def test_an_original_that_changes_while_it_is_read_is_tried_again(make_project, fill_raw, monkeypatch):
+    """What was read of it is neither the old picture nor the new one: no verdict, and the next run takes it."""
+    project = make_project()
+    id = fill_raw(project, 2)["cat"][0]
+    real = opening.open_with_facts
+
+    def written_to(path, **options):
+        if path.stem == id:
+            os.utime(path, (1, 1))
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "open_with_facts", written_to)
+        report = verify_images(project)
+    assert (report.added, report.rejected) == (3, 0)
+    assert [remark for remark in report.remarks if f"cat/{id} (it changed while it was read)" in remark]
+    assert verify_images(project).added == 1
 
 
 def test_no_file_is_judged_twice(make_project, fill_raw, monkeypatch):

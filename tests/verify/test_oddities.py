@@ -6,10 +6,10 @@ import numpy as np
 from conftest import draw_picture, picture_bytes
 from PIL import Image
 
-from utils.dataset import Dataset, read_dataset
+from utils.dataset import Dataset, Picture, read_dataset
 from utils.project import Project
 from utils.verify import find_oddities
-from utils.verify.oddities import odd_positions, relative_likeness
+from utils.verify.oddities import Oddity, odd_positions, relative_likeness
 
 
 def drawn_features(counts: list[int], *, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -32,6 +32,13 @@ def put(project: Project, label: str, images: list[Image.Image]) -> Dataset:
 def found(features: np.ndarray, codes: np.ndarray) -> list[tuple[int, int | None]]:
     """Return the odd pictures' positions in order, each with the label that it is more like."""
     return sorted(odd_positions(relative_likeness(features, codes), codes))
+
+
+def test_a_caption_begins_with_the_own_name(make_project):
+    """What the person's file was called, its id, and what it is like; of one from the web, the last two."""
+    picture = Picture("0a", make_project().images / "cat" / "0a.jpg", "cat", "0a", None)
+    assert Oddity(picture, "dog", "IMG 1.jpg").caption == "IMG 1.jpg\n0a\nlike dog"
+    assert Oddity(picture, None).caption == "0a\nlike no label"
 
 
 def test_ordinary_folders_show_nothing():

@@ -74,11 +74,15 @@ function isPhoto({ path, inside }) {
 const cell = (text) => (/[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 const number = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
 
-/** The same table as the command line's --csv; a name that a spreadsheet would take for a formula begins with ./ there. */
+// What a spreadsheet runs as a formula: at the start of a cell, which some also begin at semicolons, tabs and line ends.
+const FORMULA = /(^|[;\t\r\n])(?='*(?:"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
+const plain = (text) => text.replace(FORMULA, "$1'");
+
+/** The same table as the command line's --csv, with ./ or an apostrophe before what would be a formula. */
 function table(results) {
   const lines = results.map(({ path, label, probability }) => [
-    cell(/^[=+\-@]/.test(path) ? `./${path}` : path),
-    cell(label),
+    cell(plain(path.search(FORMULA) === 0 ? `./${path}` : path)),
+    cell(plain(label)),
     probability === null ? "" : number(probability),
   ]);
   return [["file", "label", "probability"], ...lines].map((line) => `${line.join(",")}\n`).join("");

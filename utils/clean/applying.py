@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from utils.ledger import DELETED, Ledger, Outcome, read_choices, save_choices
 from utils.project import Project
+from utils.storage import locked, remove_leftovers
 from utils.words import counted
 
 MOST_REASONS = 5  # and pictures per reason, that a summary tells in full
@@ -11,8 +12,15 @@ RUN_AGAIN = "Next: run 03, 04 and 05 again (make run does it). 05 then says whet
 
 
 def apply_choices(project: Project) -> str:
-    """Take over choices.csv (see `save_choices`), carry out these choices and no others, and say what was done."""
+    """
+    Take over choices.csv (see `save_choices`), carry out these choices and no others, and say what was done.
+
+    What a killed run left behind is removed first.
+    """
     path = project.table("choices")
+    if project.data.is_dir():
+        with locked(project.data):
+            remove_leftovers(project.data, below=False)
     if not path.exists():
         return f"No choices to take over: there is no {path}."
     chosen = read_choices(path)

@@ -98,8 +98,9 @@ class ImageClassifierCleaner:
         """Return what Apply would move, one row per picture: its file, its label now, and where it would go."""
         with self.cleaning.lock:
             self.cleaning.look()
-            moves = [(self.cleaning.pictures[n], choice) for n, choice in self.cleaning.pending()]
-        rows = [(picture.path.name, picture.label, "trash" if to == DELETE else to) for picture, to in moves]
+            moves = self.cleaning.pending()
+            names, pictures = self.cleaning.names, self.cleaning.pictures
+        rows = [(names[n], pictures[n].label, "trash" if to == DELETE else to) for n, to in moves]
         return pd.DataFrame(rows, columns=["picture", "from", "to"])
 
     def next_step(self) -> str:

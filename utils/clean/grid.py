@@ -155,7 +155,7 @@ class Grid(anywidget.AnyWidget):
         if changed:
             told.insert(0, f"Not undone: {counted(changed, 'choice')} changed elsewhere since.")
         if done:
-            name = self.cleaning.pictures[self.cleaning.positions[done[0]]].path.name
+            name = self.cleaning.names[self.cleaning.positions[done[0]]]
             told.insert(0, f"Undone: {name if len(done) == 1 else f'the choice for {len(done)} pictures'}.")
         message, buffers = self._flags(list(undone), alert=" ".join(told))
         return message | {"undone": True}, buffers
@@ -209,7 +209,7 @@ class Grid(anywidget.AnyWidget):
         reasons = [cleaning.reasons[name][position] for name in lists if position in cleaning.reasons[name]]
         return {
             "key": self._sent_ids[picture.id],
-            "file": picture.path.name,
+            "file": cleaning.names[position],
             "label": picture.label,
             "predicted": label,
             "confidence": share(probability),

@@ -10,11 +10,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from utils.clean.suspects import Suspect
-from utils.dataset import Dataset, Picture, read_dataset
+from utils.dataset import Dataset, Picture, Records, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP, Ledger, Outcome, read_review, store_flags
 from utils.project import Project
@@ -59,6 +60,7 @@ class Cleaning:
     ):
         self.pictures, self.labels, self.project = list(pictures), list(labels), project
         self.start = tuple(picture.path for picture in self.pictures)
+        self.names = _names(self.start, project)  # what the person's files were called, then the ids
         if taken := {KEEP, DELETE} & set(self.labels):
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
         self.probs = None if probs is None else _checked_probs(probs, len(self.pictures), len(self.labels))
@@ -87,7 +89,7 @@ class Cleaning:
             given = self.probs[judged, self._label[judged]]
             self._loss[judged] = -np.log(np.maximum(given, 1e-12))
         worst = np.argsort(-self._loss, kind="stable")
-        named = sorted(range(len(self.pictures)), key=lambda n: self.pictures[n].path.name.casefold())
+        named = sorted(range(len(self.pictures)), key=lambda n: self.names[n].casefold())
         by_label = worst[np.argsort(self._label[worst], kind="stable")]
         self._orders = {WORST: worst, NAME: np.array(named, dtype=int), LABEL: by_label}
 
@@ -275,6 +277,14 @@ class Cleaning:
             return now[picture.id]
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
+
+
+def _names(paths: Sequence[Path], project: Project | None) -> list[str]:
+    """Return what pictures are called; a broken sources.csv, of which the grid tells, costs the names and no more."""
+    try:
+        return list(map(Records(project).told, paths)) if project else [path.name for path in paths]
+    except (FieldguideError, OSError):
+        return [path.name for path in paths]
 
 
 def _checked_probs(probs, n: int, k: int) -> np.ndarray:

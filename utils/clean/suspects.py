@@ -144,7 +144,7 @@ def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
         dataset.codes,
         judged.probs,
         vocab=judged.vocab,
-        names=[path.name for path in dataset.paths],
+        names=list(map(dataset.records.told, dataset.paths)),
         distances=judged.distances,
         groups=dataset.groups,
         photos=list(map(same_photos(dataset).get, dataset.ids)),

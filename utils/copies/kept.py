@@ -15,13 +15,14 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from utils.machine import in_threads
-from utils.storage import content_id, write_whole
+from utils.storage import MINUTE, content_id, remove_leftovers, write_whole
 
 LARGEST_TABLE = 64 * 2**20  # bytes of one file; ours have at most 4 million
 
 
 def kept_rows(folder: Path, form: np.dtype) -> Iterator[np.ndarray]:
     """Yield the rows of each file in `folder`. They are mapped, not read, so that many take up little memory."""
+    remove_leftovers(folder, below=False, older=MINUTE)
     for path in sorted(folder.glob("*.npy")):
         try:
             if path.stat().st_size > LARGEST_TABLE:

@@ -8,6 +8,7 @@ does not answer (`SearchUnreachable`) and a search that finds nothing (no result
 """
 
 import json
+import logging
 import os
 import random
 import re
@@ -32,6 +33,7 @@ from utils.addresses import web_host
 from utils.download.answers import seconds_asked
 from utils.errors import FieldguideError
 from utils.project import LONGEST_SEARCH, REGION, Filters
+from utils.words import counted
 
 PAGE = 100  # rows at most; ddgs relies on it
 LAST_PAGE = 30  # of a search; the service itself ends far earlier
@@ -40,6 +42,7 @@ LONGEST_WAIT = 60.0  # seconds; for a longer Retry-After the person waits, not t
 TIMEOUT = 20  # seconds for each of the two requests of a page
 FILTERS = {name: get_args(choices) for name, choices in Filters.__annotations__.items() if name != "region"}
 MISREAD = (TypeError, LookupError, ValueError, AttributeError)  # what both clients raise on answers they don't expect
+logger = logging.getLogger(__name__)
 FAILURES = (DDGSException, DuckDuckGoSearchException, primp.PrimpError, *MISREAD)  # primp's are not always wrapped
 
 
@@ -97,6 +100,7 @@ def stream_images(
 
     Several searches take turns: the first page of each, then the second page of each, and so on. A page is asked for
     when the one before it is used up, so whoever stops early costs the service nothing more.
+    Results without an address are passed over, and the log says how many.
 
     The call raises FieldguideError for a search that is empty or too long, or an unknown filter. Streaming raises
     SearchRefused or SearchUnreachable after it has yielded what it found.
@@ -154,6 +158,7 @@ def _stream(searches: list[str], options: dict, pause: float) -> Iterator[ImageR
     clients = both_clients()
     given: dict[str, set[str]] = {search: set() for search in searches}  # the URLs of each search that goes on
     found: dict[str, ImageResult] = {}
+    unusable: set[str] = set()  # rows without an address; past its end, the service sends them again
     for number in range(1, LAST_PAGE + 1):
         for search in list(given):
             if number > 1 or search != searches[0]:
@@ -162,6 +167,10 @@ def _stream(searches: list[str], options: dict, pause: float) -> Iterator[ImageR
                 engine, rows = _page(clients, search, number, options, pause)
             except _Trouble as trouble:
                 raise _unfinished(search, trouble, list(found.values())) from trouble
+            if without := _without_address(rows) - unusable:
+                few = f"{counted(len(without), 'result')} of {len(rows)}"
+                logger.warning(f"Search {search!r}, page {number}: {few} without a web address, passed over.")
+                unusable |= without
             results = _results(rows, query=search, engine=engine, license=options["license_image"] or "unknown")
             if results.keys() <= given[search]:  # nothing new: past its end, the service repeats itself
                 del given[search]
@@ -351,7 +360,7 @@ def _rows(body: bytes) -> list | None:
 
 
 def _results(rows: Iterable, **told: str) -> dict[str, ImageResult]:
-    """Return the usable rows of a page, URL → result; malformed rows are passed over."""
+    """Return the usable rows of a page, URL → result; those `_without_address` are passed over."""
     results: dict[str, ImageResult] = {}
     for row in rows:
         url = _address(row.get("image")) if isinstance(row, Mapping) else ""
@@ -366,6 +375,11 @@ def _results(rows: Iterable, **told: str) -> dict[str, ImageResult]:
                 **told,
             )
     return results
+
+
+def _without_address(rows: Iterable) -> set[str]:
+    """Return the rows of a page that lead to no picture, as text."""
+    return {repr(row) for row in rows if not (isinstance(row, Mapping) and _address(row.get("image")))}
 
 
 def _address(value) -> str:

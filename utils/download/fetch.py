@@ -21,7 +21,7 @@ import aiohttp
 import certifi
 from yarl import URL
 
-from utils.addresses import RefusedAddress, host_name, is_local_name, is_private, parsed, spellings
+from utils.addresses import RefusedAddress, host_and_ports, host_name, is_local_name, is_private, parsed, spellings
 from utils.download.answers import Fetched, NoPicture, forbids_training, inflated, picture_in, seconds_asked, too_large
 from utils.errors import FieldguideError
 
@@ -47,7 +47,8 @@ HEADERS = {
 class Rules:
     """What a fetch may do. HTTP_PROXY, NO_PROXY and SSL_CERT_FILE of the machine count too."""
 
-    allowed_hosts: str | Iterable[str] = ()  # a host, or several, that may be private, such as "localhost"
+    # A host, or several, that may be private, such as "nas.local" (ports 80 and 443) or "nas.local:8080".
+    allowed_hosts: str | Iterable[str] = ()
     deadline: float = 30.0  # seconds per address, redirects and tries included
     workers: int = CONNECTIONS  # fetches at a time
     per_host: int = 4  # of them to one host
@@ -72,7 +73,7 @@ class Fetcher:
     def __init__(self, rules: Rules):
         self.rules = rules
         hosts = [rules.allowed_hosts] if isinstance(rules.allowed_hosts, str) else rules.allowed_hosts
-        self.allowed = frozenset(map(host_name, hosts))
+        self.allowed = _allowed(hosts)
         self.jitter = random.Random()
         self.workers = asyncio.Semaphore(rules.workers)
         self.hosts = defaultdict(lambda: asyncio.Semaphore(rules.per_host))
@@ -106,7 +107,7 @@ class Fetcher:
             except NoPicture as second:
                 offline = offline and second.offline
         # A host that the user allowed, such as one at home, tells nothing about the network.
-        unreached = offline and host_name(urlsplit(url).hostname) not in self.allowed
+        unreached = offline and host_name(urlsplit(url).hostname) not in dict(self.allowed)
         return Fetched(b"", first.status, str(first), unreached)
 
     async def online(self) -> bool:
@@ -145,7 +146,7 @@ class Fetcher:
 
     async def _follow(self, address: str, clock: asyncio.Timeout) -> Fetched:
         """Return the picture at `address`; every redirect is judged like a first address."""
-        proxy = None
+        proxy = url = None
         try:
             url = parsed(address)
             for _ in range(HOPS + 1):
@@ -158,7 +159,7 @@ class Fetcher:
         except NoPicture:
             raise
         except RefusedAddress as error:
-            raise NoPicture(str(error), status="refused") from error
+            raise NoPicture(f"{error}{self._other_port(url)}", status="refused") from error
         except aiohttp.ServerTimeoutError as error:
             offline = isinstance(error, aiohttp.ConnectionTimeoutError)
             raise NoPicture("no answer in time", offline=offline) from error
@@ -183,11 +184,19 @@ class Fetcher:
         proxy = self.proxies.get(url.scheme)
         if proxy and any(proxy_bypass(name) for name in (host, url.raw_authority)):
             proxy = None
-        if host_name(host) in self.allowed:
+        if (host_name(host), url.port) in self.allowed:
             return self.to_allowed, proxy
         if is_local_name(host):
             raise RefusedAddress(f"private address {host}")
         return self.to_allowed if proxy else self.to_strangers, proxy
+
+    def _other_port(self, url: URL | None) -> str:
+        """Return what to say of a refused address whose host is allowed, but for another port; "" for any other."""
+        host = host_name(url.raw_host) if url else ""
+        ports = sorted(port for name, port in self.allowed if name == host)
+        if not ports or url.port in ports:
+            return ""
+        return f" (allowed_hosts has port {' and '.join(map(str, ports))} of it; for this one, add {host}:{url.port})"
 
     @asynccontextmanager
     async def _slot(self, host: str, clock: asyncio.Timeout):
@@ -240,6 +249,14 @@ def _end(body: aiohttp.StreamReader, connection: asyncio.Future) -> None:
     """End a body with its connection: after a malformed chunk, aiohttp lets the reader wait for ever."""
     if not connection.cancelled() and connection.exception() is None and not body.is_eof():
         body.set_exception(aiohttp.ClientPayloadError())
+
+
+def _allowed(hosts: Iterable[str]) -> frozenset[tuple[str, int]]:
+    """Return the hosts that may be private, each with each of its ports."""
+    try:
+        return frozenset((host, port) for host, ports in map(host_and_ports, hosts) for port in ports)
+    except ValueError as error:
+        raise FieldguideError(f"allowed_hosts: {error}.") from error
 
 
 def _http_session(certificates: ssl.SSLContext, resolver: aiohttp.abc.AbstractResolver) -> aiohttp.ClientSession:

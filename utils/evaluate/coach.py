@@ -20,7 +20,7 @@ from utils.errors import FieldguideError
 from utils.features import picture_features
 from utils.heads import JUDGE_STRENGTH, fit_head, fold_of
 from utils.intervals import Figure, wilson
-from utils.sheets import figure_picture
+from utils.sheets import figure_picture, without_formulas
 from utils.words import counted, listed, rounded
 
 PARTS = (0.25, 0.5, 1.0)  # of the photos to learn from
@@ -132,7 +132,7 @@ def coach_picture(outlooks: Sequence[Outlook], *, most: int = len(LINES)) -> Ima
     axes = canvas.subplots()
     for outlook, colour in zip(outlooks[:most], LINES, strict=False):
         values, low, high = ([100 * figure[key] for figure in outlook.found] for key in ("value", "low", "high"))
-        name = f"{outlook.label} ({counted(outlook.photos, 'photo')})"
+        name = f"{without_formulas(outlook.label)} ({counted(outlook.photos, 'photo')})"
         axes.plot(outlook.taught, values, "o-", color=colour, label=name)
         axes.fill_between(outlook.taught, low, high, color=colour, alpha=0.12)
     axes.set(xlabel="photos of the label that taught", ylabel="found, %", ylim=(0, 102))

@@ -9,6 +9,7 @@ what the files alone give away, `marks` what one label's pictures have at their 
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -174,12 +175,20 @@ def pair_table(pairs: Sequence[Mapping], *, count: int = 10) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "predicted", "pictures", "of", "share"])
 
 
-def worst_predictions(predictions: pd.DataFrame, *, count: int = 10) -> pd.DataFrame:
-    """Return the pictures with the highest loss: file, label, predicted, its probability, loss (nats)."""
+def worst_predictions(predictions: pd.DataFrame, dataset: Dataset | None = None, *, count: int = 10) -> pd.DataFrame:
+    """
+    Return the pictures with the highest loss: file, label, predicted, its probability, loss (nats).
+
+    With the `dataset`, the first column, "own name", tells what their files were called, if a person gave any.
+    """
     labels, probs = coded(predictions)  # (N,), (N, K)
     table = predictions[["label", "predicted"]].assign(
         probability=probs.max(axis=1).round(3),
         loss=(-np.log(np.clip(probs[np.arange(len(labels)), labels], LEAST, 1))).round(3),
     )
     table.insert(0, "file", predictions.label + "/" + predictions.id + ".jpg")
-    return table.sort_values("loss", ascending=False, kind="stable").head(count).reset_index(drop=True)
+    worst = table.sort_values("loss", ascending=False, kind="stable").head(count).reset_index(drop=True)
+    names = [dataset.records.own_name(Path(file)) for file in worst.file] if dataset else []
+    if any(names):
+        worst.insert(0, "own name", names)
+    return worst

@@ -89,6 +89,7 @@ def heat_strip(dataset: Dataset, learn, table, *, side: int = 150) -> Image.Imag
     _, own = heat_maps(learn, paths, labels=list(table.label))
     rows = [[Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in shown]]
     rows += [[overlay(picture, heat) for picture, heat in zip(rows[0], maps, strict=True)] for maps in (said, own)]
-    captions = [*table.label, *(f"{p:.2f} {name}" for p, name in zip(table.probability, table.predicted, strict=True))]
+    captions = [dataset.records.caption(path, label) for path, label in zip(paths, table.label, strict=True)]
+    captions += [*(f"{p:.2f} {name}" for p, name in zip(table.probability, table.predicted, strict=True))]
     captions += [f"for {label}" for label in table.label]
     return contact_sheet([picture for row in rows for picture in row], captions, columns=len(paths), side=side)

@@ -188,7 +188,7 @@ def mark_sheet(dataset: Dataset, found: Mapping, *, side: int = 160) -> Image.Im
         for key in ("with", "without"):
             ids = [id for id in mark[key] if id in dataset][:SHOWN_WITH]
             crops += [_crop(dataset, id, CROPS[mark["place"]]) for id in ids]
-            captions += [dataset[id].label for id in ids]
+            captions += [dataset.records.caption(dataset[id].path, dataset[id].label) for id in ids]
             blank = SHOWN_WITH - len(ids)  # so that the next ones begin a row
             crops += [Image.new("RGB", (side, side), "white")] * blank
             captions += [""] * blank

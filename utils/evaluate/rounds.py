@@ -22,7 +22,7 @@ from utils.errors import FieldguideError
 from utils.intervals import LEVEL, Figure, bootstrap, interval, mean_of, wilson
 from utils.project import Project
 from utils.storage import write_whole
-from utils.tables import PREDICTION_COLUMNS, SIDES, csv_text
+from utils.tables import PREDICTION_COLUMNS, SIDES, csv_text, plain_text
 from utils.words import SETS, counted, rounded
 
 EVALUATION_FORM = 4  # of evaluation.json; a round judged in an older form is judged again
@@ -144,6 +144,9 @@ def read_predictions(project: Project, *, side: str = "valid", number: int | Non
     try:
         # An id of digits only must stay text, and a label may be called NA.
         table = pd.read_csv(path, dtype=dict.fromkeys(PREDICTION_COLUMNS, str), keep_default_na=False, encoding="utf-8")
+        table = table.rename(columns=plain_text)
+        for column in {"label", "predicted"} & set(table.columns):
+            table[column] = table[column].map(plain_text)
         _check_predictions(table)
     except ValueError as error:
         raise FieldguideError(f"{path} is broken ({str(error).splitlines()[0]}). {advice}") from error

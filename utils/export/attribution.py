@@ -2,11 +2,9 @@
 Where the photos of a model are from: ATTRIBUTION.csv, for stage 07.
 
 Reads sources.csv and given.csv. If no licence is known we write "unknown". That does not mean free to use. Titles and
-addresses come from strangers: we pass on web addresses only, no invisible character, and nothing that a spreadsheet
-would compute.
+addresses come from strangers: we pass on web addresses only, and no invisible character.
 """
 
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +16,6 @@ from utils.names import HIDDEN, JOINERS
 from utils.tables import ATTRIBUTION_COLUMNS, SOURCES_COLUMNS, TAKEN, csv_text, each_row
 
 UNKNOWN_LICENCE = "unknown"
-FORMULA = re.compile(r"^[=+\-@＝＋－＠]")  # a spreadsheet computes a text that begins so
 
 
 def attribution(dataset: Dataset) -> tuple[str, dict[str, int]]:
@@ -48,7 +45,7 @@ def attribution(dataset: Dataset) -> tuple[str, dict[str, int]]:
         said = dataset.records.said.get(picture.id, {})
         row |= {name: said.get(name, "") for name in ("creator", "rights_holder")}
         row |= {name: safe_address(source.get(name, "")) for name in ("page_url", "url")}
-        rows.append({name: FORMULA.sub(r"'\g<0>", visible(text)) for name, text in row.items()})
+        rows.append({name: visible(text) for name, text in row.items()})
     counted = dict(sorted(licences.items(), key=lambda item: (-item[1], item[0])))
     return csv_text(ATTRIBUTION_COLUMNS, rows, header=True), counted
 

@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.stats import beta, binom
 
 from utils.intervals import figure, wilson
-from utils.sheets import figure_picture
+from utils.sheets import figure_picture, without_formulas
 from utils.words import share
 
 TARGETS = (0.2, 0.1, 0.05)  # of the names given, the share that may be wrong; the smallest that passes is certified
@@ -184,7 +184,7 @@ def coverage_drawing(unknown: Mapping) -> Drawing:
     points = {key: [100 * point[key] for point in unknown["curve"]] for key in ("coverage", "error")}
     axes.plot(points["coverage"], points["error"], ".-", color="#0072b2", label="validation set")
     if target is None:
-        axes.set_title(f"no threshold: {unknown['why']}", fontsize=9, wrap=True)
+        axes.set_title(without_formulas(f"no threshold: {unknown['why']}"), fontsize=9, wrap=True)
     else:
         axes.axhline(100 * target, color="#999999", linestyle=":", label=f"certified: at most {share(target)} wrong")
         place = [[100 * unknown[key]["value"]] for key in points]

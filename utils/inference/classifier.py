@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .given import ADDRESS, at_hand, each_of, is_path, readable, reason
+from .given import ADDRESS, at_hand, each_of, file_state, is_path, readable, reason
 from .onnx_file import cores, is_onnx, read_onnx
 from .pickle_file import read_pickle
 from .recipe import Recipe
@@ -25,6 +25,7 @@ from .vetting import ModelError, in_one_line
 
 BATCH_SIZE = 16  # pictures per step of the network; more gains nothing on a CPU, and takes more memory
 DECODERS = 16  # at most so many threads open pictures while the network works
+CHANGED = "the file changed while it was read"
 ALONE_OPENED = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
 
 
@@ -180,12 +181,14 @@ class Classifier:
 
 def _prepared(picture, recipe: Recipe, bgr: bool) -> np.ndarray | str:
     """Return a picture's pixels, or the reason why it has none."""
+    before = file_state(picture)
     try:
         picture = readable(picture, bgr=bgr)
         with ALONE_OPENED if isinstance(picture, Image.Image) else nullcontext():
-            return recipe.pixels(picture)
+            pixels = recipe.pixels(picture)
+        return pixels if file_state(picture) == before else CHANGED
     except Exception as error:  # decoders raise what they like on broken bytes; none of it may stop the others
-        return reason(error)
+        return reason(error) if file_state(picture) == before else CHANGED
 
 
 def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classifier:

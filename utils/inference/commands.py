@@ -46,6 +46,8 @@ LEFTOVER = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
 NO_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # letters that no folder on every system may have
 WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 LONGEST_FOLDER = 120  # bytes of a folder's name, so that its photos' paths stay short enough
+# What a spreadsheet runs as a formula: at the start of a cell, which some also begin at semicolons, tabs and line ends.
+RUN_AS_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*(?:\"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # which end a line, or tell a terminal what to do
 
 
@@ -179,7 +181,8 @@ def new_table(path: Path) -> Iterator[Callable[[str, Prediction], None]]:
     Yield a function that writes a row of predictions.csv; the table is at `path` if the block succeeds, else nowhere.
 
     A photo that could not be read has a row without label and probability. Labels and names stand in it as they are,
-    quotes and line breaks too; a path that a spreadsheet would take for a formula begins with ``./``.
+    quotes and line breaks too, unless a spreadsheet would take them for a formula: then the path begins with ``./``,
+    and an apostrophe precedes the label, as in the tables of a project.
     """
     if os.path.lexists(path):
         raise CannotDo(f"--csv {path}: this file is there already, and is not written over. Name another.")
@@ -192,8 +195,9 @@ def new_table(path: Path) -> Iterator[Callable[[str, Prediction], None]]:
 
         def write(file: str, prediction: Prediction) -> None:
             label = "" if prediction.error else UNSURE if prediction.label is None else prediction.label
-            name = os.path.join(".", file) if file.startswith(("=", "+", "-", "@")) else file  # noqa: PTH118
-            writer.writerow([name, label, "" if prediction.error else repr(prediction.probability)])
+            name = os.path.join(".", file) if RUN_AS_FORMULA.match(file) else file  # noqa: PTH118
+            cells = [RUN_AS_FORMULA.sub(r"\1'", text) for text in (name, label)]
+            writer.writerow([*cells, "" if prediction.error else repr(prediction.probability)])
 
         yield write
 

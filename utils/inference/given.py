@@ -108,6 +108,15 @@ def is_path(picture) -> bool:
     return isinstance(picture, os.PathLike) or (isinstance(picture, str) and len(picture) <= LONGEST_PATH)
 
 
+def file_state(picture) -> tuple[int, ...] | None:
+    """Return numbers that change when the file at a path is written to; None for a picture in memory, and no file."""
+    try:
+        status = os.stat(picture) if is_path(picture) else None  # noqa: PTH116 (a str may be anything)
+    except (OSError, ValueError):
+        return None
+    return status and (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def is_tensor(value) -> bool:
     """Return whether a value is a tensor of torch, or of a class made from it."""
     return any(each.__name__ == "Tensor" and each.__module__.split(".")[0] == "torch" for each in type(value).__mro__)

@@ -19,7 +19,7 @@ from utils.dataset import pictures_in
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import explained, file_stamp, locked
-from utils.tables import LINE_BREAKS, REVIEW_COLUMNS, append_rows, each_row, write_table
+from utils.tables import LINE_BREAKS, REVIEW_COLUMNS, append_rows, each_row, plain_text, write_table
 from utils.words import listed
 
 KEEP, DELETE = "Keep", "Delete"  # choices in review.csv, where a label may stand too
@@ -68,7 +68,7 @@ def read_choices(path: str | Path) -> dict[str, str]:
                 f"{path} begins with {header[:80]!r}: the column {' and '.join(sorted(missing))} is missing. "
                 "Its first line must name the columns id and choice."
             )
-        return {id_in(row["id"] or ""): (row["choice"] or "").strip() for row in rows}
+        return {id_in(row["id"] or ""): plain_text((row["choice"] or "").strip()) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FieldguideError(f"Cannot read the choices in {path}: {error}. Save them as CSV in UTF-8.") from error
 

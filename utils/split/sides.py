@@ -19,7 +19,7 @@ import pandas as pd
 from utils.dataset import Dataset, read_split, seeded_rank
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import file_stamp, locked, write_whole
+from utils.storage import file_stamp, locked, remove_leftovers, write_whole
 from utils.tables import REJECTED_COLUMNS, SIDES, SPLIT_COLUMNS, append_rows, each_row
 from utils.words import SETS, capitalised, counted, listed
 
@@ -183,6 +183,7 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
     """
     project, table = dataset.project, dataset.project.table("split")
     with locked(project.data):
+        remove_leftovers(project.data, below=False)
         known = dataset.split if file_stamp(table) == dataset.stamp else read_split(project)
         new = {id: (groups[id], side) for id, side in sides.items() if id not in known}
         if new and known.keys() - dataset.split.keys():
@@ -258,11 +259,12 @@ def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
         return ""
     sided = dict(zip(dataset.ids, dataset.sides, strict=True))
     (first, second), n = apart[0], len({dataset[first].group for first, _ in apart})
+    names = [" ".join(filter(None, [dataset.records.own_name(dataset[id].path), id])) for id in apart[0]]
     stand = f"{counted(n, 'group')} of pictures that belong together {'stands' if n == 1 else 'stand'}"
     return (
-        f"{stand} on different sides, such as {first} ({sided[first]}) and {second} ({sided[second]}): the figures "
-        "of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. Or draw "
-        f"anew: move {dataset.project.table('split')} and split.json away and run 03 again."
+        f"{stand} on different sides, such as {names[0]} ({sided[first]}) and {names[1]} ({sided[second]}): the "
+        "figures of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. "
+        f"Or draw anew: move {dataset.project.table('split')} and split.json away and run 03 again."
     )
 
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from utils.sheets import figure_picture, png_bytes
+from utils.sheets import figure_picture, png_bytes, without_formulas
 
 TRAIN, VALID, GREY = "#0072b2", "#d55e00", "#999999"
 CLEAR_RISE = 1.05  # a validation loss this many times its lowest is no chance of few pictures
@@ -46,7 +46,7 @@ def training_curve(rows: Sequence[Mapping], rates: np.ndarray, *, title: str = "
     rate.set(title="learning rate", xlabel="epochs done")
     for axes in (losses, share, rate):
         axes.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(without_formulas(title))
     return png_bytes(figure)
 
 

@@ -13,7 +13,7 @@ from utils.errors import FieldguideError
 from utils.listing import is_system
 from utils.pictures import is_training_copy, known_header
 from utils.project import Project
-from utils.storage import content_id, explained, locked, remove_leftovers, visible_files, write_whole
+from utils.storage import content_id, explained, file_stamp, locked, remove_leftovers, visible_files, write_whole
 from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
 from utils.verify.opening import in_batches, judge, judged_in_order, keep
 from utils.verify.report import VerifyReport, report_of
@@ -48,10 +48,10 @@ def take_in_by_hand(project: Project, tables: Tables, run: Run) -> None:
         rows = [_source_row(judged, *dropped[judged.id, judged.label], project.license) for judged in unnamed]
         append_rows(project.table("sources"), SOURCES_COLUMNS, rows)
         for judged in batch:
-            for path in dropped[judged.id, judged.label][0]:
+            paths, original = dropped[judged.id, judged.label]
+            for path in paths:
                 if judged.reason or not path.samefile(project.images / judged.label / f"{judged.id}.jpg"):
-                    with explained(path):
-                        path.unlink()
+                    _remove(path, original, run)
         tables.add(batch)
         run.added += len(good)
         run.rejected += len(batch) - len(good)
@@ -66,18 +66,22 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
     """
     gathered = by_id(raw_files(project))
     rejected = {id for id, _ in tables.settled}
-    found = [path for label in project.labels for path in visible_files(project.images / label) if path.is_file()]
-    found = [path for path in found if not is_system(path.name)]
+    folders = [project.images / label for label in project.labels]
+    run.odd += [path for folder in folders for path in _no_files(folder)]
+    found = [path for folder in folders for path in visible_files(folder) if not is_system(path.name)]
     found = [path for path in found if not (_is_named(path) and path.stem in tables.label_of)]
     dropped: Dropped = {}
     for path in tqdm(found, desc="put there by hand", unit="file", disable=not found):
-        data, id = _bytes_of(path), path.stem
+        stamp, data, id = file_stamp(path), _bytes_of(path), path.stem
         if _is_named(path) and id in gathered:
             ours = is_training_copy(data)
             if ours and id not in rejected and len(gathered[id]) == 1:
                 continue  # a killed run left it without a row: judge_new writes that
             tried = (judge(file, asked=True) for file in (gathered[id][0], path) if ours or content_id(data) == id)
             if judged := next((judged for judged in tried if not judged.reason), None):
+                if file_stamp(path) != stamp:
+                    run.changing.append(path)
+                    continue
                 if not ours:
                     write_whole(path, judged.copy)
                 tables.add([replace(judged, id=id, label=path.parent.name)])
@@ -87,12 +91,30 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
         if suffix == "bin" and path.suffix.lower() != ".jpg":
             run.left.append(path)
             continue
+        if file_stamp(path) != stamp:
+            run.changing.append(path)
+            continue
         original = project.raw / path.parent.name / f"{content_id(data)}.{suffix}"
         if not original.exists():
             write_whole(original, data)
         if original.read_bytes() == data:
             dropped.setdefault((original.stem, path.parent.name), ([], original))[0].append(path)
     return dropped
+
+
+def _no_files(folder: Path) -> list[Path]:
+    """Return the entries of a folder that are no files, sorted by name; those that systems make are left out."""
+    there = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in there if not is_system(path.name) and not path.is_file()]
+
+
+def _remove(path: Path, original: Path, run: Run) -> None:
+    """Remove a dropped file whose bytes lie in raw/; one that was written to since, as by a slow copy, stays."""
+    with explained(path):
+        if path.read_bytes() == original.read_bytes():
+            path.unlink()
+        else:
+            run.changing.append(path)
 
 
 def _known_elsewhere(project: Project, dropped: Dropped) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from utils.pictures import LONGEST_SIDE, PictureError, UnreadableError, jpeg_bytes, open_with_facts
-from utils.storage import Shelf
+from utils.storage import Shelf, file_stamp
 from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnings, useless
 from utils.verify.verdicts import Judged, Tables
 
@@ -29,6 +29,15 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
     maps ids to numbers of unrelated sites; a drawing that many serve is rejected. If a person `asked` for this very
     picture, everything that can be decoded is good, also an animation.
     """
+    before = file_stamp(path)
+    judged = _judged(path, known or {}, (served or {}).get(path.stem, 0), asked)
+    if file_stamp(path) != before:  # what was read is neither the old picture nor the new one
+        return Judged(judged.id, judged.label, reason="it changed while it was read", unread=True)
+    return judged
+
+
+def _judged(path: Path, known: Mapping, sites: int, asked: bool) -> Judged:
+    """Return what `judge` does, of a file that nobody writes to."""
     id, label = path.stem, path.parent.name
     try:
         opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked)
@@ -38,11 +47,11 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
         return Judged(id, label, reason=str(error))
     image, size = opened.image, (opened.width, opened.height)
     grey = grey_reduction(image)
-    if not asked and (reason := useless(opened, grey, sites=(served or {}).get(id, 0))):
+    if not asked and (reason := useless(opened, grey, sites=sites)):
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
     found += ["unfinished"] * (opened.coarse or opened.missing > 0)
-    reason = (known or {}).get((id, label), "")
+    reason = known.get((id, label), "")
     return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
 
 

@@ -172,6 +172,18 @@ def _file_remarks(project: Project, run: Run) -> list[str]:
             f"{odd[0].relative_to(project.raw)}, and stayed as they are. Put your own photos into "
             f"{project.images / odd[0].parent.name} instead."
         )
+    if odd := run.odd:
+        remarks.append(
+            f"{counted(len(odd), 'entry', 'entries')} in {project.images} {'is' if len(odd) == 1 else 'are'} no file "
+            f"but a folder, pipe, socket or broken link, such as {odd[0].relative_to(project.images)}, and stayed "
+            f"unopened. Put photos straight into {odd[0].parent}, and take the rest away."
+        )
+    if changing := run.changing:
+        remarks.append(
+            f"{counted(len(changing), 'file')} in {project.images} changed while 02 read, such as "
+            f"{changing[0].relative_to(project.images)}, and stayed in place. Wait until all are copied, and run 02 "
+            "again."
+        )
     if left := run.left:
         remarks.append(
             f"{counted(len(left), 'file')} in {project.images} in no picture format that we know, such as "

@@ -42,6 +42,8 @@ class Run:
     rejected: int = 0
     unread: list[Judged] = field(default_factory=list)  # files in raw/ that the system did not hand over
     left: list[Path] = field(default_factory=list)  # files in images/ that are plainly not pictures
+    odd: list[Path] = field(default_factory=list)  # what is no file there: folders, pipes, sockets, links to nowhere
+    changing: list[Path] = field(default_factory=list)  # files there that something wrote to meanwhile
 
 
 class Tables:
