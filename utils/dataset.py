@@ -30,7 +30,7 @@ from utils.tables import (
 )
 from utils.words import counted
 
-GIVEN_SIDES = ("test", "valid", "train", "")  # of a photo that has several, the first of these counts
+GIVEN_SIDES = {"test": 0, "valid": 1, "train": 2}  # of a photo that has several, the first of these counts
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ class Records:
             found = rows.get((row["url"], row["label"]))
             if row["id"] and found:
                 before = said.setdefault(row["id"], found)
-                if GIVEN_SIDES.index(found["side"]) < GIVEN_SIDES.index(before["side"]):
-                    said[row["id"]] = found
+                said[row["id"]] = min(before, found, key=lambda each: GIVEN_SIDES.get(each["side"], len(GIVEN_SIDES)))
         return said
 
 

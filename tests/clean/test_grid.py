@@ -102,6 +102,7 @@ def test_hello_brings_everything_a_view_needs(project):
         "reason": "",
         "page": "",
         "choice": None,
+        "outside": None,
         "problem": "",
     }
     assert (page["counts"], page["place"]) == (

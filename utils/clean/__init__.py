@@ -4,13 +4,18 @@ Stage 06: find the pictures that are filed wrongly, look at them, relabel or del
 
 from utils.clean.applying import apply_choices
 from utils.clean.cleaner import ImageClassifierCleaner
+from utils.clean.grid import Grid
+from utils.clean.session import Cleaning, Outside
 from utils.clean.suspects import RIGHT_UNSURE, Suspect, find_suspects, judges_sentence, rank_suspects
 from utils.ledger import Ledger
 
 __all__ = [
     "RIGHT_UNSURE",
+    "Cleaning",
+    "Grid",
     "ImageClassifierCleaner",
     "Ledger",
+    "Outside",
     "Suspect",
     "apply_choices",
     "find_suspects",

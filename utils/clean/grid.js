@@ -16,7 +16,7 @@ const HELP = [
   ["Arrows, Home, End", "move"],
   ["Shift + arrows", "select a range"],
   ["Space, Ctrl + A, Esc", "select one, all, none"],
-  ["k, d, 1–9", "keep, delete, move to that label"],
+  ["k, d, 1–9", "keep (or take back), delete, move to that label"],
   ["0, u", "not looked at, undo the last choice"],
   ["n, p", "next, previous page"],
   ["Enter or z, o", "zoom, open its web page"],
@@ -61,6 +61,13 @@ const SETS = { train: "training set", valid: "validation set", test: "test set" 
 
 /** Folder and model, in bold where they differ; the reason, as far as it says more; loss and set. */
 function facts(card) {
+  if (card.outside) {
+    const { list, reason } = card.outside;
+    return [
+      element("div", { className: "fg-label fg-differs", textContent: `${list}.` }),
+      element("div", { className: "fg-small fg-reason", textContent: reason, title: reason }),
+    ];
+  }
   const confidence = element("span", { className: "fg-whole", textContent: `(${card.confidence}).` });
   const said = card.predicted === null ? [] : [" Model: ", name(card.predicted), " ", confidence];
   const differs = card.predicted !== null && card.predicted !== card.label;
@@ -286,7 +293,7 @@ class Grid {
   tooLong(serial) {
     const { what } = this.waiting.get(serial);
     this.aim = this.page.page;
-    if (!["undo", "apply", "back"].includes(what)) this.settle(serial);
+    if (!["undo", "apply", "back", "bring"].includes(what)) this.settle(serial);
     if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored; if the kernel was stopped, it is not.`);
     else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped, run the cell again.`);
     else this.say(`${SILENT} It will be done when the kernel is idle.`);
@@ -306,7 +313,7 @@ class Grid {
 
   receive(message, buffers) {
     const mine = message.view === this.id;
-    const asked = mine && ["page", "hello", "apply", "back"].includes(this.waiting.get(message.serial)?.what);
+    const asked = mine && ["page", "hello", "apply", "back", "bring"].includes(this.waiting.get(message.serial)?.what);
     // Answers come in order: whatever was asked earlier was lost, as when a cell failed before its turn.
     for (const serial of [...this.waiting.keys()]) if (mine && serial <= message.serial) this.settle(serial);
     if (message.tell === "page" && mine && message.serial < this.turn) return;
@@ -404,6 +411,10 @@ class Grid {
       return made;
     };
     const moves = this.labels.slice(0, 9).map((label, place) => make(label, `Move to ${label} (${place + 1})`, `${place + 1} `, name(label)));
+    if (each.outside) {
+      const { action } = each.outside;
+      return [...(action ? [make("Keep", `${action} (k)`, action)] : []), ...moves];
+    }
     return [make("Keep", "Keep (k)", "Keep"), make("Delete", "Delete (d)", "Delete"), ...moves.filter((made) => made.dataset.choice !== each.label)];
   }
 
@@ -412,7 +423,7 @@ class Grid {
     const { facts, node } = card;
     facts.choice = choice ?? "";
     node.dataset.choice = facts.choice;
-    node.setAttribute("aria-label", `${facts.file}, filed as ${facts.label}, ${inWords(facts.choice)}`);
+    node.setAttribute("aria-label", `${facts.file}, ${facts.outside ? facts.outside.list : `filed as ${facts.label}, ${inWords(facts.choice)}`}`);
     node.querySelector(".fg-badge").replaceChildren(...badge(facts.choice));
     this.press(node, facts.choice);
   }
@@ -516,6 +527,8 @@ class Grid {
   decide(choice, keys = this.subject()) {
     if (!keys.length) return;
     const places = keys.map((key) => this.cards.findIndex((card) => card.facts.key === key));
+    const outside = places.map((place) => this.cards[place].facts.outside).filter(Boolean);
+    if (outside.length) return this.bring(choice, keys, outside);
     if (!this.ask("flag", { keys, choice }, keys)) return;
     const inGrid = this.list.contains(document.activeElement);
     this.select([...this.selected].filter((key) => !keys.includes(key)));
@@ -526,6 +539,14 @@ class Grid {
     else if (next <= last) this.look(next);
     if (next > last) this.past = LAST;
     this.cards[this.active].node.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Have pictures brought into the training set, unless the choice is none for pictures outside of it. */
+  bring(choice, keys, outside) {
+    if (outside.length < keys.length) this.say("Some of these are in the training set and some are not: select one kind.");
+    else if (choice === "Keep" && outside.some(({ action }) => !action)) this.say("Which label? Press its number, or write it under “Move to”.");
+    else if (choice === "Delete" || choice === null) this.say("These are not in the training set: there is nothing to delete or to take back.");
+    else this.ask("bring", { keys, choice }, keys);
   }
 
   /** Return the keys of what a decision is for: in the zoom its picture, else what is selected, else the card in focus. */

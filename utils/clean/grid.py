@@ -1,10 +1,10 @@
 """
 The cleaner as a grid of pictures, on anywidget: the kernel's half. grid.js and grid.css are the browser's.
 
-Reads and writes what `session` does. The browser asks and gets one answer: hello, page, flag, undo, apply, back or zoom
-in; page, flags, zoom or alert out. Messages name pictures by their ids. Thumbnails travel as binary buffers and never
-as widget state, so that neither notebook nor kernel grows. A choice shows once the kernel has said that it is stored.
-Messages are hostile until checked: a bad one is answered with an alert.
+Reads and writes what `session` does. The browser asks and gets one answer: hello, page, flag, undo, apply, back, bring
+or zoom in; page, flags, zoom or alert out. Messages name pictures by their ids. Thumbnails travel as binary buffers and
+never as widget state, so that neither notebook nor kernel grows. A choice shows once the kernel has said that it is
+stored. Messages are hostile until checked: a bad one is answered with an alert.
 """
 
 import json
@@ -28,7 +28,7 @@ from utils.words import counted, share
 
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
 LOOK_FIRST = "Nothing was moved yet: look at what changed, then press the button again."
-ASKS = ("hello", "page", "flag", "undo", "apply", "back", "zoom")  # each is answered by the method of its name
+ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom")  # each is answered by the method of its name
 logger = logging.getLogger(__name__)
 
 
@@ -135,10 +135,7 @@ class Grid(anywidget.AnyWidget):
 
     def _flag(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Store one choice for one or several pictures."""
-        sent = request.get("keys")
-        if not isinstance(sent, list) or not 1 <= len(sent) <= self._size:
-            raise FieldguideError(f"A choice is for 1 to {self._size} pictures, those of a page. Nothing was stored.")
-        ids = [self._id(key) for key in sent]
+        ids = self._asked(request)
         choice = request.get("choice")
         if choice is not None:
             choice = _one_of([KEEP, DELETE, *self._labels], request, "choice")
@@ -167,6 +164,11 @@ class Grid(anywidget.AnyWidget):
     def _back(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Have the files moved back that the last Apply moved, and show them."""
         return self._moved(summary(self.cleaning.take_back(), undone=True))
+
+    def _bring(self, request: Mapping) -> tuple[dict, list[bytes]]:
+        """Have pictures brought into the training set that are outside of it, and show what is left."""
+        choice = _one_of([KEEP, *self.cleaning.labels], request, "choice")
+        return self._moved(self.cleaning.bring(self._asked(request), None if choice == KEEP else choice))
 
     def _zoom(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Show one picture in full."""
@@ -218,6 +220,9 @@ class Grid(anywidget.AnyWidget):
             "reason": "".join(reasons[:1]),
             "page": self._web_pages.get(picture.id, ""),
             "choice": cleaning.choices.get(picture.id),
+            "outside": asdict(cleaning.outside[picture.id])
+            if picture.id in cleaning.outside and not picture.label
+            else None,
         }
 
     def _flags(self, ids: Sequence[str], *, alert: str) -> tuple[dict, list[bytes]]:
@@ -231,6 +236,13 @@ class Grid(anywidget.AnyWidget):
 
     def _pages(self) -> int:
         return max(1, -(-len(self._selected) // self._size))
+
+    def _asked(self, request: Mapping) -> list[str]:
+        """Return the ids of the pictures that a choice is for."""
+        sent = request.get("keys")
+        if not isinstance(sent, list) or not 1 <= len(sent) <= self._size:
+            raise FieldguideError(f"A choice is for 1 to {self._size} pictures, those of a page. Nothing was stored.")
+        return [self._id(key) for key in sent]
 
     def _id(self, sent) -> str:
         """Return the id that a message names, or raise if there is none such."""

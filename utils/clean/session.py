@@ -8,7 +8,7 @@ can make one picture's flag touch another's file. `grid` shows what is decided h
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,15 @@ WORST, NAME, LABEL = "Worst first", "File name", "Label"  # ways to sort
 UNDECIDED, DECIDED = "Undecided", "Decided"
 UNDO_STEPS = 1000  # that can be taken back; one may hold a whole page
 CHANGED_SINCE = "its flag was changed elsewhere since"  # why undo left a picture
+
+
+@dataclass(frozen=True)
+class Outside:
+    """What is told of a picture that is not in the training set, and may come into it."""
+
+    list: str  # in which the grid shows it
+    reason: str  # why it is not in the training set, in a few words
+    action: str = ""  # what brings it in under its own label, such as "Take back"; "" if it must be given one
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,9 @@ class Cleaning:
     the training set keeps its position and gets the label "". `choices` maps ids to flags that were not applied yet;
     without a project they live here alone. `applied` counts the pictures of the last Apply that can be taken back,
     whoever pressed it. `moves` grows each time that pictures are found elsewhere: a selection is then made again.
+
+    Pictures `outside` the training set, by id, have the label "", too. Each is in one list. `bring` takes their ids and
+    a label, or None for their own; it brings them in and says what was done.
     """
 
     def __init__(
@@ -57,6 +69,8 @@ class Cleaning:
         probs=None,
         suspects: Iterable[Suspect] | None = None,
         project: Project | None = None,
+        outside: Mapping[str, Outside] | None = None,
+        bring: Callable[[list[str], str | None], str] | None = None,
     ):
         self.pictures, self.labels, self.project = list(pictures), list(labels), project
         self.start = tuple(picture.path for picture in self.pictures)
@@ -65,6 +79,11 @@ class Cleaning:
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
         self.probs = None if probs is None else _checked_probs(probs, len(self.pictures), len(self.labels))
         self.lists, self.reasons = _lists(suspects or (), len(self.pictures))
+        self.outside, self._bring = dict(outside or {}), bring
+        for n, picture in enumerate(self.pictures):
+            if told := self.outside.get(picture.id):
+                self.lists.setdefault(told.list, []).append(n)
+                self.reasons.setdefault(told.list, {})[n] = told.reason
         self.sorts = [WORST, NAME, LABEL] if self.lists or probs is not None else [NAME, LABEL]
         self.positions: dict[str, int] = {}  # of an id
         for n, picture in enumerate(self.pictures):
@@ -96,6 +115,8 @@ class Cleaning:
     def select(self, view: View) -> list[int]:
         """Return the positions that a view shows, in its order; pictures that left the training set are left out."""
         wanted = self._there.copy()
+        if any(self.pictures[n].id in self.outside for n in self.lists.get(view.list, ())[:1]):
+            wanted = ~wanted  # those of the list that came in meanwhile are found elsewhere
         if view.label:
             wanted &= self._label == self.labels.index(view.label)
         if view.side:
@@ -200,6 +221,15 @@ class Cleaning:
             ids = {n: self.pictures[n].id for n, _ in self.pending()}
             said = {id: guess for n, id in ids.items() if (guess := self.predicted(n))}
             return self._after(self._ledger().apply(said, only=ids.values()))
+
+    def bring(self, ids: Sequence[str], label: str | None) -> str:
+        """Bring pictures from outside into the training set, under a label or their own; return what was done."""
+        with self.lock:
+            if strange := [id for id in ids if id not in self.outside or self.pictures[self.positions[id]].label]:
+                raise FieldguideError(f"{strange[0]} is in the training set already.")
+            told = self._bring(list(ids), label)
+            self._after([])
+            return told
 
     def take_back(self) -> list[Outcome]:
         """Have the ledger move all pictures back that the last Apply moved, whoever pressed it."""

@@ -44,7 +44,7 @@ class Suspect:
     """A picture to look at, and why."""
 
     position: int  # in the data set
-    list: str  # which of the five lists it stands in
+    list: str  # in which it stands
     reason: str  # what the card says
     figure: float  # what the reason rests on: a probability, a number of bits, or a distance
 

@@ -6,6 +6,6 @@ from utils.verify.byhand import take_back
 from utils.verify.contradictions import find_contradictions
 from utils.verify.judging import verify_images
 from utils.verify.oddities import find_oddities
-from utils.verify.report import rejected_paths
+from utils.verify.sorting import picture_grid
 
-__all__ = ["find_contradictions", "find_oddities", "rejected_paths", "take_back", "verify_images"]
+__all__ = ["find_contradictions", "find_oddities", "picture_grid", "take_back", "verify_images"]

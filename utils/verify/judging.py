@@ -8,7 +8,7 @@ what a person removed or moved stays as the person left it.
 
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import locked, remove_leftovers
+from utils.storage import locked, remove_leftovers, visible_files
 from utils.tables import SOURCES_COLUMNS, each_row
 from utils.verify.byhand import take_in_by_hand
 from utils.verify.opening import in_batches, judged_in_order, keep
@@ -31,7 +31,7 @@ def verify_images(project: Project) -> VerifyReport:
         take_in_by_hand(project, tables, run)
         judge_new(project, tables, run)
     report = report_of(project, tables, run)
-    if not report.counts.pictures.any() and not raw_files(project):
+    if not report.counts.pictures.any() and not raw_files(project) and not visible_files(project.unsorted):
         raise FieldguideError(
             f"There is no picture in {project.data}: nothing was gathered. Run 01, or put photos into "
             f"{project.images / '<label>'}, and run this cell again."

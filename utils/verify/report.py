@@ -12,6 +12,7 @@ import pandas as pd
 from utils.dataset import read_dataset
 from utils.project import Project
 from utils.settling import SEARCH
+from utils.storage import visible_files
 from utils.tables import REJECTED_COLUMNS
 from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
 from utils.words import counted
@@ -29,6 +30,7 @@ class VerifyReport:
     counts: pd.DataFrame  # one row per label: pictures, rejected
     rejections: pd.DataFrame  # with the columns of rejected.csv: what 02 rejected and nobody took back
     dubious: dict[str, list[Path]]  # kind of warning → sorted paths in images/
+    reasons: pd.DataFrame  # why pictures are rejected, the most frequent first: reason, pictures
     remarks: list[str]  # on labels without a picture, renamed, alike, small or uneven, and on files left alone
 
 
@@ -48,18 +50,14 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
     remarks += _file_remarks(project, run)
+    if waiting := len(visible_files(project.unsorted)):
+        remarks.insert(0, f"{counted(waiting, 'photo')} without a label: give each one its label in the grid below.")
     rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))
-    return VerifyReport(run.added, run.rejected, counts, rejections, dubious, remarks)
-
-
-def rejected_paths(project: Project) -> dict[str, list[Path]]:
-    """Return what is rejected now, reason → sorted paths in raw/, the most frequent reason first."""
-    files = {(path.stem, path.parent.name): path for path in raw_files(project)}
-    groups: dict[str, list[Path]] = {}
-    for row in Tables(project).standing():
-        if path := files.get((row["id"], row["label"])):
-            groups.setdefault(kind(row["reason"]), []).append(path)
-    return {name: sorted(groups[name]) for name in sorted(groups, key=lambda name: (-len(groups[name]), name))}
+    reasons = Counter(kind(row["reason"]) for row in rows).most_common()
+    told = pd.DataFrame(reasons, columns=["reason", "pictures"]).sort_values(
+        ["pictures", "reason"], ascending=[False, True], ignore_index=True
+    )
+    return VerifyReport(run.added, run.rejected, counts, rejections, dubious, told, remarks)
 
 
 def _how_to_gather(project: Project, place: Path) -> str:

@@ -1,0 +1,138 @@
+"""02's grid: what is outside the training set is shown with its reason, and comes in at the press of a button."""
+
+import pytest
+from conftest import draw_picture, picture_bytes, put_raw
+
+from utils.dataset import read_dataset
+from utils.ledger import Ledger, save_flags
+from utils.storage import content_id, write_whole
+from utils.verify import find_contradictions, find_oddities, picture_grid, sorting, verify_images
+
+SMALL = picture_bytes(draw_picture(501, size=(40, 40)))
+BROKEN = picture_bytes(draw_picture(502))[:1000]
+BOTH = picture_bytes(draw_picture(503))
+BLUE = picture_bytes(draw_picture(504))
+GREY = picture_bytes(draw_picture(505, size=(30, 30)))
+
+
+@pytest.fixture
+def project(make_project, fill_raw):
+    """A project with two pictures set aside, one under both labels, one in the trash, two without a label."""
+    project = make_project()
+    fill_raw(project, 4)
+    put_raw(project, "cat", SMALL)
+    put_raw(project, "dog", BROKEN)
+    for label in ("cat", "dog"):
+        put_raw(project, label, BOTH)
+    for data in (BLUE, GREY):
+        write_whole(project.unsorted / f"{content_id(data)}.jpg", data)
+    verify_images(project)
+    deleted = read_dataset(project).of("cat").ids[0]
+    save_flags(project, {deleted: "Delete"})
+    Ledger(project).apply()
+    return project
+
+
+def grid_of(project):
+    """Return 02's grid."""
+    report, dataset = verify_images(project), read_dataset(project)
+    return picture_grid(project, report, oddities=find_oddities(dataset), twice=find_contradictions(dataset))
+
+
+def ask(grid, what, **details):
+    """Return the answer to a message of the browser."""
+    return grid.answer({"ask": what, "view": "v", "serial": 1, **details})[0]
+
+
+def listed(grid, name):
+    """Return the cards of a list."""
+    view = {"list": name, "label": "", "side": "", "show": "", "sort": "File name"}
+    return ask(grid, "page", page=0, **view)["cards"]
+
+
+def test_each_kind_has_its_list_with_the_reason(project):
+    """Those without a label come first; each card says why, and what its button does."""
+    grid = grid_of(project)
+    lists = dict(ask(grid, "hello")["lists"])
+    assert list(lists)[-5:] == ["Without a label", *sorted(list(lists)[-4:-1]), "In the trash"]
+    assert lists["Without a label"] == 2 and lists["In the trash"] == 1
+    told = {name: [card["outside"] for card in listed(grid, name)] for name in lists}
+    assert [each["action"] for each in told["Without a label"]] == ["", ""]
+    assert told["In the trash"] == [{"list": "In the trash", "reason": "was cat", "action": "Restore"}]
+    (small,) = told["Set aside: too small"]
+    assert small["reason"].startswith("too small: 40×40") and small["reason"].endswith("came as “cat”")
+    assert small["action"] == "Take back"
+    (both,) = next(cards for name, cards in told.items() if "under" in name)
+    assert both["action"] == "" and both["reason"].endswith("came as “cat” and “dog”")
+    everything = listed(grid, "")
+    assert len(everything) == 7 and all(card["outside"] is None for card in everything)
+
+
+def test_take_back_is_a_button(project):
+    """The picture is in the training set, its list shrinks, and the card of the grid becomes an ordinary one."""
+    grid = grid_of(project)
+    (card,) = listed(grid, "Set aside: too small")
+    answer = ask(grid, "bring", keys=[card["key"]], choice="Keep")
+    assert answer["alert"] == "Took back 1 picture." and answer["cards"] == []
+    assert read_dataset(project)[card["key"]].label == "cat"
+    (now,) = [each for each in listed(grid, "") if each["key"] == card["key"]]
+    assert now["outside"] is None and now["label"] == "cat"
+    assert ask(grid, "flag", keys=[card["key"]], choice="Delete")["choices"][card["key"]] == "Delete"
+
+
+def test_what_cannot_be_taken_back_says_why(project):
+    """A broken file stays set aside; so does what is in the training set already."""
+    grid = grid_of(project)
+    (card,) = listed(grid, "Set aside: truncated or broken inside")
+    assert "cannot be taken back: truncated" in ask(grid, "bring", keys=[card["key"]], choice="Keep")["alert"]
+    inside = listed(grid, "")[0]["key"]
+    assert "is in the training set already" in ask(grid, "bring", keys=[inside], choice="Keep")["alert"]
+    assert "is not offered here" in ask(grid, "bring", keys=[card["key"]], choice="Delete")["alert"]
+
+
+def test_a_picture_under_two_labels_is_given_one(project):
+    """Under the label that is chosen; without one the grid asks."""
+    grid = grid_of(project)
+    name = next(name for name, _ in ask(grid, "hello")["lists"] if "under" in name)
+    (card,) = listed(grid, name)
+    assert "Say which it is" in ask(grid, "bring", keys=[card["key"]], choice="Keep")["alert"]
+    ask(grid, "bring", keys=[card["key"]], choice="dog")
+    assert read_dataset(project)[card["key"]].label == "dog"
+
+
+def test_the_trash_gives_back(project):
+    """Under its own label, or under another."""
+    grid = grid_of(project)
+    (card,) = listed(grid, "In the trash")
+    assert ask(grid, "bring", keys=[card["key"]], choice="dog")["alert"] == "Restored 1 picture."
+    assert read_dataset(project)[card["key"]].label == "dog"
+
+
+def test_photos_without_a_label_are_given_one(project):
+    """They are filed, judged as all others, and no file is lost; which label, must be said."""
+    grid = grid_of(project)
+    blue, grey = content_id(BLUE), content_id(GREY)
+    assert f"Which label has {blue}?" in ask(grid, "bring", keys=[blue], choice="Keep")["alert"]
+    told = ask(grid, "bring", keys=[blue, grey], choice="dog")["alert"]
+    assert told.startswith("Filed 1 photo under dog. 1 picture set aside: too small: 30×30")
+    assert read_dataset(project)[blue].label == "dog"
+    assert {path.stem for path in (project.raw / "dog").iterdir()} >= {blue, grey}
+    assert list(project.unsorted.iterdir()) == []
+
+
+def test_a_kill_between_filing_and_judging_is_made_good(project, monkeypatch):
+    """The next run of 02 judges what was filed."""
+    monkeypatch.setattr(sorting, "verify_images", None)
+    with pytest.raises(TypeError):
+        sorting.give_label(project, [content_id(BLUE)], "cat")
+    assert verify_images(project).added == 1
+    assert read_dataset(project)[content_id(BLUE)].label == "cat"
+
+
+def test_a_project_of_photos_without_labels_begins_with_the_grid(make_project):
+    """02 does not refuse it: it says what to do."""
+    project = make_project()
+    write_whole(project.unsorted / f"{content_id(BLUE)}.jpg", BLUE)
+    assert verify_images(project).remarks[0] == "1 photo without a label: give each one its label in the grid below."
+    grid = grid_of(project)
+    assert [card["key"] for card in ask(grid, "hello")["cards"]] == [content_id(BLUE)]

@@ -1,0 +1,133 @@
+"""
+All pictures of stage 02 in one grid: the training set, what was set aside, the trash, and photos without a label.
+
+The grid is that of 06; no model is needed. What is outside the training set comes into it at the press of a button.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from utils.clean import Cleaning, Grid, Ledger, Outside, Suspect
+from utils.dataset import Dataset, Picture, read_dataset
+from utils.errors import FieldguideError
+from utils.ledger import save_flags
+from utils.project import Project
+from utils.storage import explained, locked, make_folder, visible_files
+from utils.verify.byhand import take_back
+from utils.verify.contradictions import Contradictions
+from utils.verify.judging import verify_images
+from utils.verify.oddities import Oddities
+from utils.verify.report import VerifyReport
+from utils.verify.verdicts import Tables, kind, raw_files, trashed
+from utils.words import counted, listed
+
+UNLABELLED, TRASH, ASIDE = "Without a label", "In the trash", "Set aside"
+TWICE, ODD = "One photo under two labels", "Not like the rest of their folder"
+ON_PAGE, CARD = 48, 150  # pictures, and pixels of the longer side
+
+
+def picture_grid(
+    project: Project, report: VerifyReport, *, oddities: Oddities, twice: Contradictions, note: str = ""
+) -> Grid:
+    """
+    Return the grid of a project's pictures, with a list for each thing that 02 found.
+
+    A choice for a picture of the training set is stored at once, and carried out by Apply. A picture outside of it is
+    brought in at once. `note` stands above the pictures.
+    """
+    dataset = read_dataset(project)
+    outside = outside_pictures(project, dataset)
+    placeholders = [Picture(id, path, "", "", None) for id, (path, _) in outside.items()]
+    told = {id: told for id, (_, told) in outside.items()}
+    cleaning = Cleaning(
+        [*dataset, *placeholders],
+        list(project.labels),
+        suspects=list(_hints(dataset, report, oddities, twice)),
+        project=project,
+        outside=told,
+        bring=lambda ids, label: bring_in(project, told, ids, label),
+    )
+    size = {"height": CARD, "width": CARD, "max_n": ON_PAGE}
+    return Grid(cleaning, labels=list(project.labels), note=note, **size)
+
+
+def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path, Outside]]:
+    """Return id → file and what is told of each picture outside the training set, those without a label first."""
+    waiting = {
+        path.stem: (path, Outside(UNLABELLED, "came without a label")) for path in visible_files(project.unsorted)
+    }
+    aside: dict[str, tuple[Path, Outside]] = {}
+    files = {(path.stem, path.parent.name): path for path in raw_files(project)}
+    deleted = trashed(project, dataset)
+    under: dict[str, list[Mapping[str, str]]] = {}
+    for row in Tables(project).standing():
+        if (row["id"], row["label"]) in files and row["id"] not in dataset and row["id"] not in deleted:
+            under.setdefault(row["id"], []).append(row)
+    for id, rows in under.items():
+        labels = sorted({row["label"] for row in rows})
+        told = f"{rows[0]['reason']}; came as {listed(labels)}"
+        action = "Take back" if len(labels) == 1 else ""
+        aside[id] = files[id, labels[0]], Outside(f"{ASIDE}: {kind(rows[0]['reason'])}", told, action)
+    trash = {id: (path, Outside(TRASH, f"was {path.parent.name}", "Restore")) for id, path in deleted.items()}
+    aside = dict(sorted(aside.items(), key=lambda each: (each[1][1].list, each[0])))
+    return {id: found for kinds in (waiting, aside, dict(sorted(trash.items()))) for id, found in kinds.items()}
+
+
+def bring_in(project: Project, outside: Mapping[str, Outside], ids: Sequence[str], label: str | None) -> str:
+    """Bring pictures into the training set, under a label or, with None, their own; return what was done."""
+    told = []
+    of_kind = {name: [id for id in ids if outside[id].list.startswith(name)] for name in (UNLABELLED, ASIDE, TRASH)}
+    if own := of_kind[UNLABELLED]:
+        if label is None:
+            raise FieldguideError(f"Which label has {own[0]}? Choose one for it.")
+        told.append(give_label(project, own, label))
+    if own := of_kind[ASIDE]:
+        take_back(project, own, label=label)
+        told.append(f"Took back {counted(len(own))}.")
+    if own := of_kind[TRASH]:
+        outcomes = Ledger(project).restore(own)
+        if label is not None:
+            save_flags(project, dict.fromkeys(own, label))
+            Ledger(project).apply(only=own)
+        left = [outcome for outcome in outcomes if not outcome.done]
+        told.append(f"Restored {counted(len(own) - len(left))}.")
+        told += [f"{left[0].id} was left: {left[0].reason}."] if left else []
+    return " ".join(told)
+
+
+def give_label(project: Project, ids: Sequence[str], label: str) -> str:
+    """
+    File photos that came without a label under one, judge them as all others, and return what became of them.
+
+    A kill leaves each photo in one of the two places; the next run of 02 judges what was filed.
+    """
+    if label not in project.labels:
+        raise FieldguideError(f"{label!r} is no label of this project. Name one of {', '.join(project.labels)}.")
+    with locked(project.data):
+        files = {path.stem: path for path in visible_files(project.unsorted)}
+        if missing := [id for id in ids if id not in files]:
+            raise FieldguideError(f"There is no photo {missing[0]} in {project.unsorted}. Was it moved by hand?")
+        for id in ids:
+            target = make_folder(project.raw / label) / files[id].name
+            with explained(target):
+                files[id].replace(target)  # of the same bytes, if there is one: both are named by their content
+    verify_images(project)
+    aside = {row["id"]: row["reason"] for row in Tables(project).standing() if row["label"] == label}
+    left = [id for id in ids if id in aside]
+    filed = f"Filed {counted(len(ids) - len(left), 'photo')} under {label}."
+    return f"{filed} {counted(len(left))} set aside: {aside[left[0]]}." if left else filed
+
+
+def _hints(dataset: Dataset, report: VerifyReport, oddities: Oddities, twice: Contradictions) -> Iterator[Suspect]:
+    """Yield what 02 found that a person should look at, as entries of lists."""
+    for photo in twice.photos:
+        for picture in photo:
+            others = [other.label for other in photo if other.label != picture.label]
+            yield Suspect(dataset.position[picture.id], TWICE, f"also under {listed(sorted(set(others)))}", 0.0)
+    for odd in oddities.found.values():
+        for oddity in odd:
+            yield Suspect(dataset.position[oddity.picture.id], ODD, f"like {oddity.like or 'no label'}", 0.0)
+    for name, paths in report.dubious.items():
+        for path in paths:
+            if path.stem in dataset:
+                yield Suspect(dataset.position[path.stem], name.capitalize(), name, 0.0)
