@@ -67,6 +67,18 @@ bare
 """  # a learner as fastai has them, on files alone: its labels need be no names of folders
 
 
+SORTER = """
+from utils.dataset import read_dataset
+from utils.project import Project
+from utils.verify import find_contradictions, find_oddities, picture_grid, verify_images
+
+project = Project.load({path!r})
+report = verify_images(project)
+dataset = read_dataset(project)
+picture_grid(project, report, oddities=find_oddities(dataset), twice=find_contradictions(dataset))
+"""  # the grid of 02
+
+
 def draw_project(folder: Path, data: str = "data") -> Project:
     """
     Write project.toml and, in the subfolder `data`, 41 pictures under three labels, one of them broken.
@@ -96,9 +108,9 @@ def draw_project(folder: Path, data: str = "data") -> Project:
     return project
 
 
-def write_notebook(path: Path, project_file: Path) -> None:
+def write_notebook(path: Path, project_file: Path, source: str = CODE) -> None:
     """Write a notebook of three cells: a heading, the cleaner, and a cell that must stay as it is."""
-    code = CODE.strip().format(path=str(project_file), suspects=json.dumps(SUSPECTS), note=NOTE)
+    code = source.strip().format(path=str(project_file), suspects=json.dumps(SUSPECTS), note=NOTE)
     cells = [nbformat.v4.new_markdown_cell("# Cleaning"), nbformat.v4.new_code_cell(code),
              nbformat.v4.new_code_cell("'the last cell'")]  # fmt: skip
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}

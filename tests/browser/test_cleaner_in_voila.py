@@ -1,11 +1,14 @@
 """The cleaner on a Voila page, in Notebook 7, and in two notebooks at once."""
 
 import pytest
+from conftest import draw_picture, picture_bytes, put_raw
 from playwright.sync_api import expect
 
+from browser.conftest import PAGE
 from browser.pages import Grid, Notebook
-from browser.project import ANT, KANA, files
+from browser.project import ANT, KANA, SORTER, files, write_notebook
 from utils.ledger import read_review
+from utils.storage import content_id, write_whole
 
 pytestmark = pytest.mark.browser
 
@@ -80,3 +83,44 @@ def test_a_second_notebook_is_told_and_nothing_is_lost(desk, servers, page, scre
     desk.grid.button("Previous page").click()
     expect(desk.grid.card("ant-00")).to_have_count(0)
     assert files(desk.project.trash) == {"ant-00": ANT}
+
+
+@pytest.fixture
+def sorter(servers, make_project, fill_raw, tmp_path):
+    """A project with a photo without a label and one set aside, and the page that shows it as 02 does."""
+    project = make_project()
+    fill_raw(project, 2)
+    put_raw(project, "cat", picture_bytes(draw_picture(501, size=(40, 40))))
+    loose = picture_bytes(draw_picture(502))
+    write_whole(project.unsorted / f"{content_id(loose)}.jpg", loose)
+    lines = [f'{key} = "{getattr(project, key)}"' for key in ("name", "data_dir", "models_dir")]
+    (tmp_path / "project.toml").write_text("\n".join([*lines, "[labels]", 'cat = ["x"]', 'dog = ["y"]']))
+    page = servers.lab.folder / PAGE
+    write_notebook(page, tmp_path / "project.toml", SORTER)
+    yield project, content_id(loose)
+    write_notebook(page, servers.lab.folder / "project.toml")
+
+
+def test_in_02_what_is_outside_comes_in_by_keys_and_buttons(servers, sorter, page, screenshot):
+    """A photo gets its label by its number; one that was set aside is taken back."""
+    project, loose = sorter
+    page.goto(servers.voila.url)
+    grid = Grid(page)
+    grid.root.wait_for()
+    expect(grid.cards).to_have_count(1)
+    grid.focus(loose)
+    grid.press("k")
+    expect(grid.alert.first).to_contain_text("Which label?")
+    screenshot(page, "sorter")
+    grid.press("2")
+    expect(grid.root).to_contain_text("Filed 1 photo under dog.")
+    assert (project.images / "dog" / f"{loose}.jpg").exists()
+    grid.choose("List", "Set aside: too small")
+    expect(grid.cards).to_have_count(1)
+    (small,) = grid.shown()
+    grid.focus(small)
+    grid.press("d")
+    expect(grid.alert.first).to_contain_text("there is nothing to delete")
+    grid.card(small).get_by_role("button", name="Take back", exact=True).click()
+    expect(grid.root).to_contain_text("Took back 1 picture.")
+    assert (project.images / "cat" / f"{small}.jpg").exists()

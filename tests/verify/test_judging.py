@@ -779,7 +779,7 @@ def test_photos_in_two_folders_are_counted(make_project, fill_raw):
         put_raw(project, label, picture_bytes(draw_picture(5000)))
     (remark,) = [remark for remark in verify_images(project).remarks if "several folders" in remark]
     assert remark.startswith("1 photo lies in several folders, 'cat' and 'dog', and so counts for none.")
-    assert "search" not in remark and "take it back" in remark
+    assert "search" not in remark and "choose it in the grid" in remark
 
 
 def test_warnings_are_told_by_kind_and_where_the_picture_lies_now(make_project, fill_raw):

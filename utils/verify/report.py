@@ -139,7 +139,7 @@ def _alike_remarks(project: Project, counts: pd.DataFrame, rows: list[dict[str, 
         return [
             f"{counted(count, 'photo')} {'lies' if count == 1 else 'lie'} in several folders, "
             f"{' and '.join(map(repr, labels))}, and so {'counts' if count == 1 else 'count'} for none. If one label "
-            "is right, take it back under that label, as the cell after the rejected pictures says. A photo that "
+            "is right, choose it in the grid below, in the list of what was set aside. A photo that "
             "shows the things of several labels cannot teach one of them."
             for labels, count in sorted(Counter(tuple(sorted(labels)) for labels in under.values()).items())
         ]

@@ -23,7 +23,7 @@ from utils.words import counted, listed
 
 UNLABELLED, TRASH, ASIDE = "Without a label", "In the trash", "Set aside"
 TWICE, ODD = "One photo under two labels", "Not like the rest of their folder"
-ON_PAGE, CARD = 48, 150  # pictures, and pixels of the longer side
+ON_PAGE, SIDE_SHOWN = 48, 150  # pictures, and pixels of the longer side
 
 
 def picture_grid(
@@ -47,15 +47,14 @@ def picture_grid(
         outside=told,
         bring=lambda ids, label: bring_in(project, told, ids, label),
     )
-    size = {"height": CARD, "width": CARD, "max_n": ON_PAGE}
+    cleaning.lists = dict(sorted(cleaning.lists.items(), key=lambda each: each[0] != UNLABELLED))  # asked for first
+    size = {"height": SIDE_SHOWN, "width": SIDE_SHOWN, "max_n": ON_PAGE}
     return Grid(cleaning, labels=list(project.labels), note=note, **size)
 
 
 def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path, Outside]]:
     """Return id → file and what is told of each picture outside the training set, those without a label first."""
-    waiting = {
-        path.stem: (path, Outside(UNLABELLED, "came without a label")) for path in visible_files(project.unsorted)
-    }
+    waiting = {path.stem: (path, Outside(UNLABELLED, "")) for path in visible_files(project.unsorted)}
     aside: dict[str, tuple[Path, Outside]] = {}
     files = {(path.stem, path.parent.name): path for path in raw_files(project)}
     deleted = trashed(project, dataset)
@@ -65,10 +64,11 @@ def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path
             under.setdefault(row["id"], []).append(row)
     for id, rows in under.items():
         labels = sorted({row["label"] for row in rows})
-        told = f"{rows[0]['reason']}; came as {listed(labels)}"
+        reason = rows[0]["reason"].removeprefix(kind(rows[0]["reason"])).removeprefix(":").strip()
+        told = " ".join(filter(None, [f"Came as {listed(labels)}.", reason]))
         action = "Take back" if len(labels) == 1 else ""
         aside[id] = files[id, labels[0]], Outside(f"{ASIDE}: {kind(rows[0]['reason'])}", told, action)
-    trash = {id: (path, Outside(TRASH, f"was {path.parent.name}", "Restore")) for id, path in deleted.items()}
+    trash = {id: (path, Outside(TRASH, f"Was {path.parent.name}.", "Restore")) for id, path in deleted.items()}
     aside = dict(sorted(aside.items(), key=lambda each: (each[1][1].list, each[0])))
     return {id: found for kinds in (waiting, aside, dict(sorted(trash.items()))) for id, found in kinds.items()}
 
