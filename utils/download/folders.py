@@ -3,8 +3,9 @@ Photos that are there already: reads those of a source on this computer for stag
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop
 from pathlib import Path
 from unicodedata import normalize
 
@@ -83,16 +84,21 @@ def source_pictures(
             said = {name: photo.given.get(name, "") for name in ("page_url", "title", "license")}
             said["title"] = photo.path.name
             said["license"] = said["license"] or license or "unknown"
-            yield Gathered(label, source.address(photo.path), data, engine=FOLDER, problem=problem, **said)
+            yield Gathered(label, source.address(photo), data, engine=FOLDER, problem=problem, **said)
 
 
-def _drawn(source: Source, photos: Iterable[Photo], seed: int, taken: Collection[str]) -> list[Photo]:
-    """Return the photos in the order in which they are taken, whatever else lies there."""
-    rank = {}
-    for photo in photos:  # macOS spells letters with accents apart; a name may not be UTF-8
-        name = normalize("NFC", photo.path.relative_to(source.root).as_posix())
-        rank[photo.path] = seeded_rank(seed, os.fsencode(name).decode("utf-8", "backslashreplace"))
-    return sorted(photos, key=lambda photo: (source.address(photo.path) not in taken, rank[photo.path]))
+def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection[str]) -> Iterator[Photo]:
+    """Yield the photos in the order in which they are taken, whatever else lies there."""
+    order = []
+    for n, photo in enumerate(photos):  # macOS spells letters with accents apart; a name may not be UTF-8
+        name = source.name(photo)
+        if not name.isascii():
+            name = os.fsencode(normalize("NFC", name)).decode("utf-8", "backslashreplace")
+        rank = seeded_rank(seed, name)
+        order.append((not taken or source.address(photo) not in taken, rank, n))
+    heapify(order)  # few of them are taken
+    while order:
+        yield photos[heappop(order)[2]]
 
 
 def _require_photos(source: Source, *, complete: bool) -> None:

@@ -4,10 +4,13 @@ What a source on this computer holds for a project, by label; nothing is read of
 A folder deserves no more trust than the web: links may lead out of it, and files may be huge or unreadable.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from urllib.parse import quote
+from typing import NamedTuple
+from urllib.parse import quote, unquote_to_bytes
 
 from utils.errors import FieldguideError
 from utils.listing import (
@@ -22,12 +25,16 @@ from utils.listing import (
 )
 
 
-@dataclass(frozen=True)
-class Photo:
+class Photo(NamedTuple):
     """A file in a source, and what the source says of it beside its label: fields of `utils.photo_table`."""
 
-    path: Path
-    given: Mapping[str, str] = field(default_factory=dict)
+    file: str
+    given: Mapping[str, str]
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return Path(self.file)
 
 
 @dataclass(frozen=True)
@@ -44,11 +51,26 @@ class Source:
     remarks: tuple[str, ...] = ()
     archive: Path | None = None  # the ZIP that the photos were unpacked from
 
-    def address(self, path: Path) -> str:
-        """Return the address of a photo, as sources.csv notes it."""
-        if not self.archive:
-            return path.as_uri()
-        return f"{self.archive.as_uri()}#{quote(path.relative_to(self.root).as_posix(), errors='surrogateescape')}"
+    @cached_property
+    def _starts(self) -> tuple[str, str]:
+        """How the files of this source begin, and how their addresses do."""
+        start = f"{self.archive.as_uri()}#" if self.archive else f"{self.root.as_uri().rstrip('/')}/"
+        return os.path.join(self.root, ""), start  # noqa: PTH118 (with a separator at its end)
+
+    def name(self, photo: Photo) -> str:
+        """Return the path of a photo from the root on, with slashes."""
+        return photo.file.removeprefix(self._starts[0]).replace(os.sep, "/")
+
+    def address(self, photo: Photo) -> str:
+        """Return the address of a photo, as sources.csv notes it: as `Path.as_uri` does, and more quickly."""
+        return self._starts[1] + quote(os.fsencode(self.name(photo)))
+
+    def file(self, address: str) -> str:
+        """Return which file of this source an address that `address` gave stands for; "" for any other."""
+        root, start = self._starts
+        if not address.startswith(start):
+            return ""
+        return root + os.fsdecode(unquote_to_bytes(address.removeprefix(start))).replace("/", os.sep)
 
 
 def read_folder(
@@ -86,7 +108,7 @@ def read_folder(
         for path in paths:
             listing: Listing = list_photos(path, follow_links=follow_links)
             given = {"side": sides[path.parent.name]} if use_given_split and path.parent != folder else {}
-            found += [Photo(each, given) for each in listing.photos]
+            found += [Photo(file, given) for file in listing.files]
             passed += listing.passed
         photos[label] = tuple(found)
     remarks = [renamed_sentence(own), passed_sentence(folder, passed), _others_sentence(folder, folders, labels, apart)]
