@@ -34,7 +34,7 @@ import json, sys, time
 from pathlib import Path
 cells = json.loads(Path("01_download.ipynb").read_text(encoding="utf-8"))["cells"]
 cells = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-last = next(n for n, cell in enumerate(cells) if "in project.folders" in cell or "in project.places" in cell)
+last = next(n for n, cell in enumerate(cells) if "in project.folders" in cell or "take_photos" in cell)
 names = {}
 exec(cells[0], names)  # the modules are imported now
 began = time.perf_counter()

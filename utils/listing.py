@@ -9,6 +9,7 @@ Nothing is changed, and links are followed only if asked to.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
@@ -20,6 +21,7 @@ from utils.words import counted
 # Some are hidden on their own system only; names are compared in small letters.
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
+SYSTEM_NAMES = SYSTEM_FOLDERS | SYSTEM_FILES
 KINDS = {
     "clip": "3gp avi m2ts m4v mkv mov mp4 mpeg mpg mts webm wmv",
     "sidecar": "aae acr cos dop on1 pp3 thm xmp",
@@ -46,8 +48,13 @@ HEAD = 4096  # bytes that tell a picture's format
 class Listing:
     """What lies in a folder and in the folders below it."""
 
-    photos: tuple[Path, ...]  # sorted
+    files: tuple[str, ...]  # the photos, sorted as paths; as text, which takes a tenth of the time for 50,000
     passed: tuple[tuple[str, Path], ...]  # what is passed over: kind, and the file or folder; sorted
+
+    @cached_property
+    def photos(self) -> tuple[Path, ...]:
+        """The photos as paths."""
+        return tuple(map(Path, self.files))
 
 
 def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path] = (), deep: bool = True) -> Listing:
@@ -57,7 +64,7 @@ def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path]
     A camera's raw file counts as a photo where no other file has its name. Links to files are left to the reader, who
     knows which source they may not leave.
     """
-    photos, passed, waiting, entered, but = [], [], [folder], set(), set(but)
+    files, passed, raws, waiting, entered, but = [], [], [], [folder], set(), set(but)
     while waiting:
         place = waiting.pop()
         try:
@@ -71,23 +78,29 @@ def list_photos(folder: Path, *, follow_links: bool = False, but: Iterable[Path]
             passed.append((LINKED, place))
             continue
         entered.add((status.st_dev, status.st_ino))
-        stems = {Path(e.name).stem for e in found if Path(e.name).suffix.lower() in PHOTO_SUFFIXES}
         for entry in found:
-            path = place / entry.name
+            kind = ""
             if is_system(entry.name):
-                passed.append((CLOUD if entry.name.endswith(".icloud") else SYSTEM, path))
+                kind = CLOUD if entry.name.endswith(".icloud") else SYSTEM
             elif (folder_there := _leads_to_folder(entry)) is None:
-                passed.append((CLOSED, path))
+                kind = CLOSED
+            elif folder_there and entry.is_symlink() and not follow_links:
+                kind = LINKED
             elif folder_there:
-                if entry.is_symlink() and not follow_links:
-                    passed.append((LINKED, path))
-                elif deep and path not in but:
-                    waiting.append(path)
-            elif (kind := _kind(path)) == "" or (kind == RAW and path.stem not in stems):
-                photos.append(path)
+                waiting += {place / entry.name} - but if deep else ()
+                continue
+            elif not _is_called_photo(entry.name):
+                kind = _kind(place / entry.name)
+            if kind:
+                (raws if kind == RAW else passed).append((kind, place / entry.name))
             else:
-                passed.append((kind, path))
-    return Listing(tuple(sorted(photos)), tuple(sorted(passed)))
+                files.append(entry.path)
+    developed = {Path(file).with_suffix("") for file in files if _is_called_photo(file)} if raws else set()
+    passed += [(kind, path) for kind, path in raws if path.with_suffix("") in developed]
+    files += [str(path) for _, path in raws if path.with_suffix("") not in developed]
+    if len(entered) > 1 or raws:
+        files.sort(key=Path)
+    return Listing(tuple(files), tuple(sorted(passed)))
 
 
 def is_system(name: str) -> bool:
@@ -97,7 +110,7 @@ def is_system(name: str) -> bool:
     >>> is_system("__MACOSX"), is_system("Thumbs.db"), is_system(".DS_Store"), is_system("ants")
     (True, True, True, False)
     """
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def _leads_to_folder(entry: os.DirEntry) -> bool | None:
@@ -106,6 +119,11 @@ def _leads_to_folder(entry: os.DirEntry) -> bool | None:
         return entry.is_dir()
     except OSError:
         return None
+
+
+def _is_called_photo(name: str) -> bool:
+    """Return whether a file's name is that of a photo; as text, for a Path takes ten times as long."""
+    return os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES  # noqa: PTH122
 
 
 def _kind(path: Path) -> str:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import draw_picture, picture_bytes
 from test_collect import files, interrupted, rows, saved
 from test_fetch import picture
 
@@ -14,8 +15,10 @@ from utils.download import (
     kept_count,
     places_report,
     read_folder,
+    read_places,
     save_pictures,
     source_pictures,
+    take_photos,
     taken_addresses,
 )
 from utils.errors import FieldguideError
@@ -266,3 +269,36 @@ def test_links_that_lead_in_a_circle_are_counted(project, folder):
     assert [row["status"] for row in saved(project, folder_pictures(folder, ["dog"]))] == ["kept"] * 3
     (told,) = places_report(project.model_copy(update={"source": str(folder), "labels": {"dog": []}})).remarks[:1]
     assert "2 folders or links that cannot be read (dog/a.jpg)" in told
+
+
+@pytest.mark.parametrize("root", ["photos", "my photos #1", "été"])
+def test_addresses_are_those_of_the_paths(tmp_path, root):
+    """However odd a file's name is, its address is the path's own, and leads back to the file."""
+    names = ["a.jpg", "day 2/b c.jpg", "100%25.jpg", "ёж#1?.jpg", "e\u0301.jpg", os.fsdecode(b"\xff\xfe.jpg")]
+    for name in names:
+        path = tmp_path / root / "cat" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture_bytes(draw_picture(1)))
+    source = read_folder(tmp_path / root, ["cat"])
+    photos = source.photos["cat"]
+    assert [photo.path for photo in photos] == sorted((tmp_path / root / "cat").rglob("*.jpg"))
+    assert [source.address(photo) for photo in photos] == [photo.path.as_uri() for photo in photos]
+    assert [source.file(source.address(photo)) for photo in photos] == [photo.file for photo in photos]
+    assert source.file("https://example.org/cat/a.jpg") == source.file((tmp_path / "a.jpg").as_uri()) == ""
+
+
+def test_a_report_on_what_was_listed_is_that_of_what_lies_there(make_project, tmp_path):
+    """01 lists its sources once: the photos taken and those left are counted as by a second look."""
+    for label in ("cat", "dog"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for n in range(5):
+            (tmp_path / "photos" / label / f"{n} é.jpg").write_bytes(picture_bytes(draw_picture(n)) + label.encode())
+    project = make_project(source=str(tmp_path / "photos"), images_per_label=3)
+    places = read_places(project)
+    for place in places:
+        take_photos(project, place)
+    report = places_report(project, places)
+    assert report.table.to_dict("index") == {label: {"photos there": 5, "taken": 3} for label in ("cat", "dog")}
+    assert report.remarks == places_report(project).remarks and "2 more photos lie there" in report.remarks[0]
+    take_photos(project, project.places[0])
+    assert places_report(project).table.equals(report.table)

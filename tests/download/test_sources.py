@@ -233,9 +233,7 @@ def test_a_table_of_addresses_is_fetched(tmp_path, host):  # noqa: F811
     ]
     lines += [f"{host.url}/photo/30,ant,,,,", f"{host.url}/photo/30,bee,,,,", ",bee,,,,"]
     (tmp_path / "urls.csv").write_text("\n".join(lines))
-    project = project_of(
-        tmp_path, "urls.csv", 'images_per_label = 5\nallowed_hosts = ["localhost:' + str(host.port) + '"]'
-    )
+    project = project_of(tmp_path, "urls.csv", f'images_per_label = 5\nallowed_hosts = ["{host.name}"]')
     found = taken(project)
     assert [len(titles) for titles in found.values()] == [5, 3]
     assert sorted(found["ant"]) != [f"photo {n}" for n in range(5)]

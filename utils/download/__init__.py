@@ -9,7 +9,7 @@ from utils.download.fetch import Rules
 from utils.download.folders import read_source, source_pictures
 from utils.download.report import kept_count, reasons_table, sources_table
 from utils.download.sources import read_folder
-from utils.download.taking import PlacesReport, places_report, take_photos, taken_addresses
+from utils.download.taking import PlacesReport, places_report, read_places, take_photos, taken_addresses
 
 __all__ = [
     "Gathered",
@@ -20,6 +20,7 @@ __all__ = [
     "kept_count",
     "places_report",
     "read_folder",
+    "read_places",
     "read_source",
     "reasons_table",
     "save_pictures",

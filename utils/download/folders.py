@@ -3,8 +3,9 @@ Photos that are there already: reads those of a source on this computer for stag
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop
 from pathlib import Path
 from unicodedata import normalize
 
@@ -91,14 +92,18 @@ def source_pictures(
             yield Gathered(label, address, data, engine=FOLDER, problem=problem, **said)
 
 
-def _drawn(source: Source, photos: Iterable[Photo], seed: int, taken: Collection[str]) -> list[Photo]:
-    """Return the photos in the order in which they are taken, whatever else lies there."""
-    rank = {}
-    for photo in photos:  # macOS spells letters with accents apart; a name may not be UTF-8
-        name = normalize("NFC", photo.path.relative_to(source.root).as_posix())
-        name += "" if photo.time is None else f" {photo.time:g}"
-        rank[photo.path, photo.time] = seeded_rank(seed, os.fsencode(name).decode("utf-8", "backslashreplace"))
-    return sorted(photos, key=lambda photo: (source.address(photo) not in taken, rank[photo.path, photo.time]))
+def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection[str]) -> Iterator[Photo]:
+    """Yield the photos in the order in which they are taken, whatever else lies there."""
+    order = []
+    for n, photo in enumerate(photos):  # macOS spells letters with accents apart; a name may not be UTF-8
+        name = source.name(photo)
+        if not name.isascii():
+            name = os.fsencode(normalize("NFC", name)).decode("utf-8", "backslashreplace")
+        rank = seeded_rank(seed, name if photo.time is None else f"{name} {photo.time:g}")
+        order.append((not taken or source.address(photo) not in taken, rank, n))
+    heapify(order)  # few of them are taken
+    while order:
+        yield photos[heappop(order)[2]]
 
 
 def _require_photos(source: Source, *, complete: bool) -> None:

@@ -93,7 +93,7 @@ def _photos_of(
             torn.append(path)
             continue
         if several[0]["label"] in photos:
-            photos[several[0]["label"]].append(Photo(path, several[0]))
+            photos[several[0]["label"]].append(Photo(str(path), several[0]))
         twice += [path] * (len(several) > 1)
     told = [
         f"Left out: {counted(len(files), 'row')} of {place.name} with {why}, such as {files[0][:80]!r}."

@@ -3,7 +3,7 @@ Stage 01 for the sources on this computer: take the photos, note what the source
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +19,21 @@ from utils.tables import FOLDER, GIVEN_COLUMNS, SOURCES_COLUMNS, TABLE, each_row
 from utils.words import counted
 
 
-def take_photos(project: Project, place: Path) -> Counter:
+def read_places(project: Project) -> list[Source]:
+    """List the sources of a project that lie on this computer, without reading a photo; see `read_source`."""
+    return [read_source(project, place) for place in project.places]
+
+
+def take_photos(project: Project, place: Path | Source) -> Counter:
     """
     Take the photos of a source on this computer, at most images_per_label of each label, drawn with the seed.
 
-    Files are copied to raw/<label>/, those without a label to unsorted/; addresses in a table are fetched as those of a
-    search are. given.csv keeps the sides, groups and authors that the source names. Return how many rows of sources.csv
-    were added, by label, status and kind of reason. Raises FieldguideError if the source is not there or a label has no
-    photos in it.
+    `place` is its path, or what `read_places` listed. Files are copied to raw/<label>/, those without a label to
+    unsorted/; addresses in a table are fetched as those of a search are. given.csv keeps the sides, groups and authors
+    that the source names. Return how many rows of sources.csv were added, by label, status and kind of reason. Raises
+    FieldguideError if the source is not there or a label has no photos in it.
     """
-    source = read_source(project, place)
+    source = place if isinstance(place, Source) else read_source(project, place)
     drawn = {"limit": project.images_per_label, "seed": project.seed, "taken": taken_addresses(project)}
     rules = {"complete": len(project.sources) == 1, "follow_links": project.follow_links, "license": project.license}
     pictures = source_pictures(source, **drawn, **rules)
@@ -48,6 +53,8 @@ def take_photos(project: Project, place: Path) -> Counter:
 def note_given(project: Project, source: Source) -> None:
     """Write to given.csv what a source says of its photos now, in place of what it said of them before."""
     table, there, rows = project.table("given"), set(), []
+    if not table.exists() and not any(source.links.values()) and not _says_more(source):
+        return
     for label, url, said in _said(source):
         there.add((url, label))
         row = {name: one_line(said.get(name, "")) for name in GIVEN_COLUMNS[2:]}
@@ -57,6 +64,11 @@ def note_given(project: Project, source: Source) -> None:
         rows = [row for row in known if (row["url"], row["label"]) not in there] + rows
         if rows != known:
             write_table(table, GIVEN_COLUMNS, rows)
+
+
+def _says_more(source: Source) -> bool:
+    """Return whether a source says anything of its photos beside their labels."""
+    return any(any(photo.given.values()) for photos in source.photos.values() for photo in photos if photo.given)
 
 
 def _said(source: Source) -> Iterator[tuple[str, str, Mapping[str, str]]]:
@@ -86,21 +98,21 @@ class PlacesReport:
     remarks: list[str]  # names that changed, what was left out and why, in sentences
 
 
-def places_report(project: Project) -> PlacesReport:
-    """Compare what the sources on this computer hold with what was taken of it."""
+def places_report(project: Project, places: Iterable[Source] | None = None) -> PlacesReport:
+    """Compare what the sources on this computer hold, by default as they are now, with what was taken of it."""
     rows = _asked_addresses(project)
-    taken, asked = {url for url, done in rows if done}, {url for url, _ in rows}
+    asked = dict(sorted(rows))  # address → whether it was taken, in the end
     counts: dict[str, dict[str, int]] = {}
     waiting, remarks = Counter(), []
-    for place in project.places:
-        source = read_source(project, place)
+    for source in read_places(project) if places is None else places:
         remarks += source.remarks
+        known = asked | {source.file(url): done for url, done in asked.items()}  # files are told from their addresses
         for label, photos in source.photos.items():
-            there = [source.address(photo) for photo in photos] + [row["url"] for row in source.links.get(label, ())]
+            there = [*(photo.key for photo in photos), *(row["url"] for row in source.links.get(label, ()))]
             row = counts.setdefault(label, {"photos there": 0, "taken": 0})
             row["photos there"] += len(there)
-            row["taken"] += sum(url in taken for url in there)
-            waiting[label] += sum(url not in asked for url in there)
+            row["taken"] += sum(known.get(each, False) for each in there)
+            waiting[label] += sum(each not in known for each in there)
     for label, more in waiting.items():
         if more and counts[label]["taken"] >= project.images_per_label:
             remarks.append(
