@@ -194,7 +194,7 @@ def imported_modules() -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
-    ours = {"utils", "sample"} | {path.stem for path in (REPOSITORY / "utils").glob("*.py")}
+    ours = {"utils", "sample", "pictures"} | {path.stem for path in (REPOSITORY / "utils").glob("*.py")}
     return found - ours - sys.stdlib_module_names
 
 

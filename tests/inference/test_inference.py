@@ -834,8 +834,8 @@ def test_what_is_not_installed_is_named(_models, kind, module):
 def copy_alone(folder: Path) -> Path:
     """Copy what stands alone into another program's folder."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", ignore=ignore)
-    shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
+    for name in ("inference", "pictures"):
+        shutil.copytree(REPOSITORY / "utils" / name, folder / name, ignore=ignore)
     return folder
 
 

@@ -16,7 +16,7 @@ from .vetting import ModelError
 
 if "." in __package__:
     from ..pictures import LONGEST_SIDE, open_picture, squish_and_crop
-else:  # inference/ and pictures.py lie loose in another program's folder
+else:  # inference/ and pictures/ lie loose in another program's folder
     from pictures import LONGEST_SIDE, open_picture, squish_and_crop
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory

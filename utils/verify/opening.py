@@ -41,7 +41,7 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
     if not asked and (reason := useless(opened, grey, sites=(served or {}).get(id, 0))):
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
-    found += ["unfinished"] * (opened.coarse or opened.missing > 0)
+    found += ["unfinished"] * (opened.coarse or opened.missing > 0) + list(opened.remarks)
     reason = (known or {}).get((id, label), "")
     return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
 

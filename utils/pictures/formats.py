@@ -1,0 +1,88 @@
+"""
+The formats that count as photos, told by content alone, and their headers.
+"""
+
+import io
+import re
+import struct
+from typing import BinaryIO
+
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
+
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2  # bytes; photo editors' notes (XMP) may be larger than Pillow's 1 MB
+# Formats that are photos. Pillow knows more, some of which start programs (EPS). Of a camera's MPO, which is a JPEG and
+# more behind it, the first picture is the photo.
+OPENERS = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "AVIF": AvifImagePlugin.AvifImageFile,
+}
+FORMATS = tuple(OPENERS)
+# How the files of a format begin.
+BEGINNINGS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WEBP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM",
+    "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
+    "AVIF": rb"....ftyp(avif|avis|mif1|msf1)",
+}
+# File names that end so are of photos. Some cannot be read here: whoever opens them says so for each.
+PHOTO_SUFFIXES = set(
+    re.findall(r"\.\w+", ".avif.avifs.bmp.dib.gif.heic.heif.jfif.jpe.jpeg.jpg.jxl.mpo.png.tif.tiff.webp")
+)
+TELLING = 16  # bytes that tell a format
+EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+
+
+def format_of(data: bytes) -> str:
+    """
+    Return the name of the format that a file's first bytes are of, "" if of none that counts as photos.
+
+    >>> format_of(b"GIF89a..."), format_of(b"<html>")
+    ('GIF', '')
+    """
+    return next((name for name, begins in BEGINNINGS.items() if re.match(begins, data, re.DOTALL)), "")
+
+
+def image_file(file: BinaryIO) -> Image.Image:
+    """
+    Open a file without decoding it.
+
+    ``Image.open`` would refuse all above 179 million pixels, also a JPEG that is decoded at an eighth of its size.
+    """
+    kind = format_of(file.read(TELLING))
+    file.seek(0)
+    try:
+        return OPENERS[kind](file, "")
+    except (KeyError, SyntaxError, IndexError, TypeError, struct.error) as error:
+        raise UnidentifiedImageError(f"cannot identify image file ({kind or 'unknown'})") from error
+
+
+def header(data: bytes) -> tuple[str, int, int]:
+    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
+    with image_file(io.BytesIO(data)) as image:
+        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
+
+
+def known_header(data: bytes) -> tuple[str, int | str, int | str]:
+    """Return what `header` does, and ("bin", "", "") for bytes that are not a known picture."""
+    try:
+        return header(data)
+    except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
+        return "bin", "", ""

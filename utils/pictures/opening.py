@@ -1,0 +1,167 @@
+"""
+Opening a picture: the steps from a file, bytes, an image or an array to upright 8-bit RGB in sRGB.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .colour import to_srgb
+from .depth import deep_to_grey
+from .formats import image_file
+from .jpeg import END, end_of, lacks_scans, undecoded, wants_more
+from .limits import LARGE_BYTES, LARGE_PIXELS, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, refuse_size
+from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
+from .sizes import bounded, by_strips
+from .turning import orientation, turned, without_xmp
+
+WHITE = (255, 255, 255)
+NO_END = "no-end-marker"  # the remark on a JPEG that lacks its last two bytes and nothing else
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture, and what its file says of it."""
+
+    image: Image.Image  # upright 8-bit RGB in sRGB
+    width: int  # pixels as stored, before turning and reducing
+    height: int
+    missing: float = 0.0  # fraction of its rows, at the bottom, that the file ended before
+    coarse: bool = False  # whether it ends before its last details, as a progressive JPEG cut short does
+    remarks: tuple[str, ...] = ()  # what else is odd about the file, each in a word
+
+
+def open_picture(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Image.Image:
+    """
+    Open a picture as an upright 8-bit RGB image in sRGB.
+
+    `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). One
+    larger than `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first
+    frame of an animation, or the first page of many, is taken instead of refused.
+
+    Raises PictureError if it is not a picture, broken, animated or larger than `limits` allows, and FileNotFoundError
+    if the path leads nowhere.
+    """
+    return open_with_facts(picture, longest_side=longest_side, first_frame=first_frame).image
+
+
+def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Opened:
+    """Open as `open_picture` does, and return what else is known of the file."""
+    if isinstance(picture, np.ndarray):
+        picture = _from_array(picture)
+    if isinstance(picture, Image.Image):
+        with decoding(BROKEN):
+            refuse_size(*picture.size)
+            _refuse_unless_one_photo(picture, first_frame=first_frame)
+            return Opened(_of_its_own(_rgb(picture, longest_side), picture), *picture.size)
+    size = _size_of(picture)
+    with alone(size > LARGE_BYTES):
+        with decoding(UNKNOWN):
+            data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        with decoding(UNKNOWN, data[:1024]):
+            image = image_file(io.BytesIO(data))
+        with image, decoding(BROKEN), alone(size <= LARGE_BYTES and image.width * image.height > LARGE_PIXELS):
+            return _opened(without_xmp(image), data, longest_side=longest_side, first_frame=first_frame)
+
+
+def _opened(image: Image.Image, data: bytes, *, longest_side: int | None, first_frame: bool) -> Opened:
+    """Decode an open file and convert it."""
+    width, height = image.size
+    _refuse_unless_one_photo(image, first_frame=first_frame)
+    if image.format != "JPEG":
+        refuse_size(width, height, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
+        image.load()
+        return Opened(_of_its_own(_rgb(image, longest_side), image), width, height)
+    # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
+    target = (2 * longest_side, 2 * longest_side) if longest_side else image.size
+    unended = end_of(data) == len(data)
+    if unended:
+        image = without_xmp(image_file(io.BytesIO(data + END)))
+    image.draft(None, target)
+    refuse_size(*image.size)
+    image.load()
+    missing = undecoded(image)
+    # Where nothing ends the file, its last details count too, if that does not take too much memory.
+    seen = (width, height) if unended and width * height <= LARGE_PIXELS else target
+    more = bool(missing or unended) and wants_more(data, seen)
+    coarse = bool(image.info.get("progressive") or unended) and lacks_scans(data)
+    if unended and (more or coarse):
+        raise PictureError(f"{BROKEN} (the file ends too early)")
+    remarks = (NO_END,) * unended
+    missing = missing if more else 0.0  # else it is a grey footer of its own
+    return Opened(_of_its_own(_rgb(image, longest_side), image), width, height, missing, coarse, remarks)
+
+
+def _size_of(picture) -> int:
+    """Return the size in bytes of a file, or of its bytes; refuse what is absent, no file, empty or too large."""
+    if isinstance(picture, bytes):
+        size = len(picture)
+    else:
+        path, name = Path(picture), shortened(str(picture))
+        if not path.exists():
+            raise FileNotFoundError(f"There is no picture {name}.")
+        if path.is_dir():
+            raise PictureError(f"{name} is a folder, not a picture")
+        if not path.is_file():  # opening a named pipe would wait for ever
+            raise PictureError(f"{name} is no regular file")
+        size = path.stat().st_size
+    if size == 0:
+        raise PictureError("empty file")
+    if size > LARGEST_OWN_FILE:
+        raise PictureError(f"larger than {LARGEST_OWN_FILE // 1_000_000} MB: {size // 1_000_000} MB")
+    return size
+
+
+def _refuse_unless_one_photo(image: Image.Image, *, first_frame: bool) -> None:
+    """Refuse, before decoding, what is more than one picture, unless its first frame is asked for."""
+    # Frames are not counted: with the pages of a hostile TIFF that takes minutes.
+    if not first_frame and getattr(image, "is_animated", False):
+        raise PictureError("animated or many pages")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """Return an array as an image, or refuse one whose shape or type leaves the colours to guessing."""
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
+        raise PictureError(
+            f"an array of {array.dtype} and shape {array.shape}; expected uint8 of shape (H, W), (H, W, 1), (H, W, 3) "
+            "or (H, W, 4)"
+        )
+    refuse_size(array.shape[1], array.shape[0])
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def _rgb(image: Image.Image, longest_side: int | None) -> Image.Image:
+    """Return a decoded image upright, as 8-bit RGB in sRGB and reduced, whatever its mode."""
+    image.load()  # a TIFF is turned by that
+    profile, stored = image.info.get("icc_profile"), orientation(image)
+    deep, large = image.mode.startswith(("I", "F")), image.width * image.height > LARGE_PIXELS
+    plain = deep_to_grey(image) if deep else _plain
+    if deep or large:
+        factor = max(1, max(image.size) // (2 * longest_side)) if longest_side and large else 1
+        image = by_strips(image, plain, factor)
+    else:
+        image = plain(image)
+    image = turned(image, stored)
+    if profile and not deep:
+        image = to_srgb(image, profile)
+    return bounded(image if image.mode == "RGB" else image.convert("RGB"), longest_side)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """Return an image of 8 bits as RGB, CMYK or grey, on white where it is transparent: what profiles describe."""
+    if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image  # from which Pillow knows no other way
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", rgba.size, WHITE)
+        image.paste(rgba, mask=rgba.getchannel("A"))
+    elif image.mode not in ("RGB", "CMYK", "L"):
+        image = image.convert("RGB")  # a palette's colours are what its profile describes
+    return image
+
+
+def _of_its_own(result: Image.Image, image: Image.Image) -> Image.Image:
+    """Return `result`, as a copy if it is still `image` itself: the caller's, or one bound to a file."""
+    return image.copy() if result is image else result
