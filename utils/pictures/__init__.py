@@ -7,7 +7,8 @@ which moves probabilities by up to 0.98. Needs Pillow and numpy alone: other pro
 """
 
 from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
-from .formats import PHOTO_SUFFIXES, header, image_file, known_header
+from .formats import PHOTO_SUFFIXES, image_file
+from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, open_picture, open_with_facts
 from .reasons import PictureError, UnreadableError, shortened

@@ -7,6 +7,7 @@ import io
 from PIL import Image
 
 from .formats import image_file
+from .structure import require_bounded
 from .turning import ORIENTATION
 
 LONGEST_SIDE = 512  # pixels, of a training copy
@@ -23,6 +24,7 @@ def jpeg_bytes(image: Image.Image, *, quality: int = JPEG_QUALITY) -> bytes:
 def is_training_copy(data: bytes) -> bool:
     """Return whether `data` is a training copy: a whole RGB JPEG, stored upright, of at most 512 pixels."""
     try:
+        require_bounded(data, "JPEG")
         with image_file(io.BytesIO(data)) as image:
             if image.format != "JPEG" or image.mode != "RGB" or max(image.size) > LONGEST_SIDE:
                 return False

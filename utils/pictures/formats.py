@@ -47,7 +47,6 @@ PHOTO_SUFFIXES = set(
     re.findall(r"\.\w+", ".avif.avifs.bmp.dib.gif.heic.heif.jfif.jpe.jpeg.jpg.jxl.mpo.png.tif.tiff.webp")
 )
 TELLING = 16  # bytes that tell a format
-EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 
 
 def format_of(data: bytes) -> str:
@@ -72,17 +71,3 @@ def image_file(file: BinaryIO) -> Image.Image:
         return OPENERS[kind](file, "")
     except (KeyError, SyntaxError, IndexError, TypeError, struct.error) as error:
         raise UnidentifiedImageError(f"cannot identify image file ({kind or 'unknown'})") from error
-
-
-def header(data: bytes) -> tuple[str, int, int]:
-    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
-    with image_file(io.BytesIO(data)) as image:
-        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
-
-
-def known_header(data: bytes) -> tuple[str, int | str, int | str]:
-    """Return what `header` does, and ("bin", "", "") for bytes that are not a known picture."""
-    try:
-        return header(data)
-    except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
-        return "bin", "", ""

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 from .reasons import PictureError
 
-MAX_PIXELS = 80_000_000  # decoded at once: larger ones are decompression bombs more often than photos
-LARGEST_OWN_FILE = 400_000_000  # bytes; a scan of 120 million pixels, uncompressed, and some notes
-# Pixels of a file, where a format's decoder takes more or less memory for each. A JPEG is reduced while it is decoded.
-MOST_PIXELS = {"PNG": 120_000_000, "TIFF": 120_000_000, "BMP": 120_000_000}
-LARGE_PIXELS, LARGE_BYTES = 20_000_000, 50_000_000  # beyond either, one picture at a time
-LARGE_ONE = threading.Lock()
+MAX_PIXELS = 80_000_000  # of what is decoded: larger ones are decompression bombs more often than photos
+# Pixels, where a format's decoder takes less or more memory for each: 5 bytes, and 16 for WebP and AVIF. With the file's
+# own bytes, one picture stays below 800 MB. A JPEG is reduced while it is decoded; here counts what comes out.
+MOST_PIXELS = {"PNG": 110_000_000, "TIFF": 110_000_000, "BMP": 110_000_000, "WEBP": 40_000_000, "AVIF": 40_000_000}
+LARGEST_OWN_FILE = 400_000_000  # bytes; 110 million pixels, uncompressed, and some notes
+LARGE_BYTES, LARGE_SHARE = 50_000_000, 0.2  # of a format's most pixels; beyond either, one picture at a time
+LARGE_ONE = threading.RLock()
 LONGEST_HOLD = 120  # seconds; a process that was forked while another thread held the lock would wait for ever
 
 
@@ -23,6 +24,11 @@ def refuse_size(width: int, height: int, *, most: int = MAX_PIXELS) -> None:
         raise PictureError(f"too many pixels: {width}×{height}, more than {most // 1_000_000} million")
     if width * height == 0:
         raise PictureError(f"no pixels: {width}×{height}")
+
+
+def is_large(format: str | None, pixels: int) -> bool:
+    """Return whether a picture takes so much memory that it is opened alone."""
+    return pixels > LARGE_SHARE * MOST_PIXELS.get(format, MAX_PIXELS)
 
 
 @contextmanager

@@ -11,11 +11,12 @@ from PIL import Image
 
 from .colour import to_srgb
 from .depth import deep_to_grey
-from .formats import image_file
+from .formats import format_of, image_file
 from .jpeg import END, end_of, lacks_scans, undecoded, wants_more
-from .limits import LARGE_BYTES, LARGE_PIXELS, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, refuse_size
+from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, is_large, refuse_size
 from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
 from .sizes import bounded, by_strips
+from .structure import require_bounded
 from .turning import orientation, turned, without_xmp
 
 WHITE = (255, 255, 255)
@@ -57,24 +58,24 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
             refuse_size(*picture.size)
             _refuse_unless_one_photo(picture, first_frame=first_frame)
             return Opened(_of_its_own(_rgb(picture, longest_side), picture), *picture.size)
-    size = _size_of(picture)
-    with alone(size > LARGE_BYTES):
+    with alone(_size_of(picture) > LARGE_BYTES):
         with decoding(UNKNOWN):
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         with decoding(UNKNOWN, data[:1024]):
+            require_bounded(data, format_of(data))
             image = image_file(io.BytesIO(data))
-        with image, decoding(BROKEN), alone(size <= LARGE_BYTES and image.width * image.height > LARGE_PIXELS):
-            return _opened(without_xmp(image), data, longest_side=longest_side, first_frame=first_frame)
+        with image, decoding(BROKEN):
+            _refuse_unless_one_photo(image, first_frame=first_frame)
+            if image.format == "JPEG":
+                return _opened_jpeg(without_xmp(image), data, longest_side)
+            refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
+            with alone(is_large(image.format, image.width * image.height)):
+                return Opened(_of_its_own(_rgb(without_xmp(image), longest_side), image), *image.size)
 
 
-def _opened(image: Image.Image, data: bytes, *, longest_side: int | None, first_frame: bool) -> Opened:
-    """Decode an open file and convert it."""
+def _opened_jpeg(image: Image.Image, data: bytes, longest_side: int | None) -> Opened:
+    """Decode an open JPEG, at a fraction of its size where that is enough, and see what its file lacks."""
     width, height = image.size
-    _refuse_unless_one_photo(image, first_frame=first_frame)
-    if image.format != "JPEG":
-        refuse_size(width, height, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
-        image.load()
-        return Opened(_of_its_own(_rgb(image, longest_side), image), width, height)
     # Decoding at no less than twice the target costs a fraction and loses nothing that is kept.
     target = (2 * longest_side, 2 * longest_side) if longest_side else image.size
     unended = end_of(data) == len(data)
@@ -82,17 +83,19 @@ def _opened(image: Image.Image, data: bytes, *, longest_side: int | None, first_
         image = without_xmp(image_file(io.BytesIO(data + END)))
     image.draft(None, target)
     refuse_size(*image.size)
-    image.load()
-    missing = undecoded(image)
-    # Where nothing ends the file, its last details count too, if that does not take too much memory.
-    seen = (width, height) if unended and width * height <= LARGE_PIXELS else target
-    more = bool(missing or unended) and wants_more(data, seen)
-    coarse = bool(image.info.get("progressive") or unended) and lacks_scans(data)
-    if unended and (more or coarse):
-        raise PictureError(f"{BROKEN} (the file ends too early)")
-    remarks = (NO_END,) * unended
-    missing = missing if more else 0.0  # else it is a grey footer of its own
-    return Opened(_of_its_own(_rgb(image, longest_side), image), width, height, missing, coarse, remarks)
+    # The decoder keeps a progressive one in memory as a whole.
+    with alone(is_large("JPEG", width * height if image.info.get("progressive") else image.width * image.height)):
+        image.load()
+        missing = undecoded(image)
+        # Where nothing ends the file, its last details count too, if that does not take too much memory.
+        seen = (width, height) if unended and not is_large("JPEG", width * height) else target
+        more = bool(missing or unended) and wants_more(data, seen)
+        coarse = bool(image.info.get("progressive") or unended) and lacks_scans(data)
+        if unended and (more or coarse):
+            raise PictureError(f"{BROKEN} (the file ends too early)")
+        missing = missing if more else 0.0  # else it is a grey footer of its own
+        remarks = (NO_END,) * unended
+        return Opened(_of_its_own(_rgb(image, longest_side), image), width, height, missing, coarse, remarks)
 
 
 def _size_of(picture) -> int:
@@ -137,7 +140,7 @@ def _rgb(image: Image.Image, longest_side: int | None) -> Image.Image:
     """Return a decoded image upright, as 8-bit RGB in sRGB and reduced, whatever its mode."""
     image.load()  # a TIFF is turned by that
     profile, stored = image.info.get("icc_profile"), orientation(image)
-    deep, large = image.mode.startswith(("I", "F")), image.width * image.height > LARGE_PIXELS
+    deep, large = image.mode.startswith(("I", "F")), is_large(None, image.width * image.height)
     plain = deep_to_grey(image) if deep else _plain
     if deep or large:
         factor = max(1, max(image.size) // (2 * longest_side)) if longest_side and large else 1

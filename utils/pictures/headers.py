@@ -1,0 +1,25 @@
+"""
+What a file's header says: its format and its size. Nothing is decoded.
+"""
+
+import io
+
+from .formats import format_of, image_file
+from .structure import require_bounded
+
+EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
+
+
+def header(data: bytes) -> tuple[str, int, int]:
+    """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
+    require_bounded(data, format_of(data))
+    with image_file(io.BytesIO(data)) as image:
+        return EXTENSIONS.get(image.format, image.format.lower()), *image.size
+
+
+def known_header(data: bytes) -> tuple[str, int | str, int | str]:
+    """Return what `header` does, and ("bin", "", "") for bytes that are not a known picture."""
+    try:
+        return header(data)
+    except Exception:  # Pillow's parsers raise what they like on hostile bytes; any of it means "unknown"
+        return "bin", "", ""
