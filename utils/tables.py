@@ -25,7 +25,8 @@ SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
     *("bytes", "width", "height", "fetched_at"),
 )
-PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
+PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings", "bits")
+FIRST_COLUMNS = {PICTURES_COLUMNS: 6}  # of a table that grew since: one that ends after them is an older one
 REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
@@ -82,8 +83,11 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     if not path.exists() or path.stat().st_size == 0:
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
+    with path.open("rb") as log:
+        older = _check_header(path, columns, _parsed(log.readline(100_000)))
+    if older:
+        write_table(path, columns, read_rows(path, columns))
     with explained(path), path.open("rb+") as log:
-        _check_header(path, columns, _parsed(log.readline(100_000)))
         end, line = _unended(log)
         if len(_parsed(line)) == len(columns):
             raise FieldguideError(_end_it(path, log))
@@ -161,10 +165,11 @@ def _split(line: str) -> list[str]:
             csv.field_size_limit(limit)
 
 
-def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
-    """Refuse a table that does not begin with its columns."""
-    if list(fields) == list(columns):
-        return
+def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> int:
+    """Refuse a table that does not begin with its columns; return how many of them an older table lacks."""
+    first = FIRST_COLUMNS.get(tuple(columns), len(columns))
+    if first <= len(fields) and list(fields) == list(columns[: len(fields)]):
+        return len(columns) - len(fields)
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if mark.join(fields).replace('"', "").split(mark) == list(columns):
             raise FieldguideError(
@@ -196,7 +201,8 @@ def each_row(path: Path, columns: Sequence[str], *, ended: bool = False) -> Iter
             whole = line.endswith(b"\n")
             fields = _row_fields(path, number, line) if whole or number == 1 else _parsed(line)
             if number == 1:
-                _check_header(path, columns, fields)
+                lacks = _check_header(path, columns, fields)
+            fields += [""] * lacks * (number > 1 and bool(fields))
             if not whole:
                 if len(fields) == len(columns) and ended:
                     raise FieldguideError(_end_it(path, file))

@@ -60,7 +60,7 @@ def test_one_large_picture_at_a_time(monkeypatch):
     """However many threads open pictures, memory holds one large one; small ones do not wait."""
     inside, most, lock, real = 0, {}, threading.Lock(), opening._rgb
 
-    def watched(image, longest_side):
+    def watched(image, *rest):
         nonlocal inside
         with lock:
             inside += 1
@@ -68,7 +68,7 @@ def test_one_large_picture_at_a_time(monkeypatch):
         time.sleep(0.05)
         with lock:
             inside -= 1
-        return real(image, longest_side)
+        return real(image, *rest)
 
     monkeypatch.setattr(opening, "_rgb", watched)
     monkeypatch.setattr("utils.pictures.limits.LARGE_SHARE", 100 * 100 / 110_000_000)

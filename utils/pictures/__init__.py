@@ -7,15 +7,17 @@ which moves probabilities by up to 0.98. Needs Pillow and numpy alone: other pro
 """
 
 from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
+from .depth import DEPTHS
 from .formats import PHOTO_SUFFIXES, image_file
 from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
-from .opening import WHITE, Opened, open_picture, open_with_facts
+from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .reasons import PictureError, UnreadableError, shortened
 from .sizes import squish_and_crop
 from .turning import ORIENTATION
 
 __all__ = [
+    "DEPTHS",
     "LARGEST_OWN_FILE",
     "LONGEST_SIDE",
     "MAX_PIXELS",
@@ -25,6 +27,7 @@ __all__ = [
     "Opened",
     "PictureError",
     "UnreadableError",
+    "bits_wanted",
     "header",
     "image_file",
     "is_training_copy",

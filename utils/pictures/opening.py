@@ -3,6 +3,7 @@ Opening a picture: the steps from a file, bytes, an image or an array to upright
 """
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .colour import to_srgb
-from .depth import deep_to_grey
+from .depth import depth_of, grey_of, is_deep, keeps_upper_bits
 from .formats import format_of, image_file
 from .jpeg import END, end_of, lacks_scans, undecoded, wants_more
 from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, is_large, refuse_size
@@ -21,6 +22,7 @@ from .turning import orientation, turned, without_xmp
 
 WHITE = (255, 255, 255)
 NO_END = "no-end-marker"  # the remark on a JPEG that lacks its last two bytes and nothing else
+UPPER_BITS = "16-bit-colour"  # the remark on colours of 16 bits, of which the upper 8 are read
 
 
 @dataclass(frozen=True)
@@ -33,23 +35,29 @@ class Opened:
     missing: float = 0.0  # fraction of its rows, at the bottom, that the file ended before
     coarse: bool = False  # whether it ends before its last details, as a progressive JPEG cut short does
     remarks: tuple[str, ...] = ()  # what else is odd about the file, each in a word
+    bits: int | None = None  # that its tags name, or that hold its values, if it is grey of more than 8 bits
 
 
-def open_picture(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Image.Image:
+def open_picture(
+    picture, *, longest_side: int | None = None, first_frame: bool = False, bits: int | None = None
+) -> Image.Image:
     """
     Open a picture as an upright 8-bit RGB image in sRGB.
 
     `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). One
     larger than `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first
-    frame of an animation, or the first page of many, is taken instead of refused.
+    frame of an animation, or the first page of many, is taken instead of refused. The values of 16-bit grey have `bits`
+    bits, 16 by default, where the file's own tags name no other number.
 
     Raises PictureError if it is not a picture, broken, animated or larger than `limits` allows, and FileNotFoundError
     if the path leads nowhere.
     """
-    return open_with_facts(picture, longest_side=longest_side, first_frame=first_frame).image
+    return open_with_facts(picture, longest_side=longest_side, first_frame=first_frame, bits=bits).image
 
 
-def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bool = False) -> Opened:
+def open_with_facts(
+    picture, *, longest_side: int | None = None, first_frame: bool = False, bits: int | None = None
+) -> Opened:
     """Open as `open_picture` does, and return what else is known of the file."""
     if isinstance(picture, np.ndarray):
         picture = _from_array(picture)
@@ -57,7 +65,7 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
         with decoding(BROKEN):
             refuse_size(*picture.size)
             _refuse_unless_one_photo(picture, first_frame=first_frame)
-            return Opened(_of_its_own(_rgb(picture, longest_side), picture), *picture.size)
+            return _opened(picture, b"", longest_side, bits)
     with alone(_size_of(picture) > LARGE_BYTES):
         with decoding(UNKNOWN):
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
@@ -70,7 +78,33 @@ def open_with_facts(picture, *, longest_side: int | None = None, first_frame: bo
                 return _opened_jpeg(without_xmp(image), data, longest_side)
             refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
             with alone(is_large(image.format, image.width * image.height)):
-                return Opened(_of_its_own(_rgb(without_xmp(image), longest_side), image), *image.size)
+                return _opened(without_xmp(image), data, longest_side, bits)
+
+
+def bits_wanted(picture) -> int | None:
+    """
+    Return the bits that a 16-bit grey picture's tags name, or that hold its values; None for any other picture.
+
+    Pictures are taken and refused as by `open_picture`, with their first frame. No picture of 8 bits is decoded.
+    """
+    with decoding(UNKNOWN), alone(_size_of(picture) > LARGE_BYTES):
+        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        require_bounded(data, format_of(data))
+        with image_file(io.BytesIO(data)) as image:
+            refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
+            with alone(is_large(image.format, image.width * image.height)):
+                return depth_of(without_xmp(image), data).wanted if is_deep(image) else None
+
+
+def _opened(image: Image.Image, data: bytes, longest_side: int | None, bits: int | None) -> Opened:
+    """Decode an open file that is not a JPEG, or an image."""
+    width, height = image.size
+    image.load()  # a TIFF is turned by that
+    depth = depth_of(image, data) if image.mode.startswith(("I", "F")) else None
+    plain = grey_of(image, depth, bits) if depth else _plain
+    remarks = (UPPER_BITS,) * keeps_upper_bits(image, data)
+    result = _of_its_own(_rgb(image, longest_side, plain), image)
+    return Opened(result, width, height, remarks=remarks, bits=depth.wanted if is_deep(image) else None)
 
 
 def _opened_jpeg(image: Image.Image, data: bytes, longest_side: int | None) -> Opened:
@@ -136,17 +170,17 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
-def _rgb(image: Image.Image, longest_side: int | None) -> Image.Image:
-    """Return a decoded image upright, as 8-bit RGB in sRGB and reduced, whatever its mode."""
-    image.load()  # a TIFF is turned by that
+def _rgb(
+    image: Image.Image, longest_side: int | None, plain: Callable[[Image.Image], Image.Image] | None = None
+) -> Image.Image:
+    """Return a decoded image upright, as 8-bit RGB in sRGB and reduced; `plain` makes its values those of 8 bits."""
     profile, stored = image.info.get("icc_profile"), orientation(image)
-    deep, large = image.mode.startswith(("I", "F")), is_large(None, image.width * image.height)
-    plain = deep_to_grey(image) if deep else _plain
+    deep, large = plain not in (None, _plain), is_large(None, image.width * image.height)
     if deep or large:
         factor = max(1, max(image.size) // (2 * longest_side)) if longest_side and large else 1
-        image = by_strips(image, plain, factor)
+        image = by_strips(image, plain or _plain, factor)
     else:
-        image = plain(image)
+        image = _plain(image)
     image = turned(image, stored)
     if profile and not deep:
         image = to_srgb(image, profile)

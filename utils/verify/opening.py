@@ -21,17 +21,24 @@ AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead me
 OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
 
 
-def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = None, asked: bool = False) -> Judged:
+def judge(
+    path: Path,
+    *,
+    known: Mapping | None = None,
+    served: Mapping | None = None,
+    bits: int | None = None,
+    asked: bool = False,
+) -> Judged:
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
 
     `known` maps (id, label) to why a good picture is rejected all the same: it is known under another label. `served`
     maps ids to numbers of unrelated sites; a drawing that many serve is rejected. If a person `asked` for this very
-    picture, everything that can be decoded is good, also an animation.
+    picture, everything that can be decoded is good, also an animation. `bits` are those of the set's 16-bit pictures.
     """
     id, label = path.stem, path.parent.name
     try:
-        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked)
+        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked, bits=bits)
     except (UnreadableError, OSError) as error:
         return Judged(id, label, reason=str(error), unread=True)
     except PictureError as error:
@@ -43,7 +50,8 @@ def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = 
     found = quality_warnings(np.asarray(grey), *size)
     found += ["unfinished"] * (opened.coarse or opened.missing > 0) + list(opened.remarks)
     reason = (known or {}).get((id, label), "")
-    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
+    deep = (bits or opened.bits) if opened.bits else ""
+    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found), deep)
 
 
 def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:

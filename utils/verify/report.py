@@ -12,6 +12,7 @@ import pandas as pd
 from utils.dataset import read_dataset
 from utils.project import SEARCH, Project
 from utils.tables import REJECTED_COLUMNS
+from utils.verify.depths import brightness_remarks
 from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
 from utils.words import counted
 
@@ -46,7 +47,7 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     remarks += _renamed_remarks(project, rows) + _alike_remarks(project, counts, rows)
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
-    remarks += _file_remarks(project, run)
+    remarks += brightness_remarks(tables, rows) + _file_remarks(project, run)
     rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))
     return VerifyReport(run.added, run.rejected, counts, rejections, dubious, remarks)
 

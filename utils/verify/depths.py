@@ -1,0 +1,51 @@
+"""
+How many bits the 16-bit pictures of a set have: one number for all of them, which never changes by itself.
+"""
+
+from pathlib import Path
+
+from utils.pictures import DEPTHS, PictureError, bits_wanted
+from utils.verify.verdicts import Tables, raw_files
+
+SUFFIXES = (".png", ".tif", ".jxl")  # in raw/, named by content: of the formats that hold 16 bits
+TOO_BRIGHT = "too bright for "  # how the reason of a picture begins that needs more bits
+
+
+def bits_of_set(tables: Tables) -> int | None:
+    """
+    Return how many bits the values of the set's 16-bit pictures have, None if it has no such picture.
+
+    As soon as one was accepted, its row says so. Before, the brightest picture decides, and those whose tags name a
+    number. In a data set from before pictures.csv had this column they were read as 16 bits, and still are.
+    """
+    if tables.bits is None:
+        found = {path: wanted for path in raw_files(tables.project) if (wanted := _wanted(path))}
+        accepted = any((path.stem, path.parent.name) in tables.accepted for path in found)
+        tables.bits = DEPTHS[-1] if accepted else max(found.values(), default=None)
+    return tables.bits
+
+
+def _wanted(path: Path) -> int | None:
+    """Return the bits that a file needs; None for one that is not of 16 bits, or cannot be read: 02 says why."""
+    try:
+        return bits_wanted(path) if path.suffix in SUFFIXES else None
+    except (PictureError, OSError):
+        return None
+
+
+def brightness_remarks(tables: Tables, rows: list[dict[str, str]]) -> list[str]:
+    """Return a sentence on pictures of more bits than the set, and what to do; none if there are none."""
+    count = sum(row["reason"].startswith(TOO_BRIGHT) for row in rows)
+    if not count:
+        return []
+    table, rejected, images = (
+        tables.project.table("pictures"),
+        tables.project.table("rejected"),
+        tables.project.images,
+    )
+    return [
+        f"{count} of the 16-bit pictures hold larger values than the {tables.bits} bits that this set was read with, and "
+        "so are not in it. If they come from another camera, export them as 8 bits and add them again. If the whole set "
+        f"shall be read anew, move {table}, {rejected} and {images} away and run 02 again: what was moved or deleted by "
+        "hand there is then to be done again."
+    ]
