@@ -16,8 +16,8 @@ import pytest
 from fastai.learner import load_learner
 from test_inference import SIZES, copy_alone, draw, make_learner
 
-from utils.inference import load_classifier
 from utils.export.formats import save_learner, save_onnx
+from utils.inference import load_classifier
 
 PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
 NEEDED = ("fastai", "onnxruntime")

@@ -70,7 +70,7 @@ def test_a_later_picture_of_more_bits_changes_nothing_and_is_named(_microscope):
 
 def test_an_older_table_is_read_and_grows(_microscope):
     """Its 16-bit pictures were read as 16 bits, and so are those that come now. The file gets the new column."""
-    project, bright, dark = _microscope
+    project, bright, _ = _microscope
     verify_images(project)
     rows = read_rows(project.table("pictures"), PICTURES_COLUMNS)
     write_table(project.table("pictures"), PICTURES_COLUMNS[:6], rows)

@@ -71,8 +71,8 @@ def validation_recipe(size: int, beyond: float, resample: int, bits: int | None 
     """
     Return stage 04's recipe.
 
-    `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number. `bits`
-    are those of 16-bit pictures.
+    `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number.
+    `bits` are those of 16-bit pictures.
     """
     facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8}
     return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower(), "bits": bits})

@@ -2,7 +2,6 @@
 The formats that count as photos, told by content alone, and their headers.
 """
 
-import io
 import re
 import struct
 from typing import BinaryIO

@@ -13,8 +13,8 @@ from .formats import image_file
 
 # Any marker but the stuffed zero, restarts and fill bytes, which stand inside the picture's data.
 SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
-# Something to decode. After 442 cuts near the end all changed the picture; ascending bytes, which begin with zeros as the
-# decoder's own filling does, left 157 as they were.
+# Something to decode. After 442 cuts near the end it changed the picture each time; ascending bytes, which begin with
+# zeros as the decoder's own filling does, left 157 as they were.
 MORE = b"\xaa" * 4000
 SCAN, END = b"\xff\xda", b"\xff\xd9"
 FRAMES = {b"\xff" + bytes([kind]) for kind in range(0xC0, 0xD0) if kind not in (0xC4, 0xC8, 0xCC)}

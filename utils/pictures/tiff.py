@@ -1,5 +1,5 @@
 """
-The directories of a TIFF and of what is built like one, such as DNG and NEF: each holds a picture, and one is the photo.
+The directories of a TIFF and of what is built like one, such as DNG: each holds a picture, and one is the photo.
 """
 
 import struct
