@@ -5,6 +5,7 @@ What a file's header says: its format and its size. Nothing is decoded.
 import io
 
 from .formats import format_of, image_file
+from .opening import photo_first
 from .structure import require_bounded
 
 EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
@@ -13,6 +14,7 @@ EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif"}
 def header(data: bytes) -> tuple[str, int, int]:
     """Return extension, width and height in pixels of the picture that `data` is; raise what Pillow does for none."""
     require_bounded(data, format_of(data))
+    data, _ = photo_first(data, first_frame=True)
     with image_file(io.BytesIO(data)) as image:
         return EXTENSIONS.get(image.format, image.format.lower()), *image.size
 

@@ -4,7 +4,7 @@ Opening a picture: the steps from a file, bytes, an image or an array to upright
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alon
 from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
 from .sizes import bounded, by_strips
 from .structure import require_bounded
+from .tiff import STORED, directories, led_to, photo_of
 from .turning import orientation, turned, without_xmp
 
 WHITE = (255, 255, 255)
@@ -71,14 +72,34 @@ def open_with_facts(
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         with decoding(UNKNOWN, data[:1024]):
             require_bounded(data, format_of(data))
+            data, stored = photo_first(data, first_frame=first_frame)
             image = image_file(io.BytesIO(data))
         with image, decoding(BROKEN):
-            _refuse_unless_one_photo(image, first_frame=first_frame)
+            if image.format != "TIFF":
+                _refuse_unless_one_photo(image, first_frame=first_frame)
             if image.format == "JPEG":
                 return _opened_jpeg(without_xmp(image), data, longest_side)
             refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
             with alone(is_large(image.format, image.width * image.height)):
-                return _opened(without_xmp(image), data, longest_side, bits)
+                opened = _opened(without_xmp(image), data, longest_side, bits)
+                return replace(opened, image=turned(opened.image, stored))
+
+
+def photo_first(data: bytes, *, first_frame: bool) -> tuple[bytes, int]:
+    """
+    Return a file's bytes so that its photo is what opens, and how that is stored where another place says so.
+
+    A TIFF may begin with a smaller version, and its photo hang below that, which then says how both are turned.
+    """
+    if format_of(data) != "TIFF":
+        return data, 1
+    found = list(directories(data))
+    photo = photo_of(found)
+    if photo is None and not first_frame:
+        raise PictureError("animated or many pages")
+    if photo is None or photo is found[0]:
+        return data, 1
+    return led_to(data, photo), 1 if photo.following or STORED in photo.tags else found[0].first(STORED, 1)
 
 
 def bits_wanted(picture) -> int | None:
@@ -90,6 +111,7 @@ def bits_wanted(picture) -> int | None:
     with decoding(UNKNOWN), alone(_size_of(picture) > LARGE_BYTES):
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         require_bounded(data, format_of(data))
+        data, _ = photo_first(data, first_frame=True)
         with image_file(io.BytesIO(data)) as image:
             refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
             with alone(is_large(image.format, image.width * image.height)):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from .reasons import PictureError
 
 # Tags.
-KIND, WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, PHOTOMETRIC, STRIPS = 254, 256, 257, 258, 259, 262, 273
+KIND, OLD_KIND, WIDTH, HEIGHT, BITS_PER_SAMPLE, PHOTOMETRIC, STRIPS, STORED = 254, 255, 256, 257, 258, 262, 273, 274
 STRIP_ROWS, TILE_WIDTH, TILE_HEIGHT, TILES, BELOW, MAX_SAMPLE_VALUE = 278, 322, 323, 324, 330, 281
 LENGTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 NUMBERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}  # by a tag's type
 MOST_DIRECTORIES, MOST_ENTRIES = 100, 500
 LONGEST_TAGS = 64_000_000  # bytes that the entries of one directory point at; a camera's notes have less than one
-SMALLER, MASK = 1, 4  # bits of KIND
+SMALLER, MASK, OLD_SMALLER = 1, 4, 2  # bits of KIND, and a value of OLD_KIND
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,17 @@ class Directory:
     def size(self) -> tuple[int, int]:
         """Width and height in pixels."""
         return self.first(WIDTH), self.first(HEIGHT)
+
+    @property
+    def is_photo(self) -> bool:
+        """Whether it does not say itself that it is a smaller version of another, or a mask."""
+        return not self.first(KIND) & (SMALLER | MASK) and self.first(OLD_KIND) != OLD_SMALLER and all(self.size)
+
+    def is_thumbnail_of(self, other: "Directory") -> bool:
+        """Whether it is at most half as large as another, in the same proportion."""
+        (width, height), (whole_width, whole_height) = self.size, other.size
+        expected = width * whole_height / whole_width if whole_width else 0
+        return 2 * width <= whole_width and 2 * height <= whole_height and abs(height - expected) <= 1 + height / 50
 
     @property
     def pieces(self) -> int:
@@ -97,3 +108,24 @@ def _tags(data: bytes, at: int, order: str, big: bool) -> tuple[dict[int, tuple[
                 tags[tag] = struct.unpack_from(few, data, start)
     end = at + count * step
     return tags, struct.unpack_from(order + place, data, end)[0] if end + struct.calcsize(place) <= len(data) else 0
+
+
+def photo_of(found: list[Directory]) -> Directory | None:
+    """
+    Return the directory that holds the photo: the largest that is no smaller version; None if there are several.
+
+    Cameras and editors put smaller versions before it, behind it and below it. Documents have pages.
+    """
+    photos = [each for each in found if each.is_photo] or [each for each in found if all(each.size)] or found[:1]
+    largest = max(photos, key=lambda each: each.size[0] * each.size[1])
+    pages = [each for each in photos if each.following and each is not largest and not each.is_thumbnail_of(largest)]
+    return None if pages else largest
+
+
+def led_to(data: bytes, found: Directory) -> bytes:
+    """Return the bytes of a TIFF whose first directory is the one found, wherever it stands."""
+    order, big = ("<" if data[:2] == b"II" else ">"), data[2:4] in (b"+\0", b"\0+")
+    at, place = (8, f"{order}Q") if big else (4, f"{order}I")
+    if struct.unpack_from(place, data, at)[0] == found.offset:
+        return data
+    return data[:at] + struct.pack(place, found.offset) + data[at + struct.calcsize(place) :]
