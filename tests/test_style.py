@@ -141,7 +141,7 @@ def arguments_of_datablock(source: str) -> dict[str, str]:
 # --- What is installed ------------------------------------------------------------------------------------------------
 
 
-REQUIREMENTS, OPTIONAL = ("requirements.txt", "requirements-timm.txt"), {"timm"}
+REQUIREMENTS, OPTIONAL = ("requirements.txt", "requirements-timm.txt"), {"timm", "pillow_jxl", "rawpy"}
 
 
 def same_name(name: str) -> str:

@@ -14,7 +14,7 @@ PAGE = draw_picture(4, size=(600, 450))
 
 
 def tiff(*pages: tuple[Image.Image, dict[int, int]], below: bool = False) -> bytes:
-    """Return a TIFF of uncompressed RGB or grey pages with further tags; with `below`, the last hangs below the first."""
+    """Return a TIFF of uncompressed pages with further tags; with `below`, the last hangs below the first."""
     data, places = bytearray(b"II*\0\0\0\0\0"), []
     following = len(pages) - below
     for number in reversed(range(len(pages))):
@@ -63,7 +63,7 @@ def tiff(*pages: tuple[Image.Image, dict[int, int]], below: bool = False) -> byt
         tiff((SMALL, {254: 1}), (PHOTO, {254: 0}), below=True),
         tiff((SMALL, {}), (PHOTO, {}), below=True),
     ],
-    ids="thumbnail-first photo-first old-tag untagged pyramid mask below below-untagged".split(),
+    ids=["thumbnail first", "photo first", "old tag", "no tag", "pyramid", "mask", "below", "below, no tag"],
 )
 @pytest.mark.parametrize("first_frame", [False, True])
 def test_the_full_size_photo_counts(data, first_frame):

@@ -155,7 +155,7 @@ def test_cmyk_becomes_its_colour():
         (b"<svg><script>alert(1)</script></svg>", r"not a picture.*SVG"),
         (b"<html><body><svg/></body></html>", r"not a picture.*HTML"),
         (b"%PDF-1.7 ...", "not a picture.*PDF"),
-        (b"\0\0\0\x18ftypheic....", "not a picture.*HEIC.*save it as JPEG"),
+        (b"\0\0\0\x18ftypcrx ....", "raw file.*export it as JPEG"),
         (b"\0\0\0\x18ftypisom....", "not a picture but a video"),
         (b"PK\x03\x04....", "not a picture.*ZIP"),
         ('{"error": "zu viele Anfragen für heute"}'.encode(), "not a picture but text"),

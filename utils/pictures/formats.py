@@ -18,6 +18,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from .plugins import heif_file, jxl_file
+
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2  # bytes; photo editors' notes (XMP) may be larger than Pillow's 1 MB
 # Formats that are photos. Pillow knows more, some of which start programs (EPS). Of a camera's MPO, which is a JPEG and
 # more behind it, the first picture is the photo.
@@ -29,6 +31,8 @@ OPENERS = {
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
     "AVIF": AvifImagePlugin.AvifImageFile,
+    "HEIF": heif_file,
+    "JXL": jxl_file,
 }
 FORMATS = tuple(OPENERS)
 # How the files of a format begin.
@@ -39,13 +43,15 @@ BEGINNINGS = {
     "GIF": rb"GIF8[79]a",
     "BMP": rb"BM",
     "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
-    "AVIF": rb"....ftyp(avif|avis|mif1|msf1)",
+    "AVIF": rb"....ftyp(....){0,12}(avif|avis)",  # of several brands one may be the format's
+    "HEIF": rb"....ftyp(....){0,12}(hei[cxms]|hev[cxms]|mif1|msf1)",
+    "JXL": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
 }
 # File names that end so are of photos. Some cannot be read here: whoever opens them says so for each.
 PHOTO_SUFFIXES = set(
     re.findall(r"\.\w+", ".avif.avifs.bmp.dib.gif.heic.heif.jfif.jpe.jpeg.jpg.jxl.mpo.png.tif.tiff.webp")
 )
-TELLING = 16  # bytes that tell a format
+TELLING = 64  # bytes that tell a format
 
 
 def format_of(data: bytes) -> str:

@@ -15,6 +15,7 @@ from .depth import depth_of, grey_of, is_deep, keeps_upper_bits
 from .formats import format_of, image_file
 from .jpeg import END, end_of, lacks_scans, undecoded, wants_more
 from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, is_large, refuse_size
+from .raw import PREVIEW, developed, is_raw, raw_preview
 from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
 from .sizes import bounded, by_strips
 from .structure import require_bounded
@@ -72,10 +73,12 @@ def open_with_facts(
             data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
         with decoding(UNKNOWN, data[:1024]):
             require_bounded(data, format_of(data))
+            if is_raw(data):
+                return _opened_raw(data, longest_side)
             data, stored = photo_first(data, first_frame=first_frame)
             image = image_file(io.BytesIO(data))
         with image, decoding(BROKEN):
-            if image.format != "TIFF":
+            if image.format not in ("TIFF", "HEIF"):  # of a phone's bursts, the first is the photo
                 _refuse_unless_one_photo(image, first_frame=first_frame)
             if image.format == "JPEG":
                 return _opened_jpeg(without_xmp(image), data, longest_side)
@@ -83,6 +86,20 @@ def open_with_facts(
             with alone(is_large(image.format, image.width * image.height)):
                 opened = _opened(without_xmp(image), data, longest_side, bits)
                 return replace(opened, image=turned(opened.image, stored))
+
+
+def _opened_raw(data: bytes, longest_side: int | None) -> Opened:
+    """Open a raw file by the camera's own JPEG inside it, or by developing it."""
+    if not (preview := raw_preview(data)):
+        with alone(True):
+            return _opened(developed(data), b"", longest_side, None)
+    inside, stored = preview
+    require_bounded(inside, "JPEG")
+    image = without_xmp(image_file(io.BytesIO(inside)))
+    own = orientation(image) != 1
+    opened = _opened_jpeg(image, inside, longest_side)
+    upright = opened.image if own else turned(opened.image, stored)
+    return replace(opened, image=upright, remarks=(*opened.remarks, PREVIEW))
 
 
 def photo_first(data: bytes, *, first_frame: bool) -> tuple[bytes, int]:

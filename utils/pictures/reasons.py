@@ -18,7 +18,6 @@ FOREIGN = (
     (rb"<!doctype html|<html|<head|<body|<script", "but a web page (HTML)"),
     (rb"<svg", "but a drawing of shapes (SVG)"),
     (rb"\A%pdf-", "but a document (PDF)"),
-    (rb"\A....ftyp(hei|hev|mif1|msf1)", "in a format known here (HEIC); save it as JPEG"),
     (rb"\A....ftyp|\A\x1a\x45\xdf\xa3", "but a video"),
     (rb"\Apk\x03\x04|\A\x1f\x8b|\Arar!|\A7z\xbc\xaf", "but an archive (ZIP or the like)"),
 )

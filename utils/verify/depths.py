@@ -45,7 +45,7 @@ def brightness_remarks(tables: Tables, rows: list[dict[str, str]]) -> list[str]:
     )
     return [
         f"{count} of the 16-bit pictures hold larger values than the {tables.bits} bits that this set was read with. "
-        "They were rejected. If they come from another camera, export them as 8 bits and add them again. To read the whole "
-        f"set anew instead, move {table}, {rejected} and {images} away and run 02 again. What you moved or deleted by "
-        "hand there is then to be done again."
+        "They were rejected. If they come from another camera, export them as 8 bits and add them again. To read the "
+        f"whole set anew instead, move {table}, {rejected} and {images} away and run 02 again. What you moved or "
+        "deleted by hand there is then to be done again."
     ]
