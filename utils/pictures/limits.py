@@ -11,7 +11,7 @@ from .reasons import PictureError
 MAX_PIXELS = 80_000_000  # of what is decoded: larger ones are decompression bombs more often than photos
 # Pixels, where a format's decoder takes less or more memory for each: 5 bytes, and 16 for WebP and AVIF. With the bytes
 # of its file, one picture stays below 800 MB. A JPEG is reduced while it is decoded, and counts by what comes out.
-MOST_PIXELS = {"PNG": 110_000_000, "TIFF": 110_000_000, "BMP": 110_000_000, "HEIF": 60_000_000}
+MOST_PIXELS = {"PNG": 110_000_000, "TIFF": 110_000_000, "BMP": 110_000_000, "HEIF": 50_000_000}
 MOST_PIXELS |= {"WEBP": 40_000_000, "AVIF": 40_000_000, "JXL": 40_000_000}
 LARGEST_OWN_FILE = 400_000_000  # bytes; 110 million pixels, uncompressed, and some notes
 LARGE_BYTES, LARGE_SHARE = 50_000_000, 0.2  # of a format's most pixels; beyond either, one picture at a time

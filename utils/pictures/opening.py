@@ -18,6 +18,7 @@ from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alon
 from .raw import PREVIEW, developed, is_raw, raw_preview
 from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
 from .sizes import bounded, by_strips
+from .spaces import Space, from_space, space_of
 from .structure import require_bounded
 from .tiff import STORED, directories, led_to, photo_of
 from .turning import orientation, turned, without_xmp
@@ -141,9 +142,10 @@ def _opened(image: Image.Image, data: bytes, longest_side: int | None, bits: int
     image.load()  # a TIFF is turned by that
     depth = depth_of(image, data) if image.mode.startswith(("I", "F")) else None
     plain = grey_of(image, depth, bits) if depth else _plain
-    remarks = (UPPER_BITS,) * keeps_upper_bits(image, data)
-    result = _of_its_own(_rgb(image, longest_side, plain), image)
-    return Opened(result, width, height, remarks=remarks, bits=depth.wanted if is_deep(image) else None)
+    space = None if depth else space_of(image, data)
+    remarks = (UPPER_BITS,) * keeps_upper_bits(image, data) + (space.remarks if space else ())
+    result = _of_its_own(_rgb(image, longest_side, plain, space), image)
+    return Opened(result, width, height, remarks=remarks, bits=depth.wanted if depth and is_deep(image) else None)
 
 
 def _opened_jpeg(image: Image.Image, data: bytes, longest_side: int | None) -> Opened:
@@ -210,9 +212,16 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _rgb(
-    image: Image.Image, longest_side: int | None, plain: Callable[[Image.Image], Image.Image] | None = None
+    image: Image.Image,
+    longest_side: int | None,
+    plain: Callable[[Image.Image], Image.Image] | None = None,
+    space: Space | None = None,
 ) -> Image.Image:
-    """Return a decoded image upright, as 8-bit RGB in sRGB and reduced; `plain` makes its values those of 8 bits."""
+    """
+    Return a decoded image upright, as 8-bit RGB in sRGB and reduced.
+
+    `plain` makes its values those of 8 bits; `space` is that of its colours, if no profile says it.
+    """
     profile, stored = image.info.get("icc_profile"), orientation(image)
     deep, large = plain not in (None, _plain), is_large(None, image.width * image.height)
     if deep or large:
@@ -221,9 +230,10 @@ def _rgb(
     else:
         image = _plain(image)
     image = turned(image, stored)
-    if profile and not deep:
+    if profile and not deep and not space:
         image = to_srgb(image, profile)
-    return bounded(image if image.mode == "RGB" else image.convert("RGB"), longest_side)
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    return bounded(by_strips(image, from_space(space)) if space else image, longest_side)
 
 
 def _plain(image: Image.Image) -> Image.Image:
