@@ -9,7 +9,8 @@ from conftest import draw_picture, picture_bytes
 from PIL import Image
 from test_pictures import png16, tiff16
 
-from utils.pictures import PictureError, bits_wanted, open_picture, open_with_facts
+from utils.pictures import OWN_BITS, PictureError, bits_wanted, open_picture, open_with_facts
+from utils.sheets import thumbnail
 
 RAMP = np.linspace(0, 1, 256)[None].repeat(70, 0)
 
@@ -84,6 +85,12 @@ def test_a_brightest_value_of_255_or_256_makes_no_difference(bits):
         np.asarray(open_picture(Image.fromarray(np.minimum(ramp(10), top)), bits=bits)).mean() for top in (255, 256)
     ]
     assert abs(means[0] - means[1]) < 1
+
+
+def test_a_picture_to_look_at_is_as_bright_as_its_own_values_allow():
+    """On contact sheets and in the cleaner, where no set is known, a picture of 12 bits is not black."""
+    assert is_full_ramp(Image.fromarray(ramp(12)), bits=OWN_BITS)
+    assert np.asarray(thumbnail(picture_bytes(Image.fromarray(ramp(12)), "TIFF"))).mean() > 120
 
 
 def test_a_value_beyond_the_sets_bits_is_refused():

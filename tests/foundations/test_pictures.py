@@ -138,6 +138,27 @@ def test_exif_orientation_is_applied(orientation):
     assert opened.getpixel((90, 60)) == (255, 255, 255)
 
 
+NOTE = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def with_note(format: str) -> bytes:
+    """Return a picture whose XMP note says that it is turned, and whose EXIF record does not."""
+    notes = PngImagePlugin.PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", NOTE.decode())
+    options = {"PNG": {"pnginfo": notes}, "TIFF": {"tiffinfo": {700: NOTE}}}.get(format, {"xmp": NOTE})
+    return picture_bytes(draw_picture(1), format, **options)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_turn_that_only_an_xmp_note_tells_is_left_alone(format):
+    """Editors leave stale ones behind, and no browser heeds them. So a file opens, an image of Pillow's, and a copy."""
+    data = with_note(format)
+    with Image.open(BytesIO(data)) as image:
+        assert open_picture(data).size == (160, 120) == draw_picture(1).size
+        if format != "TIFF":  # which Pillow turns as it decodes
+            assert image.getexif()[0x0112] == 6 and open_picture(image).size == (160, 120)
+
+
 def test_cmyk_becomes_its_colour():
     """A CMYK red is red."""
     opened = open_picture(picture_bytes(Image.new("CMYK", (80, 80), (0, 255, 255, 0))))

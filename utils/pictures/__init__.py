@@ -7,7 +7,7 @@ which moves probabilities by up to 0.98. Needs Pillow and numpy alone: other pro
 """
 
 from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
-from .depth import DEPTHS
+from .depth import DEPTHS, OWN_BITS
 from .formats import PHOTO_SUFFIXES, image_file
 from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
@@ -22,6 +22,7 @@ __all__ = [
     "LONGEST_SIDE",
     "MAX_PIXELS",
     "ORIENTATION",
+    "OWN_BITS",
     "PHOTO_SUFFIXES",
     "WHITE",
     "Opened",

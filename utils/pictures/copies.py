@@ -8,7 +8,7 @@ from PIL import Image
 
 from .formats import image_file
 from .structure import require_bounded
-from .turning import ORIENTATION
+from .turning import orientation
 
 LONGEST_SIDE = 512  # pixels, of a training copy
 JPEG_QUALITY = 92  # of a training copy
@@ -29,6 +29,6 @@ def is_training_copy(data: bytes) -> bool:
             if image.format != "JPEG" or image.mode != "RGB" or max(image.size) > LONGEST_SIDE:
                 return False
             image.load()
-            return image.getexif().get(ORIENTATION, 1) == 1
+            return orientation(image) == 1
     except Exception:  # Pillow's parsers raise what they like; any of it means no
         return False

@@ -17,6 +17,7 @@ from .tiff import BITS_PER_SAMPLE, MAX_SAMPLE_VALUE, PHOTOMETRIC
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have
 FULL = 16  # bits, where nothing says otherwise
+OWN_BITS = 0  # in place of a set's: as many as the picture's values need. For looking at it, never for learning from it
 COLOUR_TYPES = (2, 4, 6)  # of a PNG: with several values per pixel, of which Pillow keeps 8 bits each
 
 
@@ -102,7 +103,7 @@ def grey_of(image: Image.Image, depth: Depth, bits: int | None) -> Callable[[Ima
     """
     top = depth.high
     if depth.wanted and is_deep(image):
-        bits = depth.own or bits or FULL
+        bits = depth.own or (depth.wanted if bits == OWN_BITS else bits or FULL)
         top = 2.0**bits - 1
         if depth.high > top:
             raise PictureError(f"too bright for {bits} bits: a value of {depth.high:.0f}, the most is {top:.0f}")

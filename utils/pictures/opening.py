@@ -50,7 +50,7 @@ def open_picture(
     `picture` is a path, bytes, a PIL image, or a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). One
     larger than `longest_side` pixels is reduced to it; a smaller one stays as it is. With `first_frame`, the first
     frame of an animation, or the first page of many, is taken instead of refused. The values of 16-bit grey have `bits`
-    bits, 16 by default, where the file's own tags name no other number.
+    bits, 16 by default, where the file's own tags name no other number; with `OWN_BITS`, as many as they need.
 
     Raises PictureError if it is not a picture, broken, animated or larger than `limits` allows, and FileNotFoundError
     if the path leads nowhere.

@@ -17,7 +17,7 @@ D65 = (0.3127, 0.329)
 SRGB = (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, *D65)
 PRIMARIES = {1: SRGB, 2: SRGB, 5: SRGB, 6: SRGB, 7: SRGB, 9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046, *D65)}
 PRIMARIES |= {11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.314, 0.351), 12: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, *D65)}
-PQ, HLG, STANDARD = 16, 18, 13
+PQ, HLG, AS_SRGB = 16, 18, 13
 LIKE_SRGB = (1, 2, 6, 13, 14, 15)  # transfers that browsers show like sRGB's
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
 USUAL_GAMMA = (0.4, 0.5)  # what a PNG notes that means sRGB: 1/2.2, rounded in many ways
@@ -31,7 +31,7 @@ class Space:
     """A space of colours: its primaries, and how its levels become light: one of H.273's numbers, or a gamma."""
 
     primaries: tuple[float, ...] = SRGB
-    transfer: int = STANDARD
+    transfer: int = AS_SRGB
     gamma: float | None = None
 
     @property
