@@ -1,9 +1,10 @@
 """
 Opening a picture honestly: the one way, used by every path from collecting to prediction.
 
-Decode in full, turn upright, convert the colour profile to sRGB, and end as 8-bit RGB: 16-bit values are scaled,
-transparency is laid on white, an animation is refused. fastai's own opening clips, flattens and ignores instead,
-which moves probabilities by up to 0.98. Needs Pillow and numpy alone: other programs copy it with `inference`.
+Count what the file asks for, decode it in full, turn it upright, convert its colours to sRGB, and end as 8-bit RGB:
+16-bit values are scaled, transparency is laid on white, an animation is refused. fastai's own opening clips, flattens
+and ignores instead, which moves probabilities by up to 0.98. Needs Pillow and numpy alone, and for HEIC, JPEG XL and
+some raw files a plug-in each: other programs copy it with `inference`.
 """
 
 from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes

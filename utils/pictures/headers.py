@@ -7,7 +7,7 @@ import io
 from .formats import format_of, image_file
 from .opening import photo_first
 from .plugins import jxl_size
-from .raw import is_raw, raw_preview
+from .raw import developed, is_raw, raw_preview
 from .structure import require_bounded
 
 EXTENSIONS = {"JPEG": "jpg", "TIFF": "tif", "HEIF": "heic"}
@@ -20,7 +20,8 @@ def header(data: bytes) -> tuple[str, int, int]:
         return "jxl", *jxl_size(data)
     if is_raw(data):
         preview = raw_preview(data)
-        return "raw", *(image_file(io.BytesIO(preview[0])).size if preview else ("", ""))
+        with image_file(io.BytesIO(preview[0])) if preview else developed(data) as image:
+            return "raw", *image.size
     data, _ = photo_first(data, first_frame=True)
     with image_file(io.BytesIO(data)) as image:
         return EXTENSIONS.get(image.format, image.format.lower()), *image.size

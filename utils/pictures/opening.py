@@ -111,7 +111,8 @@ def photo_first(data: bytes, *, first_frame: bool) -> tuple[bytes, int]:
     """
     if format_of(data) != "TIFF":
         return data, 1
-    found = list(directories(data))
+    if not (found := list(directories(data))):
+        raise PictureError(f"{BROKEN} (it has no page)")
     photo = photo_of(found)
     if photo is None and not first_frame:
         raise PictureError("animated or many pages")

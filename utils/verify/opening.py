@@ -18,7 +18,7 @@ from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnin
 from utils.verify.verdicts import Judged, Tables
 
 AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
-OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
+OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Of large pictures, `open_with_facts` opens one
 
 
 def judge(
