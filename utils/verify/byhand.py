@@ -78,7 +78,7 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
             ours = is_training_copy(data)
             if ours and id not in rejected and len(gathered[id]) == 1:
                 continue  # a killed run left it without a row: judge_new writes that
-            bits = bits_of_set(tables)
+            bits = bits_of_set(tables, gathered[id])
             both = (file for file in (gathered[id][0], path) if ours or content_id(data) == id)
             tried = (judge(file, asked=True, bits=bits) for file in both)
             if judged := next((judged for judged in tried if not judged.reason), None):
@@ -156,7 +156,7 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
         files = by_id(path for path in raw_files(project) if (path.stem, path.parent.name) in tables.settled)
         originals = [_original(project, id, label, files.get(id, []), there, deleted) for id in ids]
         # Their copies wait in memory, 100 kB each: a person names tens.
-        how = {"asked": True, "bits": bits_of_set(tables)}
+        how = {"asked": True, "bits": bits_of_set(tables, originals)}
         taken = [replace(judged, label=label or judged.label) for judged in judged_in_order(originals, **how)]
         for judged in taken:
             if judged.reason:

@@ -2,33 +2,44 @@
 How many bits the 16-bit pictures of a set have: one number for all of them, which never changes by itself.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from utils.pictures import DEPTHS, PictureError, bits_wanted
 from utils.verify.verdicts import Tables, raw_files
 
 SUFFIXES = (".png", ".tif", ".jxl")  # in raw/, named by content: of the formats that hold 16 bits
+GREY_16 = b"\x10\0"  # where a PNG says its bits and its kind of colours
 TOO_BRIGHT = "too bright for "  # how the reason of a picture begins that needs more bits
 
 
-def bits_of_set(tables: Tables) -> int | None:
+def bits_of_set(tables: Tables, also: Iterable[Path] = ()) -> int | None:
     """
     Return how many bits the values of the set's 16-bit pictures have, None if it has no such picture.
 
-    As soon as one was accepted, its row says so. Before, the brightest picture decides, and those whose tags name a
-    number. In a data set from before pictures.csv had this column they were read as 16 bits, and still are.
+    As soon as one was accepted, its row says so. Before, the brightest decides of all that are not judged yet and those
+    in `also`, and tags that name a number. In a data set from before pictures.csv had this column, 16-bit pictures were
+    read as 16 bits, and still are.
     """
     if tables.bits is None:
-        found = {path: wanted for path in raw_files(tables.project) if (wanted := _wanted(path))}
-        accepted = any((path.stem, path.parent.name) in tables.accepted for path in found)
-        tables.bits = DEPTHS[-1] if accepted else max(found.values(), default=None)
+        known = tables.accepted | tables.settled
+        files = [(path, (path.stem, path.parent.name)) for path in raw_files(tables.project)]
+        fresh = [path for path, key in files if key not in known]
+        found = [wanted for path in (*fresh, *also) if (wanted := _wanted(path))]
+        if found and any(key in tables.accepted and _wanted(path) for path, key in files):
+            found = [DEPTHS[-1]]
+        tables.bits = max(found, default=None)
     return tables.bits
 
 
 def _wanted(path: Path) -> int | None:
     """Return the bits that a file needs; None for one that is not of 16 bits, or cannot be read: 02 says why."""
     try:
-        return bits_wanted(path) if path.suffix in SUFFIXES else None
+        if path.suffix not in SUFFIXES:
+            return None
+        with path.open("rb") as file:
+            head = file.read(26)
+        return None if path.suffix == ".png" and head[24:] != GREY_16 else bits_wanted(path)
     except (PictureError, OSError):
         return None
 
