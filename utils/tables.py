@@ -83,11 +83,10 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     if not path.exists() or path.stat().st_size == 0:
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
-    with path.open("rb") as log:
-        older = _check_header(path, columns, _parsed(log.readline(100_000)))
-    if older:
-        write_table(path, columns, read_rows(path, columns))
+    if tuple(columns) in FIRST_COLUMNS:
+        _grow(path, columns)
     with explained(path), path.open("rb+") as log:
+        _check_header(path, columns, _parsed(log.readline(100_000)))
         end, line = _unended(log)
         if len(_parsed(line)) == len(columns):
             raise FieldguideError(_end_it(path, log))
@@ -100,6 +99,14 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         except OSError:
             log.truncate(end)  # a full disk must not leave half a row behind
             raise
+
+
+def _grow(path: Path, columns: Sequence[str]) -> None:
+    """Write an older table anew, with the columns that it lacks."""
+    with explained(path), path.open("rb") as log:
+        older = _check_header(path, columns, _parsed(log.readline(100_000)))
+    if older:
+        write_table(path, columns, each_row(path, columns, ended=True))
 
 
 def check_ended(path: Path, columns: Sequence[str]) -> None:
