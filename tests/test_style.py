@@ -141,7 +141,8 @@ def arguments_of_datablock(source: str) -> dict[str, str]:
 # --- What is installed ------------------------------------------------------------------------------------------------
 
 
-REQUIREMENTS, OPTIONAL = ("requirements.txt", "requirements-optional.txt"), {"timm", "av"}
+REQUIREMENTS = ("requirements.txt", "requirements-optional.txt")
+OPTIONAL = {"timm", "av", "pillow_jxl", "rawpy"}
 
 
 def same_name(name: str) -> str:
@@ -194,7 +195,7 @@ def imported_modules() -> set[str]:
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.split(".")[0])
-    ours = {"utils", "sample"} | {path.stem for path in (REPOSITORY / "utils").glob("*.py")}
+    ours = {"utils", "sample", "pictures"} | {path.stem for path in (REPOSITORY / "utils").glob("*.py")}
     return found - ours - sys.stdlib_module_names
 
 

@@ -53,7 +53,16 @@ class Records:
     @cached_property
     def hashes(self) -> Mapping[str, str]:
         """Id → perceptual hash (16 hex digits), from pictures.csv: every picture that 02 ever accepted."""
-        return {row["id"]: row["hash"] for row in each_row(self._project.table("pictures"), PICTURES_COLUMNS)}
+        return {row["id"]: row["hash"] for row in self._rows}
+
+    @cached_property
+    def bits(self) -> int | None:
+        """How many bits the values of 16-bit pictures have, from pictures.csv; None if there is no such picture."""
+        return max((int(row["bits"]) for row in self._rows if row["bits"].isdecimal()), default=None)
+
+    @cached_property
+    def _rows(self) -> list[dict[str, str]]:
+        return list(each_row(self._project.table("pictures"), PICTURES_COLUMNS))
 
     @cached_property
     def given(self) -> Mapping[str | tuple[str, str], tuple[str, str]]:

@@ -82,7 +82,7 @@ def read_photo_table(path: Path, *, group_by: str = "") -> PhotoTable:
     if {"gbifid", "scientificname"} <= set(there):
         raise FieldguideError(f"{path} is GBIF's table of finds. Name its table of media, multimedia.txt, beside it.")
     columns = _columns(path, there)
-    if (own := _plain(group_by)) in there:
+    if (own := _column_name(group_by)) in there:
         columns["group"] = own
     if set(there) >= GBIF:
         records = _with_species(path, records)
@@ -146,7 +146,7 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
             reader = csv.reader(file, **how)
             for fields in reader:
                 if not names:
-                    names = [_plain(name) for name in fields]
+                    names = [_column_name(name) for name in fields]
                     yield names
                 elif len(fields) > len(names) and any(fields[len(names) :]):
                     raise FieldguideError(
@@ -167,7 +167,7 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
         raise FieldguideError(f"{path} is empty. Its first line must name the columns, such as file,label.")
 
 
-def _plain(name: str) -> str:
+def _column_name(name: str) -> str:
     """Return a column's name in small letters, with _ for blanks."""
     return re.sub(r"[\s-]+", "_", name.strip().casefold())
 

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 import matplotlib
 from PIL import Image, ImageDraw
 
-from utils.pictures import WHITE, PictureError, open_picture, shortened
+from utils.pictures import OWN_BITS, WHITE, PictureError, open_picture, shortened
 from utils.words import counted
 
 
 def thumbnail(picture, side: int = 128) -> Image.Image:
     """Return a small copy of a picture (its first frame), or a grey card with the reason where it cannot be read."""
     try:
-        return open_picture(picture, longest_side=side, first_frame=True)
+        return open_picture(picture, longest_side=side, first_frame=True, bits=OWN_BITS)
     except (PictureError, OSError) as error:
         card = Image.new("RGB", (side, side), (200, 200, 200))
         ImageDraw.Draw(card).multiline_text((6, 6), textwrap.fill(str(error), max(1, side // 7)), fill=(60, 60, 60))

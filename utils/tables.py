@@ -34,7 +34,8 @@ SOURCES_COLUMNS = (
     *("bytes", "width", "height", "fetched_at"),
 )
 GIVEN_COLUMNS = ("url", "label", "side", "group", "creator", "rights_holder")
-PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings")
+PICTURES_COLUMNS = ("id", "label", "hash", "width", "height", "warnings", "bits")
+FIRST_COLUMNS = {PICTURES_COLUMNS: 6}  # of a table that grew since: one that ends after them is an older one
 REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
@@ -124,6 +125,8 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
     if not path.exists() or path.stat().st_size == 0:
         write_whole(path, csv_text(columns, (), header=True) + text)
         return
+    if tuple(columns) in FIRST_COLUMNS:
+        _grow(path, columns)
     with explained(path), path.open("rb+") as log:
         _check_header(path, columns, _parsed(log.readline(100_000)))
         end, line = _unended(log)
@@ -138,6 +141,14 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping]) -> 
         except OSError:
             log.truncate(end)  # a full disk must not leave half a row behind
             raise
+
+
+def _grow(path: Path, columns: Sequence[str]) -> None:
+    """Write an older table anew, with the columns that it lacks."""
+    with explained(path), path.open("rb") as log:
+        older = _check_header(path, columns, _parsed(log.readline(100_000)))
+    if older:
+        write_table(path, columns, each_row(path, columns, ended=True))
 
 
 def check_ended(path: Path, columns: Sequence[str]) -> None:
@@ -210,10 +221,11 @@ def _cells(line: str) -> list[str]:
             csv.field_size_limit(limit)
 
 
-def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> None:
-    """Refuse a table that does not begin with its columns."""
-    if list(fields) == list(columns):
-        return
+def _check_header(path: Path, columns: Sequence[str], fields: Sequence[str]) -> int:
+    """Refuse a table that does not begin with its columns; return how many of them an older table lacks."""
+    first = FIRST_COLUMNS.get(tuple(columns), len(columns))
+    if first <= len(fields) and list(fields) == list(columns[: len(fields)]):
+        return len(columns) - len(fields)
     for mark, name in ((";", "semicolons"), ("\t", "tabs")):
         if mark.join(fields).replace('"', "").split(mark) == list(columns):
             raise FieldguideError(
@@ -245,7 +257,8 @@ def each_row(path: Path, columns: Sequence[str], *, ended: bool = False) -> Iter
             whole = line.endswith(b"\n")
             fields = _row_fields(path, number, line) if whole or number == 1 else _parsed(line)
             if number == 1:
-                _check_header(path, columns, fields)
+                lacks = _check_header(path, columns, fields)
+            fields += [""] * lacks * (number > 1 and bool(fields))
             if not whole:
                 if len(fields) == len(columns) and ended:
                     raise FieldguideError(_end_it(path, file))

@@ -126,7 +126,7 @@ def test_folder_tells_what_it_does_not_take(project, folder, tmp_path, monkeypat
     (folder / "dog" / "inner link.jpg").symlink_to(folder / "dog" / "4.jpg")
     (folder / "dog" / "lost.jpg").symlink_to(folder / "nowhere.jpg")
     (folder / "dog" / "large.tif").write_bytes(b"x" * 100_001)
-    monkeypatch.setattr(folders, "LARGEST_FILE", 100_000)
+    monkeypatch.setattr(folders, "LARGEST_OWN_FILE", 100_000)
     found = saved(project, folder_pictures(folder, ["dog"]))
     assert {row["title"]: (row["status"], row["reason"]) for row in found} == {
         "4.jpg": ("kept", ""),
@@ -154,7 +154,7 @@ def test_killed_saving_is_completed(project, folder, monkeypatch, tmp_path, at):
 def test_a_photo_put_right_at_the_same_path_is_taken(project, folder, monkeypatch):
     """What failed, or was half copied, is read again; the unchanged failure has one row, not one for each run."""
     (folder / "dog" / "4.jpg").write_bytes(picture(4)[:500])
-    monkeypatch.setattr(folders, "LARGEST_FILE", 100_000)
+    monkeypatch.setattr(folders, "LARGEST_OWN_FILE", 100_000)
     (folder / "dog" / "large.jpg").write_bytes(b"x" * 100_001)
     save_pictures(project, folder_pictures(folder, ["dog"]))
     assert saved(project, folder_pictures(folder, ["dog"])) == []

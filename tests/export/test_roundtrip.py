@@ -13,13 +13,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from fastai.learner import load_learner
 from test_inference import SIZES, copy_alone, draw, make_learner
 
 from utils.export.formats import save_learner, save_onnx
+from utils.inference import load_classifier
 
 PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
 NEEDED = ("fastai", "onnxruntime")
-METADATA = {"labels": '["cat", "dog"]', "recipe": '{"longest_side": 512, "size": 64, "extra": 16}'}
+METADATA = {"labels": '["cat", "dog"]', "recipe": '{"longest_side": 512, "size": 64, "extra": 16, "bits": 12}'}
 
 ASK = """
 import json, sys, warnings
@@ -64,7 +66,7 @@ def _folder(tmp_path_factory) -> Path:
     """Return a folder with both model files, what other programs copy, and drawn pictures."""
     folder = tmp_path_factory.mktemp("roundtrip")
     learn = make_learner(folder / "images", network="squeezenet1_1")
-    save_learner(learn, folder / "export.pkl", temperature=3.0)
+    save_learner(learn, folder / "export.pkl", temperature=3.0, bits=12)
     save_onnx(learn, folder / "model.onnx", temperature=3.0, metadata=METADATA)
     copy_alone(folder)
     for n, size in enumerate(SIZES):
@@ -91,6 +93,13 @@ def test_the_pickle_is_names_and_numbers(_folder):
     for module, name in names:
         assert pickle.Unpickler(io.BytesIO()).find_class(module, name) is not None
     assert {module.split(".")[0] for module, _ in names} & {"cloudpickle", "marshal", "types", "utils", "dill"} == set()
+
+
+def test_both_files_know_the_bits_of_16_bit_pictures(_folder):
+    """The pickle in a note that fastai passes over, the network in its metadata; the learner itself has none."""
+    pickled, network = (load_classifier(_folder / name) for name in ("export.pkl", "model.onnx"))
+    assert pickled.recipe == network.recipe and pickled.recipe.bits == 12
+    assert load_learner(_folder / "export.pkl").dls.valid.after_item.fs[0].bits == 12
 
 
 def test_vetting_reads_it_on_every_python(_folder):

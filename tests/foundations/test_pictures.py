@@ -4,15 +4,14 @@ import os
 import struct
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import draw_picture, picture_bytes
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
-from utils import pictures
 from utils.pictures import (
-    MAX_PIXELS,
     PictureError,
     UnreadableError,
     jpeg_bytes,
@@ -21,6 +20,9 @@ from utils.pictures import (
     open_with_facts,
     squish_and_crop,
 )
+from utils.pictures.colour import srgb_transform
+from utils.pictures.formats import OPENERS
+from utils.pictures.limits import MOST_PIXELS
 from utils.sheets import contact_sheet, thumbnail
 
 END = b"\xff\xd9"  # what closes a JPEG
@@ -55,7 +57,7 @@ def test_scaling_goes_strip_by_strip(monkeypatch):
     """The result is the same in one strip as in many; a picture of 80 million pixels is never in memory as floats."""
     ramp = Image.fromarray(np.linspace(0, 65535, 9000).astype(np.uint16).reshape(90, 100))
     whole = np.asarray(open_picture(ramp))
-    monkeypatch.setattr(pictures, "STRIP", 700)
+    monkeypatch.setattr("utils.pictures.sizes.STRIP", 700)
     assert np.array_equal(np.asarray(open_picture(ramp)), whole)
 
 
@@ -136,6 +138,27 @@ def test_exif_orientation_is_applied(orientation):
     assert opened.getpixel((90, 60)) == (255, 255, 255)
 
 
+NOTE = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def with_note(format: str) -> bytes:
+    """Return a picture whose XMP note says that it is turned, and whose EXIF record does not."""
+    notes = PngImagePlugin.PngInfo()
+    notes.add_itxt("XML:com.adobe.xmp", NOTE.decode())
+    options = {"PNG": {"pnginfo": notes}, "TIFF": {"tiffinfo": {700: NOTE}}}.get(format, {"xmp": NOTE})
+    return picture_bytes(draw_picture(1), format, **options)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP", "AVIF"])
+def test_a_turn_that_only_an_xmp_note_tells_is_left_alone(format):
+    """Editors leave stale ones behind, and no browser heeds them. So a file opens, an image of Pillow's, and a copy."""
+    data = with_note(format)
+    with Image.open(BytesIO(data)) as image:
+        assert open_picture(data).size == (160, 120) == draw_picture(1).size
+        if format != "TIFF":  # which Pillow turns as it decodes
+            assert image.getexif()[0x0112] == 6 and open_picture(image).size == (160, 120)
+
+
 def test_cmyk_becomes_its_colour():
     """A CMYK red is red."""
     opened = open_picture(picture_bytes(Image.new("CMYK", (80, 80), (0, 255, 255, 0))))
@@ -153,7 +176,7 @@ def test_cmyk_becomes_its_colour():
         (b"<svg><script>alert(1)</script></svg>", r"not a picture.*SVG"),
         (b"<html><body><svg/></body></html>", r"not a picture.*HTML"),
         (b"%PDF-1.7 ...", "not a picture.*PDF"),
-        (b"\0\0\0\x18ftypheic....", "not a picture.*HEIC.*save it as JPEG"),
+        (b"\0\0\0\x18ftypcrx ....", "raw file.*export it as JPEG"),
         (b"\0\0\0\x18ftypisom....", "not a picture but a video"),
         (b"PK\x03\x04....", "not a picture.*ZIP"),
         ('{"error": "zu viele Anfragen für heute"}'.encode(), "not a picture but text"),
@@ -171,17 +194,17 @@ def test_what_is_no_picture_is_refused_with_its_reason(data, reason):
 
 def test_a_bomb_is_refused_before_it_is_decoded():
     """A small file that claims many pixels is refused by its header."""
-    side = int(MAX_PIXELS**0.5) + 10
-    with pytest.raises(PictureError, match="more than 80 million"):
+    side = int(MOST_PIXELS["PNG"] ** 0.5) + 10
+    with pytest.raises(PictureError, match="more than 110 million"):
         open_picture(picture_bytes(Image.new("1", (side, side)), "PNG"))
 
 
 def test_a_bomb_that_pillow_itself_refuses_is_told_by_its_pixels():
-    """Beyond Pillow's own limit the reason names millions of pixels too, and the thumbnail is a card."""
+    """Beyond Pillow's own limit the reason names the size too, and the thumbnail is a card."""
     data = bytearray(picture_bytes(Image.new("1", (8, 8)), "PNG"))
     data[16:24] = struct.pack(">II", 20_000, 20_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
-    with pytest.raises(PictureError, match="too many pixels: 400 million, more than 80 million"):
+    with pytest.raises(PictureError, match="too many pixels: 20000×20000, more than 110 million"):
         open_picture(bytes(data))
     assert thumbnail(bytes(data), 64).getpixel((60, 60)) == (200, 200, 200)
 
@@ -207,7 +230,7 @@ def test_a_profile_that_is_srgb_changes_nothing():
     image = draw_picture(3)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert np.array_equal(open_picture(picture_bytes(image, "PNG", icc_profile=profile)), image)
-    assert pictures._transform(profile, "RGB") is None  # not by a conversion that happens to round to the same
+    assert srgb_transform(profile, "RGB") is None  # not by a conversion that happens to round to the same
 
 
 @pytest.mark.parametrize("profile", [b"no profile", b"\0" * 200])
@@ -293,7 +316,7 @@ def test_a_file_that_the_system_withholds_is_told_apart(monkeypatch, tmp_path, e
     def fail(*args, **options):
         raise error
 
-    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(UnreadableError, match=r"may not read|Input/output"):
         open_picture(path)
 
@@ -445,7 +468,7 @@ def test_whatever_the_decoder_raises_becomes_a_reason(monkeypatch, call, error):
 
     def break_with(patch, kind):
         if call == "open":
-            patch.setattr(Image, "open", failing(kind))
+            patch.setitem(OPENERS, "JPEG", failing(kind))
         elif call == "is_animated":
             patch.setattr(JpegImagePlugin.JpegImageFile, "is_animated", property(failing(kind)), raising=False)
         else:
@@ -478,6 +501,32 @@ def test_the_pages_of_a_file_are_not_counted(monkeypatch):
         with pytest.raises(PictureError, match="animated or many pages"):
             open_picture(data)
         assert open_picture(data, first_frame=True).size == pages[0].size
+
+
+@pytest.mark.parametrize("behind", [b"", bytes(4096)])
+@pytest.mark.parametrize("longest_side", [None, 100])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_lacks_nothing_but_its_end_marker_opens_as_the_whole_file(options, longest_side, behind):
+    """Cheap cameras write such files. The remark says so, and the pixels are those of the whole file."""
+    image = draw_picture(5, size=(641, 483))
+    image.paste((128, 128, 128), (0, 440, 641, 483))  # the grey of undecoded rows, at the bottom
+    whole = picture_bytes(image, quality=95, **options)
+    opened = open_with_facts(whole[:-2] + behind, longest_side=longest_side)
+    assert (opened.remarks, opened.missing, opened.coarse) == (("no-end-marker",), 0, False)
+    assert np.array_equal(opened.image, open_picture(whole, longest_side=longest_side))
+    assert open_with_facts(whole).remarks == ()
+
+
+@pytest.mark.parametrize("longest_side", [None, 60])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+def test_a_jpeg_that_lacks_more_than_its_end_marker_is_refused(options, longest_side):
+    """Be it a few bytes, a whole scan, or half of all."""
+    noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    whole = picture_bytes(Image.fromarray(noise), quality=95, **options)
+    scans = whole[: whole.rindex(b"\xff\xda")] if "progressive" in options else whole[: len(whole) // 3]
+    for cut in (whole[:-12], whole[: len(whole) // 2], scans):
+        with pytest.raises(PictureError, match="truncated"):
+            open_picture(cut, longest_side=longest_side)
 
 
 def test_a_grey_footer_is_no_missing_end():

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture_bytes, tree
+from drawn_heic import heic
 from PIL import Image
 from test_inference import REPOSITORY, colour_model, run, saved, softmax
 
@@ -156,13 +157,13 @@ def test_a_photo_named_by_hand_counts_whatever_its_name(_model, tmp_path, capsys
     assert ask(capsys, _model, path)[1][0][1] == "red"
 
 
-def test_an_iphones_photos_are_told_not_left_out(_model, tmp_path, capsys):
-    """HEIC files in a folder are named one by one, for they are photos, though not readable here."""
+def test_an_iphones_photos_are_judged(_model, tmp_path, capsys):
+    """HEIC files in a folder are photos; a broken one is named."""
     photo(tmp_path / "p" / "a.png")
-    (tmp_path / "p" / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
+    (tmp_path / "p" / "b.HEIC").write_bytes(heic(Image.new("RGB", (48, 48), "red")))
+    (tmp_path / "p" / "c.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(30))
     code, lines, _ = ask(capsys, _model, tmp_path / "p")
-    assert (code, lines[1][1]) == (2, "error")
-    assert "HEIC" in lines[1][2]
+    assert (code, [line[1] == "error" for line in lines]) == (2, [False, False, True])
 
 
 def test_a_pattern_is_expanded(_model, tmp_path, capsys, monkeypatch):

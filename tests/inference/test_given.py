@@ -375,7 +375,7 @@ def test_a_data_uri_is_decoded_in_parts(monkeypatch, part):
 
 def test_a_file_without_an_end_is_refused(_colours, monkeypatch):
     """Of an open file or an upload no more is read than a picture may have."""
-    monkeypatch.setattr(given, "MAX_BYTES", 3_000_000)
+    monkeypatch.setattr(given, "LARGEST_OWN_FILE", 3_000_000)
     for endless in (Endless(), io.BufferedReader(Endless()), Whole(bytes(3_000_001))):
         assert "an open file of more than 3 million bytes" in _colours.predict(endless)[0].error
     assert "not a picture" in _colours.predict(Whole(bytes(3_000_000)))[0].error

@@ -501,6 +501,17 @@ def test_the_recipe_comes_from_the_file(tmp_path):
     assert load_classifier(path).recipe == recipe.Recipe(longest_side=100, size=48, extra=8)
 
 
+def test_16_bit_pictures_are_read_with_the_bits_of_training(tmp_path):
+    """The recipe names them: 12-bit values are as bright as the same picture of 8 bits, and larger ones an error."""
+    model = colour_model(recipe={"longest_side": 512, "size": 16, "extra": 0, "bits": 12})
+    classifier = load_classifier(saved(model, tmp_path / "model.onnx"))
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    deep, plain, brighter = (Image.fromarray(each) for each in (levels * 16, levels.astype(np.uint8), levels * 257))
+    pixels = [classifier.recipe.pixels(image).astype(int) for image in (deep, plain)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
+    assert "too bright for 12 bits" in classifier.predict(brighter)[0].error
+
+
 def test_a_file_of_fastais_default_needs_trust(_pictures, tmp_path):
     """What learn.export() writes by default holds code: refused, and loaded with trusted=True."""
     learn = make_learner(tmp_path / "images")
@@ -622,6 +633,8 @@ RECIPE = {"longest_side": 512, "size": 16, "extra": 0}
         ({"recipe": RECIPE | {"longest_side": 10**6}}, "not used here"),
         ({"recipe": RECIPE | {"size": "16"}}, "in whole pixels"),
         ({"recipe": RECIPE | {"size": 32}}, "does not work"),
+        ({"recipe": RECIPE | {"bits": 11}}, "as 11 bits, expected one of"),
+        ({"recipe": RECIPE | {"bits": "12"}}, "as 12 bits, expected one of"),
         ({"threshold": 2}, "threshold is 2"),
         ({"threshold": "NaN"}, "threshold is nan"),
         ({"threshold": "true"}, "threshold is True"),
@@ -855,8 +868,8 @@ def test_what_is_not_installed_is_named(_models, kind, module):
 def copy_alone(folder: Path) -> Path:
     """Copy what stands alone into another program's folder."""
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REPOSITORY / "utils" / "inference", folder / "inference", ignore=ignore)
-    shutil.copy(REPOSITORY / "utils" / "pictures.py", folder)
+    for name in ("inference", "pictures"):
+        shutil.copytree(REPOSITORY / "utils" / name, folder / name, ignore=ignore)
     return folder
 
 

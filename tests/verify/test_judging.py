@@ -532,6 +532,17 @@ def test_a_jpeg_cut_and_closed_is_rejected_and_a_coarse_one_warned_of(make_proje
     assert report.dubious["unfinished"] == [project.images / "cat" / f"{coarse}.jpg"]
 
 
+def test_a_jpeg_without_its_end_marker_is_kept_with_a_remark(make_project, fill_raw):
+    """Its training copy is that of the whole file, and also a copy of its own that a person put there is replaced."""
+    project, whole = make_project(), picture_bytes(draw_picture(40, size=(900, 700)))
+    fill_raw(project, 1)
+    id, full = put_raw(project, "cat", whole[:-2]), put_raw(project, "cat", whole)
+    verify_images(project)
+    copies = [(project.images / "cat" / f"{name}.jpg").read_bytes() for name in (id, full)]
+    warnings = {row["id"]: row["warnings"] for row in read_rows(project.table("pictures"), PICTURES_COLUMNS)}
+    assert copies[0] == copies[1] and (warnings[id], warnings[full]) == ("no-end-marker", "")
+
+
 def test_near_duplicates_are_not_rejected(make_project, fill_raw):
     """Encoded anew, made smaller and cropped a little: 03 keeps them together by their hashes."""
     project = make_project()

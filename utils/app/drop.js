@@ -11,7 +11,7 @@ const LOST = "It cannot be read any more: it was moved or changed after you chos
 const UNSURE = "not sure";
 
 // What counts as a photo inside a folder: by its name, as nothing is opened to find out.
-const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|svg)$/i;
+const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|jxl|svg)$/i;
 const ORDER = new Intl.Collator("en", { numeric: true }); // IMG_2 before IMG_10, on every machine alike
 
 /** A new element; `aria` holds its role and aria- attributes. */

@@ -20,7 +20,7 @@ import anywidget
 from utils.errors import FieldguideError
 from utils.export import read_card
 from utils.inference import Classifier, ModelError, load_classifier
-from utils.pictures import jpeg_bytes, open_picture
+from utils.pictures import OWN_BITS, jpeg_bytes, open_picture
 from utils.project import Project
 from utils.storage import file_hash, subfolders
 from utils.words import counted, share, verdict_sentence
@@ -192,7 +192,8 @@ def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
     }
     if prediction.error:
         return message, []
-    return message, [jpeg_bytes(open_picture(content, longest_side=THUMBNAIL), quality=QUALITY)]
+    shown = open_picture(content, longest_side=THUMBNAIL, bits=OWN_BITS)
+    return message, [jpeg_bytes(shown, quality=QUALITY)]
 
 
 def _only(buffers) -> bytes:

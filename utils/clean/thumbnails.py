@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from utils.dataset import Picture
-from utils.pictures import PictureError, jpeg_bytes, open_picture
+from utils.pictures import OWN_BITS, PictureError, jpeg_bytes, open_picture
 from utils.project import Project
 from utils.storage import file_stamp
 
@@ -70,7 +70,7 @@ class Thumbnails:
 def _thumbnail_of(path: Path, height: int, width: int, stamp: tuple[int, ...]) -> Thumbnail:
     """Draw a thumbnail; a replaced file has another `stamp` and so gets a new one."""
     try:
-        image = open_picture(path, longest_side=max(height, width), first_frame=True)
+        image = open_picture(path, longest_side=max(height, width), first_frame=True, bits=OWN_BITS)
     except (PictureError, OSError) as error:
         return Thumbnail(b"", str(error))
     image.thumbnail((width, height))

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from utils.copies.kept import keep_rows, kept_rows, on_all_cores
 from utils.dataset import Dataset
 from utils.features import file_size
-from utils.pictures import FORMATS, PictureError, open_picture
+from utils.pictures import PictureError, image_file, open_picture
 
 SEEN = 320  # pixels of the longest side
 MOST_POINTS = 200  # per picture
@@ -98,7 +97,7 @@ def seen_pixels(path: Path) -> np.ndarray | None:
 def captured_at(path: Path | None) -> float:
     """Return when a photo was taken, in seconds by the camera's clock; NaN if its file does not say."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with path.open("rb") as file, image_file(file) as image:
             facts = image.getexif().get_ifd(EXIF)
         taken = datetime.strptime(str(facts[ORIGINAL_TIME]).strip("\0 "), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
         return taken.timestamp() + float(f"0.{str(facts.get(FRACTION, 0)).strip(chr(0) + ' ') or 0}")

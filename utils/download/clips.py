@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 CLIP_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,asf"  # as FFmpeg calls them
-MOST_FRAMES = 10_000  # of one clip
+MOST_OF_A_CLIP = 10_000  # of one clip
 FRAME_QUALITY = 95  # of JPEG: a training copy is made of it, so nothing should be lost
 EARLY = 1e-3  # seconds by which a frame may come before its time: clips count time in small steps
 
@@ -32,14 +32,14 @@ def can_read_clips() -> bool:
 
 def frame_times(path: Path, every: float) -> list[float]:
     """Return the times in seconds of the frames that are taken of a clip: 0, `every`, twice that, up to its end."""
-    with _opened(path) as (container, stream):
+    with _opened_clip(path) as (container, stream):
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1_000_000
-        return [n * every for n in range(min(MOST_FRAMES, max(1, -int(-float(length) // every))))]
+        return [n * every for n in range(min(MOST_OF_A_CLIP, max(1, -int(-float(length) // every))))]
 
 
 def frame_bytes(path: Path, time: float) -> bytes:
     """Return the frame of a clip at a time in seconds, upright, as a JPEG; or raise ClipError."""
-    with _opened(path) as (container, stream):
+    with _opened_clip(path) as (container, stream):
         start = stream.start_time or 0
         container.seek(start + int(time / stream.time_base), stream=stream)
         for frame in container.decode(stream):
@@ -51,7 +51,7 @@ def frame_bytes(path: Path, time: float) -> bytes:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple["InputContainer", Any]]:
+def _opened_clip(path: Path) -> Iterator[tuple["InputContainer", Any]]:
     """Open a clip and its video stream; turn whatever FFmpeg says into a ClipError."""
     import av  # it may not be there
 

@@ -13,11 +13,11 @@ from utils.archives import unpack_zip
 from utils.dataset import seeded_rank
 from utils.download.clips import ClipError, frame_bytes
 from utils.download.collection import Gathered
-from utils.download.fetch import LARGEST_FILE
 from utils.download.labelled import read_labelled
 from utils.download.sources import Photo, Source, read_folder
 from utils.errors import FieldguideError
 from utils.listing import label_folders, passed_sentence
+from utils.pictures import LARGEST_OWN_FILE
 from utils.places import inmost, is_archive, is_table, only_table, require_place, table_hint
 from utils.project import Project
 from utils.storage import content_id
@@ -154,8 +154,8 @@ def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes,
             return b"", "a link that leads out of the source folder; follow_links = true takes it"
         if not path.is_file():
             return b"", "not a file, or a link that leads nowhere"
-        if path.stat().st_size > LARGEST_FILE:
-            return b"", f"larger than {LARGEST_FILE // 1_000_000} MB"
+        if path.stat().st_size > LARGEST_OWN_FILE:
+            return b"", f"larger than {LARGEST_OWN_FILE // 1_000_000} MB"
         data = path.read_bytes()
     except OSError as error:
         return b"", f"cannot be read: {error.strerror or error}"

@@ -77,6 +77,7 @@ class Card(TypedDict, total=False):
     temperature: float
     unknown: CardUnknown
     limits: Annotated[list[str], FailFast()]
+    bits: int | None
     seed: int | None
     arch: str
     weights: str

@@ -72,7 +72,7 @@ def export_classifier(dataset: Dataset, learn) -> Export:
         raise FieldguideError("The validation set is empty, so nothing can check the export. Run 03, 04 and 05.")
     temperature = evaluation["temperature"]["value"] or 1.0  # None if nothing could be fitted
     with locked(project.models), workshop(project.models) as staged:
-        pickled = _pickled(learn, staged / MODEL, temperature)
+        pickled = _pickled(learn, staged / MODEL, temperature, dataset.records.bits)
         earlier = _earlier_card(project.models)
         unknown = _certified(dataset, temperature)
         unknown["unseen"] = _unseen_before(earlier, staged / MODEL, evaluation, unknown) or _asked_of_unseen(
@@ -194,9 +194,9 @@ def sampled_pictures(dataset: Dataset, *, most: int = MOST_LOOKED_AT) -> Dataset
     return usable.where(lambda picture: picture.id in kept)
 
 
-def _pickled(learn, path: Path, temperature: float) -> Classifier:
+def _pickled(learn, path: Path, temperature: float, bits: int | None) -> Classifier:
     """Write export.pkl and return it as `load_classifier` loads it, or refuse what it would refuse."""
-    save_learner(learn, path, temperature=temperature)
+    save_learner(learn, path, temperature=temperature, bits=bits)
     try:
         return load_classifier(path)
     except ModelError as error:
@@ -209,7 +209,8 @@ def _pickled(learn, path: Path, temperature: float) -> Classifier:
 
 def _metadata(name: str, classifier: Classifier, unknown: Mapping) -> dict[str, str]:
     """Return what model.onnx says of itself: everything that a program needs to use it."""
-    facts = {"labels": list(classifier.labels), "recipe": asdict(classifier.recipe)}
+    recipe = {name: fact for name, fact in asdict(classifier.recipe).items() if fact is not None}
+    facts = {"labels": list(classifier.labels), "recipe": recipe}
     if unknown["threshold"] is not None:
         facts["threshold"] = unknown["threshold"]
     return {"name": name, "writer": str(WRITER)} | {

@@ -61,6 +61,7 @@ def make_card(
         "test_opened": evaluation.get("test_opened", 0),
         "temperature": temperature,
         "unknown": dict(unknown),
+        "bits": dataset.records.bits,
     }
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
@@ -101,6 +102,11 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
         + (", unless it is asked to say “unknown” and does." if threshold else ".")
     )
     said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
+    if bits := card.get("bits"):
+        said.append(
+            f"It reads 16-bit pictures as {bits} bits, as those that trained it: a value of {2**bits - 1:,} is white. "
+            "One with larger values is refused, unless its tags name its bits."
+        )
     pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
     if pairs:
         said.append(f"In the validation set it took most often {'; '.join(pairs)}.")

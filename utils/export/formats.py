@@ -24,7 +24,7 @@ import onnx
 import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.learner import CastToTensor, Learner
-from fastai.vision.augment import RandTransform
+from fastai.vision.augment import RandomResizedCrop, RandTransform
 from fastcore.foundation import L
 from fasttransform import Pipeline
 
@@ -54,7 +54,7 @@ class NeutralPickler(pickle.Pickler):
 PLAIN = SimpleNamespace(Pickler=NeutralPickler, __name__="pickle")  # the part of a pickle module that torch.save uses
 
 
-def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
+def save_learner(learn, path: Path, *, temperature: float = 1.0, bits: int | None = None) -> None:
     """
     Write what predicting needs of a learner to `path`, as a plain pickle that ``load_learner`` reads.
 
@@ -62,7 +62,8 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
     optimizer, metrics, callbacks and the place of the photos stay out. The same network gives the same bytes.
 
     ``learn.export()`` pickles with cloudpickle. Its bytecode crashes another Python version, and it takes along every
-    callback, the folder's path and the state of a random generator. Raises FieldguideError if the learner holds
+    callback, the folder's path and the state of a random generator. `bits` of 16-bit pictures become a note of the step
+    that crops, which fastai does not read. Raises FieldguideError if the learner holds
     something that no other program could name, or the temperature cannot be folded in.
     """
     loaders = deepcopy(learn.dls.new_empty()).cpu()
@@ -74,6 +75,8 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0) -> None:
         for step in loader.after_item.fs:
             for name in LAST_PICTURE & set(vars(step)):
                 delattr(step, name)
+            if bits and isinstance(step, RandomResizedCrop):
+                step.bits = bits
         # Only training draws these; some are ours, and other programs know no such names. One with a size resizes.
         lasting = [t for t in loader.after_batch.fs if not isinstance(t, RandTransform) or getattr(t, "size", None)]
         loader.after_batch = Pipeline(lasting, split_idx=loader.after_batch.split_idx)

@@ -1,7 +1,7 @@
 """
 Stage 08: load a model file as any program would, and ask it about photos.
 
-This folder and `pictures.py` stand alone. Copy both into another program, side by side: in a package of yours, or loose
+This folder and `pictures` stand alone. Copy both into another program, side by side: in a package of yours, or loose
 beside your script. A model.onnx then needs numpy, Pillow and onnxruntime; an export.pkl needs fastai.
 """
 

@@ -36,7 +36,7 @@ from .vetting import ModelError
 
 if "." in __package__:
     from ..pictures import PHOTO_SUFFIXES
-else:  # inference/ and pictures.py lie loose in another program's folder
+else:  # inference/ and pictures/ lie loose in another program's folder
     from pictures import PHOTO_SUFFIXES
 
 DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the last two as a shell names its signals

@@ -17,13 +17,12 @@ import numpy as np
 from PIL import Image
 
 if "." in __package__:
-    from ..pictures import MAX_PIXELS, PictureError, refuse_size, shortened
-else:  # inference/ and pictures.py lie loose in another program's folder
-    from pictures import MAX_PIXELS, PictureError, refuse_size, shortened
+    from ..pictures import LARGEST_OWN_FILE, PictureError, refuse_size, shortened
+else:  # inference/ and pictures/ lie loose in another program's folder
+    from pictures import LARGEST_OWN_FILE, PictureError, refuse_size, shortened
 
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # one letter and a colon is a disk of Windows
 DATA_URI = re.compile("data:[^,]{0,1000},", re.IGNORECASE)
-MAX_BYTES = 5 * MAX_PIXELS  # that an open file may hold: the largest picture, uncompressed, and some notes
 MAX_URI = 100_000_000  # letters
 LONGEST_PATH = 4096  # letters, as on Linux; longer text holds a picture, or nothing
 PORTION = 2**20  # bytes or letters that are taken at a time
@@ -162,9 +161,9 @@ def _read_on(file) -> bytes:
     """Return the bytes from a file's place to its end, or refuse text and what has no end."""
     in_parts = isinstance(file, io.IOBase)  # which may give less than it was asked for, until it gives nothing
     data, part = bytearray(), b"more"
-    while part and len(data) <= MAX_BYTES:
+    while part and len(data) <= LARGEST_OWN_FILE:
         try:
-            part = file.read(PORTION if in_parts else MAX_BYTES + 1)
+            part = file.read(PORTION if in_parts else LARGEST_OWN_FILE + 1)
         except TypeError:  # this upload takes no size
             part, in_parts = file.read(), False
         if not isinstance(part, (bytes, bytearray, memoryview)):
@@ -172,8 +171,8 @@ def _read_on(file) -> bytes:
         data += part
         if not in_parts:
             break
-    if len(data) > MAX_BYTES:
-        raise PictureError(f"an open file of more than {MAX_BYTES // 1_000_000} million bytes")
+    if len(data) > LARGEST_OWN_FILE:
+        raise PictureError(f"an open file of more than {LARGEST_OWN_FILE // 1_000_000} million bytes")
     return bytes(data)
 
 

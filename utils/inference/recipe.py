@@ -15,9 +15,9 @@ from PIL import Image
 from .vetting import ModelError
 
 if "." in __package__:
-    from ..pictures import LONGEST_SIDE, open_picture, squish_and_crop
-else:  # inference/ and pictures.py lie loose in another program's folder
-    from pictures import LONGEST_SIDE, open_picture, squish_and_crop
+    from ..pictures import DEPTHS, LONGEST_SIDE, open_picture, squish_and_crop
+else:  # inference/ and pictures/ lie loose in another program's folder
+    from pictures import DEPTHS, LONGEST_SIDE, open_picture, squish_and_crop
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
@@ -33,10 +33,11 @@ class Recipe:
     size: int  # squish to (size + extra)², then cut the middle size²
     extra: int
     resample: str = "bilinear"  # how to squish: a name in `REDUCTIONS`
+    bits: int | None = None  # of 16-bit pictures' values, as in training; None if it had no such pictures
 
     def pixels(self, picture) -> np.ndarray:
         """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
-        image = open_picture(picture, longest_side=self.longest_side)
+        image = open_picture(picture, longest_side=self.longest_side, bits=self.bits)
         return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=REDUCTIONS[self.resample]))
 
 
@@ -58,20 +59,23 @@ def checked_recipe(facts) -> Recipe:
     resample = facts.get("resample", "bilinear")  # earlier exports do not name it
     if not isinstance(resample, str) or resample not in REDUCTIONS:
         raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
-    recipe = Recipe(*(facts[name] for name in names), resample)
+    if (bits := facts.get("bits")) is not None and (type(bits) is not int or bits not in DEPTHS):
+        raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
+    recipe = Recipe(*(facts[name] for name in names), resample, bits)
     if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
     return recipe
 
 
-def validation_recipe(size: int, beyond: float, resample: int) -> Recipe:
+def validation_recipe(size: int, beyond: float, resample: int, bits: int | None = None) -> Recipe:
     """
     Return stage 04's recipe.
 
     `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number.
+    `bits` are those of 16-bit pictures.
     """
     facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8}
-    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower()})
+    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower(), "bits": bits})
 
 
 def checked_threshold(threshold) -> float | None:

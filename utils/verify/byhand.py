@@ -15,6 +15,7 @@ from utils.pictures import is_training_copy, known_header
 from utils.project import Project
 from utils.storage import content_id, explained, file_stamp, locked, remove_leftovers, visible_files, write_whole
 from utils.tables import HAND, SOURCES_COLUMNS, append_rows, each_row
+from utils.verify.depths import bits_of_set
 from utils.verify.opening import in_batches, judge, judged_in_order, keep
 from utils.verify.report import VerifyReport, report_of
 from utils.verify.verdicts import ID, Judged, Run, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
@@ -35,7 +36,8 @@ def take_in_by_hand(project: Project, tables: Tables, run: Run) -> None:
     sources = each_row(project.table("sources"), SOURCES_COLUMNS) if dropped else ()
     noted = {(row["id"], row["label"]) for row in sources} & set(dropped)
     originals = [original for _, original in dropped.values()]
-    for batch in in_batches(judged_in_order(originals, known=_known_elsewhere(project, dropped))):
+    how = {"known": _known_elsewhere(project, dropped), "bits": bits_of_set(tables) if originals else None}
+    for batch in in_batches(judged_in_order(originals, **how)):
         batch = [judged for judged in batch if not judged.unread]
         good = [judged for judged in batch if not judged.reason]
         for judged in good:
@@ -77,7 +79,9 @@ def _filed(project: Project, tables: Tables, run: Run) -> Dropped:
             ours = is_training_copy(data)
             if ours and id not in rejected and len(gathered[id]) == 1:
                 continue  # a killed run left it without a row: judge_new writes that
-            tried = (judge(file, asked=True) for file in (gathered[id][0], path) if ours or content_id(data) == id)
+            bits = bits_of_set(tables, gathered[id])
+            both = (file for file in (gathered[id][0], path) if ours or content_id(data) == id)
+            tried = (judge(file, asked=True, bits=bits) for file in both)
             if judged := next((judged for judged in tried if not judged.reason), None):
                 if file_stamp(path) != stamp:
                     run.changing.append(path)
@@ -179,7 +183,8 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
         files = by_id(path for path in raw_files(project) if (path.stem, path.parent.name) in tables.settled)
         originals = [_original(project, id, label, files.get(id, []), there, deleted) for id in ids]
         # Their copies wait in memory, 100 kB each: a person names tens.
-        taken = [replace(judged, label=label or judged.label) for judged in judged_in_order(originals, asked=True)]
+        how = {"asked": True, "bits": bits_of_set(tables, originals)}
+        taken = [replace(judged, label=label or judged.label) for judged in judged_in_order(originals, **how)]
         for judged in taken:
             if judged.reason:
                 raise FieldguideError(

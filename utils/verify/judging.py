@@ -11,6 +11,7 @@ from utils.project import Project
 from utils.storage import locked, remove_leftovers, visible_files
 from utils.tables import SOURCES_COLUMNS, each_row
 from utils.verify.byhand import take_in_by_hand
+from utils.verify.depths import bits_of_set
 from utils.verify.opening import in_batches, judged_in_order, keep
 from utils.verify.quality import served_by_many
 from utils.verify.report import VerifyReport, report_of
@@ -54,7 +55,8 @@ def judge_new(project: Project, tables: Tables, run: Run) -> None:
             known[id, label] = two_labels(others)
     served = served_by_many(each_row(project.table("sources"), SOURCES_COLUMNS)) if fresh else {}
     before = len(tables.settled)
-    for batch in in_batches(judged_in_order(fresh, known=known, served=served)):
+    bits = bits_of_set(tables) if fresh else None
+    for batch in in_batches(judged_in_order(fresh, known=known, served=served, bits=bits)):
         run.added += keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
         run.unread += [judged for judged in batch if judged.unread]
     run.rejected += len(tables.settled) - before

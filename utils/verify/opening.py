@@ -18,29 +18,36 @@ from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnin
 from utils.verify.verdicts import Judged, Tables
 
 AT_A_TIME = 32  # pictures between two writes of the tables, and judged ahead meanwhile; their copies wait in memory
-OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Each may hold a picture of 80 million pixels
+OPENED_TOGETHER = 2  # threads: Pillow decodes outside Python's lock. Of large pictures, `open_with_facts` opens one
 
 
-def judge(path: Path, *, known: Mapping | None = None, served: Mapping | None = None, asked: bool = False) -> Judged:
+def judge(
+    path: Path,
+    *,
+    known: Mapping | None = None,
+    served: Mapping | None = None,
+    bits: int | None = None,
+    asked: bool = False,
+) -> Judged:
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
 
     `known` maps (id, label) to why a good picture is rejected all the same: it is known under another label. `served`
     maps ids to numbers of unrelated sites; a drawing that many serve is rejected. If a person `asked` for this very
-    picture, everything that can be decoded is good, also an animation.
+    picture, everything that can be decoded is good, also an animation. `bits` are those of the set's 16-bit pictures.
     """
     before = file_stamp(path)
-    judged = _judged(path, known or {}, (served or {}).get(path.stem, 0), asked)
+    judged = _judged(path, known or {}, (served or {}).get(path.stem, 0), bits, asked)
     if file_stamp(path) != before:  # what was read is neither the old picture nor the new one
         return Judged(judged.id, judged.label, reason="it changed while it was read", unread=True)
     return judged
 
 
-def _judged(path: Path, known: Mapping, sites: int, asked: bool) -> Judged:
+def _judged(path: Path, known: Mapping, sites: int, bits: int | None, asked: bool) -> Judged:
     """Return what `judge` does, of a file that nobody writes to."""
     id, label = path.stem, path.parent.name
     try:
-        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked)
+        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked, bits=bits)
     except (UnreadableError, OSError) as error:
         return Judged(id, label, reason=str(error), unread=True)
     except PictureError as error:
@@ -50,9 +57,10 @@ def _judged(path: Path, known: Mapping, sites: int, asked: bool) -> Judged:
     if not asked and (reason := useless(opened, grey, sites=sites)):
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
-    found += ["unfinished"] * (opened.coarse or opened.missing > 0)
+    found += ["unfinished"] * (opened.coarse or opened.missing > 0) + list(opened.remarks)
     reason = known.get((id, label), "")
-    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found))
+    deep = (bits or opened.bits) if opened.bits else ""
+    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found), deep)
 
 
 def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:

@@ -14,6 +14,7 @@ from utils.project import Project
 from utils.settling import SEARCH
 from utils.storage import visible_files
 from utils.tables import REJECTED_COLUMNS
+from utils.verify.depths import brightness_remarks
 from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
 from utils.words import counted
 
@@ -49,7 +50,7 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     remarks += _renamed_remarks(project, rows) + _alike_remarks(project, counts, rows)
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
-    remarks += _file_remarks(project, run)
+    remarks += brightness_remarks(tables, rows) + _file_remarks(project, run)
     if waiting := len(visible_files(project.unsorted)):
         remarks.insert(0, f"{counted(waiting, 'photo')} without a label: give each one its label in the grid below.")
     rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))

@@ -31,6 +31,7 @@ class Judged:
     width: int = 0
     height: int = 0
     warnings: str = ""
+    bits: int | str = ""  # of the set, for a 16-bit picture
     unread: bool = False  # the system did not hand the file over, so the picture was not judged
 
 
@@ -54,6 +55,7 @@ class Tables:
         self.label_of: dict[str, str] = {}
         self.accepted: set[tuple[str, str]] = set()  # (id, label)
         self.warnings: dict[str, str] = {}  # id → what may be wrong with it, "" for nothing
+        self.bits: int | None = None  # of the set's 16-bit pictures; None as long as none was accepted
         for row in each_row(project.table("pictures"), PICTURES_COLUMNS):
             self._know(row)
         rejected = each_row(project.table("rejected"), REJECTED_COLUMNS)
@@ -65,6 +67,8 @@ class Tables:
         self.label_of[row["id"]] = row["label"]
         self.accepted.add((row["id"], row["label"]))
         self.warnings[row["id"]] = row["warnings"]
+        if row["bits"]:
+            self.bits = int(row["bits"])
 
     def add(self, batch: list[Judged]) -> None:
         """Append a row for each picture that has none yet."""
