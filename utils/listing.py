@@ -39,7 +39,8 @@ KIND_OF = {f".{suffix}": kind for kind, suffixes in KINDS.items() for suffix in 
 CLIP, RAW, CLOUD, SYSTEM = "clip", "camera raw file", "photo that lies in iCloud only", "system file"
 LINKED, CLOSED, OTHER = "link to a folder", "folder or link that cannot be read", "other file"
 PLURALS |= {CLOUD: "photos that lie in iCloud only", LINKED: "links to folders"}
-PLURALS |= {CLOSED: "folders or links that cannot be read"}
+UNREADABLE_CLIP = "clip that cannot be read"
+PLURALS |= {CLOSED: "folders or links that cannot be read", UNREADABLE_CLIP: "clips that cannot be read"}
 MOST_SEEN = 100_000  # files in a folder that belongs to no label: a source may be somebody's home
 HEAD = 4096  # bytes that tell a picture's format
 

@@ -44,7 +44,9 @@ def test_the_frames_of_a_clip_are_photos_of_one_group(tmp_path, monkeypatch):
     """They are drawn with the photos, and found again without being decoded."""
     put(tmp_path / "set", "ant/1.jpg", "bee/2.jpg", "bee/3.jpg")
     clip(tmp_path / "set" / "ant" / "deep" / "walk.mp4")
-    (tmp_path / "set" / "bee" / "broken.mp4").write_bytes(b"no clip")
+    for name in ("broken.mp4", "broken too.mp4"):
+        (tmp_path / "set" / "bee" / name).write_bytes(b"no clip")
+    clip(tmp_path / "set" / "bee" / "2.mov", seconds=1)  # the photo 2.jpg, moving
     project = project_of(tmp_path, "set")
     names = ["1.jpg", "walk.mp4 at 0 s", "walk.mp4 at 2 s", "walk.mp4 at 4 s"]
     assert taken(project) == {"ant": names, "bee": ["2.jpg", "3.jpg"]}
@@ -52,7 +54,7 @@ def test_the_frames_of_a_clip_are_photos_of_one_group(tmp_path, monkeypatch):
     report = places_report(project)
     assert report.table.loc["ant"].to_dict() == {"photos there": 4, "taken": 4}
     assert "1 clip: a frame every 2 s is a photo (clip_seconds)." in report.remarks
-    assert "1 clip that cannot be read (Invalid data found when processing input)" in " ".join(report.remarks)
+    assert "2 clips that cannot be read (bee/broken too.mp4), 1 clip (bee/2.mov)" in " ".join(report.remarks)
     monkeypatch.setattr(clips, "jpeg_bytes", None)
     before = rows(project)
     taken(project)

@@ -18,6 +18,7 @@ from utils.listing import (
     CLIP,
     CLOSED,
     LINKED,
+    UNREADABLE_CLIP,
     Listing,
     label_folders,
     list_photos,
@@ -133,7 +134,7 @@ def read_folder(
         for path in paths:
             listing: Listing = list_photos(path, follow_links=follow_links)
             given = {"side": sides[path.parent.name]} if use_given_split and path.parent != folder else {}
-            frames, left = _frames_of(folder, listing.passed, given, clip_seconds)
+            frames, left = _frames_of(folder, listing, given, clip_seconds)
             found += [Photo(file, given) for file in listing.files]
             passed += left
             if frames:
@@ -152,16 +153,22 @@ def read_folder(
 
 
 def _frames_of(
-    folder: Path, passed: Iterable[tuple[str, Path]], given: Mapping[str, str], every: float
+    folder: Path, listing: Listing, given: Mapping[str, str], every: float
 ) -> tuple[list[Photo], list[tuple[str, Path]]]:
-    """Return the frames of the clips among what is passed over, each clip a group, and what is still passed over."""
+    """
+    Return the frames of the clips in a listing, each clip a group, and what is still passed over.
+
+    A clip with the name of a photo beside it is that photo, moving: telephones write both.
+    """
     frames, left = [], []
-    for kind, path in passed:
+    named = {os.path.splitext(file)[0] for file in listing.files}  # noqa: PTH122 (as text: it may be many)
+    for kind, path in listing.passed:
+        times = []
         try:
-            times = frame_times(path, every) if kind == CLIP and can_read_clips() else []
-        except (ClipError, OSError) as error:
-            left.append((f"clip that {error}" if isinstance(error, ClipError) else CLOSED, path))
-            continue
+            if kind == CLIP and can_read_clips() and str(path.with_suffix("")) not in named:
+                times = frame_times(path, every)
+        except (ClipError, OSError):
+            kind = UNREADABLE_CLIP
         group = f"{folder.name}/{path.relative_to(folder).as_posix()}"
         frames += [Photo(str(path), {**given, "group": group}, time) for time in times]
         left += [] if times else [(kind, path)]
