@@ -10,8 +10,9 @@ from test_fetch import picture
 from utils.dataset import read_dataset
 from utils.download import places_report, take_photos
 from utils.errors import FieldguideError
+from utils.export.attribution import attribution
 from utils.project import Project
-from utils.storage import content_id
+from utils.storage import content_id, write_whole
 from utils.tables import GIVEN_COLUMNS, read_rows
 from utils.verify import verify_images
 
@@ -270,3 +271,24 @@ def test_photos_without_a_label_wait_for_one(tmp_path):
     assert taken(project) == {"ant": ["7.jpg"], "bee": ["8.jpg"]}
     told = "lie in no label's folder, and were left out, such as 0.jpg. Move them into one."
     assert places_report(project).remarks[-1] == f"5 photos in {tmp_path / 'set'} {told}"
+
+
+def test_an_export_of_inaturalist_is_fetched_with_its_rights(tmp_path, host):  # noqa: F811
+    """Licence and observer are in ATTRIBUTION.csv, with the page of each observation."""
+    lines = ["id,user_login,quality_grade,license,url,image_url,scientific_name"]
+    for n in range(8):
+        name, page = ("Formica rufa", "Apis mellifera")[n % 2], f"https://www.inaturalist.org/observations/{n}"
+        lines.append(f"{n},ann{n},research,CC-BY,{page},{host.url}/photo/{n},{name}")
+    (tmp_path / "observations-1.csv").write_text("\n".join(lines))
+    project = project_of(tmp_path, "observations-1.csv", f'allowed_hosts = ["{host.name}"]', labels="")
+    found = taken(project)
+    assert {label: len(titles) for label, titles in found.items()} == {"Apis mellifera": 4, "Formica rufa": 4}
+    assert places_report(project).remarks == [
+        "iNaturalist's table names the licence of the observation. A photo's own may differ: see its page."
+    ]
+    for path in project.raw.rglob("*.jpg"):
+        write_whole(project.images / path.parent.name / path.name, path.read_bytes())
+    dataset = read_dataset(project)
+    text, licences = attribution(dataset.with_split({id: (id, "train") for id in dataset.ids}))
+    assert licences == {"CC-BY (of the observation)": 8}
+    assert "ann3" in text and "https://www.inaturalist.org/observations/3" in text

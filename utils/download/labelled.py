@@ -164,9 +164,10 @@ def _links_of(rows: Sequence[Mapping], labels: Sequence[str]) -> tuple[dict, lis
         if row["url"] not in seen and row["label"] in links:
             links[row["label"]].append(row)
         seen.add(row["url"])
-    told = [f"Left out: {counted(len(torn), 'address', 'addresses')} with two labels, such as {torn[0][:80]}."] * bool(
-        torn
-    )
+    told = []
+    if torn:
+        addresses = counted(len(torn), "address", "addresses")
+        told.append(f"Left out: {addresses} with two labels, such as {torn[0][:80]}.")
     if empty := sum(not row["url"] for row in rows):
         told.append(f"Left out: {counted(empty, 'row')} without an address.")
     return {label: tuple(found) for label, found in links.items()}, told
