@@ -5,6 +5,9 @@ Foundation of the project file and of 01. A ZIP from a stranger may hold names t
 the disk can take. What its directory announces is judged before anything is unpacked, and no more than that is read.
 """
 
+import errno
+import lzma
+import re
 import shutil
 import stat
 import zipfile
@@ -23,6 +26,12 @@ LARGEST_RATIO, HARMLESS = 200, 10**9  # unpacked size : size of the ZIP, from so
 SPARE = 10**9  # bytes that stay free on the disk
 UNFINISHED_FOLDER = ".unfinished"  # at the end of the name of a folder that is being filled
 LOCKED_FLAG = 0x1
+DAMAGED = "a damaged file, or one packed in a way unknown here"
+TWO = "a second file of one name"
+UNFIT_NAMES = {  # what the system says of a name, and what that is here
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR), TWO),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ), "a name that this system does not take"),
+}
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -35,6 +44,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
             "by hand, and source must name the folder."
         ) from error
     entries, size = archive.infolist(), path.stat().st_size
+    for entry in entries:  # Windows packs them so, against the rules
+        entry.filename = entry.filename.replace("\\", "/")
+    archive.NameToInfo = {entry.filename: entry for entry in entries}
     announced = sum(entry.file_size for entry in entries)
     problem = ""
     if any(entry.flag_bits & LOCKED_FLAG for entry in entries):
@@ -74,8 +86,11 @@ def unpack_zip(path: Path, folder: Path) -> tuple[Path, list[str]]:
     remarks = target.with_name(f"{target.name}.txt")
     if target.is_dir() and remarks.is_file():
         return target, remarks.read_text(encoding="utf-8").splitlines()
-    for old in sorted(make_folder(folder).glob(f"*{UNFINISHED_FOLDER}")):
-        shutil.rmtree(old)
+    for old in sorted(make_folder(folder).iterdir()):  # of this ZIP as it was before, and of a run that was killed
+        if old.is_dir() and re.fullmatch(
+            rf"{re.escape(path.stem)}-[0-9a-f]{{16}}({re.escape(UNFINISHED_FOLDER)})?", old.name
+        ):
+            shutil.rmtree(old)
     unfinished = target.with_name(target.name + UNFINISHED_FOLDER)
     with open_zip(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -94,8 +109,6 @@ def unpack_zip(path: Path, folder: Path) -> tuple[Path, list[str]]:
         f"Left out of {path.name}: {len(names):,} × {why} ({names[0][:80]})." for why, names in sorted(left.items())
     ]
     with explained(target):
-        if target.exists():
-            shutil.rmtree(target)
         unfinished.rename(target)
         remarks.write_text("\n".join(told), encoding="utf-8")
     return target, told
@@ -111,14 +124,19 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) ->
     if any(map(is_system, parts)):
         return ""  # as in a folder, where they are passed over
     place = folder.joinpath(*parts)
-    with explained(place):
-        try:
-            make_folder(place.parent)
-            with place.open("xb") as file, archive.open(entry) as packed:
-                shutil.copyfileobj(packed, file, 2**20)
-        except FileExistsError:
-            return "a second file of one name"
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("xb") as file, archive.open(entry) as packed:
+            shutil.copyfileobj(packed, file, 2**20)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError):
+        place.unlink(missing_ok=True)
+        return DAMAGED
+    except OSError as error:
+        if error.errno is None:  # bzip2's own
             place.unlink(missing_ok=True)
-            return "a damaged file, or one packed in a way unknown here"
+            return DAMAGED
+        if error.errno in UNFIT_NAMES:
+            return UNFIT_NAMES[error.errno]
+        with explained(place):
+            raise
     return ""

@@ -173,7 +173,9 @@ class Dataset:
 
     @cached_property
     def given_sides(self) -> Mapping[str, str]:
-        """Id → the side on which a ready split has the picture, for those that its source has split already."""
+        """Id → the side on which a ready split has the picture; {} if the project file wants no ready split."""
+        if not self.project.use_given_split:
+            return {}
         found = {id: self.records.said.get(id, {}).get("side", "") for id in self.ids}
         return {id: side for id, side in found.items() if side in SIDES}
 

@@ -22,7 +22,7 @@ MOST_ROWS = 5_000_000  # GBIF's tables of a whole class are that long
 IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}  # fastai's column is_valid
 # What a column is called, the most telling name first.
 FILE_NAMES = (
-    "file filename file_name image image_id image_name image_file image_path path file_path filepath photo img fname"
+    "file filename file_name path file_path filepath image_path image_file image_name fname image photo img image_id"
 )
 LABEL_NAMES = "label labels class class_name category species breed target scientific_name common_name"
 NAMES = {
@@ -82,11 +82,11 @@ def read_photo_table(path: Path, *, group_by: str = "") -> PhotoTable:
     if {"gbifid", "scientificname"} <= set(there):
         raise FieldguideError(f"{path} is GBIF's table of finds. Name its table of media, multimedia.txt, beside it.")
     columns = _columns(path, there)
-    if (own := _column_name(group_by)) in there:
+    if group_by and (own := _column_name(group_by)) in there:
         columns["group"] = own
-    if set(there) >= GBIF:
-        records = _with_species(path, records)
     rows, remarks = [], []
+    if set(there) >= GBIF:
+        records = _with_species(path, records, remarks)
     for record in records:
         row = dict.fromkeys(FIELDS, "") | {field: record[name].strip() for field, name in columns.items()}
         if set(there) >= INATURALIST:
@@ -136,7 +136,8 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
     with path.open("rb") as file:
         head = file.read(65_536)
     encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    first = head.decode(encoding, "ignore").split("\n")[0]
+    lines = head.decode(encoding, "ignore").split("\n")
+    first = next((line for line in lines if not line.lower().startswith(("sep=", '"sep='))), "")
     mark = max("\t;,|", key=first.count)  # the first of equals
     plain = mark == "\t" and '"' not in first  # as GBIF writes: a quote there is a quote
     how = {"delimiter": mark, "quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL}
@@ -145,6 +146,8 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
         with path.open("r", encoding=encoding, newline="") as file:
             reader = csv.reader(file, **how)
             for fields in reader:
+                if not names and fields and fields[0].lower().startswith("sep="):  # for spreadsheets
+                    continue
                 if not names:
                     names = [_column_name(name) for name in fields]
                     yield names
@@ -198,15 +201,26 @@ def _columns(path: Path, there: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def _with_species(path: Path, media: Iterator[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
-    """Yield the pictures of GBIF's table of media with the species that stands in the table of finds beside it."""
+def _with_species(path: Path, media: Iterator[Mapping[str, str]], remarks: list[str]) -> Iterator[Mapping[str, str]]:
+    """
+    Yield the pictures of GBIF's table of media with the species that stands in the table of finds beside it.
+
+    To the `remarks` goes how many rows are no pictures.
+    """
     beside = path.parent / OCCURRENCES
     if not beside.is_file():
         raise FieldguideError(
             f"{path} is GBIF's table of media; the species stand in {OCCURRENCES}, which is not beside it. Unpack the "
             "whole archive into one folder."
         )
-    pictures = [row for row in media if row.get("type", "StillImage") == "StillImage"]
+    kinds: Counter[str] = Counter()
+    pictures = []
+    for row in media:
+        if row.get("type", "") in ("", "StillImage"):
+            pictures.append(row)
+        else:
+            kinds[row["type"]] += 1
+    remarks += [f"Left out: {counted(count, 'row')} of the type {name[:40]}." for name, count in sorted(kinds.items())]
     wanted, species = {row["gbifid"] for row in pictures}, {}
     finds = _records(beside)
     names = next(finds)

@@ -12,7 +12,7 @@ from utils.errors import FieldguideError
 from utils.listing import is_system, label_folders
 from utils.photo_table import TABLE_SUFFIXES, PhotoTable, read_photo_table
 
-MOST_TABLE_SUFFIXES = 5  # in one folder, that are tried
+MOST_TRIED = 5  # in one folder, that are tried
 
 
 def is_table(place: Path) -> bool:
@@ -75,7 +75,7 @@ def tables_beside(folder: Path) -> list[Path]:
 def only_table(folder: Path) -> PhotoTable | None:
     """Return the one table in a folder that names photos and labels; None where there is none, or more than one."""
     read = []
-    for path in tables_beside(folder)[:MOST_TABLE_SUFFIXES]:
+    for path in tables_beside(folder)[:MOST_TRIED]:
         try:
             read.append(read_photo_table(path))
         except FieldguideError:  # another kind of table

@@ -206,8 +206,8 @@ class Project(BaseModel):
             )
         if not self.labels and self.places:
             raise ValueError(
-                f"{self.places[0]} holds no labels: put photos into {self.places[0] / '<label>'}/, a folder for "
-                "each of two labels or more, or name a table of files and labels as source"
+                f"{self.places[0]} holds no labels. Put photos into {self.places[0] / '<label>'}/, a folder for each "
+                "of two labels or more, name a table of files and labels as source, or write the labels under [labels]"
             )
         if not self.labels:
             raise ValueError(

@@ -50,7 +50,9 @@ def test_the_frames_of_a_clip_are_photos_of_one_group(tmp_path, monkeypatch):
     project = project_of(tmp_path, "set")
     names = ["1.jpg", "walk.mp4 at 0 s", "walk.mp4 at 2 s", "walk.mp4 at 4 s"]
     assert taken(project) == {"ant": names, "bee": ["2.jpg", "3.jpg"]}
-    assert {group for _, group, *_ in given(project).values()} == {"set/ant/deep/walk.mp4"}
+    assert {group for _, group, *_ in given(project).values()} == {
+        (tmp_path / "set" / "ant" / "deep" / "walk.mp4").as_uri()
+    }
     report = places_report(project)
     assert report.table.loc["ant"].to_dict() == {"photos there": 4, "taken": 4}
     assert "1 clip: a frame every 2 s is a photo (clip_seconds)." in report.remarks

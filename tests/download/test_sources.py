@@ -1,6 +1,7 @@
 """Sources of other shapes: tables of photos, ready splits and ZIPs; what is taken of each, and what is said."""
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,10 @@ def test_what_a_source_says_beside_the_label_is_kept(tmp_path):
     )
     project = project_of(tmp_path, "set/labels.csv", 'license = "mine"')
     taken(project)
-    assert given(project) == {"a1.jpg": ("train", "labels/nest 1", "Ann", ""), "b1.jpg": ("test", "", "", "")}
+    assert given(project) == {
+        "a1.jpg": ("train", f"{table.as_uri()}#nest 1", "Ann", ""),
+        "b1.jpg": ("test", "", "", ""),
+    }
     assert [row["license"] for row in rows(project)] == ["CC0", "mine", "mine"]
     before = files(project.data)
     taken(project)
@@ -163,17 +167,17 @@ def test_what_a_source_says_beside_the_label_is_kept(tmp_path):
     verify_images(project)
     dataset = read_dataset(project)
     assert dataset.given_sides == {ids["a1.jpg"]: "train", ids["b1.jpg"]: "test"}
-    assert dataset.given_groups == {ids["a1.jpg"]: "labels/nest 1"}
+    assert dataset.given_groups == {ids["a1.jpg"]: f"{table.as_uri()}#nest 1"}
+    assert read_dataset(project.model_copy(update={"use_given_split": False})).given_sides == {}
     table.write_text("file,label,side\na1.jpg,ant,valid\nb1.jpg,bee,\nb2,bee,\n")
     taken(project)
     assert given(project) == {"a1.jpg": ("valid", "", "", "")}
-    taken(project.model_copy(update={"use_given_split": False}))
-    assert given(project) == {}
 
 
 def test_a_ready_split_is_known_by_its_folders(tmp_path):
     """train and val with label folders: the labels are theirs; a label called train is a label."""
     put(tmp_path / "set", "train/ant/1.jpg", "train/bee/site 2/2.jpg", "Val/ant/3.jpg", "Val/bee/4.jpg", "more/5.jpg")
+    put(tmp_path / "set", "test/6.jpg")
     project = project_of(tmp_path, "set", labels="")
     assert list(project.labels) == ["ant", "bee"]
     assert taken(project) == {"ant": ["1.jpg", "3.jpg"], "bee": ["2.jpg", "4.jpg"]}
@@ -184,7 +188,7 @@ def test_a_ready_split_is_known_by_its_folders(tmp_path):
         places_report(project).remarks
     )
     another = project_of(tmp_path, "set", "use_given_split = false", labels="")
-    assert taken(another) == {"ant": ["1.jpg", "3.jpg"], "bee": ["2.jpg", "4.jpg"]} and given(another) == {}
+    assert "03 draws another split" in " ".join(places_report(another).remarks)
     put(tmp_path / "vehicles", "train/1.jpg", "test/2.jpg", "bus/3.jpg")
     assert list(project_of(tmp_path, "vehicles", labels="").labels) == ["bus", "test", "train"]
 
@@ -292,3 +296,62 @@ def test_an_export_of_inaturalist_is_fetched_with_its_rights(tmp_path, host):  #
     text, licences = attribution(dataset.with_split({id: (id, "train") for id in dataset.ids}))
     assert licences == {"CC-BY (of the observation)": 8}
     assert "ann3" in text and "https://www.inaturalist.org/observations/3" in text
+
+
+def test_a_limit_leaves_each_side_of_a_split_its_share(tmp_path):
+    """One photo at least, however small the side is."""
+    put(tmp_path / "set", *(f"train/{label}/{n}.jpg" for label in ("ant", "bee") for n in range(30)))
+    put(
+        tmp_path / "set",
+        *(f"{side}/{label}/x{n}.jpg" for side in ("val", "test") for label in ("ant", "bee") for n in range(2)),
+    )
+    project = project_of(tmp_path, "set", "images_per_label = 10")
+    taken(project)
+    verify_images(project)
+    dataset = read_dataset(project)
+    sides = Counter((picture.label, dataset.given_sides[picture.id]) for picture in dataset)
+    assert all(sides[label, side] >= 1 for label in ("ant", "bee") for side in ("train", "valid", "test"))
+    assert sides["ant", "train"] == 8
+
+
+def test_an_interrupted_run_does_not_lose_the_split(tmp_path, monkeypatch):
+    """What may not train is noted before the first photo is taken."""
+    ids = put(tmp_path / "set", "train/ant/1.jpg", "train/bee/2.jpg", "test/ant/3.jpg", "test/bee/4.jpg")
+    project = project_of(tmp_path, "set")
+    monkeypatch.setattr("utils.download.taking.save_pictures", None)
+    with pytest.raises(TypeError):
+        taken(project)
+    assert len(given(project)) == len(ids)
+
+
+def test_a_label_that_changed_in_the_source_is_said(tmp_path):
+    """The training set stays as it is: hands outrank tables."""
+    put(tmp_path / "set", "1.jpg", "2.jpg", "3.jpg")
+    table = tmp_path / "set" / "labels.csv"
+    table.write_text("file,label\n1.jpg,ant\n2.jpg,bee\n3.jpg,ant\n")
+    project = project_of(tmp_path, "set/labels.csv")
+    taken(project)
+    assert places_report(project).remarks == []
+    table.write_text("file,label\n1.jpg,ant\n2.jpg,bee\n3.jpg,bee\n")
+    taken(project)
+    assert places_report(project).remarks == [
+        "Taken before under another label: 1 photo, such as 3.jpg: 'ant' then, 'bee' now. What lies in the training "
+        "set stays as it is. Move it in 02's grid."
+    ]
+
+
+def test_a_table_of_which_no_file_is_found_says_why(tmp_path):
+    """With an example of what was looked for."""
+    put(tmp_path / "set", "1.jpg")
+    (tmp_path / "set" / "labels.csv").write_text("file,label\nphotos/1.jpg,ant\nphotos/2.jpg,bee\n")
+    with pytest.raises(FieldguideError, match=r"no photos of any label\. Left out: 2 rows .* such as 'photos/1\.jpg'"):
+        taken(project_of(tmp_path, "set/labels.csv"))
+
+
+def test_two_spellings_of_one_name_are_two_files(tmp_path):
+    """Each is found by its own."""
+    put(tmp_path / "set", "A.jpg", "a.jpg")
+    if len(list((tmp_path / "set").iterdir())) < 2:
+        pytest.skip("one file on this system")
+    (tmp_path / "set" / "labels.csv").write_text("file,label\nA.jpg,ant\na.jpg,bee\n")
+    assert taken(project_of(tmp_path, "set/labels.csv")) == {"ant": ["A.jpg"], "bee": ["a.jpg"]}

@@ -29,6 +29,8 @@ def fields(table, *names):
         ("url,label", "https://a.org/1.jpg,ant", ("", "https://a.org/1.jpg", "ant")),
         ("id,url,label", "7,https://a.org/1.jpg,ant", ("", "https://a.org/1.jpg", "ant")),
         ("file,url,label", "a.jpg,https://a.org/1,ant", ("a.jpg", "", "ant")),
+        ("image_id,path,label", "7,a.jpg,ant", ("a.jpg", "", "ant")),
+        ("sep=;\nfile;label", "a.jpg;ant", ("a.jpg", "", "ant")),
     ],
 )
 def test_columns_are_found_by_their_names(tmp_path, header, row, says):
@@ -85,6 +87,7 @@ def test_group_by_may_name_a_column(tmp_path):
     text = "file,label,group,Site No\na,ant,1,north\n"
     assert fields(read(tmp_path, text, group_by="site no"), "group") == [("north",)]
     assert fields(read(tmp_path, text, group_by=r"(\d+)"), "group") == [("1",)]
+    assert fields(read(tmp_path, ",file,label,group\n0,a,ant,1\n"), "group") == [("1",)]  # as pandas saves it
 
 
 def test_labels_that_cannot_be_are_left_out_and_told(tmp_path):
@@ -149,5 +152,9 @@ def test_an_export_of_gbif_is_known(tmp_path):
         ("https://g.org/2.jpg", "Apis mellifera", "7", "", "", ""),
         ("https://g.org/4.jpg", "Bombus sp", "9", "", "", ""),
     ]
+    assert table.remarks == (
+        "Left out: 1 row of the type Sound.",
+        "Some systems do not take every folder name. So 'Bombus sp.' is the label 'Bombus sp'.",
+    )
     with pytest.raises(FieldguideError, match=r"is GBIF's table of finds\. Name its table of media"):
         read_photo_table(tmp_path / "occurrence.txt")

@@ -58,3 +58,11 @@ def test_a_label_that_the_split_gives_no_side_says_what_to_do():
         LabelTooSmall, match=r"'cat' has 20 pictures, and none for the validation set. .* use_given_split"
     ):
         assign_sides(ALONE, LABELS, valid=0.2, test=0.2, given=given)
+
+
+def test_a_set_that_grows_is_not_drawn_from_what_was_given():
+    """Newcomers from the training folder train: their source has the other sides already."""
+    more = {f"n{n}": "train" for n in range(60)}
+    labels = LABELS | dict.fromkeys(more, "cat")
+    sides = assign_sides(ALONE | {id: id for id in more}, labels, valid=0.3, test=0.2, known=WHOLE, given=WHOLE | more)
+    assert {sides[id] for id in more} == {"train"}

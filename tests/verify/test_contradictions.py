@@ -53,4 +53,4 @@ def test_a_label_without_a_picture_is_no_error(make_project):
     put_raw(project, "cat", picture_bytes(draw_picture(1)))
     verify_images(project)
     twice = find_contradictions(read_dataset(project))
-    assert twice.sentence == "Near-duplicates were not compared, because “dog” has no picture yet."
+    assert twice.sentence == "Near-duplicates were not compared: there is no picture yet of “dog”."

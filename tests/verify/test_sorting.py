@@ -95,7 +95,7 @@ def test_a_picture_under_two_labels_is_given_one(project):
     grid = grid_of(project)
     name = next(name for name, _ in ask(grid, "hello")["lists"] if "under" in name)
     (card,) = listed(grid, name)
-    assert "Say which it is" in ask(grid, "bring", keys=[card["key"]], choice="Keep")["alert"]
+    assert f"Which label has {card['key']}?" in ask(grid, "bring", keys=[card["key"]], choice="Keep")["alert"]
     ask(grid, "bring", keys=[card["key"]], choice="dog")
     assert read_dataset(project)[card["key"]].label == "dog"
 
@@ -136,3 +136,30 @@ def test_a_project_of_photos_without_labels_begins_with_the_grid(make_project):
     assert verify_images(project).remarks[0] == "1 photo without a label: give each one its label in the grid below."
     grid = grid_of(project)
     assert [card["key"] for card in ask(grid, "hello")["cards"]] == [content_id(BLUE)]
+
+
+def test_what_came_in_and_went_out_again_is_where_it_is_now(project):
+    """A photo that got its label and was deleted is in the trash; one that was set aside is there."""
+    grid = grid_of(project)
+    blue, grey = content_id(BLUE), content_id(GREY)
+    ask(grid, "bring", keys=[blue, grey], choice="dog")
+    assert listed(grid, "Without a label") == []
+    assert grey in [card["key"] for card in listed(grid, "Set aside: too small")]
+    ask(grid, "flag", keys=[blue], choice="Delete")
+    ask(grid, "apply")
+    assert blue in [card["key"] for card in listed(grid, "In the trash")]
+    assert ask(grid, "bring", keys=[blue], choice="Keep")["alert"] == "Restored 1 picture."
+
+
+def test_what_lies_in_a_label_already_is_not_asked_for(project):
+    """The same photo was put into a label's folder by hand, or came again in one."""
+    (project.images / "cat" / "mine.jpg").write_bytes(BLUE)
+    grid = grid_of(project)
+    assert [card["key"] for card in listed(grid, "Without a label")] == [content_id(GREY)]
+    assert verify_images(project).remarks[0].startswith("1 photo without a label")
+
+
+def test_the_trash_of_a_label_that_left_the_project_is_not_offered(project):
+    """Nothing could be made of it here."""
+    other = project.model_copy(update={"labels": {"bird": [], "dog": []}})
+    assert "In the trash" not in dict(ask(grid_of(other), "hello")["lists"])

@@ -57,8 +57,9 @@ class Cleaning:
     without a project they live here alone. `applied` counts the pictures of the last Apply that can be taken back,
     whoever pressed it. `moves` grows each time that pictures are found elsewhere: a selection is then made again.
 
-    Pictures `outside` the training set, by id, have the label "", too. Each is in one list. `bring` takes their ids and
-    a label, or None for their own; it brings them in and says what was done.
+    `outside` takes a project and its data set, and returns id → file and what is told of each picture that is not in
+    it. Such pictures have the label "", too, and each is in one list. `bring` takes their ids and a label, or None for
+    their own; it brings them in and says what was done.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Cleaning:
         probs=None,
         suspects: Iterable[Suspect] | None = None,
         project: Project | None = None,
-        outside: Mapping[str, Outside] | None = None,
+        outside: Callable[[Project, Dataset], Mapping[str, tuple[Path, Outside]]] | None = None,
         bring: Callable[[list[str], str | None], str] | None = None,
     ):
         self.pictures, self.labels, self.project = list(pictures), list(labels), project
@@ -79,15 +80,14 @@ class Cleaning:
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
         self.probs = None if probs is None else _checked_probs(probs, len(self.pictures), len(self.labels))
         self.lists, self.reasons = _lists(suspects or (), len(self.pictures))
-        self.outside, self._bring = dict(outside or {}), bring
-        for n, picture in enumerate(self.pictures):
-            if told := self.outside.get(picture.id):
-                self.lists.setdefault(told.list, []).append(n)
-                self.reasons.setdefault(told.list, {})[n] = told.reason
         self.sorts = [WORST, NAME, LABEL] if self.lists or probs is not None else [NAME, LABEL]
         self.positions: dict[str, int] = {}  # of an id
         for n, picture in enumerate(self.pictures):
             self.positions.setdefault(picture.id, n)
+        self.outside: dict[str, Outside] = {}
+        self._look_outside, self._bring, self._outside_lists = outside, bring, set()
+        if outside:
+            self._take_outside(read_dataset(project))
         self.lock = threading.RLock()  # front-ends may deliver messages while a cell is running
         self._steps: deque[dict[str, tuple[str | None, str | None]]] = deque(maxlen=UNDO_STEPS)  # id → before, after
         self._untold: list[str] = []  # what happened elsewhere
@@ -115,8 +115,8 @@ class Cleaning:
     def select(self, view: View) -> list[int]:
         """Return the positions that a view shows, in its order; pictures that left the training set are left out."""
         wanted = self._there.copy()
-        if any(self.pictures[n].id in self.outside for n in self.lists.get(view.list, ())[:1]):
-            wanted = ~wanted  # those of the list that came in meanwhile are found elsewhere
+        if view.list in self._outside_lists:
+            wanted = ~wanted
         if view.label:
             wanted &= self._label == self.labels.index(view.label)
         if view.side:
@@ -295,16 +295,31 @@ class Cleaning:
             self.applied = len(Ledger(self.project).last_apply())
         except FieldguideError as error:  # such as one picture under two labels, which is no reason to stop
             return 0, str(error)
-        before = self.pictures
-        self.pictures = [self._placed(picture, now) for picture in before]
+        before, files = self.pictures, self._take_outside(now)
+        self.pictures = [self._placed(picture, now, files) for picture in before]
         self.moves += self.pictures != before
         self._index()
         return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), ""
 
-    def _placed(self, picture: Picture, now: Dataset) -> Picture:
+    def _take_outside(self, now: Dataset) -> dict[str, Path]:
+        """Take the pictures outside the training set as they are now, each in its list; return id → file."""
+        found = self._look_outside(self.project, now) if self._look_outside else {}
+        self.outside = {id: told for id, (_, told) in found.items()}
+        self._outside_lists |= {told.list for told in self.outside.values()}
+        for name in sorted(self._outside_lists):
+            here = [
+                self.positions[id] for id, told in self.outside.items() if told.list == name and id in self.positions
+            ]
+            self.lists[name] = here
+            self.reasons[name] = {n: self.outside[self.pictures[n].id].reason for n in here}
+        return {id: path for id, (path, _) in found.items()}
+
+    def _placed(self, picture: Picture, now: Dataset, outside: Mapping[str, Path]) -> Picture:
         """Return a picture where it lies now; one that is missing, and not in the trash, stays to be seen as such."""
         if picture.id in now:
             return now[picture.id]
+        if picture.id in outside:
+            return replace(picture, path=outside[picture.id], label="", side=None)
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
 

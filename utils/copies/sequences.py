@@ -64,7 +64,11 @@ def group_keys(dataset: Dataset) -> tuple[dict[str, str], str]:
     pattern, keys = dataset.project.group_by, dict(dataset.given_groups)
     if not pattern and not keys:
         return {}, ""
-    told = f"group_by = {pattern!r}" if len(keys) < len(dataset) and pattern else "The table's column of groups"
+    told = (
+        f"group_by = {pattern!r}"
+        if len(keys) < len(dataset) and pattern
+        else "What the source calls a group (a table's column, or a clip)"
+    )
     for id, place in zip(dataset.ids, dataset.places, strict=True) if pattern else ():
         if place and id not in keys and (found := re.search(pattern, place)):
             keys[id] = next((text for text in found.groups() if text), found[0])

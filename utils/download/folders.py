@@ -20,7 +20,7 @@ from utils.listing import label_folders, passed_sentence
 from utils.pictures import LARGEST_OWN_FILE
 from utils.places import inmost, is_archive, is_table, only_table, require_place, table_hint
 from utils.project import Project
-from utils.storage import content_id
+from utils.storage import content_id, locked
 from utils.tables import FOLDER
 
 POINTERS = {  # how a file begins that stands for a photo elsewhere
@@ -39,7 +39,8 @@ def read_source(project: Project, place: Path) -> Source:
     apart = (project.data.resolve(), project.models.resolve())
     if not is_archive(place):
         return _read(project, place, apart)
-    unpacked, told = unpack_zip(place, project.data / "cache")
+    with locked(project.data):
+        unpacked, told = unpack_zip(place, project.data / "cache")
     folder = inmost(unpacked)
     table = only_table(folder) if len(label_folders(folder)) < 2 else None
     source = _read(project, table.path if table else folder, ())
@@ -48,10 +49,11 @@ def read_source(project: Project, place: Path) -> Source:
 
 def _read(project: Project, place: Path, apart: tuple[Path, ...]) -> Source:
     """List a folder or a table of photos."""
-    how = {"follow_links": project.follow_links, "use_given_split": project.use_given_split, "apart": apart}
+    how = {"follow_links": project.follow_links, "apart": apart}
     if is_table(place):
         return read_labelled(place, project.labels, group_by=project.group_by, **how)
-    return read_folder(place, project.labels, clip_seconds=project.clip_seconds, **how)
+    how |= {"use_given_split": project.use_given_split, "clip_seconds": project.clip_seconds}
+    return read_folder(place, project.labels, **how)
 
 
 def source_pictures(
@@ -73,7 +75,7 @@ def source_pictures(
     `problem`. Beside other sources one need not be `complete`: one label is enough. `license` is that of the photos for
     which the source names none. Raises FieldguideError, before anything is read, if a label has no photos.
     """
-    _require_photos(source, complete=complete)
+    require_photos(source, complete=complete)
     for label, photos in [*source.photos.items(), ("", source.unsorted)]:
         most = limit if label or limit is None else limit * len(source.photos)
         contents: set[str] = set()
@@ -94,19 +96,24 @@ def source_pictures(
 
 def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection[str]) -> Iterator[Photo]:
     """Yield the photos in the order in which they are taken, whatever else lies there."""
-    order = []
+    order, sides = [], {}
     for n, photo in enumerate(photos):  # macOS spells letters with accents apart; a name may not be UTF-8
         name = source.name(photo)
         if not name.isascii():
             name = os.fsencode(normalize("NFC", name)).decode("utf-8", "backslashreplace")
         rank = seeded_rank(seed, name if photo.time is None else f"{name} {photo.time:g}")
-        order.append((not taken or source.address(photo) not in taken, rank, n))
+        order.append((not taken or source.address(photo) not in taken, 0.0, rank, n))
+        sides.setdefault(photo.given.get("side", ""), []).append(n)
+    if len(sides) > 1:  # whatever the limit, each side of a ready split has its share, and one photo at least
+        for own in sides.values():
+            for place, n in enumerate(sorted(own, key=lambda n: order[n][2])):
+                order[n] = (order[n][0], place / len(own), *order[n][2:])
     heapify(order)  # few of them are taken
     while order:
-        yield photos[heappop(order)[2]]
+        yield photos[heappop(order)[-1]]
 
 
-def _require_photos(source: Source, *, complete: bool) -> None:
+def require_photos(source: Source, *, complete: bool) -> None:
     """Refuse a source without photos of a label, or, if it need not be complete, of any."""
     part, parts = ("folder", "folders") if source.folders or source.place.is_dir() else ("row", "labels")
     there = f"Its {parts}: {', '.join(map(repr, source.names)) or 'none'}."
@@ -116,7 +123,8 @@ def _require_photos(source: Source, *, complete: bool) -> None:
     if found and not any(found.values()):
         hint = table_hint(source.place) if source.place.is_dir() else ""
         advice = hint or "Rename them, or correct [labels] or source in the project file."
-        raise FieldguideError(f"{source.place} holds no photos of any label. {there} {advice}")
+        told = [f"{source.place} holds no photos of any label.", *source.remarks, there, advice]
+        raise FieldguideError(" ".join(told))
     for label in (label for label in found if complete and not found[label]):
         if label not in source.names:
             raise FieldguideError(

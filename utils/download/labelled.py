@@ -21,7 +21,6 @@ def read_labelled(
     labels: Iterable[str],
     *,
     follow_links: bool = False,
-    use_given_split: bool = True,
     group_by: str = "",
     apart: Iterable[Path] = (),
 ) -> Source:
@@ -34,7 +33,7 @@ def read_labelled(
     """
     table, labels = read_photo_table(place, group_by=group_by), list(labels)
     _require_spelling(table, labels)
-    rows = [_settled_row(place, row, use_given_split=use_given_split) for row in table.rows]
+    rows = [_with_own_group(place, row) for row in table.rows]
     remarks = [*table.remarks, _left_labels(place, rows, labels)]
     if table.has_files:
         photos, passed, told = _photos_of(place, rows, labels, follow_links=follow_links, apart=apart)
@@ -58,10 +57,9 @@ def _require_spelling(table: PhotoTable, labels: Sequence[str]) -> None:
             )
 
 
-def _settled_row(place: Path, row: Mapping[str, str], *, use_given_split: bool) -> dict[str, str]:
-    """Return a row whose group no other table has, without its side if that is not wanted."""
-    group = f"{place.stem}/{row['group']}" if row["group"] else ""
-    return {**row, "group": group, "side": row["side"] if use_given_split else ""}
+def _with_own_group(place: Path, row: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row whose group no other table has."""
+    return {**row, "group": f"{place.as_uri()}#{row['group']}"} if row["group"] else row
 
 
 def _left_labels(place: Path, rows: Sequence[Mapping], labels: Sequence[str]) -> str:
@@ -141,10 +139,14 @@ class _Finder:
         if not wanted:
             return None, MISSING
         found = [(path, parts) for path, parts in self._by_name.get(wanted[-1], ()) if parts[-len(wanted) :] == wanted]
-        exact = [path for path, parts in found if parts == wanted]
-        if len(found) != 1 and len(exact) != 1:
-            return None, SEVERAL if found else MISSING
-        return (exact or [found[0][0]])[0], ""
+        for same in (
+            [path for path, _ in found if path.relative_to(self._folder).as_posix() == text],
+            [path for path, parts in found if parts == wanted],
+            [path for path, _ in found],
+        ):
+            if len(same) == 1:
+                return same[0], ""
+        return None, SEVERAL if found else MISSING
 
 
 def _plain_parts(parts: Iterable[str]) -> tuple[str, ...]:

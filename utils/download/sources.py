@@ -27,6 +27,7 @@ from utils.listing import (
     renamed_sentence,
     require_one_spelling,
     side_folders,
+    subfolders_of,
 )
 from utils.words import counted
 
@@ -127,34 +128,35 @@ def read_folder(
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
-    top = list_photos(folder, deep=False)
-    photos, passed = {}, [each for each in top.passed if each[0] not in (LINKED, CLOSED)]
+    tops = [list_photos(place, deep=False) for place in (folder, *(folder / name for name in sorted(sides)))]
+    loose = [file for top in tops for file in top.files]
+    photos, passed = {}, [each for top in tops for each in top.passed if each[0] not in (LINKED, CLOSED)]
     for label, paths in own.items():
         found: list[Photo] = []
         for path in paths:
             listing: Listing = list_photos(path, follow_links=follow_links)
-            given = {"side": sides[path.parent.name]} if use_given_split and path.parent != folder else {}
-            frames, left = _frames_of(folder, listing, given, clip_seconds)
+            given = {"side": sides[path.parent.name]} if path.parent != folder else {}
+            frames, left = _frames_of(listing, given, clip_seconds)
             found += [Photo(file, given) for file in listing.files]
             passed += left
             if frames:
                 found = sorted([*found, *frames], key=lambda photo: (photo.path, photo.time or 0))
         photos[label] = tuple(found)
-    unsorted = () if any(own.values()) else tuple(Photo(file, {}) for file in top.files)
+    unsorted = () if sides or any(own.values()) else tuple(Photo(file, {}) for file in loose)
+    others = [path for label, paths in folders.items() if label not in labels for path in paths]
+    others += [path for path in subfolders_of(folder) if sides and path.name not in sides]
     remarks = [renamed_sentence(own), passed_sentence(folder, passed), _clips_sentence(photos, passed, clip_seconds)]
     remarks += [
-        _others_sentence(folder, folders, labels, apart),
-        _loose_sentence(folder, top.photos, taken=bool(unsorted)),
+        _others_sentence(folder, others, apart),
+        _loose_sentence(folder, loose, taken=bool(unsorted)),
     ]
     if sides:
-        remarks.append(_split_sentence(folder, sides, photos, use_given_split=use_given_split))
+        remarks.append(_split_sentence(folder, own.values(), use_given_split=use_given_split))
     remarks = tuple(filter(None, remarks))
     return Source(folder, folder, photos, tuple(folders), folders, unsorted, passed=tuple(passed), remarks=remarks)
 
 
-def _frames_of(
-    folder: Path, listing: Listing, given: Mapping[str, str], every: float
-) -> tuple[list[Photo], list[tuple[str, Path]]]:
+def _frames_of(listing: Listing, given: Mapping[str, str], every: float) -> tuple[list[Photo], list[tuple[str, Path]]]:
     """
     Return the frames of the clips in a listing, each clip a group, and what is still passed over.
 
@@ -169,8 +171,7 @@ def _frames_of(
                 times = frame_times(path, every)
         except (ClipError, OSError):
             kind = UNREADABLE_CLIP
-        group = f"{folder.name}/{path.relative_to(folder).as_posix()}"
-        frames += [Photo(str(path), {**given, "group": group}, time) for time in times]
+        frames += [Photo(str(path), {**given, "group": path.as_uri()}, time) for time in times]
         left += [] if times else [(kind, path)]
     return frames, left
 
@@ -185,19 +186,19 @@ def _clips_sentence(photos: Mapping[str, Iterable[Photo]], passed: Iterable[tupl
     return ""
 
 
-def _loose_sentence(folder: Path, loose: Sequence[Path], *, taken: bool) -> str:
+def _loose_sentence(folder: Path, loose: Sequence[str], *, taken: bool) -> str:
     """Return what becomes of photos that lie straight in a source, in no label's folder; "" if there are none."""
     if not loose:
         return ""
-    some = f"{counted(len(loose), 'photo')} in {folder} {'lies' if len(loose) == 1 else 'lie'} in no label's folder"
+    lie, were = ("lies", "was") if len(loose) == 1 else ("lie", "were")
+    some = f"{counted(len(loose), 'photo')} in {folder} {lie} in no label's folder"
     if taken:
         return f"{some}. 02 shows those that were taken: give each its label there."
-    return f"{some}, and {'was' if len(loose) == 1 else 'were'} left out, such as {loose[0].name}. Move them into one."
+    return f"{some}, and {were} left out, such as {os.path.relpath(loose[0], folder)}. Move them into one."
 
 
-def _others_sentence(folder: Path, folders: Mapping[str, list[Path]], labels: list[str], apart: Iterable[Path]) -> str:
-    """Return which folders of a source belong to no label, with their photos by name; "" if none has any."""
-    others = [path for label, paths in folders.items() if label not in labels for path in paths]
+def _others_sentence(folder: Path, others: Iterable[Path], apart: Iterable[Path]) -> str:
+    """Return which of some folders in a source, which belong to no label, hold photos; "" if none does."""
     others = [path for path in others if not any(each.is_relative_to(path.resolve()) for each in apart)]
     photos = {path.name: photos_below(path) for path in others}
     named = ", ".join(
@@ -206,9 +207,9 @@ def _others_sentence(folder: Path, folders: Mapping[str, list[Path]], labels: li
     return f"Folders in {folder} that belong to no label, with their photos: {named}." if named else ""
 
 
-def _split_sentence(folder: Path, sides: Mapping[str, str], photos: Mapping, *, use_given_split: bool) -> str:
-    """Return what is made of the folders of a ready split."""
-    named = ", ".join(sorted(sides))
+def _split_sentence(folder: Path, own: Iterable[Sequence[Path]], *, use_given_split: bool) -> str:
+    """Return what is made of the folders of a ready split; `own` are its label folders."""
+    named = ", ".join(sorted({path.parent.name for paths in own for path in paths}))
     if not use_given_split:
         return f"{folder} is split already ({named}). use_given_split = false: 03 draws another split."
     return f"{folder} is split already ({named}). 03 keeps that; use_given_split = false draws another."

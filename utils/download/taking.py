@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.dataset import seeded_rank
 from utils.download.collect import download_images, save_pictures
-from utils.download.folders import read_source, source_pictures
+from utils.download.folders import read_source, require_photos, source_pictures
 from utils.download.sources import Source
 from utils.project import Project
 from utils.storage import locked
@@ -37,11 +37,9 @@ def take_photos(project: Project, place: Path | Source) -> Counter:
     drawn = {"limit": project.images_per_label, "seed": project.seed, "taken": taken_addresses(project)}
     rules = {"complete": len(project.sources) == 1, "follow_links": project.follow_links, "license": project.license}
     pictures = source_pictures(source, **drawn, **rules)
-    if any(source.photos.values()) or source.unsorted or not any(source.links.values()):
-        tally = save_pictures(project, pictures)
-    else:
-        tally = Counter()
-    note_given(project, source)
+    require_photos(source, complete=rules["complete"])
+    note_given(project, source)  # first: a run that is interrupted must not lose which photos may not train
+    tally = save_pictures(project, pictures) if any(source.photos.values()) or source.unsorted else Counter()
     rules = {"allowed_hosts": project.allowed_hosts, "honour_noai": project.honour_noai}
     for label, rows in source.links.items():
         asked = sorted(rows, key=lambda row: seeded_rank(project.seed, row["url"]))
@@ -80,14 +78,14 @@ def _said(source: Source) -> Iterator[tuple[str, str, Mapping[str, str]]]:
 
 
 def taken_addresses(project: Project) -> set[str]:
-    """Return the addresses of the files in folders that were taken."""
-    return {url for url, taken in _asked_addresses(project) if taken}
+    """Return the addresses of the photos of sources on this computer that were taken."""
+    return {url for url, _, taken in _asked_addresses(project) if taken}
 
 
-def _asked_addresses(project: Project) -> list[tuple[str, bool]]:
-    """Return the address of each photo of a source on this computer that has a row, and whether it was taken."""
+def _asked_addresses(project: Project) -> list[tuple[str, str, bool]]:
+    """Return address, label and whether it was taken, of each photo of a source on this computer that has a row."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return [(row["url"], bool(row["id"])) for row in rows if row["engine"] in (FOLDER, TABLE)]
+    return [(row["url"], row["label"], bool(row["id"])) for row in rows if row["engine"] in (FOLDER, TABLE)]
 
 
 @dataclass(frozen=True)
@@ -100,19 +98,26 @@ class PlacesReport:
 
 def places_report(project: Project, places: Iterable[Source] | None = None) -> PlacesReport:
     """Compare what the sources on this computer hold, by default as they are now, with what was taken of it."""
-    rows = _asked_addresses(project)
-    asked = dict(sorted(rows))  # address → whether it was taken, in the end
+    asked: dict[str, dict[str, bool]] = {}  # address → label → whether it was taken, in the end
+    for url, label, done in sorted(_asked_addresses(project)):
+        asked.setdefault(url, {})[label] = done
     counts: dict[str, dict[str, int]] = {}
     waiting, remarks = Counter(), []
     for source in read_places(project) if places is None else places:
         remarks += source.remarks
-        known = asked | {source.file(url): done for url, done in asked.items()}  # files are told from their addresses
+        known = asked | {source.file(url): labels for url, labels in asked.items()}  # files are told from addresses
+        changed = []
         for label, photos in source.photos.items():
             there = [*(photo.key for photo in photos), *(row["url"] for row in source.links.get(label, ()))]
             row = counts.setdefault(label, {"photos there": 0, "taken": 0})
             row["photos there"] += len(there)
-            row["taken"] += sum(known.get(each, False) for each in there)
-            waiting[label] += sum(each not in known for each in there)
+            row["taken"] += sum(known.get(each, {}).get(label, False) for each in there)
+            waiting[label] += sum(label not in known.get(each, {}) for each in there)
+            before = ((each, known.get(each, {}).items()) for each in there)
+            changed += [
+                (each, old, label) for each, labels in before for old, done in labels if done and old not in ("", label)
+            ]
+        remarks += [_changed_sentence(changed)] if changed else []
     for label, more in waiting.items():
         if more and counts[label]["taken"] >= project.images_per_label:
             remarks.append(
@@ -120,3 +125,12 @@ def places_report(project: Project, places: Iterable[Source] | None = None) -> P
                 f"{project.images_per_label} takes no more of them; raise it to take them."
             )
     return PlacesReport(pd.DataFrame.from_dict(counts, orient="index"), remarks)
+
+
+def _changed_sentence(changed: list[tuple[str, str, str]]) -> str:
+    """Return what becomes of photos that were taken under another label: key, label then, label now."""
+    file, old, new = changed[0]
+    return (
+        f"Taken before under another label: {counted(len(changed), 'photo')}, such as {Path(file).name}: {old!r} then, "
+        f"{new!r} now. What lies in the training set stays as it is. Move it in 02's grid."
+    )

@@ -5,7 +5,7 @@ The numbers are those of ITU-T H.273 in AVIF and HEIC (nclx) and PNG (cICP); a P
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,8 @@ PRIMARIES |= {11: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06, 0.314, 0.351), 12: (0.68
 PQ, HLG, AS_SRGB = 16, 18, 13
 LIKE_SRGB = (1, 2, 6, 13, 14, 15)  # transfers that browsers show like sRGB's
 GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+SMALLEST_TRIANGLE = 0.01  # twice the area of primaries that are points of their own
+GAMMA_RANGE = (0.1, 10)  # beyond it a PNG's gamma is a mistake
 USUAL_GAMMA = (0.4, 0.5)  # what a PNG notes that means sRGB: 1/2.2, rounded in many ways
 WHITE_NITS, PEAK_NITS = 203, 1000  # of HDR: what white paper has (BT.2408), and HLG's screen
 HDR, UNKNOWN_COLOURS = "hdr", "unknown-colours"  # remarks: highlights are cut off; the numbers are not known here
@@ -55,13 +57,22 @@ def space_of(image: Image.Image, data: bytes) -> Space | None:
         elif gamma:
             usual = USUAL_GAMMA[0] <= gamma <= USUAL_GAMMA[1]
             white, *colours = zip(*[iter(image.info.get("chromaticity", (*D65, *SRGB[:6])))] * 2, strict=True)
-            space = Space(tuple(sum((*colours, white), ())), gamma=None if usual else 1 / gamma)
+            sane = GAMMA_RANGE[0] <= gamma <= GAMMA_RANGE[1] and _spans_colours(white, colours)
+            space = Space(tuple(sum((*colours, white), ())), gamma=None if usual else 1 / gamma) if sane else Space()
         else:
             space = Space()
     else:
         space = Space()
     near = len(space.primaries) == 8 and np.allclose(space.primaries, SRGB, atol=0.002)
     return None if near and space.gamma is None and space.transfer in LIKE_SRGB else space
+
+
+def _spans_colours(white: tuple[float, float], colours: Sequence[tuple[float, float]]) -> bool:
+    """Return whether the white lies within the triangle of three primaries; else no colours can be made of them."""
+    (ax, ay), (bx, by), (cx, cy) = colours
+    if abs((bx - ax) * (cy - ay) - (cx - ax) * (by - ay)) < SMALLEST_TRIANGLE or min(ay, by, cy, white[1]) <= 0:
+        return False
+    return bool(np.linalg.solve([[ax, bx, cx], [ay, by, cy], [1, 1, 1]], [*white, 1]).min() > 0)
 
 
 def _by_numbers(primaries: int, transfer: int) -> Space:

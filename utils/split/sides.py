@@ -65,8 +65,10 @@ def assign_sides(
     if missing := sorted(set(groups) - set(labels) - set(known or {})):
         raise ValueError(f"picture {missing[0]} has a group but no label")
     known = {id: side for id, side in (known or {}).items() if id in groups}
-    given = {id: side for id, side in (given or {}).items() if id in labels and id not in known}
-    drawn = {side for side, share in (("test", test), ("valid", valid)) if share} - set(given.values())
+    given = {id: side for id, side in (given or {}).items() if id in labels}
+    brought = set(given.values())  # also for pictures of earlier runs: a newcomer is drawn for no side that has these
+    drawn = {side for side, share in (("test", test), ("valid", valid)) if share} - brought
+    given = {id: side for id, side in given.items() if id not in known}
     members: dict[Hashable, list[str]] = defaultdict(list)
     of_labels: dict[str, list[str]] = defaultdict(list)
     for id in sorted(groups):
@@ -91,7 +93,7 @@ def assign_sides(
         new.sort(key=lambda ids: seeded_rank(seed, groups[ids[0]]))
         have = Counter(sides[id] for id in of_labels[label] if id in sides)
         sizes = [(len(ids), sum(labels[id] == label for id in ids)) for ids in new]
-        closed = [set(given.values()) - {"train"} if any(id in given for id in ids) else set() for ids in new]
+        closed = [brought - {"train"} if any(id in given for id in ids) else set() for ids in new]
         plans[label] = plan = Plan(len(of_labels[label]), have, sizes, closed)
         for ids, side in zip(new, plan.sides(valid, test), strict=True):
             sides.update(dict.fromkeys(ids, side))
@@ -207,7 +209,8 @@ def save_split(dataset: Dataset, groups: Mapping[str, str], sides: Mapping[str, 
 
 def _settings(project: Project) -> dict:
     """Return the settings that decide how a split is drawn."""
-    return {"seed": project.seed, "valid": project.valid, "test": project.test, "group_by": project.group_by}
+    names = ("seed", "valid", "test", "group_by", "use_given_split")
+    return {name: getattr(project, name) for name in names}
 
 
 def changed_settings(project: Project) -> str:
@@ -222,7 +225,7 @@ def changed_settings(project: Project) -> str:
             f"{made_with} cannot be read, so it is not known which settings drew the split. Delete that file; the "
             "split stays as it is."
         )
-    old, new = {"group_by": ""} | old, _settings(project)
+    old, new = {"group_by": "", "use_given_split": True} | old, _settings(project)
     if changes := [f"{key} {old.get(key)!r} → {new[key]!r}" for key in new if old.get(key) != new[key]]:
         return (
             f"The split was drawn with other settings ({', '.join(changes)}) and stays as it is: a picture never "
@@ -264,7 +267,8 @@ def leak_warning(dataset: Dataset, links: Sequence[tuple[str, str]]) -> str:
     return (
         f"{stand} on different sides, such as {names[0]} ({sided[first]}) and {names[1]} ({sided[second]}): the "
         "figures of 05 flatter the model. Of versions of one photo keep one, and delete the others in 06 or by hand. "
-        f"Or draw anew: move {dataset.project.table('split')} and split.json away and run 03 again."
+        f"Or draw anew: {'write use_given_split = false, ' if dataset.given_sides else ''}move "
+        f"{dataset.project.table('split')} and split.json away and run 03 again."
     )
 
 

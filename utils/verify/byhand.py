@@ -188,8 +188,8 @@ def take_back(project: Project, ids: str | Iterable[str], *, label: str | None =
         for judged in taken:
             if judged.reason:
                 raise FieldguideError(
-                    f"The picture {judged.id} cannot be taken back: {judged.reason}. Leave it out and call this again; "
-                    "none of the others was taken back yet."
+                    f"The picture {judged.id} cannot be taken back: {judged.reason}. Leave it out; none of the "
+                    "others was taken back yet."
                 )
         taken = [judged for judged in taken if judged.id not in there or judged.id not in tables.label_of]
         run = Run(added=sum(keep(tables, batch, there, deleted) for batch in in_batches(taken)))

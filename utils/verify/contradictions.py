@@ -23,7 +23,7 @@ class Contradictions:
 def find_contradictions(dataset: Dataset) -> Contradictions:
     """Return the photos of which versions lie in several folders; none are compared while a label has no picture."""
     if empty := sorted(set(dataset.project.labels) - set(dataset.labels)):
-        return Contradictions([], f"Near-duplicates were not compared, because {listed(empty)} has no picture yet.")
+        return Contradictions([], f"Near-duplicates were not compared: there is no picture yet of {listed(empty)}.")
     versions: dict[str, list[Picture]] = defaultdict(list)
     photos = same_photos(dataset)
     for picture in dataset:

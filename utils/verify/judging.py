@@ -8,14 +8,25 @@ what a person removed or moved stays as the person left it.
 
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import locked, remove_leftovers, visible_files
+from utils.storage import locked, remove_leftovers
 from utils.tables import SOURCES_COLUMNS, each_row
 from utils.verify.byhand import take_in_by_hand
 from utils.verify.depths import bits_of_set
 from utils.verify.opening import in_batches, judged_in_order, keep
 from utils.verify.quality import served_by_many
 from utils.verify.report import VerifyReport, report_of
-from utils.verify.verdicts import KNOWN, Run, Tables, already_under, by_id, lying, raw_files, trashed, two_labels
+from utils.verify.verdicts import (
+    KNOWN,
+    Run,
+    Tables,
+    already_under,
+    by_id,
+    lying,
+    raw_files,
+    trashed,
+    two_labels,
+    unlabelled,
+)
 
 
 def verify_images(project: Project) -> VerifyReport:
@@ -32,7 +43,7 @@ def verify_images(project: Project) -> VerifyReport:
         take_in_by_hand(project, tables, run)
         judge_new(project, tables, run)
     report = report_of(project, tables, run)
-    if not report.counts.pictures.any() and not raw_files(project) and not visible_files(project.unsorted):
+    if not report.counts.pictures.any() and not raw_files(project) and not unlabelled(project):
         raise FieldguideError(
             f"There is no picture in {project.data}: nothing was gathered. Run 01, or put photos into "
             f"{project.images / '<label>'}, and run this cell again."

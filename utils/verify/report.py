@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 
 from utils.dataset import read_dataset
+from utils.places import is_table
 from utils.project import Project
 from utils.settling import SEARCH
-from utils.storage import visible_files
 from utils.tables import REJECTED_COLUMNS
 from utils.verify.depths import brightness_remarks
-from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels
+from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels, unlabelled
 from utils.words import counted
 
 FEW_PICTURES = 30  # per label; below it the figures of 05 say little
@@ -51,7 +51,7 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     filled = {label: there[label] for label in project.labels if there[label]}
     remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
     remarks += brightness_remarks(tables, rows) + _file_remarks(project, run)
-    if waiting := len(visible_files(project.unsorted)):
+    if waiting := len(unlabelled(project)):
         remarks.insert(0, f"{counted(waiting, 'photo')} without a label: give each one its label in the grid below.")
     rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))
     reasons = Counter(kind(row["reason"]) for row in rows).most_common()
@@ -69,7 +69,9 @@ def _how_to_gather(project: Project, place: Path) -> str:
             f"it fetched, also what was rejected here); or put photos into {place}"
         )
     if project.places:
-        return f"add photos to {project.places[0]} and run 01 again, or put them into {place}"
+        source = project.places[0]
+        there = f"{source.parent} and to {source.name}" if is_table(source) else source
+        return f"add photos to {there} and run 01 again, or put them into {place}"
     return f"put photos into {place}"
 
 

@@ -5,6 +5,7 @@ The grid is that of 06; no model is needed. What is outside the training set com
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from utils.clean import Cleaning, Grid, Ledger, Outside, Suspect
@@ -18,7 +19,7 @@ from utils.verify.contradictions import Contradictions
 from utils.verify.judging import verify_images
 from utils.verify.oddities import Oddities
 from utils.verify.report import VerifyReport
-from utils.verify.verdicts import Tables, kind, raw_files, trashed
+from utils.verify.verdicts import Tables, kind, raw_files, trashed, unlabelled
 from utils.words import counted, listed
 
 UNLABELLED, TRASH, ASIDE = "Without a label", "In the trash", "Set aside"
@@ -36,25 +37,26 @@ def picture_grid(
     brought in at once. `note` stands above the pictures.
     """
     dataset = read_dataset(project)
-    outside = outside_pictures(project, dataset)
-    placeholders = [Picture(id, path, "", "", None) for id, (path, _) in outside.items()]
-    told = {id: told for id, (_, told) in outside.items()}
+    outside = outside_pictures(project, dataset).items()
+    placeholders = [Picture(id, path, "", "", None) for id, (path, _) in outside]
     cleaning = Cleaning(
         [*dataset, *placeholders],
         list(project.labels),
         suspects=list(_hints(dataset, report, oddities, twice)),
         project=project,
-        outside=told,
-        bring=lambda ids, label: bring_in(project, told, ids, label),
+        outside=outside_pictures,
+        bring=partial(bring_in, project),
     )
-    cleaning.lists = dict(sorted(cleaning.lists.items(), key=lambda each: each[0] != UNLABELLED))  # asked for first
+    first = [UNLABELLED, TWICE, ODD]  # in the menu; then the dubious, what was set aside, the trash
+    names = sorted(cleaning.lists, key=lambda name: (name == TRASH, name.startswith(ASIDE), (*first, name).index(name)))
+    cleaning.lists = {name: cleaning.lists[name] for name in names}
     size = {"height": SIDE_SHOWN, "width": SIDE_SHOWN, "max_n": ON_PAGE}
     return Grid(cleaning, labels=list(project.labels), note=note, **size)
 
 
 def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path, Outside]]:
     """Return id → file and what is told of each picture outside the training set, those without a label first."""
-    waiting = {path.stem: (path, Outside(UNLABELLED, "")) for path in visible_files(project.unsorted)}
+    waiting = {path.stem: (path, Outside(UNLABELLED, "")) for path in unlabelled(project)}
     aside: dict[str, tuple[Path, Outside]] = {}
     files = {(path.stem, path.parent.name): path for path in raw_files(project)}
     deleted = trashed(project, dataset)
@@ -68,27 +70,34 @@ def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path
         told = " ".join(filter(None, [f"Came as {listed(labels)}.", reason]))
         action = "Take back" if len(labels) == 1 else ""
         aside[id] = files[id, labels[0]], Outside(f"{ASIDE}: {kind(rows[0]['reason'])}", told, action)
-    trash = {id: (path, Outside(TRASH, f"Was {path.parent.name}.", "Restore")) for id, path in deleted.items()}
+    trash = {
+        id: (path, Outside(TRASH, f"Was {path.parent.name}.", "Restore"))
+        for id, path in sorted(deleted.items())
+        if path.parent.name in project.labels
+    }
     aside = dict(sorted(aside.items(), key=lambda each: (each[1][1].list, each[0])))
-    return {id: found for kinds in (waiting, aside, dict(sorted(trash.items()))) for id, found in kinds.items()}
+    return {id: found for kinds in (waiting, aside, trash) for id, found in kinds.items()}
 
 
-def bring_in(project: Project, outside: Mapping[str, Outside], ids: Sequence[str], label: str | None) -> str:
+def bring_in(project: Project, ids: Sequence[str], label: str | None) -> str:
     """Bring pictures into the training set, under a label or, with None, their own; return what was done."""
-    told = []
-    of_kind = {name: [id for id in ids if outside[id].list.startswith(name)] for name in (UNLABELLED, ASIDE, TRASH)}
+    outside, told = outside_pictures(project, read_dataset(project)), []
+    if strange := [id for id in ids if id not in outside]:
+        raise FieldguideError(f"{strange[0]} is not outside the training set any more. Run the cell again.")
+    kinds = (UNLABELLED, ASIDE, TRASH)
+    of_kind = {name: [id for id in ids if outside[id][1].list.startswith(name)] for name in kinds}
+    if label is None and (vague := [id for id in ids if not outside[id][1].action]):
+        raise FieldguideError(f"Which label has {vague[0]}? Choose one for it.")
     if own := of_kind[UNLABELLED]:
-        if label is None:
-            raise FieldguideError(f"Which label has {own[0]}? Choose one for it.")
         told.append(give_label(project, own, label))
     if own := of_kind[ASIDE]:
         take_back(project, own, label=label)
         told.append(f"Took back {counted(len(own))}.")
     if own := of_kind[TRASH]:
         outcomes = Ledger(project).restore(own)
-        if label is not None:
-            save_flags(project, dict.fromkeys(own, label))
-            Ledger(project).apply(only=own)
+        if moves := [id for id in own if label not in (None, outside[id][0].parent.name)]:
+            save_flags(project, dict.fromkeys(moves, label))
+            Ledger(project).apply(only=moves)
         left = [outcome for outcome in outcomes if not outcome.done]
         told.append(f"Restored {counted(len(own) - len(left))}.")
         told += [f"{left[0].id} was left: {left[0].reason}."] if left else []

@@ -13,6 +13,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from utils.project import Project
+from utils.storage import visible_files
 from utils.tables import PICTURES_COLUMNS, REJECTED_COLUMNS, append_rows, each_row, one_line
 
 ID = re.compile(r"[0-9a-f]{16}")
@@ -109,6 +110,13 @@ def raw_files(project: Project, *, ours: bool = True) -> list[Path]:
                 if not entry.name.startswith(".") and ours == (named and entry.is_file(follow_symlinks=False)):
                     found.append(folder / entry.name)
     return found
+
+
+def unlabelled(project: Project) -> list[Path]:
+    """Return the photos that came without a label and have none yet: those in raw/, too, have been given one."""
+    waiting = visible_files(project.unsorted)
+    there = {path.stem for path in raw_files(project)} if waiting else set()
+    return [path for path in waiting if path.stem not in there]
 
 
 def by_id(paths: Iterable[Path]) -> dict[str, list[Path]]:
