@@ -18,7 +18,7 @@ from utils.dataset import read_dataset
 from utils.errors import FieldguideError
 from utils.split import assign_sides, changed_settings, leak_warning, save_split, split_counts
 from utils.split.sides import LabelTooSmall
-from utils.storage import locked
+from utils.storage import locked, write_whole
 from utils.tables import REJECTED_COLUMNS, SPLIT_COLUMNS, append_rows, read_rows
 from utils.verify import verify_images
 
@@ -297,6 +297,14 @@ def test_a_label_without_pictures_is_named(make_project, fill_raw):
     for path in (project.images / "dog").iterdir():
         path.unlink()
     with pytest.raises(FieldguideError, match=r"Label 'dog' has no pictures in .*dog.*Run 02 again.*remove the label"):
+        find_copies(read_dataset(project))
+
+
+def test_photos_without_a_label_are_named(make_project):
+    """03 says where they get one."""
+    project = make_project()
+    write_whole(project.unsorted / "a.jpg", picture_bytes(draw_picture(1)))
+    with pytest.raises(FieldguideError, match=r"1 photo in .*unsorted without a label: give each one .* in 02's grid"):
         find_copies(read_dataset(project))
 
 

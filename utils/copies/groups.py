@@ -135,6 +135,10 @@ def refuse_unready(dataset: Dataset) -> None:
 
 def _why_empty(project: Project) -> str:
     """Return why 02 left nothing, or that it did not run."""
+    if waiting := len(visible_files(project.unsorted)):
+        return (
+            f"{counted(waiting, 'photo')} in {project.unsorted} without a label: give each one its label in 02's grid."
+        )
     rows = [row["reason"] for row in each_row(project.table("rejected"), REJECTED_COLUMNS) if row["stage"] == "verify"]
     if not rows:
         return "Run 01 and 02 first."
