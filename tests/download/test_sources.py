@@ -257,20 +257,22 @@ def test_a_table_of_addresses_is_fetched(tmp_path, host):  # noqa: F811
 
 def test_photos_without_a_label_wait_for_one(tmp_path):
     """Those straight in a folder that has no label folder; as many as the labels may have together."""
-    ids = put(tmp_path / "set", *(f"{n}.jpg" for n in range(5)), "notes.txt", "other/6.jpg")
+    ids = put(tmp_path / "set", *(f"{n}.jpg" for n in range(5)), "notes.txt")
     project = project_of(tmp_path, "set", "images_per_label = 2")
     taken(project)
     waiting = {path.stem for path in project.unsorted.iterdir()}
     assert len(waiting) == 4 and waiting <= set(ids.values()) and not project.raw.exists()
     assert places_report(project).remarks == [
         f"Passed over in {tmp_path / 'set'}: 1 text or table (notes.txt).",
-        f"Folders in {tmp_path / 'set'} that belong to no label, with their photos: other (1).",
         f"5 photos in {tmp_path / 'set'} lie in no label's folder. 02 shows those that were taken: give each its label "
         "there.",
     ]
     before = files(project.data)
     taken(project)
     assert files(project.data) == before
+    put(tmp_path / "set", "Ants/6.jpg")
+    with pytest.raises(FieldguideError, match=r"holds no photos of any label.* Its folders: 'Ants'"):
+        taken(project)
     put(tmp_path / "set", "ant/7.jpg", "bee/8.jpg")
     assert taken(project) == {"ant": ["7.jpg"], "bee": ["8.jpg"]}
     told = "lie in no label's folder, and were left out, such as 0.jpg. Move them into one."

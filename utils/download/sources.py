@@ -128,9 +128,33 @@ def read_folder(
                 f"The folder {path} is a link to {path.resolve()}. To take its photos, write follow_links = true into "
                 "the project file. Else move the link out of the source."
             )
+    photos, passed, loose = _photos_by_label(folder, own, sides, follow_links, clip_seconds)
+    others = [path for label, paths in folders.items() if label not in labels for path in paths]
+    others += [path for path in subfolders_of(folder) if sides and path.name not in sides]
+    others_told = _others_sentence(folder, others, apart)
+    alone = not (sides or any(own.values()) or others_told)  # else a folder may be called differently from its label
+    remarks = [renamed_sentence(own), passed_sentence(folder, passed), _clips_sentence(photos, passed, clip_seconds)]
+    remarks += [others_told, _loose_sentence(folder, loose, taken=alone)]
+    remarks += [_split_sentence(folder, own.values(), use_given_split=use_given_split)] if sides else []
+    return Source(
+        folder,
+        folder,
+        photos,
+        names=tuple(folders),
+        folders=folders,
+        unsorted=tuple(Photo(file, {}) for file in loose) if alone else (),
+        passed=tuple(passed),
+        remarks=tuple(filter(None, remarks)),
+    )
+
+
+def _photos_by_label(
+    folder: Path, own: Mapping[str, list[Path]], sides: Mapping[str, str], follow_links: bool, clip_seconds: float
+) -> tuple[dict[str, tuple[Photo, ...]], list[tuple[str, Path]], list[str]]:
+    """Return label → photos of its `own` folders, what is passed over, and the photos in no label's folder."""
     tops = [list_photos(place, deep=False) for place in (folder, *(folder / name for name in sorted(sides)))]
-    loose = [file for top in tops for file in top.files]
-    photos, passed = {}, [each for top in tops for each in top.passed if each[0] not in (LINKED, CLOSED)]
+    passed = [each for top in tops for each in top.passed if each[0] not in (LINKED, CLOSED)]
+    photos: dict[str, tuple[Photo, ...]] = {}
     for label, paths in own.items():
         found: list[Photo] = []
         for path in paths:
@@ -142,18 +166,7 @@ def read_folder(
             if frames:
                 found = sorted([*found, *frames], key=lambda photo: (photo.path, photo.time or 0))
         photos[label] = tuple(found)
-    unsorted = () if sides or any(own.values()) else tuple(Photo(file, {}) for file in loose)
-    others = [path for label, paths in folders.items() if label not in labels for path in paths]
-    others += [path for path in subfolders_of(folder) if sides and path.name not in sides]
-    remarks = [renamed_sentence(own), passed_sentence(folder, passed), _clips_sentence(photos, passed, clip_seconds)]
-    remarks += [
-        _others_sentence(folder, others, apart),
-        _loose_sentence(folder, loose, taken=bool(unsorted)),
-    ]
-    if sides:
-        remarks.append(_split_sentence(folder, own.values(), use_given_split=use_given_split))
-    remarks = tuple(filter(None, remarks))
-    return Source(folder, folder, photos, tuple(folders), folders, unsorted, passed=tuple(passed), remarks=remarks)
+    return photos, passed, [file for top in tops for file in top.files]
 
 
 def _frames_of(listing: Listing, given: Mapping[str, str], every: float) -> tuple[list[Photo], list[tuple[str, Path]]]:
