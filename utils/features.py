@@ -47,7 +47,7 @@ def picture_features(dataset: Dataset, *, size: int = FEATURE_SIZE) -> np.ndarra
         found[places[same]], known[places[same]] = rows[same], True
     missing = np.flatnonzero(~known & (sizes >= 0))
     if len(missing):
-        from utils.seeing import seen_by_network  # torch takes seconds and 500 MB: not for who only verifies or sorts
+        from utils.seeing import seen_by_network  # loads torch: 3 s and 600 MB that 02 and 03 can start without
 
         start = 0
         for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing], size)):

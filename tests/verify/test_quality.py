@@ -93,10 +93,31 @@ def test_an_even_ramp_is_blurry_and_a_picture_without_contrast_not_judged():
     assert sharpness(np.zeros((1, 1), np.uint8)) == 1
 
 
+def test_the_90th_percentile_of_the_parts_counts():
+    """Between two tiles it lies where numpy has it."""
+    grey = np.full((640, 32), 200, np.uint8)  # 20 tiles of 32 pixels, each with two steps that make up 100 levels
+    for n in range(20):
+        grey[32 * n : 32 * n + 32, :8], grey[32 * n : 32 * n + 32, 8:16] = 100, 100 + 5 * n
+    shares = [max(5 * n, 100 - 5 * n) / 100 for n in range(20)]
+    assert sharpness(grey) == pytest.approx(np.percentile(shares, 90))
+
+
 def test_steps_down_count_as_steps_up():
     """A picture and its negative are as sharp as each other: no difference wraps around."""
     grey = np.asarray(grey_reduction(scene()))
     assert sharpness(255 - grey) == sharpness(grey)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_the_perceptual_hash_of_32_pixels_is_exactly_that_of_imagehash(number):
+    """All 64 bits, in its order and spelling: tables that were written with imagehash stay comparable."""
+    small = draw_picture(number, size=(32, 32)).convert("L")
+    assert perceptual_hash(small) == str(imagehash.phash(small))
+
+
+def test_a_flat_picture_has_one_hash_on_every_machine():
+    """Its frequencies are all zero but the first; what rounding leaves of the others does not count."""
+    assert {perceptual_hash(Image.new("L", (256, 192), level)) for level in (1, 77, 254)} == {"8000000000000000"}
 
 
 @pytest.mark.parametrize("size", [(512, 384), (384, 512), (512, 90), (300, 201), (64, 64)])

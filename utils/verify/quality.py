@@ -6,10 +6,11 @@ size.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-import imagehash
 import numpy as np
 from PIL import Image
+from scipy.fft import dct
 
 from utils.addresses import registered_domain
 from utils.pictures import LONGEST_SIDE, Opened
@@ -103,7 +104,8 @@ def sharpness(grey: np.ndarray) -> float:
     telling = contrast >= min(CONTRAST, spread / 2)
     if not telling.any():  # an even change from one side to the other
         return 0.0
-    return float(np.percentile(np.minimum(steepest[telling] / contrast[telling], 1), 90))
+    found = np.sort(np.minimum(steepest[telling] / contrast[telling], 1))
+    return float(np.interp(0.9 * (len(found) - 1), np.arange(len(found)), found))  # as np.percentile, which is slow
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -115,11 +117,20 @@ def perceptual_hash(grey: Image.Image) -> str:
     """
     Return 64 bits that hardly change when a picture is scaled, encoded anew or lightly edited, as 16 hex digits.
 
-    Each bit says whether one of the 8×8 lowest frequencies is above their median (`imagehash.phash`). Reducing the
-    `grey_reduction` to 32 pixels in two steps is quicker, and changes at most 2 bits in each of 802 photos.
+    Each bit says whether one of the 8×8 lowest frequencies is above their median. That is `imagehash.phash`, in half
+    its time: together with the percentile above, 02 takes 6 % less. Reducing the `grey_reduction` to 32 pixels in two
+    steps is quicker too, and changes at most 2 bits in each of 802 photos.
     """
     small = grey.resize((HASHED, HASHED), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return str(imagehash.phash(small, hash_size=8))
+    low = (_waves() @ np.asarray(small, np.float64) @ _waves().T).round(6)  # what lies below differs between machines
+    middle = np.sort(low, axis=None)[low.size // 2 - 1 : low.size // 2 + 1].mean()
+    return np.packbits(low > middle).tobytes().hex()
+
+
+@lru_cache(maxsize=1)
+def _waves() -> np.ndarray:
+    """Return the 8 lowest cosines over `HASHED` pixels, float64 (8, HASHED)."""
+    return dct(np.eye(HASHED), axis=0)[:8]
 
 
 def is_drawn(image: Image.Image) -> bool:
