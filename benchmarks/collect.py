@@ -135,7 +135,7 @@ def ours(urls: list[str], folder: Path):
     (folder / "images").symlink_to(project.images)
 
     def fetch() -> None:
-        options = {"allowed_hosts": ["localhost"], "workers": CONNECTIONS, "per_host": CONNECTIONS}
+        options = {"allowed_hosts": [urls[0].split("/")[2]], "workers": CONNECTIONS, "per_host": CONNECTIONS}
         for n, label in enumerate(labels):
             download_images(urls[n::2], project.raw / label, wanted=len(urls) // 2, **options)
 

@@ -116,7 +116,10 @@ def test_only_a_front_passes_names_on(path):
 
 @pytest.mark.parametrize("path", IMPORTED, ids=module_name)
 def test_importing_does_no_work(path):
-    """At its top level a module imports and defines, and nothing else; no function imports a module of the house."""
+    """
+    At its top level a module imports and defines, and nothing else. No function imports a module of the house, but one:
+    it keeps torch, 600 MB, out of stages that only compare pictures.
+    """
     tree = parsed(path)
     if path.name != "__main__.py":
         own = set(top_level_names(path))
@@ -128,7 +131,7 @@ def test_importing_does_no_work(path):
         for node in ast.walk(function)
         if isinstance(node, ast.Import | ast.ImportFrom) and imports_the_house(node)
     ]
-    assert lazy == []
+    assert lazy == (["from utils.seeing import seen_by_network"] if module_name(path) == "utils/features.py" else [])
 
 
 def is_quiet(node: ast.stmt, own: set[str]) -> bool:

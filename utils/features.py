@@ -16,7 +16,6 @@ import numpy as np
 
 from utils.dataset import Dataset
 from utils.project import FEATURE_SIZE, FEATURES, PACKAGED, PACKAGED_SHA256
-from utils.seeing import seen_by_network
 from utils.storage import MINUTE, content_id, remove_leftovers, write_whole
 
 FEATURES_FORM = 1  # of the files, and of how a picture reaches the network
@@ -48,6 +47,8 @@ def picture_features(dataset: Dataset, *, size: int = FEATURE_SIZE) -> np.ndarra
         found[places[same]], known[places[same]] = rows[same], True
     missing = np.flatnonzero(~known & (sizes >= 0))
     if len(missing):
+        from utils.seeing import seen_by_network  # loads torch: 3 s and 600 MB that 02 and 03 can start without
+
         start = 0
         for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing], size)):
             places = missing[start : start + len(rows)]

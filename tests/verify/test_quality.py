@@ -93,6 +93,15 @@ def test_an_even_ramp_is_blurry_and_a_picture_without_contrast_not_judged():
     assert sharpness(np.zeros((1, 1), np.uint8)) == 1
 
 
+def test_the_90th_percentile_of_the_parts_counts():
+    """Between two tiles it lies where numpy has it."""
+    grey = np.full((640, 32), 200, np.uint8)  # 20 tiles of 32 pixels, each with two steps that make up 100 levels
+    for n in range(20):
+        grey[32 * n : 32 * n + 32, :8], grey[32 * n : 32 * n + 32, 8:16] = 100, 100 + 5 * n
+    shares = [max(5 * n, 100 - 5 * n) / 100 for n in range(20)]
+    assert sharpness(grey) == pytest.approx(np.percentile(shares, 90))
+
+
 def test_steps_down_count_as_steps_up():
     """A picture and its negative are as sharp as each other: no difference wraps around."""
     grey = np.asarray(grey_reduction(scene()))
