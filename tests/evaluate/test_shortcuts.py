@@ -148,7 +148,7 @@ def test_facts_that_cannot_be_had_are_no_obstacle(filled):
         path.unlink()
     text = project.table("pictures").read_text().splitlines()
     fields = text[1].split(",")
-    project.table("pictures").write_text("\n".join([text[0], ",".join([*fields[:3], "wide", "-3", ""])]) + "\n")
+    project.table("pictures").write_text("\n".join([text[0], ",".join([*fields[:3], "wide", "-3", "", ""])]) + "\n")
     project.table("sources").unlink()
     dataset = read_dataset(project)
     broken = dataset.paths[0]
