@@ -209,3 +209,9 @@ def test_nothing_is_written_twice():
             run = lines[start : start + 6]
             places[tuple(text for _, text in run)].append(f"{module_name(path)}:{run[0][0]}")
     assert [found for found in places.values() if len(found) > 1] == []
+
+
+def test_test_files_have_names_of_their_own():
+    """Of two files of one name in different folders pytest would collect only the first."""
+    names = [path.name for path in sorted((REPOSITORY / "tests").rglob("test_*.py"))]
+    assert sorted(names) == sorted(set(names))
