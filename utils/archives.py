@@ -7,6 +7,7 @@ the disk can take. What its directory announces is judged before anything is unp
 
 import errno
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -82,14 +83,13 @@ def unpack_zip(path: Path, folder: Path) -> tuple[Path, list[str]]:
     Links, names that lead out and system files are left out, of two files with one name the second. A damaged file is
     left out and counted. A run that is killed leaves nothing that a later one takes for whole.
     """
-    target = folder / f"{path.stem}-{content_id(repr(file_stamp(path)).encode())}"
+    own = f"{path.stem}-{content_id(os.fsencode(path.resolve()))[:8]}"  # of this ZIP, whatever others are called
+    target = folder / f"{own}-{content_id(repr(file_stamp(path)).encode())}"
     remarks = target.with_name(f"{target.name}.txt")
     if target.is_dir() and remarks.is_file():
         return target, remarks.read_text(encoding="utf-8").splitlines()
     for old in sorted(make_folder(folder).iterdir()):  # of this ZIP as it was before, and of a run that was killed
-        if old.is_dir() and re.fullmatch(
-            rf"{re.escape(path.stem)}-[0-9a-f]{{16}}({re.escape(UNFINISHED_FOLDER)})?", old.name
-        ):
+        if old.is_dir() and re.fullmatch(rf"{re.escape(own)}-[0-9a-f]{{16}}({UNFINISHED_FOLDER})?", old.name):
             shutil.rmtree(old)
     unfinished = target.with_name(target.name + UNFINISHED_FOLDER)
     with open_zip(path) as archive:

@@ -93,7 +93,8 @@ class Records:
         """
         Id → what its source says of it beside its label: side, group, creator, rights_holder; from given.csv.
 
-        Of a photo that a ready split has on two sides, the judging one counts: it may not train the model.
+        Of a photo that a ready split has on two sides, the judging one counts: it may not train the model. Else the
+        last row counts: a source that was moved gives its photos new addresses, and their groups new names.
         """
         rows = {(row["url"], row["label"]): row for row in each_row(self._project.table("given"), GIVEN_COLUMNS)}
         said: dict[str, Mapping[str, str]] = {}
@@ -101,7 +102,7 @@ class Records:
             found = rows.get((row["url"], row["label"]))
             if row["id"] and found:
                 before = said.setdefault(row["id"], found)
-                said[row["id"]] = min(before, found, key=lambda each: GIVEN_SIDES.get(each["side"], len(GIVEN_SIDES)))
+                said[row["id"]] = min(found, before, key=lambda each: GIVEN_SIDES.get(each["side"], len(GIVEN_SIDES)))
         return said
 
 

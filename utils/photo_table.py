@@ -146,7 +146,7 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
         with path.open("r", encoding=encoding, newline="") as file:
             reader = csv.reader(file, **how)
             for fields in reader:
-                if not names and fields and fields[0].lower().startswith("sep="):  # for spreadsheets
+                if not names and fields and fields[0].lower().startswith(("sep=", '"sep=')):  # for spreadsheets
                     continue
                 if not names:
                     names = [_column_name(name) for name in fields]

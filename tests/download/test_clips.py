@@ -56,7 +56,9 @@ def test_the_frames_of_a_clip_are_photos_of_one_group(tmp_path, monkeypatch):
     report = places_report(project)
     assert report.table.loc["ant"].to_dict() == {"photos there": 4, "taken": 4}
     assert "1 clip: a frame every 2 s is a photo (clip_seconds)." in report.remarks
-    assert "2 clips that cannot be read (bee/broken too.mp4), 1 clip (bee/2.mov)" in " ".join(report.remarks)
+    assert "2 clips that cannot be read (bee/broken too.mp4), 1 clip of a photo beside it (bee/2.mov)" in " ".join(
+        report.remarks
+    )
     monkeypatch.setattr(clips, "jpeg_bytes", None)
     before = rows(project)
     taken(project)

@@ -9,7 +9,7 @@ from test_collect import files, host, rows  # noqa: F401 (a fixture)
 from test_fetch import picture
 
 from utils.dataset import read_dataset
-from utils.download import places_report, take_photos
+from utils.download import places_report, read_places, take_photos
 from utils.errors import FieldguideError
 from utils.export.attribution import attribution
 from utils.project import Project
@@ -334,6 +334,7 @@ def test_a_label_that_changed_in_the_source_is_said(tmp_path):
     project = project_of(tmp_path, "set/labels.csv")
     taken(project)
     assert places_report(project).remarks == []
+    verify_images(project)
     table.write_text("file,label\n1.jpg,ant\n2.jpg,bee\n3.jpg,bee\n")
     taken(project)
     assert places_report(project).remarks == [
@@ -357,3 +358,35 @@ def test_two_spellings_of_one_name_are_two_files(tmp_path):
         pytest.skip("one file on this system")
     (tmp_path / "set" / "labels.csv").write_text("file,label\nA.jpg,ant\na.jpg,bee\n")
     assert taken(project_of(tmp_path, "set/labels.csv")) == {"ant": ["A.jpg"], "bee": ["a.jpg"]}
+
+
+def test_two_zips_of_one_name_do_not_meet(tmp_path):
+    """Each is unpacked to a folder of its own, also when 01 runs again."""
+    for n, name in enumerate(("a", "b")):
+        put(tmp_path / name, f"set/ant/{n}.jpg", f"set/bee/{n}{n}.jpg")
+        with zipfile.ZipFile(tmp_path / name / "photos.zip", "w") as archive:
+            for path in sorted((tmp_path / name / "set").rglob("*.jpg")):
+                archive.write(path, path.relative_to(tmp_path / name / "set").as_posix())
+    project = project_of(tmp_path, "a/photos.zip").model_copy(
+        update={"source": [str(tmp_path / name / "photos.zip") for name in ("a", "b")]}
+    )
+    places = read_places(project)
+    for place in places:
+        take_photos(project, place)
+    assert {row["status"] for row in rows(project)} == {"kept"}
+    assert taken(project) == {"ant": ["0.jpg", "1.jpg"], "bee": ["00.jpg", "11.jpg"]}
+
+
+def test_a_source_that_was_moved_keeps_its_groups_whole(tmp_path):
+    """A photo that comes after the move is in the group of those before it."""
+    put(tmp_path / "set", "1.jpg", "2.jpg", "3.jpg")
+    table = "file,label,group\n1.jpg,ant,Max\n2.jpg,bee,Mia\n"
+    (tmp_path / "set" / "labels.csv").write_text(table)
+    taken(project_of(tmp_path, "set/labels.csv"))
+    (tmp_path / "set").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "labels.csv").write_text(table + "3.jpg,ant,Max\n")
+    project = project_of(tmp_path, "moved/labels.csv")
+    taken(project)
+    verify_images(project)
+    groups = read_dataset(project).given_groups
+    assert len(groups) == 3 and len(set(groups.values())) == 2

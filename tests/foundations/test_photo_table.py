@@ -31,6 +31,7 @@ def fields(table, *names):
         ("file,url,label", "a.jpg,https://a.org/1,ant", ("a.jpg", "", "ant")),
         ("image_id,path,label", "7,a.jpg,ant", ("a.jpg", "", "ant")),
         ("sep=;\nfile;label", "a.jpg;ant", ("a.jpg", "", "ant")),
+        ('"sep=\t"\nfile\tlabel', "a.jpg\tant", ("a.jpg", "", "ant")),
     ],
 )
 def test_columns_are_found_by_their_names(tmp_path, header, row, says):

@@ -88,9 +88,15 @@ def test_it_goes_strip_by_strip(monkeypatch):
 
 @pytest.mark.parametrize(
     ("points", "gamma"),
-    [([0] * 8, 45455), ([31270, 32900] * 4, 45455), (None, 1), ([31270, 32900, 0, 0, 0, 100_000, 100_000, 0], 10**9)],
+    [
+        ([0] * 4, 45455),
+        ([0] * 8, 45455),
+        ([31270, 32900] * 4, 45455),
+        (None, 1),
+        ([31270, 32900, 0, 0, 0, 100_000, 100_000, 0], 10**9),
+    ],
 )
 def test_colours_that_cannot_be_are_ignored(points, gamma):
     """A PNG whose chunks name no triangle of primaries, or an absurd gamma, is shown as it is."""
-    chunks = {"gAMA": struct.pack(">I", gamma)} | ({"cHRM": struct.pack(">8I", *points)} if points else {})
+    chunks = {"gAMA": struct.pack(">I", gamma)} | ({"cHRM": struct.pack(f">{len(points)}I", *points)} if points else {})
     assert shown(png(**chunks)) == pytest.approx(COLOUR, abs=1)

@@ -66,3 +66,17 @@ def test_a_set_that_grows_is_not_drawn_from_what_was_given():
     labels = LABELS | dict.fromkeys(more, "cat")
     sides = assign_sides(ALONE | {id: id for id in more}, labels, valid=0.3, test=0.2, known=WHOLE, given=WHOLE | more)
     assert {sides[id] for id in more} == {"train"}
+
+
+def test_a_newcomer_joins_its_group_in_a_set_that_was_drawn():
+    """Only against sides that the source brought along does its own side count."""
+    groups = {id: str(int(id) // 2) for id in IDS}
+    given = {id: "valid" if int(id) % 8 < 2 else "train" for id in IDS}
+    first = [id for id in IDS if int(id) % 2 == 0]
+    before = assign_sides(
+        {id: groups[id] for id in first}, {id: LABELS[id] for id in first}, valid=0.2, test=0.2, given=given
+    )
+    labels = dict.fromkeys(IDS, "dog")
+    after = assign_sides(groups, labels, valid=0.2, test=0.2, known=before, given=given)
+    assert "test" in before.values()
+    assert all(len({after[id] for id in IDS if groups[id] == group}) == 1 for group in set(groups.values()))

@@ -163,3 +163,16 @@ def test_the_trash_of_a_label_that_left_the_project_is_not_offered(project):
     """Nothing could be made of it here."""
     other = project.model_copy(update={"labels": {"bird": [], "dog": []}})
     assert "In the trash" not in dict(ask(grid_of(other), "hello")["lists"])
+
+
+def test_a_table_that_cannot_be_read_does_not_hide_what_moved(project):
+    """Apply says so; the picture is shown where it is."""
+    grid = grid_of(project)
+    key = listed(grid, "")[0]["key"]
+    ask(grid, "flag", keys=[key], choice="Delete")
+    table = project.table("rejected")
+    table.write_text(table.read_text().replace(",", ";"))
+    ask(grid, "apply")
+    told = ask(grid, "hello")
+    assert key not in [card["key"] for card in listed(grid, "")]
+    assert told["pending"] == 0

@@ -295,11 +295,15 @@ class Cleaning:
             self.applied = len(Ledger(self.project).last_apply())
         except FieldguideError as error:  # such as one picture under two labels, which is no reason to stop
             return 0, str(error)
-        before, files = self.pictures, self._take_outside(now)
+        before, problem = self.pictures, ""
+        try:
+            files = self._take_outside(now)
+        except FieldguideError as error:  # such as a table that a spreadsheet saved otherwise; what moved is shown
+            files, problem = {}, str(error)
         self.pictures = [self._placed(picture, now, files) for picture in before]
         self.moves += self.pictures != before
         self._index()
-        return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), ""
+        return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), problem
 
     def _take_outside(self, now: Dataset) -> dict[str, Path]:
         """Take the pictures outside the training set as they are now, each in its list; return id → file."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapify, heappop
+from operator import itemgetter
 from pathlib import Path
 from unicodedata import normalize
 
@@ -96,18 +97,18 @@ def source_pictures(
 
 def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection[str]) -> Iterator[Photo]:
     """Yield the photos in the order in which they are taken, whatever else lies there."""
-    order, sides = [], {}
+    order, of_sides = [], len({photo.given.get("side", "") for photo in photos}) > 1
     for n, photo in enumerate(photos):  # macOS spells letters with accents apart; a name may not be UTF-8
         name = source.name(photo)
         if not name.isascii():
             name = os.fsencode(normalize("NFC", name)).decode("utf-8", "backslashreplace")
         rank = seeded_rank(seed, name if photo.time is None else f"{name} {photo.time:g}")
-        order.append((not taken or source.address(photo) not in taken, 0.0, rank, n))
-        sides.setdefault(photo.given.get("side", ""), []).append(n)
-    if len(sides) > 1:  # whatever the limit, each side of a ready split has its share, and one photo at least
-        for own in sides.values():
-            for place, n in enumerate(sorted(own, key=lambda n: order[n][2])):
-                order[n] = (order[n][0], place / len(own), *order[n][2:])
+        order.append((not taken or source.address(photo) not in taken, rank, n))
+    if of_sides:  # whatever the limit, each side of a ready split has its share, and one photo at least
+        sides: dict[str, list] = {}
+        for each in sorted(order, key=itemgetter(1)):
+            sides.setdefault(photos[each[2]].given.get("side", ""), []).append(each)
+        order = [(new, place / len(own), n) for own in sides.values() for place, (new, _, n) in enumerate(own)]
     heapify(order)  # few of them are taken
     while order:
         yield photos[heappop(order)[-1]]

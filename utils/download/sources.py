@@ -18,6 +18,7 @@ from utils.listing import (
     CLIP,
     CLOSED,
     LINKED,
+    MOVING_PHOTO,
     UNREADABLE_CLIP,
     Listing,
     label_folders,
@@ -179,9 +180,10 @@ def _frames_of(listing: Listing, given: Mapping[str, str], every: float) -> tupl
     named = {os.path.splitext(file)[0] for file in listing.files}  # noqa: PTH122 (as text: it may be many)
     for kind, path in listing.passed:
         times = []
+        if kind == CLIP and str(path.with_suffix("")) in named:
+            kind = MOVING_PHOTO
         try:
-            if kind == CLIP and can_read_clips() and str(path.with_suffix("")) not in named:
-                times = frame_times(path, every)
+            times = frame_times(path, every) if kind == CLIP and can_read_clips() else []
         except (ClipError, OSError):
             kind = UNREADABLE_CLIP
         frames += [Photo(str(path), {**given, "group": path.as_uri()}, time) for time in times]

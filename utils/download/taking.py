@@ -79,13 +79,13 @@ def _said(source: Source) -> Iterator[tuple[str, str, Mapping[str, str]]]:
 
 def taken_addresses(project: Project) -> set[str]:
     """Return the addresses of the photos of sources on this computer that were taken."""
-    return {url for url, _, taken in _asked_addresses(project) if taken}
+    return {url for url, _, id in _asked_addresses(project) if id}
 
 
-def _asked_addresses(project: Project) -> list[tuple[str, str, bool]]:
-    """Return address, label and whether it was taken, of each photo of a source on this computer that has a row."""
+def _asked_addresses(project: Project) -> list[tuple[str, str, str]]:
+    """Return address, label and id ("" if it was not taken) of each photo of a source on this computer with a row."""
     rows = each_row(project.table("sources"), SOURCES_COLUMNS)
-    return [(row["url"], row["label"], bool(row["id"])) for row in rows if row["engine"] in (FOLDER, TABLE)]
+    return [(row["url"], row["label"], row["id"]) for row in rows if row["engine"] in (FOLDER, TABLE)]
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class PlacesReport:
 
 def places_report(project: Project, places: Iterable[Source] | None = None) -> PlacesReport:
     """Compare what the sources on this computer hold, by default as they are now, with what was taken of it."""
-    asked: dict[str, dict[str, bool]] = {}  # address → label → whether it was taken, in the end
-    for url, label, done in sorted(_asked_addresses(project)):
-        asked.setdefault(url, {})[label] = done
+    asked: dict[str, dict[str, str]] = {}  # address → label → id, "" if it was not taken
+    for url, label, id in sorted(_asked_addresses(project)):
+        asked.setdefault(url, {})[label] = id
     counts: dict[str, dict[str, int]] = {}
     waiting, remarks = Counter(), []
     for source in read_places(project) if places is None else places:
@@ -109,14 +109,15 @@ def places_report(project: Project, places: Iterable[Source] | None = None) -> P
         changed = []
         for label, photos in source.photos.items():
             there = [*(photo.key for photo in photos), *(row["url"] for row in source.links.get(label, ()))]
+            seen = [(each, known[each]) for each in there if each in known]
             row = counts.setdefault(label, {"photos there": 0, "taken": 0})
             row["photos there"] += len(there)
-            row["taken"] += sum(known.get(each, {}).get(label, False) for each in there)
-            waiting[label] += sum(label not in known.get(each, {}) for each in there)
-            before = ((each, known.get(each, {}).items()) for each in there)
-            changed += [
-                (each, old, label) for each, labels in before for old, done in labels if done and old not in ("", label)
-            ]
+            row["taken"] += sum(bool(labels.get(label)) for _, labels in seen)
+            waiting[label] += len(there) - sum(label in labels for _, labels in seen)
+            for each, labels in seen:
+                others = [old for old in labels if old not in ("", label)]
+                lying = [old for old in others if (project.images / old / f"{labels[old]}.jpg").exists()]
+                changed += [(each, old, label) for old in lying]
         remarks += [_changed_sentence(changed)] if changed else []
     for label, more in waiting.items():
         if more and counts[label]["taken"] >= project.images_per_label:

@@ -56,7 +56,8 @@ def space_of(image: Image.Image, data: bytes) -> Space | None:
             space = _by_numbers(data[at + 8], data[at + 9])
         elif gamma:
             usual = USUAL_GAMMA[0] <= gamma <= USUAL_GAMMA[1]
-            white, *colours = zip(*[iter(image.info.get("chromaticity", (*D65, *SRGB[:6])))] * 2, strict=True)
+            noted = image.info.get("chromaticity", (*D65, *SRGB[:6]))
+            white, *colours = zip(*[iter(noted if len(noted) == 8 else [0] * 8)] * 2, strict=True)
             sane = GAMMA_RANGE[0] <= gamma <= GAMMA_RANGE[1] and _spans_colours(white, colours)
             space = Space(tuple(sum((*colours, white), ())), gamma=None if usual else 1 / gamma) if sane else Space()
         else:

@@ -82,7 +82,9 @@ def assign_sides(
         taken = {sides[id] for id in ids if id in sides}
         if len(taken) == 1:
             side = taken.pop()
-            sides.update({id: given.get(id, side) for id in ids if id not in sides})
+            for id in (id for id in ids if id not in sides):
+                joins = side in drawn and given.get(id) == "train"  # to a set that was drawn from the training set
+                sides[id] = side if joins else given.get(id, side)
         elif not taken:
             waiting[_majority([labels[id] for id in ids])].append(ids)
         else:
@@ -157,7 +159,7 @@ def _check_plans(plans: Mapping[str, Plan], valid: float, test: float, *, seen: 
         if new[0] in given:
             advice = (
                 "Its source was split before, and gives it none there. use_given_split = false in the project file "
-                "draws another split (then run 01 again)."
+                "draws another split."
             )
         raise LabelTooSmall(f"{told[new[0]]}{also} {advice}")
 
