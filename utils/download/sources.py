@@ -177,7 +177,8 @@ def _frames_of(listing: Listing, given: Mapping[str, str], every: float) -> tupl
     A clip with the name of a photo beside it is that photo, moving: telephones write both.
     """
     frames, left = [], []
-    named = {os.path.splitext(file)[0] for file in listing.files}  # noqa: PTH122 (as text: it may be many)
+    clips = any(kind == CLIP for kind, _ in listing.passed)
+    named = {os.path.splitext(file)[0] for file in listing.files} if clips else set()  # noqa: PTH122 (it may be many)
     for kind, path in listing.passed:
         times = []
         if kind == CLIP and str(path.with_suffix("")) in named:
