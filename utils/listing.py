@@ -172,8 +172,12 @@ def side_folders(folder: Path, labels: Iterable[str] = ()) -> dict[str, str]:
 
 def subfolders_of(folder: Path) -> list[Path]:
     """Return the folders in a source, sorted by name, without those of systems. It may lie in a ZIP (zipfile.Path)."""
-    found = [path for path in folder.iterdir() if path.is_dir() and not is_system(path.name)]
-    return sorted(found, key=lambda path: path.name)
+    if isinstance(folder, Path):
+        with os.scandir(folder) as entries:  # knows what is a folder without a look at each of many photos
+            found = [folder / entry.name for entry in entries if _leads_to_folder(entry)]
+    else:
+        found = [path for path in folder.iterdir() if path.is_dir()]
+    return sorted((path for path in found if not is_system(path.name)), key=lambda path: path.name)
 
 
 def label_folders(folder: Path, labels: Iterable[str] = ()) -> dict[str, list[Path]]:
@@ -212,14 +216,25 @@ def renamed_sentence(folders: Mapping[str, Iterable[Path]]) -> str:
 
 def require_one_spelling(folders: Mapping[str, Sequence[Path]], labels: Iterable[str]) -> None:
     """Refuse a source's folders if one is one of the labels in another case: its photos would be left out."""
+    if found := misspelt(folders, labels):
+        name, meant = found
+        raise FieldguideError(
+            f"The folder {folders[name][0]} belongs to no label. Is it {meant!r}? Then rename it to {meant!r}, or "
+            f"write {name!r} under [labels]. Else move it out of the source."
+        )
+
+
+def misspelt(names: Iterable[str], labels: Iterable[str]) -> tuple[str, str] | None:
+    """
+    Return the first name that is one of the labels in another case, and that label; None if each is a label or another.
+
+    >>> misspelt(["ant", "Bee", "wasp"], ["ant", "bee"]), misspelt(["ant", "wasp"], ["ant", "bee"])
+    (('Bee', 'bee'), None)
+    """
     asked = {label.casefold(): label for label in labels}
-    for name, paths in folders.items():
-        meant = asked.get(name.casefold(), name)
-        if meant != name and name not in asked.values():
-            raise FieldguideError(
-                f"The folder {paths[0]} belongs to no label. Is it {meant!r}? Then rename it to {meant!r}, or write "
-                f"{name!r} under [labels]. Else move it out of the source."
-            )
+    known = set(asked.values())
+    found = ((name, asked[name.casefold()]) for name in names if name.casefold() in asked and name not in known)
+    return next(found, None)
 
 
 def passed_sentence(folder: Path, passed: Sequence[tuple[str, Path]]) -> str:

@@ -4,7 +4,7 @@ What a project file leaves open, settled before its settings are checked: paths,
 Foundation of the project file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -40,37 +40,38 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
     sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     whole["source"] = sources[0] if isinstance(source, str) else sources
     places, labels = [Path(s) for s in sources if s not in words], whole.get("labels", {})
+    folders = {place: label_folders(place) for place in places if place.is_dir()}
     if labels == {}:
         raw = _raw(whole, roots)
         whole["labels"] = {label: [] for place in places for label in _labels_of(place, raw)}
     elif isinstance(labels, dict):  # a key may be a name in the sources that is no label as it stands
-        there = _names_in(place for place in places if place.is_dir())
+        there = {path.name for own in folders.values() for paths in own.values() for path in paths}
         tables = any(is_table(place) or is_archive(place) for place in places)
         named = {as_label(label) if tables or label in there else label: value for label, value in labels.items()}
         whole["labels"] = named if len(named) == len(labels) else labels
-    _require_apart(whole, places, roots, chosen=labels != {})
+    _require_apart(whole, {place: folders.get(place) for place in places}, roots, chosen=labels != {})
     return whole
 
 
-def _require_apart(whole: dict, places: list[Path], roots: Mapping[str, str], *, chosen: bool) -> None:
-    """Raise FieldguideError if looking for photos in a source would find what this project itself wrote."""
+def _require_apart(
+    whole: dict, places: Mapping[Path, Mapping[str, list[Path]] | None], roots: Mapping[str, str], *, chosen: bool
+) -> None:
+    """
+    Raise FieldguideError if looking for photos in a source would find what this project itself wrote.
+
+    `places` are the sources, each with its folders by label; None if it is no folder.
+    """
     name, labels = whole.get("name"), whole["labels"]
     if not isinstance(name, str) or unsafe_name(name) or not isinstance(labels, dict):
         return
     for key, default in roots.items():
         root = whole.get(key, default)
-        for source in places if isinstance(root, str) else ():
+        for source, there in places.items() if isinstance(root, str) else ():
             own = (Path(root) / normalize("NFC", name)).resolve()
             folders = [source / label for label in labels if not unsafe_name(label)]
-            there = label_folders(source) if source.is_dir() else {}
-            folders += [path for label in labels for path in there.get(label, ())]
-            if told := entangled(source, own, folders, chosen=chosen or not source.is_dir()):
+            folders += [path for label in labels for path in (there or {}).get(label, ())]
+            if told := entangled(source, own, folders, chosen=chosen or there is None):
                 raise FieldguideError(f"{told}, or set {key} to another folder.")
-
-
-def _names_in(folders: Iterable[Path]) -> set[str]:
-    """Return the names of the label folders in some sources."""
-    return {path.name for folder in folders for paths in label_folders(folder).values() for path in paths}
 
 
 def _raw(whole: dict, roots: Mapping[str, str]) -> Path | None:

@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from utils.download.sources import Photo, Source
 from utils.errors import FieldguideError
-from utils.listing import list_photos, passed_sentence
+from utils.listing import list_photos, misspelt, passed_sentence
 from utils.photo_table import PhotoTable, read_photo_table
 from utils.words import counted
 
@@ -47,14 +47,12 @@ def read_labelled(
 
 def _require_spelling(table: PhotoTable, labels: Sequence[str]) -> None:
     """Refuse a table in which a label is written in another case: its photos would be left out."""
-    asked = {label.casefold(): label for label in labels}
-    for name in table.labels:
-        meant = asked.get(name.casefold(), name)
-        if meant != name and name not in labels:
-            raise FieldguideError(
-                f"{table.path} has the label {name!r}, which is none of the project file. Is it {meant!r}? Write it in "
-                f"one way in both, or write {name!r} under [labels]."
-            )
+    if found := misspelt(table.labels, labels):
+        name, meant = found
+        raise FieldguideError(
+            f"{table.path} has the label {name!r}, which is none of the project file. Is it {meant!r}? Write it in one "
+            f"way in both, or write {name!r} under [labels]."
+        )
 
 
 def _with_own_group(place: Path, row: Mapping[str, str]) -> Mapping[str, str]:
