@@ -177,14 +177,17 @@ class Dataset:
         """Id → the side on which a ready split has the picture; {} if the project file wants no ready split."""
         if not self.project.use_given_split:
             return {}
-        found = {id: self.records.said.get(id, {}).get("side", "") for id in self.ids}
-        return {id: side for id, side in found.items() if side in SIDES}
+        return {id: side for id, side in self._said("side").items() if side in SIDES}
 
     @cached_property
     def given_groups(self) -> Mapping[str, str]:
         """Id → the group that a table names, for those that have one."""
-        found = {id: self.records.said.get(id, {}).get("group", "") for id in self.ids}
-        return {id: group for id, group in found.items() if group}
+        return self._said("group")
+
+    def _said(self, field: str) -> dict[str, str]:
+        """Return id → what its source says in a column of given.csv, for those of which it says something there."""
+        said = self.records.said
+        return {id: said[id][field] for id in self.ids if id in said and said[id][field]}
 
     @cached_property
     def _given(self) -> tuple[tuple[str, str], ...]:

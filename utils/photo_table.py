@@ -74,8 +74,8 @@ def read_photo_table(path: Path, *, group_by: str = "") -> PhotoTable:
     Read a table of photos and their labels; nothing that it names is opened. It may lie in a ZIP (zipfile.Path).
 
     What shares a group stands in the column `group`, or in the one that `group_by` names.
-    Rows without a label, or with one that no folder can have, are left out and counted. Raises FieldguideError if it
-    is no table, is not UTF-8 or UTF-16, or has no column of files or addresses, or none of labels.
+    Rows without a label, or with one that no folder can have, are left out and counted. Raises FieldguideError if the
+    file is no table in UTF-8 or UTF-16, or lacks a column: it needs one of files or addresses, and one of labels.
     """
     records = _records(path)
     there = next(records)
@@ -226,7 +226,7 @@ def _with_species(path: Path, media: Iterator[Mapping[str, str]], remarks: list[
     names = next(finds)
     if "gbifid" not in names or not {"species", "scientificname"} & set(names):
         raise FieldguideError(f"{beside} has no columns gbifID and species. Unpack the archive again.")
-    for row in finds:  # often millions, of which few are wanted
+    for row in finds:  # often millions, and few are wanted
         if row["gbifid"] in wanted:
             species[row["gbifid"]] = row.get("species") or row.get("scientificname", "")
     for row in pictures:

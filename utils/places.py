@@ -47,17 +47,21 @@ def labels_in(place: Path) -> list[str]:
         return read_photo_table(place).labels
     if is_archive(place):
         with open_zip(place) as archive:
-            root = inmost(zipfile.Path(archive))
-            found = list(label_folders(root))
-            table = only_table(root) if len(found) < 2 else None
-            return table.labels if table else found
+            folder, table = unpacked_source(zipfile.Path(archive))
+            return table.labels if table else list(label_folders(folder))
     found = list(label_folders(place))
     if len(found) < 2 and (hint := table_hint(place)):
         raise FieldguideError(f"source = {str(place)!r} holds fewer than two label folders. {hint}")
     return found
 
 
-def inmost(folder: Path) -> Path:
+def unpacked_source(folder: Path) -> tuple[Path, PhotoTable | None]:
+    """Return the folder in a ZIP that holds the photos, and the table of their labels if its folders are no labels."""
+    folder = _inmost(folder)
+    return folder, only_table(folder) if len(label_folders(folder)) < 2 else None
+
+
+def _inmost(folder: Path) -> Path:
     """Return the folder that a ZIP was packed from: the first that holds more than one folder alone."""
     while True:
         inside = [path for path in folder.iterdir() if not is_system(path.name)]

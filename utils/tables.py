@@ -43,17 +43,8 @@ REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 ATTRIBUTION_COLUMNS = (
-    "id",
-    "label",
-    "side",
-    "title",
-    "page_url",
-    "url",
-    "license",
-    "creator",
-    "rights_holder",
-    "engine",
-    "fetched_at",
+    *("id", "label", "side", "title", "page_url", "url"),
+    *("license", "creator", "rights_holder", "engine", "fetched_at"),
 )
 PREDICTION_COLUMNS = ("id", "side", "label", "predicted")  # then one column per label
 OUT_OF_FOLD_COLUMNS = ("id", "fingerprint", "distance")  # then one column per label

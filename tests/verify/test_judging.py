@@ -206,25 +206,6 @@ def test_a_photo_that_is_still_being_copied_is_not_lost(make_project, fill_raw, 
         assert (project.raw / "cat" / f"{content_id(data)}.jpg").read_bytes() == data
 
 
-def test_an_original_that_changes_while_it_is_read_is_tried_again(make_project, fill_raw, monkeypatch):
-    """What was read of it is neither the old picture nor the new one: no verdict, and the next run takes it."""
-    project = make_project()
-    id = fill_raw(project, 2)["cat"][0]
-    real = opening.open_with_facts
-
-    def written_to(path, **options):
-        if path.stem == id:
-            os.utime(path, (1, 1))
-        return real(path, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(opening, "open_with_facts", written_to)
-        report = verify_images(project)
-    assert (report.added, report.rejected) == (3, 0)
-    assert [remark for remark in report.remarks if f"cat/{id} (it changed while it was read)" in remark]
-    assert verify_images(project).added == 1
-
-
 def test_no_file_is_judged_twice(make_project, fill_raw, monkeypatch):
     """Gathered, dropped, rescued or taken back: one decoding each."""
     project = make_project()
@@ -828,22 +809,35 @@ def test_files_that_01_did_not_put_into_raw_are_named_and_left_alone(make_projec
 # --- Where the system fails -------------------------------------------------------------------------------------------
 
 
-def test_a_file_that_may_not_be_read_is_named_and_tried_again(make_project, fill_raw, monkeypatch):
-    """Without permission nothing is known of the picture: it is not rejected, and the next run takes it."""
+def written_to(path):
+    """Do what another program does that writes to a file."""
+    os.utime(path, (1, 1))
+
+
+def withheld(path):
+    """Do what the system does with a file that this account may not read."""
+    raise UnreadableError("this account may not read the file")
+
+
+@pytest.mark.parametrize(
+    ("happens", "told"), [(withheld, "this account may not read"), (written_to, "it changed while it was read)")]
+)
+def test_a_file_that_cannot_be_judged_is_named_and_tried_again(make_project, fill_raw, monkeypatch, happens, told):
+    """Without permission, or while somebody writes to it: it is not rejected, and the next run takes it."""
     project = make_project()
     id = fill_raw(project, 2)["cat"][0]
     real = opening.open_with_facts
 
-    def withheld(path, **options):
+    def opened(path, **options):
         if path.stem == id:
-            raise UnreadableError("this account may not read the file")
+            happens(path)
         return real(path, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "open_with_facts", withheld)
+        patch.setattr(opening, "open_with_facts", opened)
         report = verify_images(project)
     assert (report.added, report.rejected) == (3, 0)
-    assert [remark for remark in report.remarks if f"cat/{id} (this account may not read" in remark]
+    assert [remark for remark in report.remarks if f"cat/{id} ({told}" in remark]
     assert verify_images(project).added == 1
 
 

@@ -34,11 +34,11 @@ def found(features: np.ndarray, codes: np.ndarray) -> list[tuple[int, int | None
     return sorted(odd_positions(relative_likeness(features, codes), codes))
 
 
-def test_a_caption_begins_with_the_own_name(make_project):
-    """What the person's file was called, its id, and what it is like; of one from the web, the last two."""
+def test_a_reason_names_the_label_that_is_like_it(make_project):
+    """Or says that there is none."""
     picture = Picture("0a", make_project().images / "cat" / "0a.jpg", "cat", "0a", None)
-    assert Oddity(picture, "dog", "IMG 1.jpg").caption == "IMG 1.jpg\n0a\nlike dog"
-    assert Oddity(picture, None).caption == "0a\nlike no label"
+    assert Oddity(picture, "dog").reason == "like dog"
+    assert Oddity(picture, None).reason == "like no label"
 
 
 def test_ordinary_folders_show_nothing():
@@ -103,7 +103,9 @@ def test_an_odd_picture_is_shown_with_its_id_and_what_it_is_like(make_project):
     blue = [Image.blend(draw_picture(100 + n), Image.new("RGB", (160, 120), "blue"), 0.8) for n in range(12)]
     put(project, "cat", [*(draw_picture(n) for n in range(11)), blue[0]])
     oddities = find_oddities(put(project, "dog", blue[1:]))
-    found = {label: [oddity.caption for oddity in odd] for label, odd in oddities.found.items()}
+    found = {
+        label: [f"{oddity.picture.id}\n{oddity.reason}" for oddity in odd] for label, odd in oddities.found.items()
+    }
     assert found == {"cat": [f"0{11:015x}\nlike dog"]}
     told = "Not like the rest of their folder: 1 picture more like another label (perhaps filed wrongly)."
     assert oddities.sentence == told

@@ -58,8 +58,8 @@ class Cleaning:
     whoever pressed it. `moves` grows each time that pictures are found elsewhere: a selection is then made again.
 
     `outside` takes a project and its data set, and returns id → file and what is told of each picture that is not in
-    it. Such pictures have the label "", too, and each is in one list. `bring` takes their ids and a label, or None for
-    their own; it brings them in and says what was done.
+    it. Such pictures join the others, have the label "", too, and each is in one list. `bring` takes their ids and a
+    label, or None for their own; it brings them in and says what was done.
     """
 
     def __init__(
@@ -74,6 +74,10 @@ class Cleaning:
         bring: Callable[[list[str], str | None], str] | None = None,
     ):
         self.pictures, self.labels, self.project = list(pictures), list(labels), project
+        self.outside: dict[str, Outside] = {}
+        self._look_outside, self._bring, self._outside_lists = outside, bring, set()
+        found = outside(project, read_dataset(project)) if outside else {}
+        self.pictures += [Picture(id, path, "", "", None) for id, (path, _) in found.items()]
         self.start = tuple(picture.path for picture in self.pictures)
         self.names = _names(self.start, project)  # what the person's files were called, then the ids
         if taken := {KEEP, DELETE} & set(self.labels):
@@ -84,10 +88,7 @@ class Cleaning:
         self.positions: dict[str, int] = {}  # of an id
         for n, picture in enumerate(self.pictures):
             self.positions.setdefault(picture.id, n)
-        self.outside: dict[str, Outside] = {}
-        self._look_outside, self._bring, self._outside_lists = outside, bring, set()
-        if outside:
-            self._take_outside(read_dataset(project))
+        self._list_outside(found)
         self.lock = threading.RLock()  # front-ends may deliver messages while a cell is running
         self._steps: deque[dict[str, tuple[str | None, str | None]]] = deque(maxlen=UNDO_STEPS)  # id → before, after
         self._untold: list[str] = []  # what happened elsewhere
@@ -297,39 +298,38 @@ class Cleaning:
             return 0, str(error)
         before, problem = self.pictures, ""
         try:
-            files = self._take_outside(now)
+            found = self._look_outside(self.project, now) if self._look_outside else {}
+            self._list_outside(found)
         except FieldguideError as error:  # such as a table that a spreadsheet saved otherwise; what moved is shown
-            files, problem = {}, str(error)
-        self.pictures = [self._placed(picture, now, files) for picture in before]
+            found, problem = {}, str(error)
+        self.pictures = [self._placed(picture, now, found) for picture in before]
         self.moves += self.pictures != before
         self._index()
         return sum(old.label != new.label for old, new in zip(before, self.pictures, strict=True)), problem
 
-    def _take_outside(self, now: Dataset) -> dict[str, Path]:
-        """Take the pictures outside the training set as they are now, each in its list; return id → file."""
-        found = self._look_outside(self.project, now) if self._look_outside else {}
+    def _list_outside(self, found: Mapping[str, tuple[Path, Outside]]) -> None:
+        """Put each picture outside the training set into its list; a list that has none left stays."""
         self.outside = {id: told for id, (_, told) in found.items()}
         self._outside_lists |= {told.list for told in self.outside.values()}
-        for name in sorted(self._outside_lists):
-            here = [
-                self.positions[id] for id, told in self.outside.items() if told.list == name and id in self.positions
-            ]
-            self.lists[name] = here
-            self.reasons[name] = {n: self.outside[self.pictures[n].id].reason for n in here}
-        return {id: path for id, (path, _) in found.items()}
+        for name in self._outside_lists:
+            self.lists[name], self.reasons[name] = [], {}
+        for id, told in self.outside.items():
+            if (n := self.positions.get(id)) is not None:  # else it came since, and is there when the cell is run again
+                self.lists[told.list].append(n)
+                self.reasons[told.list][n] = told.reason
 
-    def _placed(self, picture: Picture, now: Dataset, outside: Mapping[str, Path]) -> Picture:
+    def _placed(self, picture: Picture, now: Dataset, outside: Mapping[str, tuple[Path, Outside]]) -> Picture:
         """Return a picture where it lies now; one that is missing, and not in the trash, stays to be seen as such."""
         if picture.id in now:
             return now[picture.id]
         if picture.id in outside:
-            return replace(picture, path=outside[picture.id], label="", side=None)
+            return replace(picture, path=outside[picture.id][0], label="", side=None)
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
 
 
 def _names(paths: Sequence[Path], project: Project | None) -> list[str]:
-    """Return what pictures are called; a broken sources.csv, of which the grid tells, costs the names and no more."""
+    """Return what pictures are called. Where sources.csv is broken, those are the files' names; the grid says why."""
     try:
         return list(map(Records(project).told, paths)) if project else [path.name for path in paths]
     except (FieldguideError, OSError):

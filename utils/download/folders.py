@@ -17,9 +17,9 @@ from utils.download.collection import Gathered
 from utils.download.labelled import read_labelled
 from utils.download.sources import Photo, Source, read_folder
 from utils.errors import FieldguideError
-from utils.listing import label_folders, passed_sentence
+from utils.listing import passed_sentence
 from utils.pictures import LARGEST_OWN_FILE
-from utils.places import inmost, is_archive, is_table, only_table, require_place, table_hint
+from utils.places import is_archive, is_table, require_place, table_hint, unpacked_source
 from utils.project import Project
 from utils.storage import content_id, locked
 from utils.tables import FOLDER
@@ -42,8 +42,7 @@ def read_source(project: Project, place: Path) -> Source:
         return _read(project, place, apart)
     with locked(project.data):
         unpacked, told = unpack_zip(place, project.data / "cache")
-    folder = inmost(unpacked)
-    table = only_table(folder) if len(label_folders(folder)) < 2 else None
+    folder, table = unpacked_source(unpacked)
     source = _read(project, table.path if table else folder, ())
     return replace(source, archive=place, remarks=(*told, *source.remarks))
 
@@ -74,9 +73,16 @@ def source_pictures(
     it, the photos are drawn: in an order that the seed and their names decide, those `taken` before (addresses)
     first. A file that cannot be taken (too large, unreadable, a link that leads out of the folder) comes with its
     `problem`. Beside other sources one need not be `complete`: one label is enough. `license` is that of the photos for
-    which the source names none. Raises FieldguideError, before anything is read, if a label has no photos.
+    which the source names none. Raises FieldguideError at once, before anything is read, if a label has no photos.
     """
-    require_photos(source, complete=complete)
+    _require_photos(source, complete=complete)
+    return _pictures_of(source, limit, seed, taken, follow_links=follow_links, license=license)
+
+
+def _pictures_of(
+    source: Source, limit: int | None, seed: int, taken: Collection[str], *, follow_links: bool, license: str
+) -> Iterator[Gathered]:
+    """Read the photos of a source that has some; see `source_pictures`."""
     for label, photos in [*source.photos.items(), ("", source.unsorted)]:
         most = limit if label or limit is None else limit * len(source.photos)
         contents: set[str] = set()
@@ -99,7 +105,7 @@ def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection
     """Yield the photos in the order in which they are taken, whatever else lies there."""
     order, of_sides = [], len({photo.given.get("side", "") for photo in photos}) > 1
     for n, photo in enumerate(photos):  # macOS spells letters with accents apart; a name may not be UTF-8
-        name = source.name(photo)
+        name = source.inside(photo)
         if not name.isascii():
             name = os.fsencode(normalize("NFC", name)).decode("utf-8", "backslashreplace")
         rank = seeded_rank(seed, name if photo.time is None else f"{name} {photo.time:g}")
@@ -114,7 +120,7 @@ def _drawn(source: Source, photos: Sequence[Photo], seed: int, taken: Collection
         yield photos[heappop(order)[-1]]
 
 
-def require_photos(source: Source, *, complete: bool) -> None:
+def _require_photos(source: Source, *, complete: bool) -> None:
     """Refuse a source without photos of a label, or, if it need not be complete, of any."""
     part, parts = ("folder", "folders") if source.folders or source.place.is_dir() else ("row", "labels")
     there = f"Its {parts}: {', '.join(map(repr, source.names)) or 'none'}."

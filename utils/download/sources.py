@@ -79,13 +79,13 @@ class Source:
         start = f"{self.archive.as_uri()}#" if self.archive else f"{self.root.as_uri().rstrip('/')}/"
         return os.path.join(self.root, ""), start  # noqa: PTH118 (with a separator at its end)
 
-    def name(self, photo: Photo) -> str:
+    def inside(self, photo: Photo) -> str:
         """Return the path of a photo from the root on, with slashes."""
         return photo.file.removeprefix(self._starts[0]).replace(os.sep, "/")
 
     def address(self, photo: Photo) -> str:
         """Return the address of a photo, as sources.csv notes it: as `Path.as_uri` does, and more quickly."""
-        address = self._starts[1] + quote(os.fsencode(self.name(photo)))
+        address = self._starts[1] + quote(os.fsencode(self.inside(photo)))
         return address if photo.time is None else f"{address}{FRAME}{photo.time:g}"
 
     def file(self, address: str) -> str:

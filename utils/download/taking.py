@@ -11,7 +11,7 @@ import pandas as pd
 
 from utils.dataset import seeded_rank
 from utils.download.collect import download_images, save_pictures
-from utils.download.folders import read_source, require_photos, source_pictures
+from utils.download.folders import read_source, source_pictures
 from utils.download.sources import Source
 from utils.project import Project
 from utils.storage import locked
@@ -37,7 +37,6 @@ def take_photos(project: Project, place: Path | Source) -> Counter:
     drawn = {"limit": project.images_per_label, "seed": project.seed, "taken": taken_addresses(project)}
     rules = {"complete": len(project.sources) == 1, "follow_links": project.follow_links, "license": project.license}
     pictures = source_pictures(source, **drawn, **rules)
-    require_photos(source, complete=rules["complete"])
     note_given(project, source)  # first: a run that is interrupted must not lose which photos may not train
     tally = save_pictures(project, pictures) if any(source.photos.values()) or source.unsorted else Counter()
     rules = {"allowed_hosts": project.allowed_hosts, "honour_noai": project.honour_noai}

@@ -18,7 +18,7 @@ from .tiff import BITS_PER_SAMPLE, MAX_SAMPLE_VALUE, PHOTOMETRIC
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have
 FULL = 16  # bits, where nothing says otherwise
 OWN_BITS = 0  # in place of a set's: as many as the picture's values need. For looking at it, never for learning from it
-COLOUR_TYPES = (2, 4, 6)  # of a PNG: with several values per pixel, of which Pillow keeps 8 bits each
+COLOUR_TYPES = (2, 4, 6)  # of a PNG with several values per pixel: Pillow keeps 8 bits of each
 
 
 @dataclass(frozen=True)

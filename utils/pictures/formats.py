@@ -34,7 +34,6 @@ OPENERS = {
     "HEIF": heif_file,
     "JXL": jxl_file,
 }
-FORMATS = tuple(OPENERS)
 # How the files of a format begin.
 BEGINNINGS = {
     "JPEG": rb"\xff\xd8\xff",
@@ -56,7 +55,7 @@ TELLING = 64  # bytes that tell a format
 
 def format_of(data: bytes) -> str:
     """
-    Return the name of the format that a file's first bytes are of, "" if of none that counts as photos.
+    Return the name of a file's format, told by its first bytes; "" if it is none of those that count as photos.
 
     >>> format_of(b"GIF89a..."), format_of(b"<html>")
     ('GIF', '')

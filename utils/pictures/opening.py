@@ -3,7 +3,8 @@ Opening a picture: the steps from a file, bytes, an image or an array to upright
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from .turning import orientation, turned, without_xmp
 
 WHITE = (255, 255, 255)
 NO_END = "no-end-marker"  # the remark on a JPEG that lacks its last two bytes and nothing else
-UPPER_BITS = "16-bit-colour"  # the remark on colours of 16 bits, of which the upper 8 are read
+UPPER_BITS = "16-bit-colour"  # the remark on colours of 16 bits: only their upper 8 bits are read
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def open_with_facts(
             _refuse_unless_one_photo(picture, first_frame=first_frame)
             return _opened(picture, b"", longest_side, bits)
     with alone(_size_of(picture) > LARGE_BYTES):
-        with decoding(UNKNOWN):
-            data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        data = _data_of(picture)
         with decoding(UNKNOWN, data[:1024]):
             require_bounded(data, format_of(data))
             if is_raw(data):
@@ -83,8 +83,7 @@ def open_with_facts(
                 _refuse_unless_one_photo(image, first_frame=first_frame)
             if image.format == "JPEG":
                 return _opened_jpeg(without_xmp(image), data, longest_side)
-            refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
-            with alone(is_large(image.format, image.width * image.height)):
+            with _of_bounded_size(image):
                 opened = _opened(without_xmp(image), data, longest_side, bits)
                 return replace(opened, image=turned(opened.image, stored))
 
@@ -128,13 +127,11 @@ def bits_wanted(picture) -> int | None:
     Pictures are taken and refused as by `open_picture`, with their first frame. No picture of 8 bits is decoded.
     """
     with decoding(UNKNOWN), alone(_size_of(picture) > LARGE_BYTES):
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+        data = _data_of(picture)
         require_bounded(data, format_of(data))
         data, _ = photo_first(data, first_frame=True)
-        with image_file(io.BytesIO(data)) as image:
-            refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
-            with alone(is_large(image.format, image.width * image.height)):
-                return depth_of(without_xmp(image), data).wanted if is_deep(image) else None
+        with image_file(io.BytesIO(data)) as image, _of_bounded_size(image):
+            return depth_of(without_xmp(image), data).wanted if is_deep(image) else None
 
 
 def _opened(image: Image.Image, data: bytes, longest_side: int | None, bits: int | None) -> Opened:
@@ -172,6 +169,20 @@ def _opened_jpeg(image: Image.Image, data: bytes, longest_side: int | None) -> O
         missing = missing if more else 0.0  # else it is a grey footer of its own
         remarks = (NO_END,) * unended
         return Opened(_of_its_own(_rgb(image, longest_side), image), width, height, missing, coarse, remarks)
+
+
+def _data_of(picture) -> bytes:
+    """Return the bytes of a file, or those given."""
+    with decoding(UNKNOWN):
+        return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
+
+@contextmanager
+def _of_bounded_size(image: Image.Image) -> Iterator[None]:
+    """Refuse an open image of too many pixels for its format, and hold other large ones back meanwhile."""
+    refuse_size(*image.size, most=MOST_PIXELS.get(image.format, MAX_PIXELS))
+    with alone(is_large(image.format, image.width * image.height)):
+        yield
 
 
 def _size_of(picture) -> int:

@@ -34,12 +34,11 @@ class Oddity:
 
     picture: Picture
     like: str | None  # the label that it is more like; None: it is not like any
-    name: str = ""  # what its file was called by the person who gave it
 
     @property
-    def caption(self) -> str:
-        """Its own name, its id, and below them what it is like."""
-        return "\n".join(filter(None, [self.name, self.picture.id, f"like {self.like or 'no label'}"]))
+    def reason(self) -> str:
+        """What it is like, in words."""
+        return f"like {self.like or 'no label'}"
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,7 @@ def find_oddities(dataset: Dataset) -> Oddities:
         own = np.searchsorted(known, codes[places])
         rows = list(dataset)
         for n, like in odd_positions(relative_likeness(features[places], own), own):
-            picture = rows[places[n]]
-            name = dataset.records.own_name(picture.path)
-            oddity = Oddity(picture, None if like is None else vocab[known[like]], name)
+            oddity = Oddity(rows[places[n]], None if like is None else vocab[known[like]])
             found.setdefault(oddity.picture.label, []).append(oddity)
     found = {label: found[label] for label in vocab if label in found}
     few = [label for k, label in enumerate(vocab) if k not in known]

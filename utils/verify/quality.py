@@ -103,8 +103,7 @@ def sharpness(grey: np.ndarray) -> float:
     telling = contrast >= min(CONTRAST, spread / 2)
     if not telling.any():  # an even change from one side to the other
         return 0.0
-    found = np.sort(np.minimum(steepest[telling] / contrast[telling], 1))
-    return float(np.interp(0.9 * (len(found) - 1), np.arange(len(found)), found))  # as np.percentile, which is slow
+    return float(np.percentile(np.minimum(steepest[telling] / contrast[telling], 1), 90))
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

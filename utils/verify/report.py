@@ -54,10 +54,8 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     if waiting := len(unlabelled(project)):
         remarks.insert(0, f"{counted(waiting, 'photo')} without a label: give each one its label in the grid below.")
     rejections = pd.DataFrame(rows, columns=list(REJECTED_COLUMNS))
-    reasons = Counter(kind(row["reason"]) for row in rows).most_common()
-    told = pd.DataFrame(reasons, columns=["reason", "pictures"]).sort_values(
-        ["pictures", "reason"], ascending=[False, True], ignore_index=True
-    )
+    reasons = sorted(Counter(kind(row["reason"]) for row in rows).items(), key=lambda item: (-item[1], item[0]))
+    told = pd.DataFrame(reasons, columns=["reason", "pictures"])
     return VerifyReport(run.added, run.rejected, counts, rejections, dubious, told, remarks)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from utils.clean import Cleaning, Grid, Ledger, Outside, Suspect
-from utils.dataset import Dataset, Picture, read_dataset
+from utils.dataset import Dataset, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import save_flags
 from utils.project import Project
@@ -37,10 +37,8 @@ def picture_grid(
     brought in at once. `note` stands above the pictures.
     """
     dataset = read_dataset(project)
-    outside = outside_pictures(project, dataset).items()
-    placeholders = [Picture(id, path, "", "", None) for id, (path, _) in outside]
     cleaning = Cleaning(
-        [*dataset, *placeholders],
+        list(dataset),
         list(project.labels),
         suspects=list(_hints(dataset, report, oddities, twice)),
         project=project,
@@ -135,7 +133,7 @@ def _hints(dataset: Dataset, report: VerifyReport, oddities: Oddities, twice: Co
             yield Suspect(dataset.position[picture.id], TWICE, f"also under {listed(sorted(set(others)))}", 0.0)
     for odd in oddities.found.values():
         for oddity in odd:
-            yield Suspect(dataset.position[oddity.picture.id], ODD, f"like {oddity.like or 'no label'}", 0.0)
+            yield Suspect(dataset.position[oddity.picture.id], ODD, oddity.reason, 0.0)
     for name, paths in report.dubious.items():
         for path in paths:
             if path.stem in dataset:
