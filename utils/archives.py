@@ -19,13 +19,12 @@ from tqdm.auto import tqdm
 
 from utils.errors import FieldguideError
 from utils.listing import is_system
-from utils.storage import content_id, explained, file_stamp, make_folder
+from utils.storage import content_id, explained, file_stamp, make_folder, write_whole
 
 ARCHIVE = ".zip"
 MOST_FILES = 1_000_000
 LARGEST_RATIO, HARMLESS = 200, 10**9  # unpacked size : size of the ZIP, from so many bytes on
 SPARE = 10**9  # bytes that stay free on the disk
-UNFINISHED_FOLDER = ".unfinished"  # at the end of the name of a folder that is being filled
 LOCKED_FLAG = 0x1
 DAMAGED = "a damaged file, or one packed in a way unknown here"
 TWO = "a second file of one name"
@@ -89,9 +88,8 @@ def unpack_zip(path: Path, folder: Path) -> tuple[Path, list[str]]:
     if target.is_dir() and remarks.is_file():
         return target, remarks.read_text(encoding="utf-8").splitlines()
     for old in sorted(make_folder(folder).iterdir()):  # of this ZIP as it was before, and of a run that was killed
-        if old.is_dir() and re.fullmatch(rf"{re.escape(own)}-[0-9a-f]{{16}}({UNFINISHED_FOLDER})?", old.name):
+        if old.is_dir() and re.fullmatch(rf"{re.escape(own)}-[0-9a-f]{{16}}", old.name):
             shutil.rmtree(old)
-    unfinished = target.with_name(target.name + UNFINISHED_FOLDER)
     with open_zip(path) as archive:
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         needed, free = sum(entry.file_size for entry in entries), shutil.disk_usage(folder).free
@@ -102,15 +100,13 @@ def unpack_zip(path: Path, folder: Path) -> tuple[Path, list[str]]:
             )
         left: dict[str, list[str]] = {}
         for entry in tqdm(entries, desc=f"unpacking {path.name}"[:40], unit="file"):
-            if problem := _unpacked(archive, entry, unfinished):
+            if problem := _unpacked(archive, entry, target):
                 left.setdefault(problem, []).append(entry.filename)
-    make_folder(unfinished)
+    make_folder(target)
     told = [
         f"Left out of {path.name}: {len(names):,} × {why} ({names[0][:80]})." for why, names in sorted(left.items())
     ]
-    with explained(target):
-        unfinished.rename(target)
-        remarks.write_text("\n".join(told), encoding="utf-8")
+    write_whole(remarks, "\n".join(told))  # last: without it the folder is not taken for whole
     return target, told
 
 

@@ -41,6 +41,13 @@ def test_near_duplicates_of_a_given_picture_join_it_and_given_ones_stay():
     }
 
 
+def test_a_given_side_wins_over_a_group_on_another_that_was_brought_along():
+    """Also where a third side is drawn from the training set."""
+    given = {id: "valid" if int(id) % 8 < 2 else "train" for id in IDS}
+    sides = assign_sides(ALONE | {"02": "00"}, LABELS, valid=0.2, test=0.2, known={"00": "valid"}, given=given)
+    assert sides["02"] == "train"
+
+
 def test_pictures_without_a_given_side_fill_the_fractions():
     """Photos from a source that was not split, beside one that was."""
     given = {id: side for id, side in WHOLE.items() if int(id) < 20}
