@@ -9,6 +9,7 @@ what to do; `utils.refusals` finds the words.
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +19,10 @@ from typing_extensions import TypedDict
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
+from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
 from utils.settling import SAMPLE, SEARCH, settled
+from utils.words import counted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
@@ -30,6 +33,7 @@ TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
+SMALLEST, LARGEST = 32, 1024  # pixels of a side of what a network sees
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
 COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables with a column or row per label
 
@@ -97,7 +101,7 @@ class Project(BaseModel):
     group_by: str = ""
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
-    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    size: int | list[int] = 224
     train: Literal["all", "head"] = "all"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
@@ -144,6 +148,20 @@ class Project(BaseModel):
                 f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
             )
         return weights
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size_is_one_side_or_two(cls, size):
+        sides = size if isinstance(size, list) else [size]
+        told = "Write one number of pixels, such as 224, or height and width, such as [256, 512]"
+        if any(type(side) is not int for side in sides):
+            told = "Write a whole number, without quotes" if isinstance(size, str) else told
+            raise ValueError(f"{repr(size)[:60]} is not in whole pixels. {told}")
+        if isinstance(size, list) and len(size) != 2:
+            raise ValueError(f"{size} has {counted(len(size), 'number')}. {told}")
+        if not all(SMALLEST <= side <= LARGEST for side in sides):
+            raise ValueError(f"{as_setting(size)} is outside of {SMALLEST} to {LARGEST} pixels. {told}")
+        return sides[0] if len(set(sides)) == 1 else sides
 
     @field_validator("group_by")
     @classmethod
@@ -292,6 +310,11 @@ class Project(BaseModel):
         return self.labels if SEARCH in self.sources else {}
 
     @property
+    def height_width(self) -> tuple[int, int]:
+        """The height and width, in pixels, of what the network sees."""
+        return height_and_width(self.size)
+
+    @property
     def weights_name(self) -> str:
         """What the weights are called on a card: "imagenet", "none", or the file's name without its folder."""
         return Path(self.weights).name
@@ -329,6 +352,22 @@ class Project(BaseModel):
     def table(self, name: str) -> Path:
         """Return the path of a table of this project, such as ``table("split")``."""
         return self.data / f"{name}.csv"
+
+
+def as_setting(size: int | Sequence[int]) -> str:
+    """
+    Return a size as the project file writes it.
+
+    >>> as_setting((224, 224)), as_setting([256, 512])
+    ('224', '[256, 512]')
+    """
+    height, width = height_and_width(size)
+    return str(height) if height == width else f"[{height}, {width}]"
+
+
+def multiples(size: Sequence[int], step: int) -> tuple[int, ...]:
+    """Return the nearest size whose sides are multiples of a step."""
+    return tuple(max(1, round(side / step)) * step for side in size)
 
 
 class MissingProject(ProjectError, FileNotFoundError):

@@ -2,7 +2,7 @@
 Stage 04: fine-tune a network on the training set and keep its best epoch.
 """
 
-from utils.train.augment import augmentation
+from utils.train.augment import augmentation, crops
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.curves import history_table, overfitting_sentence, schedule_picture
@@ -18,6 +18,7 @@ __all__ = [
     "architecture",
     "augmentation",
     "compared_sentence",
+    "crops",
     "device_sentence",
     "download_weights",
     "head_options",

@@ -14,6 +14,7 @@ from fastai.vision.all import Learner
 from fasttransform import Pipeline
 
 from utils.dataset import Dataset
+from utils.pictures import size_text
 from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
@@ -53,9 +54,15 @@ def network_settings(learn: Learner, asked: Mapping) -> dict:
         "start": weights_id(learn.model),
         "network": content_id(repr(learn.model).encode()),
         "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
-        "size": max(sizes[-1]) if sizes else None,
+        "size": _one_or_two(sizes[-1]) if sizes else None,
         "head": head_text(learn.model),
     }
+
+
+def _one_or_two(size: tuple[int, int]) -> int | list[int]:
+    """Return fastai's width and height as the project file has them: one number, or height and width."""
+    width, height = map(int, size)
+    return height if height == width else [height, width]
 
 
 def first_settings(learn: Learner, asked: Mapping) -> dict:
@@ -143,10 +150,15 @@ def changed_sentence(settings: Mapping, asked: Mapping) -> str:
     if "freeze_epochs" in other and "freeze_epochs" not in settings:
         words, other = ["no frozen phase"], {name: pair for name, pair in other.items() if name not in OF_THE_FROZEN}
     for name in [name for name in other if SHOWN_BY.get(name) not in other]:
-        used, wanted = (f"{value:g}" if isinstance(value, float) else str(value) for value in other[name])
-        long = name == "network" or " " in used + wanted
+        used, wanted = (size_text(value) if name == "size" and value else _in_words(value) for value in other[name])
+        long = name != "size" and (name == "network" or " " in used + wanted)
         words.append(f"another {name}" if long else f"{name} = {used} instead of {wanted}")
     return f"Cells of 04 were changed: it trained with {', '.join(words)}." if words else ""
+
+
+def _in_words(value) -> str:
+    """Return the value of a setting as a sentence has it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def texts(steps: Pipeline) -> list[str]:
