@@ -33,7 +33,9 @@ TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
-SMALLEST, LARGEST = 32, 1024  # pixels of a side of what a network sees
+RATES = 1e-6, 1.0  # the lowest and the highest learning rate that a person may ask for
+BASE_RATES = {"pretrained": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
+SIZE_LIMITS = 32, 1024  # the fewest and the most pixels of a side of what a network sees
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
 COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables with a column or row per label
 
@@ -104,6 +106,9 @@ class Project(BaseModel):
     size: int | list[int] = 224
     train: Literal["all", "head"] = "all"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
+    freeze_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 0.0
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     schedule: Literal["one-cycle", "cyclic", "smooth"] = "one-cycle"
     augment: Annotated[
@@ -159,9 +164,19 @@ class Project(BaseModel):
             raise ValueError(f"{repr(size)[:60]} is not in whole pixels. {told}")
         if isinstance(size, list) and len(size) != 2:
             raise ValueError(f"{size} has {counted(len(size), 'number')}. {told}")
-        if not all(SMALLEST <= side <= LARGEST for side in sides):
-            raise ValueError(f"{as_setting(size)} is outside of {SMALLEST} to {LARGEST} pixels. {told}")
+        smallest, largest = SIZE_LIMITS
+        if not all(smallest <= side <= largest for side in sides):
+            raise ValueError(f"{as_setting(size)} is outside of {smallest} to {largest} pixels. {told}")
         return sides[0] if len(set(sides)) == 1 else sides
+
+    @field_validator("lr")
+    @classmethod
+    def _lr_is_a_rate(cls, lr: float) -> float:
+        lowest, highest = RATES
+        if lr != 0 and not lowest <= lr <= highest:
+            told = "Write a rate such as 0.002, or 0: 04 chooses"
+            raise ValueError(f"{lr:g} is outside of {lowest:g} to {highest:g}. {told}")
+        return lr
 
     @field_validator("group_by")
     @classmethod
@@ -313,6 +328,11 @@ class Project(BaseModel):
     def height_width(self) -> tuple[int, int]:
         """The height and width, in pixels, of what the network sees."""
         return height_and_width(self.size)
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that training begins with: `lr`, or gentle on pretrained layers and bolder from scratch."""
+        return self.lr or BASE_RATES["none" if self.weights == "none" else "pretrained"]
 
     @property
     def weights_name(self) -> str:

@@ -54,8 +54,8 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
 @pytest.mark.parametrize(
     ("old", "new", "name", "told"),
     [
-        ("project.epochs, base", "2, base", "epochs", "epochs = 2 instead of 1"),
-        ('base_lr=rates["base_lr"]', "base_lr=1e-9", "base_lr", "base_lr = 1e-09 instead of 0.01"),
+        ("project.epochs, **rates", "2, **rates", "epochs", "epochs = 2 instead of 1"),
+        ("**rates, cbs", '**rates | {"base_lr": 1e-9}, cbs', "base_lr", "base_lr = 1e-09 instead of 0.01"),
         ("crops(project)", "[RandomResizedCrop(project.size, min_scale=0.3)]", "item_tfms", "another item_tfms"),
         ("*augmentation(project), ", "", "batch_tfms", "another batch_tfms"),
         ("crops(project)", "[RandomResizedCrop(48)]", "size", "size = 48 instead of 32"),
@@ -73,7 +73,7 @@ def test_a_changed_cell_shows(ready, run_04, old, new, name, told):
 
 def test_a_changed_cell_stands_and_gives_way(ready, run_04):
     """Run again, nothing is trained; the unchanged notebook trains anew."""
-    path, change = ready.project.models / "learner.pth", ("project.epochs, base", "2, base")
+    path, change = ready.project.models / "learner.pth", ("project.epochs, **rates", "2, **rates")
     learn, _ = run_04(*change)
     stamp = path.stat().st_mtime_ns
     again, printed = run_04(*change)

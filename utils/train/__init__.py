@@ -12,7 +12,7 @@ from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
 from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
-from utils.train.schedule import learning_rates, planned_rates
+from utils.train.schedule import learning_rates, optimizer, planned_rates
 
 __all__ = [
     "architecture",
@@ -29,6 +29,7 @@ __all__ = [
     "load_trained",
     "look_for_rate",
     "make_learner",
+    "optimizer",
     "overfitting_sentence",
     "planned_rates",
     "preparation",
