@@ -117,6 +117,7 @@ class Project(BaseModel):
     ] = "standard"
     class_weights: bool = False
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
+    cache: Literal["none", "memory"] = "none"
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
     allowed_hosts: list[str] = []
