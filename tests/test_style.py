@@ -16,7 +16,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from utils.project import REPOSITORY, Augment, Filters, Project
+from utils.project import REPOSITORY, Project
+from utils.sections import Augment, Filters
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]

@@ -9,20 +9,18 @@ what to do; `utils.refusals` finds the words.
 import os
 import re
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
-from typing_extensions import TypedDict
 
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
 from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
+from utils.sections import Augment, Filters, Rate, Size
 from utils.settling import SAMPLE, SEARCH, settled
-from utils.words import counted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
@@ -32,51 +30,13 @@ HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE} 
 TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
-REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
-RATES = 1e-6, 1.0  # the lowest and the highest learning rate that a person may ask for
 BASE_RATES = {"pretrained": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
-SIZE_LIMITS = 32, 1024  # the fewest and the most pixels of a side of what a network sees
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
 COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables with a column or row per label
 
 
 class ProjectError(FieldguideError):
     """The project file asks for something that cannot be."""
-
-
-class Filters(TypedDict, total=False):
-    """What a search asks of its pictures: the keys of the section [filters], as `search` takes them."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
-
-    license: Literal["any", "Public", "Share", "ShareCommercially", "Modify", "ModifyCommercially"]
-    size: Literal["Small", "Medium", "Large", "Wallpaper"]
-    type: Literal["photo", "clipart", "gif", "transparent", "line"]
-    safesearch: Literal["on", "moderate", "off"]
-    region: Annotated[str, Field(pattern=REGION)]
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Augment(TypedDict, total=False):
-    """Parameters of fastai's ``aug_transforms``, and three steps of ours: the keys of the section [augment]."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
-
-    mult: Annotated[float, Field(gt=0, le=5)]
-    do_flip: bool
-    flip_vert: bool
-    max_rotate: Annotated[float, Field(ge=0, le=180)]
-    min_zoom: Annotated[float, Field(gt=0, le=10)]
-    max_zoom: Annotated[float, Field(gt=0, le=10)]
-    max_lighting: Annotated[float, Field(ge=0, lt=1)]
-    max_warp: Annotated[float, Field(ge=0, lt=1)]
-    p_affine: Share
-    p_lighting: Share
-    greyscale: Share  # of the training pictures that lose their colour
-    denoise: Share  # … that are smoothed by a Gaussian of 3×3 pixels
-    dehaze: Share  # … that are freed from haze or murky water
 
 
 class Project(BaseModel):
@@ -103,12 +63,12 @@ class Project(BaseModel):
     group_by: str = ""
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
-    size: int | list[int] = 224
+    size: Size = 224
     train: Literal["all", "head"] = "all"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     freeze_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
     optimizer: Literal["adam", "sgd"] = "adam"
-    lr: float = 0.0
+    lr: Rate = 0.0
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     schedule: Literal["one-cycle", "cyclic", "smooth"] = "one-cycle"
     augment: Annotated[
@@ -154,30 +114,6 @@ class Project(BaseModel):
                 f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
             )
         return weights
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _size_is_one_side_or_two(cls, size):
-        sides = size if isinstance(size, list) else [size]
-        told = "Write one number of pixels, such as 224, or height and width, such as [256, 512]"
-        if any(type(side) is not int for side in sides):
-            told = "Write a whole number, without quotes" if isinstance(size, str) else told
-            raise ValueError(f"{repr(size)[:60]} is not in whole pixels. {told}")
-        if isinstance(size, list) and len(size) != 2:
-            raise ValueError(f"{size} has {counted(len(size), 'number')}. {told}")
-        smallest, largest = SIZE_LIMITS
-        if not all(smallest <= side <= largest for side in sides):
-            raise ValueError(f"{as_setting(size)} is outside of {smallest} to {largest} pixels. {told}")
-        return sides[0] if len(set(sides)) == 1 else sides
-
-    @field_validator("lr")
-    @classmethod
-    def _lr_is_a_rate(cls, lr: float) -> float:
-        lowest, highest = RATES
-        if lr != 0 and not lowest <= lr <= highest:
-            told = "Write a rate such as 0.002, or 0: 04 chooses"
-            raise ValueError(f"{lr:g} is outside of {lowest:g} to {highest:g}. {told}")
-        return lr
 
     @field_validator("group_by")
     @classmethod
@@ -373,22 +309,6 @@ class Project(BaseModel):
     def table(self, name: str) -> Path:
         """Return the path of a table of this project, such as ``table("split")``."""
         return self.data / f"{name}.csv"
-
-
-def as_setting(size: int | Sequence[int]) -> str:
-    """
-    Return a size as the project file writes it.
-
-    >>> as_setting((224, 224)), as_setting([256, 512])
-    ('224', '[256, 512]')
-    """
-    height, width = height_and_width(size)
-    return str(height) if height == width else f"[{height}, {width}]"
-
-
-def multiples(size: Sequence[int], step: int) -> tuple[int, ...]:
-    """Return the nearest size whose sides are multiples of a step."""
-    return tuple(max(1, round(side / step)) * step for side in size)
 
 
 class MissingProject(ProjectError, FileNotFoundError):

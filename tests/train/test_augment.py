@@ -1,11 +1,12 @@
 """04, the pictures: what `augment` asks for happens, to training pictures alone, by torch's seed."""
 
+import numpy as np
 import pytest
 import torch
-from fastai.vision.all import TensorCategory, TensorImage, aug_transforms
+from fastai.vision.all import PILImage, Saturation, TensorCategory, TensorImage, aug_transforms
 
 from utils.errors import FieldguideError
-from utils.train.augment import Dehaze, Denoise, Greyscale, augmentation
+from utils.train.augment import Dehaze, Denoise, Greyscale, TurnHue, augmentation, crops
 
 
 def batch(count=8, side=48, seed=0):
@@ -115,3 +116,70 @@ def test_dehaze_leaves_a_clear_picture_alone():
     clear[..., ::2, ::2] = 0
     after = Dehaze(1.0)(TensorImage(clear), split_idx=0).as_subclass(torch.Tensor)
     assert torch.allclose(after, clear, atol=1e-6)
+
+
+def shares_and_shapes(project, photo=(400, 400), draws=300):
+    """Return the share of a photo's area and the shape, width to height, of so many training crops."""
+    crop, picture, found = crops(project)[0], PILImage.create(np.zeros((*photo, 3), dtype=np.uint8)), []
+    for _ in range(draws):
+        crop(picture, split_idx=0)
+        width, height = crop.cp_size
+        found.append((width * height / (photo[0] * photo[1]), width / height))
+    return np.array(found).T
+
+
+def test_a_crop_shows_the_least_share_that_is_asked_for(make_project):
+    """0.6 of the area by default; with crop = 0.2 also a fifth, and with 1.0 and no stretch all of it."""
+    for table, low, high in (({"mult": 1.0}, 0.59, 0.65), ({"crop": 0.2}, 0.19, 0.3)):
+        shares, _ = shares_and_shapes(make_project(augment=table))
+        assert low <= shares.min() <= high and shares.max() > 0.9
+    shares, shapes = shares_and_shapes(make_project(augment={"crop": 1.0, "stretch": 1.0}))
+    assert (shares == 1).all() and (shapes == 1).all()
+
+
+@pytest.mark.parametrize(("size", "shape"), [(32, 1), ([32, 64], 2)])
+def test_a_crop_is_stretched_as_far_as_is_asked_for(make_project, size, shape):
+    """A third wider or narrower than `size` by default; with stretch = 1 never, with 2 up to twice."""
+    for table, most in (({"crop": 0.1}, 4 / 3), ({"crop": 0.1, "stretch": 1.0}, 1), ({"crop": 0.1, "stretch": 2.0}, 2)):
+        _, shapes = shares_and_shapes(make_project(size=size, augment=table), photo=(400, 400 * shape))
+        stretches = np.maximum(shapes / shape, shape / shapes)
+        assert stretches.max() <= most * 1.02 and stretches.max() >= 1 + 0.9 * (most - 1)
+
+
+def test_what_is_not_asked_for_stays_as_it_was(make_project):
+    """A table without the four keys gives the transforms, to the letter, of models that were trained before."""
+    before = texts(crops(make_project())), texts(augmentation(make_project(augment={"max_rotate": 5.0})))
+    same = make_project(augment={"max_rotate": 5.0, "crop": 0.6, "max_hue": 0.0, "max_saturation": 0})
+    assert (texts(crops(same)), texts(augmentation(same))) == before
+
+
+def test_colours_are_fastais_and_as_strong_as_asked_for(make_project):
+    """They come after fastai's other steps; the recipe of a training names their amounts."""
+    table = {"max_saturation": 0.4, "max_hue": 0.1, "p_lighting": 0.5, "denoise": 0.1}
+    steps = augmentation(make_project(augment=table))
+    assert [type(step) for step in steps[-3:]] == [Saturation, TurnHue, Denoise]
+    assert "'max_lighting': 0.4" in str(steps[-3])
+    assert "'max_hue': 0.1" in str(steps[-2])
+
+
+@pytest.mark.parametrize("key", ["max_saturation", "max_hue"])
+def test_a_share_of_the_training_pictures_changes_its_colour(make_project, key):
+    """About the share of p_lighting; grey and black pictures and those that judge stay as they are."""
+    step = augmentation(make_project(augment={key: 0.3, "p_lighting": 0.5}))[-1]
+    red = TensorImage(torch.tensor([0.8, 0.2, 0.2]).view(1, 3, 1, 1).expand(400, 3, 4, 4).clone())
+    torch.manual_seed(0)
+    changed = (step(red.clone(), split_idx=0) - red).as_subclass(torch.Tensor).abs().flatten(1).amax(1) > 1e-4
+    assert 160 <= int(changed.sum()) <= 240
+    assert torch.equal(step(red, split_idx=1), red)
+    grey = TensorImage(torch.linspace(0, 1, 8).view(8, 1, 1, 1).expand(8, 3, 4, 4).clone())
+    assert torch.allclose(step(grey.clone(), split_idx=0), grey, atol=1e-5)
+
+
+def test_hue_turns_no_further_than_asked(make_project):
+    """With 0.1 red turns by a tenth of the circle at most: to a blue or green part of at most 0.67 of the red one."""
+    step = augmentation(make_project(augment={"max_hue": 0.1, "p_lighting": 1.0}))[-1]
+    red = TensorImage(torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(500, 3, 2, 2).clone())
+    colours = step(red, split_idx=0).as_subclass(torch.Tensor)[..., 0, 0]
+    assert torch.equal(colours[:, 0], torch.ones(500))
+    green, blue = colours[:, 1].max(), colours[:, 2].max()
+    assert 0.5 < float(green) <= 0.67 and 0.5 < float(blue) <= 0.61

@@ -129,7 +129,7 @@ def test_pictures_that_do_not_fit_are_refused_with_the_numbers(kept, monkeypatch
     monkeypatch.setattr(cache, "free_memory", lambda: 2 * needed - 2)
     monkeypatch.setattr(cache, "GIGABYTE", needed / 3.1)
     learn = quick_learner(kept)
-    told = r"needs 3\.1 GB for 22 pictures\. Of the 6\.2 GB that are free, at most 50% may hold pictures\. Set cache ="
+    told = r"needs 3\.1 GB for 22 pictures\. Of the 6\.2 GB that are free, at most 50 % may hold pictures\. Set cache ="
     with pytest.raises(FieldguideError, match=told):
         train(kept, learn=learn)
     assert "create_item" not in vars(learn.dls.train)

@@ -32,11 +32,11 @@ from tqdm.auto import tqdm
 from utils.addresses import web_host
 from utils.download.answers import seconds_asked
 from utils.errors import FieldguideError
-from utils.project import LONGEST_SEARCH, REGION, Filters
+from utils.project import LONGEST_SEARCH
+from utils.sections import REGION, Filters
 from utils.words import counted
 
-PAGE = 100  # rows at most; ddgs relies on it
-LAST_PAGE = 30  # of a search; the service itself ends far earlier
+PAGE, LAST_PAGE = 100, 30  # rows of a page at most, as ddgs takes them; pages of a search: the service ends far earlier
 ATTEMPTS = 3  # rounds through both clients before giving up on a page
 LONGEST_WAIT = 60.0  # seconds; for a longer Retry-After the person waits, not the notebook
 TIMEOUT = 20  # seconds for each of the two requests of a page

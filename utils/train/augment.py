@@ -1,8 +1,9 @@
 """
 Stage 04, augmentation: training pictures change at random, so that no two epochs show the same.
 
-fastai's ``aug_transforms`` turns, flips, warps and lights. The section [augment] may add three steps of ours: a share
-of the training pictures loses its colour, is smoothed, or is freed from haze. Validation pictures never change.
+fastai's ``aug_transforms`` turns, flips, warps and lights. The section [augment] may set how training pictures are
+cropped, and add fastai's changes of colour and three steps of ours: a share of the training pictures loses its colour,
+is smoothed, or is freed from haze. Validation pictures never change.
 """
 
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from functools import partial
 import torch
 from fastai.vision.all import (
     CropPad,
+    Hue,
     RandomResizedCrop,
     RandTransform,
     Resize,
     ResizeMethod,
+    Saturation,
     TensorImage,
     Transform,
     aug_transforms,
@@ -42,15 +45,17 @@ def crops(project: Project) -> list[Transform]:
     """
     Return the transforms that bring pictures to the project's `size`, for a DataBlock's ``item_tfms``.
 
-    fastai's ``RandomResizedCrop`` does all for a square. For training it cuts out a random part, whose width is to its
-    height as in `size`, but for the stretch. For validation it squishes the whole picture to more than `size` and cuts
-    out the middle. If height and width differ it would cut more of the short side: there ``Resize`` and ``CropPad``
-    take its place.
+    fastai's ``RandomResizedCrop`` does all for a square. For training it cuts out a random part: at least the share
+    `crop` of the picture's area, its width to its height as in `size` but for the `stretch`. For validation it squishes
+    the whole picture to more than `size` and cuts out the middle. If height and width differ it would cut more of the
+    short side: there ``Resize`` and ``CropPad`` take its place.
     """
     height, width = project.height_width
     resamples, shape = preparation(project).resamples, width / height
-    ratio = shape / STRETCH, shape * STRETCH
-    crop = RandomResizedCrop((height, width), min_scale=MIN_SCALE, ratio=ratio, resamples=resamples)
+    table = project.augment if isinstance(project.augment, dict) else {}
+    stretch, least = table.get("stretch", STRETCH), table.get("crop", MIN_SCALE)
+    ratio = shape / stretch, shape * stretch
+    crop = RandomResizedCrop((height, width), min_scale=least, ratio=ratio, resamples=resamples)
     if height == width:
         return [crop]
     crop.split_idx = 0  # of training alone
@@ -64,16 +69,19 @@ def augmentation(project: Project) -> list[Transform]:
     Return the transforms that `augment` asks for, for the end of a DataBlock's ``batch_tfms``.
 
     ``"standard"`` is fastai's ``aug_transforms()`` as it is, ``"strong"`` the same with `STRONG`. The keys of a table
-    are parameters of ``aug_transforms``, and the shares (fractions of the training pictures) of the three steps below.
+    are parameters of ``aug_transforms``, the amounts of the two changes of colour, and the shares (fractions of the
+    training pictures) of the three steps of ours. `crops` has the other two.
     """
     if project.augment == "standard":
         return list(aug_transforms())
     if project.augment == "strong":
         return list(aug_transforms(**STRONG))
-    options = dict(project.augment)
+    options = {name: value for name, value in project.augment.items() if name not in OF_CROPS}
+    colours = [(step, most) for name, step in COLOUR_STEPS.items() if (most := options.pop(name, 0))]
     steps = [step(share) for name, step in STEPS.items() if (share := options.pop(name, 0))]
     _require_sense(options)
-    return [*aug_transforms(**options), *steps]
+    often = options.get("p_lighting", 0.75)  # fastai's default
+    return [*aug_transforms(**options), *(step(most, p=often) for step, most in colours), *steps]
 
 
 def _require_sense(options: dict) -> None:
@@ -90,6 +98,14 @@ def _require_sense(options: dict) -> None:
             f"[augment] asks for max_lighting × mult = {lighting:g}, which leaves black pictures. Write values whose "
             "product is below 1, such as max_lighting = 0.4."
         )
+
+
+class TurnHue(Hue):
+    """Turn the colours of some pictures, with fastai's ``Hue``: its own text does not say how far."""
+
+    def __init__(self, max_hue: float, p: float):
+        store_attr("max_hue")  # so that it stands in the recipe of a training
+        super().__init__(max_hue, p)
 
 
 class SomePictures(RandTransform):
@@ -166,4 +182,6 @@ def _pooled(pool: Callable, values: torch.Tensor, patch: int) -> torch.Tensor:
     return values
 
 
+OF_CROPS = {"crop", "stretch"}
+COLOUR_STEPS = {"max_saturation": Saturation, "max_hue": TurnHue}
 STEPS = {"greyscale": Greyscale, "denoise": Denoise, "dehaze": Dehaze}

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from utils.errors import FieldguideError
 from utils.machine import free_memory, in_threads
 from utils.train.plain import PlainCallback
-from utils.words import counted
+from utils.words import counted, rounded
 
 ROOM_SHARE = 0.5  # of the free memory; the network and the processes that load pictures need the rest
 MODES = {"RGB": 3, "L": 1}  # Pillow's names of pictures of 8 bits → channels
@@ -160,6 +160,6 @@ def _require_room(needed: int, count: int) -> None:
     if needed > ROOM_SHARE * free:
         raise FieldguideError(
             f'cache = "memory" needs {needed / GIGABYTE:.1f} GB for {counted(count)}. Of the {free / GIGABYTE:.1f} GB '
-            f"that are free, at most {ROOM_SHARE:.0%} may hold pictures. "
+            f"that are free, at most {rounded(ROOM_SHARE)} may hold pictures. "
             'Set cache = "none" in the project file, or close other programs.'
         )

@@ -78,8 +78,8 @@ def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
 def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
     """Draw the rates (N, 2) of the first layers and the head on a scale of powers of ten."""
     mark = "." if len(rates) == 1 else ""  # of one point no line can be drawn
-    axes.plot(positions, rates[:, 1], mark, linestyle="-", color=VALID, label="head")
-    axes.plot(positions, rates[:, 0], mark, linestyle="--", color=TRAIN, label="first layers")
+    axes.plot(positions, rates[:, 1], marker=mark, linestyle="-", color=VALID, label="head")
+    axes.plot(positions, rates[:, 0], marker=mark, linestyle="--", color=TRAIN, label="first layers")
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())  # names of marks between powers of ten are long and touch
     if known := [rate for rate in rates.flat if rate > 0]:

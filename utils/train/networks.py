@@ -25,7 +25,8 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project, as_setting, multiples
+from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
+from utils.sections import as_setting, multiples
 from utils.storage import content_id, file_stamp, make_folder
 from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 

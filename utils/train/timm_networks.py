@@ -17,7 +17,8 @@ from fastai.vision.learner import _default_meta, model_meta
 from torch import nn
 
 from utils.errors import FieldguideError
-from utils.project import PACKAGED, TIMM, as_setting, multiples
+from utils.project import PACKAGED, TIMM
+from utils.sections import as_setting, multiples
 
 # timm's modules whose every network is cut rightly and exported safely: `LAYERS` in utils/inference/vetting.py has
 # the layers of each.
