@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import weakref
 
 import numpy as np
@@ -11,7 +12,7 @@ import small_set
 import torch
 from fastai.callback.core import Callback
 from fastai.vision import core
-from fastai.vision.all import Normalize, PILImage, Resize, TensorImage, Transform
+from fastai.vision.all import FlipItem, Normalize, PILImage, Resize, TensorImage, Transform
 from small_set import figures, quick_learner, stop_at, train, weights
 
 from utils.dataset import read_dataset
@@ -109,6 +110,15 @@ def test_the_loaders_give_what_they_gave_before(ready):
     assert torch.equal(new, plain.test_dl(list(ready.on("test").paths), num_workers=0).one_batch()[0])
     give_back(dls)
     assert torch.equal(dls.valid.one_batch()[0], plain.valid.one_batch()[0])
+
+
+def test_decoding_into_memory_uses_up_no_random_numbers(kept):
+    """Also where a DataBlock of one's own flips by chance: the batches that follow are those of a training without."""
+    dls = image_dataloaders(kept, image_block(kept.project).new(item_tfms=[FlipItem(0.5), Resize(32)]))
+    before = random.getstate(), torch.get_rng_state(), dls.train.rng.getstate()
+    keep_in_memory(dls)
+    after = random.getstate(), torch.get_rng_state(), dls.train.rng.getstate()
+    assert before[0] == after[0] and torch.equal(before[1], after[1]) and before[2] == after[2]
 
 
 def test_processes_share_the_memory():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from utils.sheets import figure_picture, png_bytes, without_formulas
@@ -81,7 +81,6 @@ def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
     axes.plot(positions, rates[:, 1], marker=mark, linestyle="-", color=VALID, label="head")
     axes.plot(positions, rates[:, 0], marker=mark, linestyle="--", color=TRAIN, label="first layers")
     axes.set_yscale("log")
-    axes.yaxis.set_minor_formatter(NullFormatter())  # names of marks between powers of ten are long and touch
     if known := [rate for rate in rates.flat if rate > 0]:
         highest = math.ceil(math.log10(max(known)))
         axes.set_ylim(10 ** math.floor(math.log10(min(known))), 10 ** (highest + ROOM))
