@@ -59,10 +59,14 @@ def test_a_study_trains_every_setting_with_every_seed(ready, capsys):
     assert "The study is complete." in capsys.readouterr().out
 
 
-def test_a_run_is_the_recipe_of_04_with_that_setting(ready):
+def test_a_run_is_the_recipe_of_04_with_that_setting(ready, monkeypatch):
     """Its accuracy is that of the best epoch, and the same again to the last photo."""
     found = read_study(ready)
     one, again = (run_setting(found.pool, found.settings[1], 43) for _ in range(2))
+    seeds = []
+    monkeypatch.setattr(training, "train_as_04", lambda dataset: seeds.append(dataset.project.seed))
+    run_setting(found.pool, found.settings[1], 43)
+    assert seeds == [43]  # the first weights and the order of batches are the seed's, too
     best = min(one.history, key=lambda row: row["valid_loss"])
     assert one.accuracy == pytest.approx(best["accuracy"])
     assert (one.right.tolist(), one.valid_loss) == (again.right.tolist(), again.valid_loss)
@@ -166,14 +170,22 @@ def test_two_notebooks_share_a_study(ready, quick, monkeypatch):
     """Four runs by two processes: four rows, none twice, and both ended."""
     found, train = read_study(ready), study.run_setting
     monkeypatch.setattr(study, "WAIT", 0.05)
-    monkeypatch.setattr(study, "run_setting", lambda *args, **how: time.sleep(0.1) or train(*args, **how))
     context = multiprocessing.get_context("fork")
+    trained = context.Value("i", 0)
+
+    def counting(*args, **how):
+        with trained.get_lock():
+            trained.value += 1
+        time.sleep(0.1)
+        return train(*args, **how)
+
+    monkeypatch.setattr(study, "run_setting", counting)
     both = [context.Process(target=found.run) for _ in range(2)]
     for one in both:
         one.start()
     for one in both:
         one.join()
-    assert [one.exitcode for one in both] == [0, 0]
+    assert ([one.exitcode for one in both], trained.value) == ([0, 0], 4)
     lines = (found.folder / "runs.csv").read_text().splitlines()
     assert len(lines) == 5 and len(read_runs(found.folder)) == 4
 
@@ -199,6 +211,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(ready, quick, monkeypat
     assert len(lines) == 17 and {run.status for run in read_runs(found.folder).values()} == {RUN_DONE}
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_row_torn_by_a_kill_is_trained_again(ready, quick):
     """Half a line at the end of the table is cut off, and that run is done anew."""
     found = read_study(ready)

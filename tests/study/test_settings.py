@@ -4,6 +4,7 @@ import pytest
 
 from utils.errors import FieldguideError
 from utils.project import Project
+from utils.study import settings
 from utils.study.settings import settings_of
 from utils.study.study import read_study
 
@@ -43,19 +44,19 @@ def test_a_wrong_section_is_refused_in_words(tmp_path, study, told):
 
 def test_every_combination_is_tried_once(tmp_path):
     """Two values by three are six settings, each a project with these values, named by what varies."""
-    settings = settings_of(load(tmp_path, "size = [64, 96]\nepochs = [1, 2, 3]\nbatch_size = [8]"))
-    assert len({s.id for s in settings}) == len(settings) == 6
-    assert settings[1].name == "size 64, epochs 2"
-    assert {(s.project.size, s.project.epochs, s.project.batch_size) for s in settings} == {
+    tried = settings_of(load(tmp_path, "size = [64, 96]\nepochs = [1, 2, 3]\nbatch_size = [8]"))
+    assert len({s.id for s in tried}) == len(tried) == 6
+    assert tried[1].name == "size 64, epochs 2"
+    assert {(s.project.size, s.project.epochs, s.project.batch_size) for s in tried} == {
         (size, epochs, 8) for size in (64, 96) for epochs in (1, 2, 3)
     }
 
 
 def test_a_head_knows_no_epochs(tmp_path):
     """Combinations that its training does not tell apart are one setting; its size is the study's."""
-    settings = settings_of(load(tmp_path, 'train = ["head", "all"]\nepochs = [1, 2]\nsize = [64]'))
-    assert [s.name for s in settings] == ["train head", "train all, epochs 1", "train all, epochs 2"]
-    assert [s.project.size for s in settings] == [64, 64, 64]
+    tried = settings_of(load(tmp_path, 'train = ["head", "all"]\nepochs = [1, 2]\nsize = [64]'))
+    assert [s.name for s in tried] == ["train head", "train all, epochs 1", "train all, epochs 2"]
+    assert [s.project.size for s in tried] == [64, 64, 64]
 
 
 def test_a_key_that_changes_nothing_is_refused(tmp_path):
@@ -75,6 +76,14 @@ def test_a_setting_keeps_its_id_when_the_study_grows(tmp_path):
     few = settings_of(load(tmp_path, "size = [64, 96]"))
     more = settings_of(load(tmp_path, "size = [48, 96, 64]\nepochs = [4]\nseeds = 9"))
     assert {s.id for s in few} < {s.id for s in more}
+
+
+def test_a_key_of_a_later_version_changes_no_id(tmp_path, monkeypatch):
+    """As long as it stands at its default."""
+    project = load(tmp_path, "size = [64, 96]")
+    with_all = [setting.id for setting in settings_of(project)]
+    monkeypatch.setattr(settings, "STUDIED", tuple(key for key in settings.STUDIED if key != "patience"))
+    assert [setting.id for setting in settings_of(project)] == with_all
 
 
 def test_too_many_combinations_are_told_with_their_time(tmp_path):

@@ -10,6 +10,7 @@ from small_set import fill
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.study import conclusions, cost_picture, curves, key_pictures, read_study, save_winner
+from utils.study.conclusions import value_pairs
 from utils.study.runs import RUN_DONE, TrainingRun, add_run
 from utils.study.training import with_sides
 
@@ -66,6 +67,17 @@ def test_values_of_a_key_are_compared_on_runs_that_differ_in_it_alone(study_of):
     assert re.search(r"^size: 64 is better than 32 by 100\.0 points \(\d+\.\d to \d+\.\d\)\.$", told, flags=re.M)
     assert "epochs: 1 and 2 cannot be told apart: 0.0 points" in told
     assert "corrected for 2 comparisons (Holm)" in told
+
+
+def test_what_came_with_a_value_is_not_its_worth(study_of):
+    """Two settings that differ in two keys say nothing of either."""
+    found = study_of(TWO, lambda _: 1.0)
+    ids = {setting.name: setting.id for setting in found.settings}
+    apart = {
+        key: run for key, run in found.runs().items() if key[0] in (ids["size 32, epochs 1"], ids["size 64, epochs 2"])
+    }
+    assert len(apart) == 8 and value_pairs(found.settings, apart, found.groups) == {}
+    assert len(value_pairs(found.settings, found.runs(), found.groups)) == 2
 
 
 def test_how_many_seeds_would_do_is_told(study_of):
@@ -130,7 +142,7 @@ def test_a_setting_that_stood_nowhere_goes_above_the_sections(study_of, tmp_path
 
 
 def test_a_head_of_other_pixels_becomes_a_training_of_all_layers(study_of, tmp_path):
-    """A head by itself stands on 128 pixels, so the file says train = "all" at the size that won; the sentence tells."""
+    """A head by itself stands on 128 pixels, so the file says train = "all" at the size that won, as is told."""
     text = 'train = ["head"]\nsize = [64, 96]'
     found = study_of(text, lambda values: float(values["size"] == 96))
     told = save_winner(found, source=tmp_path / "birds.toml")
