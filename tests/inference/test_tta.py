@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from test_commands import ask
 from test_inference import colour_model, draw, make_learner, saved
 
 from utils.export.formats import save_learner, save_onnx
@@ -81,3 +82,30 @@ def test_a_file_says_whether_training_mirrored(_models, tmp_path):
     for nonsense in ("yes", 1, []):
         with pytest.raises(ModelError, match="mirrored = "):
             load_classifier(saved(_of_recipe(mirrored=nonsense), tmp_path / "bad.onnx"))
+
+
+def test_the_command_line_asks_twice_with_tta(_models, tmp_path, capsys):
+    """--tta prints the mean of both looks; it says where a file does not tell, and refuses where training says no."""
+    path = half_dark(tmp_path / "a.png", 0)
+    expected = load_classifier(_models[1]).predict(path, tta=True)[0]
+    code, [line], said = ask(capsys, _models[1], path, "--tta")
+    assert (code, line, said) == (0, [str(path), expected.label, f"{expected.probability:.4f}"], "")
+    assert line != ask(capsys, _models[1], path)[1][0]
+    earlier = saved(colour_model(), tmp_path / "earlier.onnx")
+    assert f"{earlier} does not say whether its training mirrored photos." in ask(capsys, earlier, path, "--tta")[2]
+    assert ask(capsys, earlier, path)[2] == ""
+    never = saved(_of_recipe(mirrored=False), tmp_path / "never.onnx")
+    code, lines, said = ask(capsys, never, path, "--tta")
+    assert (code, lines, said.count("\n")) == (1, [], 1) and "do_flip = false" in said
+
+
+def test_a_submission_is_the_same_from_both_files_and_may_look_twice(_models, tmp_path, capsys):
+    """export.pkl and model.onnx fill a template alike, with --tta by the mean of both looks."""
+    photos = [half_dark(tmp_path / "p" / f"{n}.png", n) for n in range(3)]
+    (tmp_path / "t.csv").write_text("id,cat,dog\n" + "".join(f"{n},,\n" for n in range(3)))
+    expected = [p.probabilities["cat"] for p in load_classifier(_models[0]).predict(photos, tta=True)]
+    for model in _models:
+        target = tmp_path / f"{model.name}.csv"
+        assert ask(capsys, model, tmp_path / "p", "--submission", tmp_path / "t.csv", "--csv", target, "--tta")[0] == 0
+        found = [float(line.split(",")[1]) for line in target.read_text().splitlines()[1:]]
+        assert found == pytest.approx(expected, abs=1e-4)
