@@ -8,7 +8,7 @@ import pytest
 from test_commands import ask, photo
 from test_inference import colour_model, saved, softmax
 
-from utils.inference import template
+from utils.inference import submission, template
 from utils.inference.submission import PhotoNames
 
 SURE, REST = (f"{p:.6g}" for p in softmax(1, 0, 0)[:2])
@@ -124,7 +124,7 @@ def test_columns_may_be_named(run):
         code, lines, said = run(text, "--columns", columns, "--csv", "other.csv")
         assert (code, lines, says in said) == (1, [], True)
     code, _, said = run("n,id,what\n7,a,x\n", "--csv", "other.csv")
-    assert code == 1 and said.endswith("Name the column of the ids, and that for the label: --columns n,id\n")
+    assert code == 1 and said.endswith("Name that of the ids, and that for the label: --columns n,id\n")
     code, _, said = run("id,red,Red\na,,\n", "--csv", "other.csv")
     assert (code, "two columns for the label 'red'" in said) == (1, True)
 
@@ -147,6 +147,13 @@ def test_an_id_means_one_photo(id, photo):
     names = ("1.png", "x/b.jpg", "y/b.jpg", "c", "c.jpg", "D.jpg", "d.jpg", "e\u0301.jpg", "e.f.jpg")
     asked = PhotoNames(f"test/{name}" for name in names).meant(id)
     assert (asked.id, asked.photo, bool(asked.reason)) == (id, photo, photo is None)
+
+
+def test_of_very_many_photos_of_one_name_none_is_meant():
+    """An id that would be compared with all, again in each row, is told at once; with the folder it is clear."""
+    photos = PhotoNames(f"{n}/img.png" for n in range(submission.MANY + 1))
+    assert photos.meant("IMG").reason == "101 photos have this name, such as 0/img.png and 1/img.png"
+    assert photos.meant("70/img").photo == "70/img.png"
 
 
 def test_each_id_without_an_answer_is_named(run):
@@ -263,7 +270,7 @@ def test_cells_are_taken_apart_as_csv_does():
     text = 'a,"b ""c"", d",\r\n"e\nf",5" g,\n,,"",h\n" i"," "\n'
     made = template.Template(Path("t.csv"), text.encode(), "utf-8", ",")
     records = list(made.records())
-    assert [[template.plain(cell) for cell in cells] for _, cells, _ in records] == list(
+    assert [[template.cell_text(cell) for cell in cells] for _, cells, _ in records] == list(
         csv.reader(io.StringIO(text, newline=""))
     )
     assert "".join(",".join(cells) + end for _, cells, end in records) == text

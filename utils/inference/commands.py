@@ -44,7 +44,7 @@ else:  # inference/ and pictures/ lie loose in another program's folder
 
 DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the last two as a shell names its signals
 PATTERN = re.compile(r"[*?\[]")
-FILLED = Path("submission.csv")  # unless --csv names another
+SUBMISSION = Path("submission.csv")  # unless --csv names another
 ALONE = ("json", "unknown", "sort_into")  # options that say nothing of a template
 # What a spreadsheet runs as a formula: at the start of a cell, which some also begin at semicolons, tabs and line ends.
 RUN_AS_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*(?:\"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])")
@@ -209,14 +209,20 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog=f"python -m {__package__}",
         description="Say what photos show.",
-        epilog="Exit code 0; 1: nothing could be done; 2: some photo or folder could not be read, the rest was judged.",
+        epilog="Exit code 0; 1: nothing could be done; 2: some photo or folder could not be read, the rest was judged; "
+        "or some row of a template has no answer, and nothing was written unless --fill says what.",
     )
     photos = "a photo, a folder with photos in it and below, a pattern such as '*.jpg', or - to read paths from stdin"
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model.onnx or an export.pkl")
     add("images", metavar="IMAGE", nargs="+", help=photos)
     add("--json", action="store_true", help="print one JSON object per line")
-    add("--top", metavar="N", type=_above_zero, help="print the N most probable labels")
+    add(
+        "--top",
+        metavar="N",
+        type=_above_zero,
+        help="print the N most probable labels; in a template, put them into one cell",
+    )
     add("--unknown", action="store_true", help="answer “unknown” where the model is unsure")
     add("--tta", action="store_true", help="look at each photo also mirrored, in twice the time (05 says if it helps)")
     add("--batch-size", metavar="N", type=_above_zero, default=BATCH_SIZE, help="photos per step of the network")
@@ -292,7 +298,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _submit(options: argparse.Namespace) -> int:
     """Fill the template as the options say."""
-    target = options.csv or FILLED
+    target = options.csv or SUBMISSION
     refuse_taken(target)
     template, classifier, passed = read_template(options.submission), _loaded(options), PassedOver()
     photos = list(each_photo(options.images, copies=None, passed=passed))

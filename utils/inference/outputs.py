@@ -6,11 +6,12 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # which end a line, or tell a terminal what to do
+SHOWN = 5  # names in a sentence
 
 
 class CannotDo(ValueError):
@@ -25,6 +26,17 @@ def tabbed(cells: Iterable[str]) -> str:
     'a.jpg\\ttwo lines'
     """
     return "\t".join(NO_LETTERS.sub(" ", cell) for cell in cells)
+
+
+def first_few(names: Sequence[str]) -> str:
+    """
+    Return the first of some names, for a sentence.
+
+    >>> first_few(["ant", "bee"]), first_few(["1", "2", "3", "4", "5", "6", "7"])
+    ('“ant”, “bee”', '“1”, “2”, “3”, “4”, “5” and 2 more')
+    """
+    more = f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else ""
+    return ", ".join(f"“{tabbed([name])[:60]}”" for name in names[:SHOWN]) + more
 
 
 def refuse_taken(path: Path) -> None:

@@ -16,10 +16,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .classifier import Classifier, Prediction
-from .outputs import CannotDo, tabbed, unclobbered
-from .template import Layout, Template, find_layout, labels_meant, not_blank, plain, written_as
+from .outputs import SHOWN, CannotDo, first_few, tabbed, unclobbered
+from .template import Layout, Template, cell_text, find_layout, labels_meant, not_blank, written_as
 
-EXAMPLES = 5  # named in a sentence
+MANY = 100  # photos of nearly one name: which of them an id means is no longer looked for, which would take long
 
 
 class Unanswered(Exception):
@@ -50,14 +50,14 @@ class PhotoNames:
             return Asked(id, reason="the row has no id")
         wanted, depth = "/".join(parts), len(parts)
         near = self._of_depth(depth).get(same_letters(wanted), []) if depth < self.deepest else []
-        names = [(place, *_names(place, depth)) for place in near]
+        names = [(place, *_tails(place, depth)) for place in near[: MANY + 1]]
         tiers = (
             [place for place, name, _ in names if name == wanted],
             [place for place, name, _ in names if same_letters(name) == same_letters(wanted)],
             [place for place, _, stem in names if stem == wanted],
             near,
         )
-        found = next(filter(None, tiers), [])
+        found = next(filter(None, tiers), []) if len(near) <= MANY else near
         if len(found) == 1:
             return Asked(id, self.photos[found[0]])
         if found:
@@ -74,12 +74,12 @@ class PhotoNames:
         if depth not in self.by_depth:
             index = self.by_depth[depth] = {}
             for place in self.photos:
-                for name in dict.fromkeys(map(same_letters, _names(place, depth))):
+                for name in dict.fromkeys(map(same_letters, _tails(place, depth))):
                     index.setdefault(name, []).append(place)
         return self.by_depth[depth]
 
 
-def _names(place: str, depth: int) -> tuple[str, str]:
+def _tails(place: str, depth: int) -> tuple[str, str]:
     """Return the last `depth` parts of a path with slashes between, with and without the file's ending."""
     name = "/".join(Path(place).parts[-depth:])
     return name, name.removesuffix(Path(place).suffix)
@@ -154,7 +154,7 @@ def _asked(template: Template, layout: Layout, names: PhotoNames) -> Iterator[As
     """Yield for each row of the template which photo it asks for; an id that stood above asks for none."""
     first: dict[str, int] = {}
     for number, cells in template.rows():
-        id = plain(cells[layout.ids])
+        id = cell_text(cells[layout.ids])
         if id in first and id.strip():
             yield Asked(id, reason=f"it stands in line {first[id]} already, and again in line {number}")
         else:
@@ -239,8 +239,8 @@ def _spelling(template: Template, layout: Layout, labels: Sequence[str], top: in
     (place,) = layout.filled
     seen: set[str] = set()
     for _, cells in template.rows():
-        cell = plain(cells[place])
-        if len(seen) <= 2 * len(labels) + EXAMPLES:  # a cell may hold anything: what is looked at is bounded
+        cell = cell_text(cells[place])
+        if len(seen) <= 2 * len(labels) + SHOWN:  # a cell may hold anything: what is looked at is bounded
             seen.update(cell.split() if top and top > 1 else [cell] if cell.strip() else [])
     meant = labels_meant(sorted(seen), labels)
     if unknown := sorted(seen - meant.keys()):
@@ -258,8 +258,8 @@ def _spelling(template: Template, layout: Layout, labels: Sequence[str], top: in
 
 def _taken_as_same(pairs: Sequence[tuple[str, str]]) -> str:
     """Return in a sentence which names of the template were taken for which labels."""
-    told = "; ".join(f"“{name}” in the template, “{label}” in the model" for name, label in pairs[:EXAMPLES])
-    more = f"; and {len(pairs) - EXAMPLES:,} more" if len(pairs) > EXAMPLES else ""
+    told = "; ".join(f"“{name}” in the template, “{label}” in the model" for name, label in pairs[:SHOWN])
+    more = f"; and {len(pairs) - SHOWN:,} more" if len(pairs) > SHOWN else ""
     return f"Taken for the same, but for case, blanks, underscores and dots: {told}{more}."
 
 
@@ -287,6 +287,4 @@ def _examples(names: Sequence[str], noun: str) -> str:
     >>> _examples(["a.png", "b.png"], "photo")
     '2 photos: “a.png”, “b.png”'
     """
-    more = ["…"] if len(names) > EXAMPLES else []
-    first = ", ".join([*(f"“{tabbed([name])[:60]}”" for name in names[:EXAMPLES]), *more])
-    return f"the {noun} {first}" if len(names) == 1 else f"{len(names):,} {noun}s: {first}"
+    return f"the {noun} {first_few(names)}" if len(names) == 1 else f"{len(names):,} {noun}s: {first_few(names)}"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .outputs import CannotDo
+from .outputs import CannotDo, first_few
 
 MAX_TEMPLATE = 2**28  # bytes: 200,000 rows with a column for each of 120 labels
 MAX_ROWS = 1_000_000
@@ -23,7 +23,6 @@ SEPARATORS = ",;\t"
 ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # that keep the mark as a character
 MARK = "\ufeff"
 BETWEEN_WORDS = re.compile(r"[\s_.]+")
-SHOWN = 5  # examples in a sentence
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,11 @@ def not_blank(record: tuple[int, list[str], str]) -> bool:
     return len(record[1]) > 1 or record[1][0].strip() != ""
 
 
-def plain(cell: str) -> str:
+def cell_text(cell: str) -> str:
     """
     Return the text that a cell stands for.
 
-    >>> plain('"say ""a"", b"'), plain("a.png")
+    >>> cell_text('"say ""a"", b"'), cell_text("a.png")
     ('say "a", b', 'a.png')
     """
     cell = cell.removeprefix(MARK)
@@ -148,7 +147,7 @@ def read_template(path: Path) -> Template:
     tried = [Template(path, data, encoding, separator) for separator in SEPARATORS]
     headers = [next((cells for _, cells, _ in template.records()), [""]) for template in tried]
     widest = max(range(len(tried)), key=lambda n: len(headers[n]))  # the first of equals
-    header = tuple(plain(cell).strip() for cell in headers[widest])
+    header = tuple(cell_text(cell).strip() for cell in headers[widest])
     if len(header) < 2:
         raise CannotDo(
             f"--submission {path}: its first line {header[0][:80]!r} has one column. A template has two or more, with "
@@ -173,13 +172,13 @@ def find_layout(template: Template, labels: Sequence[str], named: str | None) ->
         return Layout(ids, dict.fromkeys(places), by_name=True)
     if not known:
         raise CannotDo(
-            f"{template.path} has the columns {_few(header)}, and none of them is named after a label of the model "
-            f"({_few(labels)}). Name the column of the ids, and that for the label: --columns {','.join(header[:2])}"
+            f"{template.path} has the columns {first_few(header)}, and none is named after a label of the model "
+            f"({first_few(labels)}). Name that of the ids, and that for the label: --columns {','.join(header[:2])}"
         )
     filled = {place: known.get(header[place]) for place in places}
     for label in set(known.values()):
         if len(same := [header[place] for place in places if filled[place] == label]) > 1:
-            raise CannotDo(f"{template.path} has two columns for the label {label!r}: {_few(same)}. Keep one.")
+            raise CannotDo(f"{template.path} has two columns for the label {label!r}: {first_few(same)}. Keep one.")
     return Layout(ids, filled, by_name=False)
 
 
@@ -190,7 +189,7 @@ def _positions(template: Template, named: str) -> list[int]:
         if (times := template.header.count(name)) != 1:
             raise CannotDo(
                 f"--columns {named}: {template.path} has {times or 'no'} column{'s' * (times > 1)} {name!r}. It has "
-                f"{_few(template.header)}."
+                f"{first_few(template.header)}."
             )
     if len(names) < 2 or len(set(names)) < len(names):
         raise CannotDo(f"--columns {named}: name the column of the ids and one or more others, each once: id,label")
@@ -223,9 +222,3 @@ def labels_meant(names: Iterable[str], labels: Sequence[str]) -> dict[str, str]:
         if len(near) == 1:
             found[name] = near[0]
     return found
-
-
-def _few(names: Sequence[str]) -> str:
-    """Return the first of some names, for a sentence."""
-    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ", ".join([*(f"“{name[:60]}”" for name in names[:SHOWN]), *more])
