@@ -159,8 +159,8 @@ def learner_parts(learner, source: tuple[str, bytes, bool]) -> tuple[tuple[str, 
     mean, std = (tuple(stat.flatten().tolist()) for stat in stats)
     if not len(mean) == len(std) == 3:
         raise ModelError(f"it wants pictures in {len(mean)} colours")
-    bits = getattr(crop, "bits", None)  # a note of stage 07, which fastai does not read
-    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra), int(crop.resamples[0]), bits)
+    notes = {name: getattr(crop, name, None) for name in ("bits", "mirrored")}  # of stage 07; fastai reads neither
+    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra), int(crop.resamples[0]), **notes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = TorchNetwork(learner.model.to(device).eval(), mean, std, device, source)
     return checked_labels(list(categories[0].vocab)), recipe, network

@@ -34,6 +34,7 @@ class Recipe:
     extra: int
     resample: str = "bilinear"  # how to squish: a name in `REDUCTIONS`
     bits: int | None = None  # of 16-bit pictures' values, as in training; None if it had no such pictures
+    mirrored: bool | None = None  # whether training showed mirrored pictures, too; None if the file does not say
 
     def pixels(self, picture) -> np.ndarray:
         """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
@@ -61,21 +62,23 @@ def checked_recipe(facts) -> Recipe:
         raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
     if (bits := facts.get("bits")) is not None and (type(bits) is not int or bits not in DEPTHS):
         raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
-    recipe = Recipe(*(facts[name] for name in names), resample, bits)
+    if (mirrored := facts.get("mirrored")) is not None and type(mirrored) is not bool:
+        raise ModelError(f"its recipe says mirrored = {str(mirrored)[:40]}, expected true or false")
+    recipe = Recipe(*(facts[name] for name in names), resample, bits, mirrored)
     if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
     return recipe
 
 
-def validation_recipe(size: int, beyond: float, resample: int, bits: int | None = None) -> Recipe:
+def validation_recipe(size: int, beyond: float, resample: int, **notes: int | bool | None) -> Recipe:
     """
     Return stage 04's recipe.
 
     `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number.
-    `bits` are those of 16-bit pictures.
+    `notes` are those of stage 07: `bits` and `mirrored`, as in `Recipe`.
     """
     facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8}
-    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower(), "bits": bits})
+    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower()} | notes)
 
 
 def checked_threshold(threshold) -> float | None:
