@@ -127,7 +127,9 @@ def planted(fixed: Mapping, options: argparse.Namespace) -> None:
     timed(study)
     (((better, _), gain),) = value_pairs(study.settings, study.runs(), study.groups).items()
     low, high = gain.interval()
-    print(f"{better[1]} pixels against the other size: {100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})")
+    print(
+        f"{better[1]} pixels against the other: {100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    )
 
 
 def cost(fixed: Mapping, options: argparse.Namespace) -> None:

@@ -18,7 +18,15 @@ STUDIED = (
 READ_BY_A_HEAD = ("size", "class_weights", "strength")
 SEEDS, MINUTES = 3, 30.0  # by default: trainings of each setting, and the time of one call
 MOST_SEEDS = 100
-HOW = {"seeds": SEEDS, "minutes": MINUTES, "race": True}  # the other keys of [study], with their defaults
+HOW = {"seeds": SEEDS, "minutes": MINUTES, "race": True, "augment_search": False}  # the other keys, with their defaults
+# What augment_search tries, from next to nothing to three times as much as fastai's own.
+LADDER = [
+    {"mult": 0.01, "max_zoom": 1.0, "do_flip": False},
+    {"mult": 0.5},
+    "standard",
+    "strong",
+    {"mult": 3.0, "max_zoom": 1.5},
+]
 
 
 def as_toml(value) -> str:
@@ -56,8 +64,13 @@ def checked_study(given: Mapping) -> dict:
         raise ValueError(f"seeds = {seeds!r:.40}. Write a whole number from 1 to {MOST_SEEDS}")
     if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes > 0:
         raise ValueError(f"minutes = {minutes!r:.40}. Write a number above 0, such as 30")
-    if not isinstance(study["race"], bool):
-        raise ValueError(f"race = {study['race']!r:.40}. Write true or false, without quotes")
-    if given and not given.keys() & set(STUDIED):
+    for key in ("race", "augment_search"):
+        if not isinstance(study[key], bool):
+            raise ValueError(f"{key} = {study[key]!r:.40}. Write true or false, without quotes")
+    if study["augment_search"] and "augment" in study:
+        raise ValueError("augment_search chooses the values of augment. Remove augment, or augment_search")
+    if study["augment_search"]:
+        study["augment"] = LADDER
+    if given and not study.keys() & set(STUDIED):
         raise ValueError("it names no setting to try. Write one with its values, such as size = [128, 224]")
     return study if given else {}

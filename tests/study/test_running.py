@@ -15,6 +15,7 @@ import small_set
 from small_set import fill
 
 from utils.dataset import read_dataset
+from utils.errors import FieldguideError
 from utils.study import read_study, runs, study, training
 from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, add_run, claimed, read_runs
 from utils.study.training import run_setting, with_sides
@@ -144,6 +145,17 @@ def test_a_failure_is_a_row_with_its_reason(ready, quick, monkeypatch):
     found.run(retry=True)
     assert {run.status for run in read_runs(found.folder).values()} == {RUN_DONE}
     assert len(read_runs(found.folder)) == 4
+
+
+def test_weights_that_cannot_be_had_are_told_before_any_run(make_project, monkeypatch):
+    """Else every setting would be a row that failed."""
+    project = make_project(study={"size": [32, 48]}, arch="squeezenet1_1", weights="imagenet")
+    fill(project)
+    found = read_study(project)
+    monkeypatch.setattr(study, "download_weights", lambda _: (_ for _ in ()).throw(FieldguideError("no network")))
+    with pytest.raises(FieldguideError, match="no network"):
+        found.run()
+    assert not found.runs()
 
 
 def test_a_run_that_ends_the_process_again_and_again_is_a_row(ready, quick):

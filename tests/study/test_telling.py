@@ -97,6 +97,17 @@ def test_just_enough_augmentation(study_of):
     assert "standard 100.0 %, strong 99.0 %, { mult = 5.0 } 70.0 %. Just enough is strong:" in told
 
 
+def test_a_search_for_augmentation_tries_five_amounts(study_of):
+    """Where all of them are learned and none is worse, the one with the lowest training accuracy is just enough."""
+    found = study_of(
+        "augment_search = true\nseeds = 2",
+        lambda _: 0.9,
+        train_share=lambda v: 0.98 if v["augment"] == "strong" else 1.0,
+    )
+    assert [s.values["augment"] for s in found.settings][2:4] == ["standard", "strong"] and len(found.settings) == 5
+    assert "Just enough is strong:" in conclusions(found)
+
+
 def test_nothing_is_concluded_before_the_first_run(study_of, tmp_path):
     """It says how to begin; pictures and table are empty, and no error."""
     found = study_of(TWO, lambda _: 1.0)

@@ -28,11 +28,12 @@ from utils.study.racing import COMPLETE, TO_DO, Standing, standing
 from utils.study.runs import MOST_DEATHS, RUN_DONE, RUN_FAILED, TrainingRun, add_run, claimed, mend_runs, read_runs
 from utils.study.settings import Setting, combinations, settings_of
 from utils.study.training import pool_of, run_setting, with_sides
+from utils.train import download_weights
 from utils.words import counted, rounded
 
 MOST_COMBINATIONS = 100_000
-MANY = 1000  # combinations: then the plan says how long they would take, and how to try fewer
-SHOWN = 50  # rows of a table
+MANY_SETTINGS = 1000  # combinations: then the plan says how long they would take, and how to try fewer
+ROWS_SHOWN = 50  # rows of a table
 WAIT = 2.0  # seconds between two looks at what another notebook is doing
 
 
@@ -102,7 +103,7 @@ class Study:
         else:
             dropped = f"; {total - len(runs):,} were not needed" if total > len(runs) else ""
             told += f"{dropped}. The study is complete."
-        if len(self.settings) > MANY:
+        if len(self.settings) > MANY_SETTINGS:
             told += " That is a lot: vary two or three keys first, with two or three values each."
         return told
 
@@ -128,9 +129,9 @@ class Study:
                     "rank": -value if done else 1.0,
                 }
             )
-        table = pd.DataFrame(rows).sort_values("rank", kind="stable").drop(columns="rank").head(SHOWN)
+        table = pd.DataFrame(rows).sort_values("rank", kind="stable").drop(columns="rank").head(ROWS_SHOWN)
         style = table.style.hide(axis="index").set_properties(**{"text-align": "left"})
-        more = f"the first {SHOWN} of {len(rows):,} settings" if len(rows) > SHOWN else ""
+        more = f"the first {ROWS_SHOWN} of {len(rows):,} settings" if len(rows) > ROWS_SHOWN else ""
         return style.set_caption(more) if more else style
 
     def run(self, minutes: float | None = None, *, retry: bool = False) -> None:
@@ -145,6 +146,10 @@ class Study:
         remove_leftovers(self.folder, older=MINUTE)
         mend_runs(self.folder)
         ended = time.monotonic() + limit
+        wanted = {(setting.project.arch, setting.project.weights): setting.project for setting in self.settings}
+        for project in wanted.values():
+            if project.train != "head":
+                download_weights(project)  # what cannot be had would fail every run
         again = {key for key, run in self.runs().items() if run.status == RUN_FAILED} if retry else set()
         try:
             with tqdm(total=0, desc="study", unit="run") as bar:
