@@ -15,7 +15,7 @@ import small_set
 from small_set import fill
 
 from utils.dataset import read_dataset
-from utils.errors import FieldguideError
+from utils.errors import FieldguideError, WriteError
 from utils.study import read_study, runs, study, training
 from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, add_run, claimed, read_runs
 from utils.study.training import run_setting, with_sides
@@ -145,6 +145,16 @@ def test_a_failure_is_a_row_with_its_reason(ready, quick, monkeypatch):
     found.run(retry=True)
     assert {run.status for run in read_runs(found.folder).values()} == {RUN_DONE}
     assert len(read_runs(found.folder)) == 4
+
+
+def test_a_full_disk_is_no_result(ready, quick, monkeypatch):
+    """It is told, and the run stays to do: no row, no death."""
+    found = read_study(ready)
+    monkeypatch.setattr(study, "run_setting", run_setting)
+    monkeypatch.setattr(training, "train_as_04", lambda _: (_ for _ in ()).throw(WriteError("the disk is full")))
+    with pytest.raises(WriteError, match="the disk is full"):
+        found.run()
+    assert not found.runs() and not list(found.folder.glob("under_way/*.begun"))
 
 
 def test_weights_that_cannot_be_had_are_told_before_any_run(make_project, monkeypatch):

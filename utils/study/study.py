@@ -130,7 +130,8 @@ class Study:
                 }
             )
         table = pd.DataFrame(rows).sort_values("rank", kind="stable").drop(columns="rank").head(ROWS_SHOWN)
-        style = table.style.hide(axis="index").set_properties(**{"text-align": "left"})
+        left = {"selector": "th, td", "props": "text-align: left"}
+        style = table.style.hide(axis="index").set_table_styles([left])
         more = f"the first {ROWS_SHOWN} of {len(rows):,} settings" if len(rows) > ROWS_SHOWN else ""
         return style.set_caption(more) if more else style
 

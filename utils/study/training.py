@@ -12,7 +12,7 @@ import numpy as np
 from fastai.vision.all import Learner, no_random
 
 from utils.dataset import Dataset
-from utils.errors import FieldguideError
+from utils.errors import FieldguideError, WriteError
 from utils.features import picture_features
 from utils.split import assign_sides
 from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, judged_id
@@ -43,7 +43,7 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     """
     Train a setting with a seed and judge it; a run that fails has its reason.
 
-    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C is passed on.
+    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C and a full disk are passed on.
     """
     began, named = time.perf_counter(), {"setting": setting.id, "seed": seed, "settings": setting.name}
     try:
@@ -51,6 +51,8 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
         project = setting.project.model_copy(update={"seed": seed})
         dataset = Dataset(**{**_fields(drawn), "project": project})
         found = _head(dataset) if project.train == "head" else _all_layers(dataset, look_back=look_back)
+    except WriteError:  # a full disk says nothing of the setting
+        raise
     except Exception as error:  # whatever a setting leads to is a result of the study
         reason = str(error) or type(error).__name__
         return TrainingRun(
