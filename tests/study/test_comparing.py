@@ -55,7 +55,7 @@ def test_holms_procedure():
     wanted = {"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.005}
     from scipy.stats import norm
 
-    pairs = {(name, "x"): Estimate(float(norm.isf(p / 2)), 1.0, 1e9, 3) for name, p in wanted.items()}
+    pairs = {(name, "x"): Estimate(float(norm.isf(p / 2)), 1.0, 10**9, 0.0, 3, 2) for name, p in wanted.items()}
     assert [each.p for each in pairs.values()] == pytest.approx(list(wanted.values()))
     found = contrasts(pairs)
     assert [(each.better, each.differs) for each in found] == [("d", True), ("a", True), ("c", False), ("b", False)]

@@ -3,13 +3,15 @@ Stage 09, what differences are worth: settings compared photo by photo, on the s
 
 A difference is uncertain for two reasons: other photos, and other trainings (seeds). Both are counted: the variance is
 that of groups of near-duplicates, each with all the seeds that judged it, plus what the seeds add to it (Cameron,
-Gelbach, Miller 2011, "Robust inference with multiway clustering"; degrees of freedom as in Satterthwaite 1946). Many
-comparisons find something by chance; Holm's procedure (1979) corrects for that.
+Gelbach, Miller 2011, "Robust inference with multiway clustering"; degrees of freedom as in Satterthwaite 1946). Two or
+three seeds tell little of what seeds add. So that share is taken to be the same for all comparisons of a study, and is
+averaged over them, as an analysis of variance does. Many comparisons find something by chance; Holm's procedure (1979)
+corrects for that.
 """
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import t
@@ -23,12 +25,26 @@ MOST_MORE = 20  # seeds; with more, a study is no way to tell
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over photos and seeds, with its standard error."""
+    """A mean over photos and seeds, with the two parts of its variance."""
 
     value: float
-    error: float
-    freedom: float  # degrees of freedom of the error
+    photos: float  # variance of the mean, by groups of near-duplicates
+    groups: int
+    extra: float  # … and what seeds add to it; by chance it may lie below 0, and then counts as 0
     seeds: int
+    freedom_of_extra: float  # degrees of freedom
+
+    @property
+    def error(self) -> float:
+        """The standard error."""
+        return math.sqrt(self.photos + max(0.0, self.extra))
+
+    @property
+    def freedom(self) -> float:
+        """The degrees of freedom of the error."""
+        extra = max(0.0, self.extra)
+        parts = self.photos**2 / max(1, self.groups - 1) + (extra**2 / self.freedom_of_extra if extra else 0.0)
+        return self.error**4 / parts
 
     @property
     def p(self) -> float:
@@ -65,14 +81,23 @@ def estimate(values: Mapping[int, np.ndarray], groups: Mapping[int, Sequence[Has
     _, by_group = np.unique(np.array(of_groups, dtype=str), return_inverse=True)
     _, by_seed = np.unique(of_seeds, return_inverse=True)
     away = flat - flat.mean()
-    G, S = by_group.max() + 1, by_seed.max() + 1
+    G, S = int(by_group.max()) + 1, int(by_seed.max()) + 1
     photos = max(_variance(away, by_group), 1 / G**2)  # of few photos that all agree, one more could still differ
-    more = 0.0
-    if S > 1:
-        more = max(0.0, _variance(away, by_seed) - _variance(away, by_group * S + by_seed))
-    variance = photos + more
-    freedom = variance**2 / (photos**2 / max(1, G - 1) + (more**2 / (S - 1) if more else 0.0))
-    return Estimate(float(flat.mean()), math.sqrt(variance), freedom, int(S))
+    extra = _variance(away, by_seed) - _variance(away, by_group * S + by_seed) if S > 1 else 0.0
+    return Estimate(float(flat.mean()), photos, G, extra, S, max(1, S - 1))
+
+
+def pooled(pairs: Mapping[tuple, Estimate]) -> dict[tuple, Estimate]:
+    """Return estimates by pairs of names with what seeds add averaged over all pairs of more than one seed."""
+    several = [found for found in pairs.values() if found.seeds > 1]
+    if not several:
+        return dict(pairs)
+    of_one_seed = float(np.mean([found.extra * found.seeds for found in several]))
+    names = {name for pair in pairs for name in pair}
+    freedom = (float(np.mean([found.seeds for found in several])) - 1) * max(1, len(names) - 1)
+    return {
+        pair: replace(found, extra=of_one_seed / found.seeds, freedom_of_extra=freedom) for pair, found in pairs.items()
+    }
 
 
 def _variance(away: np.ndarray, clusters: np.ndarray) -> float:
@@ -117,15 +142,14 @@ def contrasts(pairs: Mapping[tuple, Estimate], *, error: float = 1 - LEVEL) -> l
 
     `error` is the chance that any of those that are called different is not.
     """
-    ranked = sorted(pairs.items(), key=lambda pair: (pair[1].p, str(pair[0])))
+    ranked = sorted(pooled(pairs).items(), key=lambda pair: (pair[1].p, str(pair[0])))
     found, level, going_on = [], 1 - error / max(1, len(ranked)), True
     for n, ((one, other), difference) in enumerate(ranked):
         if going_on:
             level = 1 - error / (len(ranked) - n)
             going_on = difference.p <= 1 - level
         better, worse, sign = (one, other, 1) if difference.value >= 0 else (other, one, -1)
-        turned = Estimate(sign * difference.value, difference.error, difference.freedom, difference.seeds)
-        found.append(Contrast(better, worse, turned, level, going_on))
+        found.append(Contrast(better, worse, replace(difference, value=sign * difference.value), level, going_on))
     return found
 
 

@@ -10,7 +10,6 @@ a study decides the same.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from utils.intervals import LEVEL
 from utils.study.comparing import contrasts, paired
 from utils.study.runs import RUN_FAILED, TrainingRun
 from utils.study.settings import Setting
@@ -52,9 +51,7 @@ def standing(
                 out[setting.id] = FAILING, run.reason
         racing = [setting for setting in racing if setting.id not in out]
         if race and FIRST_RACE <= n < len(seeds):
-            # Each round is another look at the same race: the chance of an error is shared among them.
-            looks = len(seeds) - FIRST_RACE
-            out |= dropped(racing, seeds[:n], runs, groups, error=(1 - LEVEL) / looks)
+            out |= dropped(racing, seeds[:n], runs, groups)
     racing = [setting for setting in settings if setting.id not in out]
     return Standing(out, [], 0, leader_of(racing, seeds, runs))
 
@@ -77,17 +74,19 @@ def dropped(
     seeds: Sequence[int],
     runs: Mapping[tuple[str, int], TrainingRun],
     groups: Mapping[int, Sequence[Hashable]],
-    *,
-    error: float,
 ) -> dict[str, tuple[str, str]]:
-    """Return which settings fall behind the leader, and why, after all pairs were compared."""
+    """
+    Return which settings fall behind the leader, and why.
+
+    Corrected for the comparisons with the leader, not for all pairs nor for the rounds: to drop one of two equal
+    settings costs nothing. What the study says in the end is corrected for all of them (`conclusions`).
+    """
     leader = leader_of(racing, seeds, runs)
     of = {setting.id: [runs[setting.id, seed] for seed in seeds] for setting in racing}
     names = {setting.id: setting.name for setting in racing}
-    ids = list(of)
-    pairs = {(a, b): paired(of[a], of[b], groups) for n, a in enumerate(ids) for b in ids[n + 1 :]}
+    pairs = {(leader, id): paired(of[leader], of[id], groups) for id in of if leader and id != leader}
     found = {}
-    for each in contrasts({pair: gain for pair, gain in pairs.items() if gain is not None}, error=error):
+    for each in contrasts({pair: gain for pair, gain in pairs.items() if gain is not None}):
         if each.differs and each.better == leader:
             points = 100 * each.difference.value
             found[each.worse] = DROPPED, f"{points:.1f} points behind “{names[leader]}” after {len(seeds)} seeds"

@@ -43,7 +43,7 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     """
     Train a setting with a seed and judge it; a run that fails has its reason.
 
-    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C and a full disk are passed on.
+    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C and a full disk pass.
     """
     began, named = time.perf_counter(), {"setting": setting.id, "seed": seed, "settings": setting.name}
     try:
