@@ -35,7 +35,6 @@ def imagededup_says(peer: str, pictures: dict[str, Path]) -> dict[str, dict[str,
 def answer(folder: str) -> None:
     """Print what imagededup says of the pictures in a folder, as JSON."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    import math
 
     import numpy as np
     import torch
@@ -43,12 +42,12 @@ def answer(folder: str) -> None:
     from imagededup.utils import CustomModel
 
     from utils.backbone import RESAMPLE, packaged_body
-    from utils.pictures import squish_and_crop
+    from utils.pictures import margins, squish_and_crop
     from utils.project import FEATURE_SIZE
-    from utils.seeing import CUT_OFF, folded, network_features
+    from utils.seeing import folded, network_features
 
     def pixels(image) -> torch.Tensor:
-        extra = math.ceil(FEATURE_SIZE * CUT_OFF / 8) * 8
+        extra = margins(FEATURE_SIZE)
         return torch.from_numpy(np.array(squish_and_crop(image, FEATURE_SIZE, extra=extra, resample=RESAMPLE)))
 
     class Eyes(torch.nn.Module):

@@ -23,19 +23,21 @@ KEPT_TOGETHER = 512  # pictures per file
 LONGEST_FILE = 8 * 2**20  # bytes; ours have 1.4 million
 
 
-def features_name(size: int) -> str:
+def features_name(size: int | Sequence[int]) -> str:
     """Return what names the features of pictures at `size` pixels: the network, its weights, the size and the form."""
-    return f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{size}px-{FEATURES_FORM}"
+    pixels = size if isinstance(size, int) else "x".join(map(str, size))
+    return f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{pixels}px-{FEATURES_FORM}"
 
 
 FEATURES_NAME = features_name(FEATURE_SIZE)
 
 
-def picture_features(dataset: Dataset, *, size: int = FEATURE_SIZE) -> np.ndarray:
+def picture_features(dataset: Dataset, *, size: int | Sequence[int] = FEATURE_SIZE) -> np.ndarray:
     """
     Return what the packaged network sees in N pictures, reduced to `size` pixels: float32 array (N, 1280).
 
-    Those known already are read, the others computed and kept. A picture that cannot be read has NaN.
+    `size` is one number, or height and width. Those known already are read, the others computed and kept. A picture
+    that cannot be read has NaN.
     """
     folder = dataset.project.data / "features" / features_name(size)
     sizes = np.array([file_size(path) for path in dataset.paths], dtype=np.int64)

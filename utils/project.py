@@ -9,6 +9,7 @@ what to do; `utils.refusals` finds the words.
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,20 +19,20 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_core import InitErrorDetails
 from typing_extensions import TypedDict
 
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
+from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
 from utils.settling import SAMPLE, SEARCH, settled
-from utils.studied import HOW, STUDIED, checked_study
+from utils.studied import HOW, STUDIED, checked_study, require_values
+from utils.words import counted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
@@ -42,6 +43,9 @@ TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
 REGION = "^[a-z]{2}-[a-z]{2,3}$"  # country-language
+RATES = 1e-6, 1.0  # the lowest and the highest learning rate that a person may ask for
+BASE_RATES = {"pretrained": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
+SIZE_LIMITS = 32, 1024  # the fewest and the most pixels of a side of what a network sees
 CHOICES = {"keep", "delete"}  # words of review.csv, where a label may stand too
 COLUMNS = {"id", "side", "label", "predicted", "fingerprint", "all"}  # of tables with a column or row per label
 
@@ -109,9 +113,12 @@ class Project(BaseModel):
     group_by: str = ""
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
-    size: Annotated[int, Field(ge=32, le=1024)] = 224
+    size: int | list[int] = 224
     train: Literal["all", "head"] = "all"
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
+    freeze_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 0.0
     batch_size: Annotated[int, Field(ge=2, le=4096)] = 32
     schedule: Literal["one-cycle", "cyclic", "smooth"] = "one-cycle"
     augment: Annotated[
@@ -158,6 +165,30 @@ class Project(BaseModel):
                 f"{weights!r} is not known. Write 'imagenet' or 'none', or name a .safetensors or .pth file of weights"
             )
         return weights
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size_is_one_side_or_two(cls, size):
+        sides = size if isinstance(size, list) else [size]
+        told = "Write one number of pixels, such as 224, or height and width, such as [256, 512]"
+        if any(type(side) is not int for side in sides):
+            told = "Write a whole number, without quotes" if isinstance(size, str) else told
+            raise ValueError(f"{repr(size)[:60]} is not in whole pixels. {told}")
+        if isinstance(size, list) and len(size) != 2:
+            raise ValueError(f"{size} has {counted(len(size), 'number')}. {told}")
+        smallest, largest = SIZE_LIMITS
+        if not all(smallest <= side <= largest for side in sides):
+            raise ValueError(f"{as_setting(size)} is outside of {smallest} to {largest} pixels. {told}")
+        return sides[0] if len(set(sides)) == 1 else sides
+
+    @field_validator("lr")
+    @classmethod
+    def _lr_is_a_rate(cls, lr: float) -> float:
+        lowest, highest = RATES
+        if lr != 0 and not lowest <= lr <= highest:
+            told = "Write a rate such as 0.002, or 0: 04 chooses"
+            raise ValueError(f"{lr:g} is outside of {lowest:g} to {highest:g}. {told}")
+        return lr
 
     @field_validator("group_by")
     @classmethod
@@ -280,8 +311,9 @@ class Project(BaseModel):
             raise ProjectError(escape)
         try:
             roots = {key: cls.model_fields[key].default for key in ("data_dir", "models_dir")}
-            project = cls.model_validate(settled(settings, path.resolve().parent, roots, WEIGHT_FILES))
-            require_values(project)
+            whole = settled(settings, path.resolve().parent, roots, WEIGHT_FILES)
+            project = cls.model_validate(whole)
+            require_values(project.study, lambda key, value: cls.model_validate(whole | {"study": {}, key: value}))
             return project
         except ValidationError as error:
             raise ProjectError(refusal(path, text, error, SECTIONS)) from None
@@ -311,6 +343,16 @@ class Project(BaseModel):
     def searches(self) -> dict[str, list[str]]:
         """Label → what to search for; empty where no search is among the sources."""
         return self.labels if SEARCH in self.sources else {}
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """The height and width, in pixels, of what the network sees."""
+        return height_and_width(self.size)
+
+    @property
+    def base_lr(self) -> float:
+        """The learning rate that training begins with: `lr`, or gentle on pretrained layers and bolder from scratch."""
+        return self.lr or BASE_RATES["none" if self.weights == "none" else "pretrained"]
 
     @property
     def weights_name(self) -> str:
@@ -357,26 +399,24 @@ def project_file(path: str | Path | None = None) -> Path:
     return Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
 
 
+def as_setting(size: int | Sequence[int]) -> str:
+    """
+    Return a size as the project file writes it.
+
+    >>> as_setting((224, 224)), as_setting([256, 512])
+    ('224', '[256, 512]')
+    """
+    height, width = height_and_width(size)
+    return str(height) if height == width else f"[{height}, {width}]"
+
+
+def multiples(size: Sequence[int], step: int) -> tuple[int, ...]:
+    """Return the nearest size whose sides are multiples of a step."""
+    return tuple(max(1, round(side / step)) * step for side in size)
+
+
 class MissingProject(ProjectError, FileNotFoundError):
     """There is no project file where one was looked for."""
-
-
-def require_values(project: Project) -> None:
-    """Raise pydantic's ValidationError if a value in [study] is none that its setting can have."""
-    wrong = []
-    for key in [key for key in project.study if key not in HOW]:
-        field = Project.model_fields[key]
-        type_ = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-        kind = TypeAdapter(type_, config=ConfigDict(strict=True))
-        for place, value in enumerate(project.study[key]):
-            try:
-                kind.validate_python(value)
-            except ValidationError as error:
-                for found in error.errors(include_url=False):
-                    details = {name: found[name] for name in ("type", "input", "ctx") if name in found}
-                    wrong.append(InitErrorDetails(loc=("study", key, place, *found["loc"]), **details))
-    if wrong:
-        raise ValidationError.from_exception_data("study", wrong)
 
 
 # What each section may hold, and the keys whose values are paths or patterns.

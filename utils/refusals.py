@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
+from typing import get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -99,6 +100,7 @@ MENDINGS: list[tuple[str, str, str | Callable[[re.Match], str]]] = [
     ("write true or false in small letters", r"(=\s*)(?:[Tt]rue|TRUE|[Yy]es)\b", r"\1true"),
     ("write true or false in small letters", r"(=\s*)(?:[Ff]alse|FALSE|[Nn]o)\b", r"\1false"),
     ("write a fraction, not percent", r"(=\s*)(\d+)\s*%", lambda m: f"{m[1]}{int(m[2]) / 100:g}"),
+    ("write height and width in square brackets", r"(=\s*)(\d+)\s*[xX×*]\s*(\d+)(?=\s*(?:#|\Z))", r"\1[\2, \3]"),
     ("write a number without a comma or a blank in it", r"(=\s*[1-9]\d{0,2})[, ](\d{3})(?!\d)", r"\1\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?\d+),(\d+)", r"\1.\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?)[.,](\d)", r"\g<1>0.\2"),
@@ -260,12 +262,16 @@ def _fits(settings: dict | None, section: str, sections: Sections) -> bool:
     if settings is None or not settings.keys() - {section} <= set(sections[""]):
         return False
     wanted = {name: getattr(field, "annotation", None) for name, field in dict(sections[""]).items()}
-    if any(
-        isinstance(value, str | list) and wanted.get(name) in (int, float, bool) for name, value in settings.items()
-    ):
+    if any(_is_of_another_kind(value, wanted.get(name)) for name, value in settings.items()):
         return False
     labels = settings.get("labels", {})
     return not isinstance(labels, dict) or all(isinstance(searches, list) for searches in labels.values())
+
+
+def _is_of_another_kind(value, wanted) -> bool:
+    """Return whether a value is a text or a list, where a number, true or false, or a list of numbers is wanted."""
+    kinds = {get_origin(kind) or kind for kind in get_args(wanted) or (wanted,)}
+    return isinstance(value, str | list) and kinds <= {int, float, bool, list} and type(value) not in kinds
 
 
 def _line(lines: list[str], loc: tuple[str, ...]) -> int | None:

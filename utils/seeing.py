@@ -4,7 +4,6 @@ The packaged network at work: pictures as validation shows them, and what the ne
 Foundation of `features`, which keeps what comes out.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +16,13 @@ from tqdm.auto import tqdm
 
 from utils.backbone import COLOURS, RESAMPLE, packaged_body
 from utils.machine import in_threads
-from utils.pictures import PictureError, open_picture, squish_and_crop
+from utils.pictures import PictureError, height_and_width, margins, open_picture, squish_and_crop
 from utils.project import FEATURE_SIZE, FEATURES
 
-CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: the share at the edges that validation cuts off
 BATCH = 16  # pictures at once through the network, in each thread
 
 
-def seen_by_network(paths: Sequence[Path], size: int = FEATURE_SIZE) -> Iterator[np.ndarray]:
+def seen_by_network(paths: Sequence[Path], size: int | Sequence[int] = FEATURE_SIZE) -> Iterator[np.ndarray]:
     """
     Yield the features (B, 1280) of batches of pictures at `size` pixels, in order; NaN for one that cannot be read.
 
@@ -32,7 +30,8 @@ def seen_by_network(paths: Sequence[Path], size: int = FEATURE_SIZE) -> Iterator
     where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
     """
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
-    batch = max(1, BATCH * FEATURE_SIZE**2 // size**2)  # large pictures take memory on each core
+    height, width = height_and_width(size)
+    batch = max(1, BATCH * FEATURE_SIZE**2 // (height * width))  # large pictures take memory on each core
     batches = [paths[start : start + batch] for start in range(0, len(paths), batch)]
     with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
         for rows in in_threads(lambda batch: _batch_features(network, batch, size), batches):
@@ -51,7 +50,7 @@ def _one_thread_each() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _batch_features(network: nn.Module, paths: Sequence[Path], size: int) -> np.ndarray:
+def _batch_features(network: nn.Module, paths: Sequence[Path], size: int | Sequence[int]) -> np.ndarray:
     """Return the features (B, 1280) of one batch of pictures."""
     pixels = [feature_pixels(path, size) for path in paths]
     rows = np.full((len(paths), FEATURES), np.nan, dtype=np.float32)
@@ -62,21 +61,20 @@ def _batch_features(network: nn.Module, paths: Sequence[Path], size: int) -> np.
 
 
 def network_features(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the features (B, 1280) of pixels, uint8 (B, size, size, 3)."""
+    """Return the features (B, 1280) of pixels, uint8 (B, H, W, 3)."""
     mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in COLOURS)
     with torch.inference_mode():
-        images = pixels.permute(0, 3, 1, 2).float() / 255  # (B, 3, size, size), channels last in memory
+        images = pixels.permute(0, 3, 1, 2).float() / 255  # (B, 3, H, W), channels last in memory
         return network((images - mean) / std).mean((2, 3))
 
 
-def feature_pixels(path: Path, size: int = FEATURE_SIZE) -> np.ndarray | None:
-    """Return a picture as the network gets it, uint8 (size, size, 3); None if it cannot be read."""
+def feature_pixels(path: Path, size: int | Sequence[int] = FEATURE_SIZE) -> np.ndarray | None:
+    """Return a picture as the network gets it, uint8 (H, W, 3); None if it cannot be read."""
     try:
         image = open_picture(path)
     except (PictureError, OSError):
         return None
-    extra = math.ceil(size * CUT_OFF / 8) * 8
-    return np.asarray(squish_and_crop(image, size, extra=extra, resample=RESAMPLE))
+    return np.asarray(squish_and_crop(image, size, extra=margins(size), resample=RESAMPLE))
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -5,8 +5,11 @@ Foundation of the project file. A list stands behind each setting; the study tri
 themselves are checked as those of the project file are.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
 
 from utils.refusals import as_key, in_quotes
 
@@ -74,3 +77,22 @@ def checked_study(given: Mapping) -> dict:
     if given and not study.keys() & set(STUDIED):
         raise ValueError("it names no setting to try. Write one with its values, such as size = [128, 224]")
     return study if given else {}
+
+
+def require_values(study: Mapping, validate: Callable[[str, object], object]) -> None:
+    """
+    Raise pydantic's ValidationError if a value in [study] is none that its setting can have.
+
+    `validate` takes a key and a value, and raises if the project file could not say so.
+    """
+    wrong = []
+    for key, place, value in [(k, n, v) for k in study if k not in HOW for n, v in enumerate(study[k])]:
+        try:
+            validate(key, value)
+        except ValidationError as error:
+            for found in error.errors(include_url=False):
+                details = {name: found[name] for name in ("type", "input", "ctx") if name in found}
+                if found["loc"][:1] == (key,):
+                    wrong.append(InitErrorDetails(loc=("study", key, place, *found["loc"][1:]), **details))
+    if wrong:
+        raise ValidationError.from_exception_data("study", wrong)

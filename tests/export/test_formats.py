@@ -351,7 +351,7 @@ def test_a_learner_of_another_kind_is_refused(small, tmp_path, monkeypatch):
     loader = learn.dls.loaders[-1]
     with monkeypatch.context() as patch:
         patch.setattr(loader.after_item, "fs", [s for s in loader.after_item.fs if "Crop" not in type(s).__name__])
-        with pytest.raises(FieldguideError, match="does not bring pictures to a square"):
+        with pytest.raises(FieldguideError, match="does not bring pictures to one size"):
             save_onnx(learn, tmp_path / "model.onnx", metadata={})
     with monkeypatch.context() as patch:
         for pipeline in loader.dataset.tfms:

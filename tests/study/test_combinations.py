@@ -26,7 +26,7 @@ def load(folder, study, top=""):
         ("images_per_label = [5, 9]", "images_per_label is not a setting of training; write one of train, arch"),
         ("size = [64, 64]", "size has a value twice: [64, 64]. Remove one of the two"),
         ("size = []", "write the values of size as a list"),
-        ("size = [64, 20]", "study.size.1 = 20 (line 5): it must be greater than or equal to 32"),
+        ("size = [64, 20]", "study.size.1 (line 5): 20 is outside of 32 to 1024 pixels"),
         ('arch = ["ResNet18"]', """study.arch.0 = 'ResNet18' (line 5): did you mean "resnet18"?"""),
         ("augment = [{ mult = 9.0 }]", "study.augment.0.mult = 9.0 (line 5): it must be less than or equal to 5"),
         ("seeds = 0\nsize = [64]", "seeds = 0. Write a whole number from 1 to 100"),

@@ -11,7 +11,7 @@ import pytest
 import small_set
 import torch
 from fastai.optimizer import ranger
-from fastai.vision.all import MixUp, Normalize, Resize, accuracy, error_rate
+from fastai.vision.all import MixUp, Normalize, RandomResizedCrop, Resize, accuracy, error_rate
 from fastcore.basics import noop
 from small_set import fill, killed, quick_learner, train
 
@@ -43,7 +43,7 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
     def run(old="", new=""):
         assert old in source
         capsys.readouterr()
-        names = {}
+        names = {"RandomResizedCrop": RandomResizedCrop}
         exec(source.replace(old, new), names)
         plt.close("all")
         return names["learn"], capsys.readouterr().out
@@ -55,11 +55,11 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
 @pytest.mark.parametrize(
     ("old", "new", "name", "told"),
     [
-        ("project.epochs, base", "2, base", "epochs", "epochs = 2 instead of 1"),
-        ('base_lr=rates["base_lr"]', "base_lr=1e-9", "base_lr", "base_lr = 1e-09 instead of 0.01"),
-        ("min_scale=0.6", "min_scale=0.3", "item_tfms", "another item_tfms"),
+        ("project.epochs, **rates", "2, **rates", "epochs", "epochs = 2 instead of 1"),
+        ("**rates, cbs", '**rates | {"base_lr": 1e-9}, cbs', "base_lr", "base_lr = 1e-09 instead of 0.01"),
+        ("crops(project)", "[RandomResizedCrop(project.size, min_scale=0.3)]", "item_tfms", "another item_tfms"),
         ("*augmentation(project), ", "", "batch_tfms", "another batch_tfms"),
-        ("project.size,", "48,", "size", "size = 48 instead of 32"),
+        ("crops(project)", "[RandomResizedCrop(48)]", "size", "size = 48 instead of 32"),
     ],
 )
 def test_a_changed_cell_shows(ready, run_04, old, new, name, told):
@@ -74,7 +74,7 @@ def test_a_changed_cell_shows(ready, run_04, old, new, name, told):
 
 def test_a_changed_cell_stands_and_gives_way(ready, run_04):
     """Run again, nothing is trained; the unchanged notebook trains anew."""
-    path, change = ready.project.models / "learner.pth", ("project.epochs, base", "2, base")
+    path, change = ready.project.models / "learner.pth", ("project.epochs, **rates", "2, **rates")
     learn, _ = run_04(*change)
     stamp = path.stat().st_mtime_ns
     again, printed = run_04(*change)

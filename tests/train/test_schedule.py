@@ -47,14 +47,14 @@ def learn():
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cyclic", "smooth"])
-@pytest.mark.parametrize("epochs", [1, 4, 7])
-def test_what_is_drawn_is_what_trains(learn, schedule, epochs):
+@pytest.mark.parametrize(("epochs", "frozen"), [(1, 1), (4, 0), (4, 1), (7, 3)])
+def test_what_is_drawn_is_what_trains(learn, schedule, epochs, frozen):
     """The planned rates of head and first layers are those of every batch, fine_tune's own among them."""
     record = Rates()
     rates = {"base_lr": 1e-2, "lr_mult": 10}
-    learn.fine_tune(epochs, **rates, cbs=[Schedule(schedule), record])
-    plan = planned_rates(schedule, epochs, steps=5, **rates)
-    assert plan.shape == (5 * (epochs + 1), 2)
+    learn.fine_tune(epochs, freeze_epochs=frozen, **rates, cbs=[Schedule(schedule), record])
+    plan = planned_rates(schedule, epochs, steps=5, freeze_epochs=frozen, **rates)
+    assert plan.shape == (5 * (frozen + epochs), 2)
     np.testing.assert_allclose(np.array(record.seen), plan, rtol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_a_suggestion_stands_beside_the_rate_that_is_used(make_project):
     rate, _ = suggestion(RATES, falling_then_rising())
     sentence = sentence_of(make_project, falling_then_rising())
     assert "The training below uses 1.0e-02." in sentence
-    assert float(re.search(r"write base_lr=(\S+)\.$", sentence)[1]) == pytest.approx(rate, rel=0.05)
+    assert float(re.search(r"set lr = (\S+)\.$", sentence)[1]) == pytest.approx(rate, rel=0.05)
 
 
 def sentence_of(make_project, losses):

@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import re
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from utils.project import REPOSITORY
 from utils.tables import HISTORY_COLUMNS, read_rows
 from utils.train import loaders
 from utils.train.callbacks import training_callbacks
-from utils.train.checkpoint import training_status
+from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.device import device_sentence, speed_callbacks
 from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained
@@ -131,26 +132,32 @@ def test_a_diverged_training_says_to_lower_the_rate(ready):
     learn = quick_learner(ready)
     for parameter in learn.model.parameters():
         parameter.data.fill_(float("nan"))
-    with pytest.raises(FieldguideError, match=r"^The loss of epoch 0 is not a number .*Try a base_lr ten times"):
+    with pytest.raises(FieldguideError, match=r"^The loss of epoch 0 is not a number \(.* Set a lower rate"):
         train(ready, learn=learn)
     assert not (ready.project.models / "learner.pth").exists()
 
 
-def test_a_loss_that_becomes_no_number_names_its_epoch(ready):
-    """Nothing is saved as a round, though earlier epochs were good."""
+@pytest.mark.parametrize(("value", "told"), [("nan", "not a number"), ("inf", "infinite")])
+def test_a_loss_that_becomes_no_number_stops_and_keeps_the_best_epoch(ready, value, told):
+    """The sentence names epoch, rate, optimizer and advice; the best epoch before is the round, and stands."""
     learn = quick_learner(ready)
 
     class Poison(Callback):
         order = 5
 
-        def before_batch(self):
+        def after_loss(self):
             if self.training and self.opt.frozen_idx == 0 and self.epoch == 1:
-                self.learn.xb = (self.x * float("nan"),)
+                self.learn.loss = self.loss.detach() * 0 + float(value)
 
     learn.add_cb(Poison())
-    with pytest.raises(FieldguideError, match=r"^The loss of epoch 2 is not a number"):
+    with pytest.raises(FieldguideError, match=rf"^The loss of epoch 2 is {told} \(") as stopped:
         train(ready, 3, learn=learn)
-    assert not (ready.project.models / "learner.pth").exists()
+    said = r"\(learning rate \d\.\de-0\d, optimizer adam\)\. Epoch [01], the best until then, is kept\. Set a lower "
+    assert re.search(said + r"rate in the project file, such as lr = 0\.0002, and run 04 again\.$", str(stopped.value))
+    kept = read_checkpoint(ready.project)
+    assert len(kept["rows"]) == 2 and not (ready.project.models / "resume.pth").exists()
+    assert all(torch.equal(kept["model"][name], value) for name, value in learn.model.state_dict().items())
+    assert torch.isfinite(weights(learn)).all()
 
 
 def test_the_cell_run_again_begins_where_the_learner_did(ready):

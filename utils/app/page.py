@@ -20,7 +20,7 @@ import anywidget
 from utils.errors import FieldguideError
 from utils.export import read_card
 from utils.inference import Classifier, ModelError, load_classifier
-from utils.pictures import OWN_BITS, jpeg_bytes, open_picture
+from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, size_text
 from utils.project import Project
 from utils.storage import file_hash, subfolders
 from utils.words import counted, share, verdict_sentence
@@ -282,5 +282,5 @@ def _unsure(unknown: Mapping) -> list[str]:
 
 
 def _made(card: Mapping) -> list[str]:
-    network = f"{card['arch']}, at {card['size']} pixels" if "arch" in card and "size" in card else ""
+    network = f"{card['arch']}, at {size_text(card['size'])} pixels" if card.get("arch") and card.get("size") else ""
     return [text for text in (card.get("created", "")[:10], network) if text]

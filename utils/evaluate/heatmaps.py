@@ -25,7 +25,7 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     """
     Return N pictures as the network sees them, and where it finds what speaks for a label (by default its own answer).
 
-    The pictures, uint8 array (N, size, size, 3), come after the validation transforms, which cut off the edges. The
+    The pictures, uint8 array (N, H, W, 3), come after the validation transforms, which cut off the edges. The
     heat, float array (N, h, w), runs from 0 to 1, the place that speaks most for the label; all is 0 if no place does.
     The grid is the body's: in a resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
     Raises FieldguideError if the network has no feature map with places, or a picture is gone.
@@ -45,7 +45,7 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
         start = sum(map(len, shown))
         chosen = None if wanted is None else wanted[start : start + len(batch[0])]
         heat.append(_batch_heat(model, batch[0], chosen))
-        pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, size, size), 0 to 255
+        pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, H, W), 0 to 255
         shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     return np.concatenate(shown), np.concatenate(heat)
 
@@ -87,7 +87,9 @@ def heat_strip(dataset: Dataset, learn, table, *, side: int = 150) -> Image.Imag
     paths = [dataset.project.images / file for file in table.file]
     shown, said = heat_maps(learn, paths, labels=list(table.predicted))
     _, own = heat_maps(learn, paths, labels=list(table.label))
-    rows = [[Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC) for picture in shown]]
+    scale = side / max(shown.shape[1:3])
+    fitting = round(shown.shape[2] * scale), round(shown.shape[1] * scale)
+    rows = [[Image.fromarray(picture).resize(fitting, Image.Resampling.BICUBIC) for picture in shown]]
     rows += [[overlay(picture, heat) for picture, heat in zip(rows[0], maps, strict=True)] for maps in (said, own)]
     captions = [dataset.records.caption(path, label) for path, label in zip(paths, table.label, strict=True)]
     captions += [*(f"{p:.2f} {name}" for p, name in zip(table.probability, table.predicted, strict=True))]

@@ -81,7 +81,7 @@ class Card(TypedDict, total=False):
     seed: int | None
     arch: str
     weights: str
-    size: int | None
+    size: int | list[int] | None  # one number of pixels, or height and width
     epochs: int | None
     settings: dict
     changed: str

@@ -24,12 +24,13 @@ import onnx
 import torch
 from fastai.callback.core import TrainEvalCallback
 from fastai.learner import CastToTensor, Learner
-from fastai.vision.augment import RandomResizedCrop, RandTransform
+from fastai.vision.augment import RandomResizedCrop, RandTransform, Resize
 from fastcore.foundation import L
 from fasttransform import Pipeline
 
 from utils.errors import FieldguideError
 from utils.evaluate import trained_mirrored
+from utils.pictures import size_text
 from utils.storage import write_whole
 
 OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23
@@ -77,7 +78,7 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0, bits: int | Non
         for step in loader.after_item.fs:
             for name in LAST_PICTURE & set(vars(step)):
                 delattr(step, name)
-            if isinstance(step, RandomResizedCrop):
+            if isinstance(step, RandomResizedCrop | Resize):
                 step.mirrored = mirrored
                 if bits:
                     step.bits = bits
@@ -140,7 +141,7 @@ def bared(network: torch.nn.Module) -> torch.nn.Module:
 
 
 class FromPixels(torch.nn.Module):
-    """A network with everything around it: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out."""
+    """A network with everything around it: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out."""
 
     def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
@@ -149,7 +150,7 @@ class FromPixels(torch.nn.Module):
         self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
+        images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W)
         return self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
 
 
@@ -157,14 +158,14 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
     """
     Write a learner's network to `path` as an ONNX file that takes pixels and gives probabilities.
 
-    One input ``pixels``, uint8 (N, size, size, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
+    One input ``pixels``, uint8 (N, H, W, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
     Normalisation, network, weights and softmax are inside. The same network gives the same bytes, and nothing in them
     tells of this machine. `metadata` becomes the file's ``metadata_props``. Raises FieldguideError if the learner does
     not sort three-colour photos into one label each, or ONNX cannot express its network.
     """
-    size, mean, std = _preparation(learn)
+    (height, width), mean, std = _preparation(learn)
     model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
-    example = torch.zeros(EXAMPLES, size, size, CHANNELS, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLES, height, width, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # the exporter's log and warnings are meant for its makers
@@ -193,8 +194,8 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
     write_whole(path, data)
 
 
-def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
-    """Return the size in pixels, and the mean and standard deviation of three colours, that a learner judges with."""
+def _preparation(learn) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
+    """Return height and width in pixels, mean and standard deviation of three colours, that a learner judges with."""
     loader = learn.dls.loaders[-1]
     kinds = [type(t).__name__ for pipeline in getattr(loader.dataset, "tfms", ()) for t in pipeline.fs]
     if kinds.count("Categorize") != 1:
@@ -202,12 +203,13 @@ def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
             "This learner does not sort pictures into one label each, so it cannot become a model.onnx. Make it as 04 "
             "does, with ImageBlock and CategoryBlock."
         )
-    crop = next((t for t in loader.after_item.fs if type(t).__name__ == "RandomResizedCrop"), None)
-    if crop is None or crop.size[0] != crop.size[1]:
+    crops = [t for t in loader.after_item.fs if type(t).__name__ in ("RandomResizedCrop", "CropPad")]
+    if not crops:
         raise FieldguideError(
-            "This learner does not bring pictures to a square by RandomResizedCrop as 04 does, so it cannot become a "
-            "model.onnx. Make it as 04 does."
+            "This learner does not bring pictures to one size by RandomResizedCrop or CropPad as 04 does, so it cannot "
+            "become a model.onnx. Make it as 04 does."
         )
+    width, height = map(int, crops[-1].size)
     normalize = next((t for t in loader.after_batch.fs if type(t).__name__ == "Normalize"), None)
     mean, std = (normalize.mean, normalize.std) if normalize else (torch.zeros(CHANNELS), torch.ones(CHANNELS))
     mean, std = (torch.as_tensor(stat).detach().flatten().float().cpu() for stat in (mean, std))
@@ -216,7 +218,7 @@ def _preparation(learn) -> tuple[int, torch.Tensor, torch.Tensor]:
             f"This learner normalises {len(mean)} colours, and pictures have {CHANNELS} (red, green, blue) here. Make "
             "it as 04 does."
         )
-    return int(crop.size[0]), mean.as_subclass(torch.Tensor), std.as_subclass(torch.Tensor)
+    return (height, width), mean.as_subclass(torch.Tensor), std.as_subclass(torch.Tensor)
 
 
 def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
@@ -226,7 +228,7 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
             shape = tuple(model(example).shape)
     except (RuntimeError, IndexError) as error:
         raise FieldguideError(
-            f"The network fails on pictures of {example.shape[1]} pixels in {CHANNELS} colours "
+            f"The network fails on pictures of {size_text(example.shape[1:3])} pixels in {CHANNELS} colours "
             f"({str(error).splitlines()[0][:200]}). {OTHER_NETWORKS}"
         ) from error
     if shape != (len(example), K):

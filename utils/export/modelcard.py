@@ -19,6 +19,7 @@ from markupsafe import Markup
 from utils.export.attribution import visible
 from utils.export.facts import judging_side
 from utils.export.threshold import CHOSEN_BY
+from utils.pictures import height_and_width, size_text
 from utils.settling import SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
 from utils.words import SETS, listed, percent, share, verdict_sentence
@@ -56,6 +57,7 @@ def model_card(card: Mapping) -> str:
         keep_trailing_newline=True,
     )
     side = judging_side(card)
+    height, width = height_and_width(card["size"]) if card["size"] else ("H", "W")
     scaled = "" if card["temperature"] == 1 else "_scaled"
     text = environment.get_template("card.md.j2").render(
         card=card,
@@ -68,6 +70,8 @@ def model_card(card: Mapping) -> str:
         chosen_by=CHOSEN_BY.get(card["unknown"].get("chosen_by"), ""),
         sources=" and ".join(SOURCE_NAMES[source] for source in card["sources"]),
         searched=SEARCH in card["sources"],
+        height=height,
+        width=width,
         **{"listed": listed, "percent": percent, "share": share, "verdict_sentence": verdict_sentence},
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
@@ -96,7 +100,7 @@ def _tables(card: Mapping) -> dict:
         "unseen": [[label, share["n"], brief(share)] for label, share in left_out.items()],
         "counts": [*used, ["all", *(sum(row[k] for row in used) for k in range(1, len(SIDES) + 1))]],
         "settings": [
-            *card["settings"].items(),
+            *(card["settings"] | ({"size": size_text(card["size"])} if card["size"] else {})).items(),
             ["temperature", f"{card['temperature']:.3f}"],
             ["fingerprint of photos, labels, split and settings", card["fingerprint"]],
         ],

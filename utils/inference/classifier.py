@@ -64,13 +64,13 @@ class Classifier:
     labels: tuple[str, ...]  # K, in the order of the network's outputs
     recipe: Recipe  # how pictures are prepared
     threshold: float | None  # the probability below which the model counts as unsure; None if none is known
-    # From uint8 pixels (N, size, size, 3) to probabilities (N, K); as many calls at once as it has ``lanes``.
+    # From uint8 pixels (N, H, W, 3) to probabilities (N, K); as many calls at once as it has ``lanes``.
     network: Callable[[np.ndarray], np.ndarray] = field(compare=False)
 
     def __repr__(self) -> str:
         shown = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
         unsure = "" if self.threshold is None else f", unsure below {self.threshold:.2f}"
-        return f"<Classifier of {in_one_line(shown)}: {self.recipe.size} pixels, {self.device}{unsure}>"
+        return f"<Classifier of {in_one_line(shown)}: {self.recipe.size_shown} pixels, {self.device}{unsure}>"
 
     @property
     def device(self) -> str:
@@ -232,7 +232,7 @@ def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classi
         raise ModelError(f"{path} is not a regular file, so it is not a model.")
     classifier = Classifier(*(read_onnx(path) if is_onnx(path) else read_pickle(path, trusted=trusted)))
     try:
-        classifier.probabilities(np.full((3, *[classifier.recipe.size] * 2, 3), 128, dtype=np.uint8))
+        classifier.probabilities(np.full((3, *classifier.recipe.height_width, 3), 128, dtype=np.uint8))
     except Exception as error:  # a network that does not fit its labels or size fails in ways of its own
         raise ModelError(
             f"{path} does not work: {in_one_line(error)}. It was not made by notebook 07, or memory is short."

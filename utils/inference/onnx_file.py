@@ -44,7 +44,7 @@ DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 wh
 @dataclass(frozen=True)
 class OnnxNetwork:
     """
-    The network of a model.onnx: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out.
+    The network of a model.onnx: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out.
 
     Pickled for another process, it takes its file's bytes along, and they are vetted there: the answers stay the same,
     also where another file has come to its path.

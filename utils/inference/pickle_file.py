@@ -18,13 +18,18 @@ from . import vetting
 from .recipe import Recipe, checked_labels, checked_threshold, validation_recipe
 from .vetting import ModelError, in_one_line
 
+if "." in __package__:
+    from ..pictures import margins
+else:  # inference/ and pictures/ lie loose in another program's folder
+    from pictures import margins
+
 VERSION = re.compile(r"[0-9]{1,4}([.][0-9a-z]{1,8}){0,4}")  # of a package; anything else in a card is not told
 
 
 @dataclass(frozen=True)
 class TorchNetwork:
     """
-    The network of an export.pkl: uint8 pixels (N, size, size, 3) in, probabilities (N, K) out.
+    The network of an export.pkl: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out.
 
     Pickled for another process, it takes its file's bytes along, and they are vetted there unless the file is trusted.
     """
@@ -44,7 +49,7 @@ class TorchNetwork:
 
         # By default a GPU rounds factors to 10 bits (TF32). Its answers would then differ from other machines'.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, size, size)
+            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W)
             mean, std = (torch.tensor(stat, device=self.device).view(3, 1, 1) for stat in (self.mean, self.std))
             return self.module((batch - mean) / std).double().softmax(dim=1).cpu().numpy()  # (N, K)
 
@@ -139,16 +144,10 @@ def learner_parts(learner, source: tuple[str, bytes, bool]) -> tuple[tuple[str, 
 
     loader = learner.dls.loaders[-1]
     categories = [t for pipeline in loader.dataset.tfms for t in pipeline.fs if type(t).__name__ == "Categorize"]
-    of_pictures = {type(t).__name__: t for t in loader.after_item.fs}
+    of_pictures = {type(t).__name__: t for t in loader.after_item.fs if t.split_idx != 0}
     of_batches = {type(t).__name__: t for t in loader.after_batch.fs if _judging(t)}
     if len(categories) != 1:
         raise ModelError("it does not sort pictures into one label each")
-    crop = of_pictures.pop("RandomResizedCrop", None)
-    if crop is None or set(of_pictures) != {"ToTensor"} or crop.size[0] != crop.size[1]:
-        raise ModelError(
-            "it prepares pictures in another way than stage 04 does (RandomResizedCrop to a square), so its answers "
-            "would be wrong; use fastai's load_learner"
-        )
     normalize = of_batches.pop("Normalize", None)
     of_batches.pop("IntToFloatTensor", None)
     if of_batches:
@@ -159,11 +158,28 @@ def learner_parts(learner, source: tuple[str, bytes, bool]) -> tuple[tuple[str, 
     mean, std = (tuple(stat.flatten().tolist()) for stat in stats)
     if not len(mean) == len(std) == 3:
         raise ModelError(f"it wants pictures in {len(mean)} colours")
-    notes = {name: getattr(crop, name, None) for name in ("bits", "mirrored")}  # of stage 07; fastai reads neither
-    recipe = validation_recipe(int(crop.size[0]), float(crop.val_xtra), int(crop.resamples[0]), **notes)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network = TorchNetwork(learner.model.to(device).eval(), mean, std, device, source)
-    return checked_labels(list(categories[0].vocab)), recipe, network
+    return checked_labels(list(categories[0].vocab)), _recipe_of(of_pictures), network
+
+
+def _recipe_of(steps: dict) -> Recipe:
+    """Return the recipe that fastai's transforms of a picture make, by the names of their classes, or refuse them."""
+    resize, cut = steps.get("Resize"), steps.get("CropPad")
+    if set(steps) == {"RandomResizedCrop", "ToTensor"}:
+        reduced = steps["RandomResizedCrop"]
+        (width, height), extra = reduced.size, margins(max(reduced.size), reduced.val_xtra)  # the same on both sides
+    elif set(steps) == {"Resize", "CropPad", "ToTensor"} and resize.method == "squish" and resize.order < cut.order:
+        reduced, (width, height) = resize, cut.size
+        extra = (resize.size[1] - height, resize.size[0] - width)
+    else:
+        raise ModelError(
+            "it prepares pictures in another way than stage 04 does (RandomResizedCrop, or Resize and CropPad), so its "
+            "answers would be wrong; use fastai's load_learner"
+        )
+    notes = {name: getattr(reduced, name, None) for name in ("bits", "mirrored")}  # of stage 07; fastai reads neither
+    size = height if height == width else (height, width)
+    return validation_recipe(size, extra, int(reduced.resamples[0]), **notes)
 
 
 def _judging(transform) -> bool:

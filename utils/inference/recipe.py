@@ -4,9 +4,9 @@ What a model file says of itself, checked: its labels, its recipe for pictures, 
 The recipe prepares a picture as validation did in training, so that the answers agree with fastai's.
 """
 
-import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,9 @@ from PIL import Image
 from .vetting import ModelError
 
 if "." in __package__:
-    from ..pictures import DEPTHS, LONGEST_SIDE, open_picture, squish_and_crop
+    from ..pictures import DEPTHS, LONGEST_SIDE, height_and_width, open_picture, size_text, squish_and_crop
 else:  # inference/ and pictures/ lie loose in another program's folder
-    from pictures import DEPTHS, LONGEST_SIDE, open_picture, squish_and_crop
+    from pictures import DEPTHS, LONGEST_SIDE, height_and_width, open_picture, size_text, squish_and_crop
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
@@ -30,14 +30,24 @@ class Recipe:
     """How a picture becomes the network's input; all in pixels."""
 
     longest_side: int  # larger pictures are reduced to it first
-    size: int  # squish to (size + extra)², then cut the middle size²
-    extra: int
+    size: int | tuple[int, int]  # one number, or height and width: squish to size + extra, then cut out the middle
+    extra: int | tuple[int, int]
     resample: str = "bilinear"  # how to squish: a name in `REDUCTIONS`
     bits: int | None = None  # of 16-bit pictures' values, as in training; None if it had no such pictures
     mirrored: bool | None = None  # whether training showed mirrored pictures, too; None if the file does not say
 
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """The height and width of what the network sees, in pixels."""
+        return height_and_width(self.size)
+
+    @property
+    def size_shown(self) -> str:
+        """The size as people read it, such as "224" or "256 × 512"."""
+        return size_text(self.size)
+
     def pixels(self, picture) -> np.ndarray:
-        """Return a picture, whatever `open_picture` takes, as uint8 of shape (size, size, 3)."""
+        """Return a picture, whatever `open_picture` takes, as uint8 of shape (H, W, 3)."""
         image = open_picture(picture, longest_side=self.longest_side, bits=self.bits)
         return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=REDUCTIONS[self.resample]))
 
@@ -54,9 +64,14 @@ def checked_labels(labels) -> tuple[str, ...]:
 
 def checked_recipe(facts) -> Recipe:
     """Return a recipe, or refuse sizes that are missing or of no use."""
-    names = ("longest_side", "size", "extra")
-    if not isinstance(facts, dict) or any(type(facts.get(name)) is not int for name in names):
-        raise ModelError(f"its recipe does not say {', '.join(names)} in whole pixels")
+    facts = facts if isinstance(facts, dict) else {}
+    longest, size, extra = (
+        facts.get("longest_side"),
+        _of_a_side_or_two(facts, "size"),
+        _of_a_side_or_two(facts, "extra"),
+    )
+    if type(longest) is not int or size is None or extra is None:
+        raise ModelError("its recipe does not say longest_side, size, extra in whole pixels")
     resample = facts.get("resample", "bilinear")  # earlier exports do not name it
     if not isinstance(resample, str) or resample not in REDUCTIONS:
         raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
@@ -64,20 +79,29 @@ def checked_recipe(facts) -> Recipe:
         raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
     if (mirrored := facts.get("mirrored")) is not None and type(mirrored) is not bool:
         raise ModelError(f"its recipe says mirrored = {str(mirrored)[:40]}, expected true or false")
-    recipe = Recipe(*(facts[name] for name in names), resample, bits, mirrored)
-    if not (0 < recipe.size <= MAX_SIZE and 0 <= recipe.extra <= recipe.size and 0 < recipe.longest_side <= MAX_SIDE):
+    sides = zip(height_and_width(size), height_and_width(extra), strict=True)
+    if not (all(0 < side <= MAX_SIZE and 0 <= more <= side for side, more in sides) and 0 < longest <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
-    return recipe
+    return Recipe(longest, size, extra, resample, bits, mirrored)
 
 
-def validation_recipe(size: int, beyond: float, resample: int, **notes: int | bool | None) -> Recipe:
+def _of_a_side_or_two(facts: dict, name: str) -> int | tuple[int, int] | None:
+    """Return a number of pixels, or those of height and width; None if it is neither."""
+    value = facts.get(name)
+    two = isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value)
+    return tuple(value) if two else value if type(value) is int else None
+
+
+def validation_recipe(
+    size: int | Sequence[int], extra: int | Sequence[int], resample: int, **notes: int | bool | None
+) -> Recipe:
     """
     Return stage 04's recipe.
 
-    `beyond` is fastai's val_xtra, the fraction of `size` that is squished and cut off; `resample` is Pillow's number.
-    `notes` are those of stage 07: `bits` and `mirrored`, as in `Recipe`.
+    `size` and `extra` are one number of pixels, or height and width: what validation shows, and what it squishes beyond
+    that and cuts off. `resample` is Pillow's number. `notes` are 07's: `bits` and `mirrored`, as in `Recipe`.
     """
-    facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": math.ceil(size * beyond / 8) * 8}
+    facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": extra}
     return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower()} | notes)
 
 

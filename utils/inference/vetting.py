@@ -205,8 +205,8 @@ LOSS, LIST, FASTUPLE = "fastai.losses.CrossEntropyLossFlat", "fastcore.foundatio
 METHOD, METHODS, SIGNATURE = "plum._method.Method", "plum._method.MethodList", "plum._signature.Signature"
 ORDERED, TENSOR = "collections.OrderedDict", "torch._utils._rebuild_tensor_v2"
 TRANSFORMS = _name_table("""
-    fastai.data.transforms:Categorize,IntToFloatTensor,Normalize,ToTensor fastai.vision.augment:RandomResizedCrop
-    fasttransform.transform:Transform
+    fastai.data.transforms:Categorize,IntToFloatTensor,Normalize,ToTensor fasttransform.transform:Transform
+    fastai.vision.augment:CropPad,RandomResizedCrop,Resize
 """)
 # Named, and neither called nor made while loading: what fastai calls with a picture or a path, and the classes by which
 # it tells them apart.
@@ -330,11 +330,15 @@ SHAPES = _shapes("""
         items,split_idx=plain dataloaders=method splits=rows types=known tfms=fasttransform.transform.Pipeline
     fasttransform.transform.Pipeline
         split_idx,default=plain fs=transforms
-        categorize,int_to_float_tensor,normalize,random_resized_crop,to_tensor,transform=transform
+        categorize,crop_pad,int_to_float_tensor,normalize,random_resized_crop,resize,to_tensor,transform=transform
     fastai.vision.augment.RandomResizedCrop
         min_scale,ratio,val_xtra,max_scale,p,split_idx,order,cp_size,tl,bits,mirrored=plain
         __signature__=inspect.Signature
         size,orig_sz,final_size=fastcore.basics.fastuple resamples=resamplings mode,mode_mask=PIL.Image.Resampling
+    fastai.vision.augment.CropPad
+        size=fastcore.basics.fastuple pad_mode,split_idx,order=plain __signature__=inspect.Signature
+    fastai.vision.augment.Resize size=fastcore.basics.fastuple method,pad_mode,p,split_idx,order,bits=plain
+        resamples=resamplings mode,mode_mask=PIL.Image.Resampling __signature__=inspect.Signature
     fastai.data.transforms.ToTensor split_idx,order=plain __signature__=inspect.Signature
     fastai.data.transforms.IntToFloatTensor div,div_mask=plain __signature__=inspect.Signature
     fastai.data.transforms.Normalize axes=plain mean,std=tensor __signature__=inspect.Signature

@@ -14,7 +14,7 @@ from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .reasons import PictureError, UnreadableError, shortened
-from .sizes import squish_and_crop
+from .sizes import height_and_width, margins, size_text, squish_and_crop
 from .turning import ORIENTATION
 
 __all__ = [
@@ -31,13 +31,16 @@ __all__ = [
     "UnreadableError",
     "bits_wanted",
     "header",
+    "height_and_width",
     "image_file",
     "is_training_copy",
     "jpeg_bytes",
     "known_header",
+    "margins",
     "open_picture",
     "open_with_facts",
     "refuse_size",
     "shortened",
+    "size_text",
     "squish_and_crop",
 ]

@@ -1,12 +1,16 @@
 """
-Sizes: reducing a picture well, a large one strip by strip, and squishing it as fastai does for validation.
+Sizes: reducing a picture well, a large one strip by strip, and squishing it as validation in stage 04 does.
+
+A size is one number of pixels, or height and width.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
 STRIP = 4_000_000  # pixels that are converted at a time: a large picture several times over would be over 1 GB
+CUT_OFF = 0.14  # RandomResizedCrop's val_xtra: what validation squishes beyond a size, as a share of it, and cuts off
 
 
 def strips(image: Image.Image, rows: int = 1) -> Iterator[tuple[int, Image.Image]]:
@@ -44,10 +48,53 @@ def bounded(image: Image.Image, longest_side: int | None) -> Image.Image:
     return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.0)
 
 
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """
+    Return the height and width that a size means: one number is both.
+
+    >>> height_and_width(224), height_and_width([256, 512])
+    ((224, 224), (256, 512))
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def size_text(size: int | Sequence[int]) -> str:
+    """
+    Return a size as people read it.
+
+    >>> size_text(224), size_text([256, 512])
+    ('224', '256 × 512')
+    """
+    height, width = height_and_width(size)
+    return str(height) if height == width else f"{height} × {width}"
+
+
+def margins(size: int | Sequence[int], share: float = CUT_OFF) -> int | tuple[int, int]:
+    """
+    Return how many pixels validation squishes beyond a size, and then cuts off: of both sides, or height and width.
+
+    For one number it is what fastai's ``RandomResizedCrop`` adds, a multiple of 8. It adds the same to both sides of
+    any size, which would cut more of a short side and distort the picture. So height and width have each their share.
+
+    >>> margins(224), margins([256, 512])
+    (32, (36, 72))
+    """
+    if isinstance(size, int):
+        return math.ceil(size * share / 8) * 8
+    height, width = (2 * round(side * share / 2) for side in size)
+    return height, width
+
+
 def squish_and_crop(
-    image: Image.Image, size: int, *, extra: int, resample: Image.Resampling = Image.Resampling.BILINEAR
+    image: Image.Image,
+    size: int | Sequence[int],
+    *,
+    extra: int | Sequence[int],
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    """Squish an RGB image to (size + extra)² and cut the middle size², as fastai's ``RandomResizedCrop`` validates."""
-    larger = size + extra
-    edge = extra // 2
-    return image.resize((larger, larger), resample).crop((edge, edge, edge + size, edge + size))
+    """Squish an RGB image to `size` and `extra` beyond it, and cut out the middle: how validation shows a picture."""
+    (height, width), (below, beside) = height_and_width(size), height_and_width(extra)
+    top, left = below // 2, beside // 2
+    larger = image.resize((width + beside, height + below), resample)
+    return larger.crop((left, top, left + width, top + height))

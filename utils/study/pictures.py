@@ -129,7 +129,7 @@ def curves(study: Study) -> HTML:
                 _curve(axes, run.history, key, f"{name}-{key}", colour)
     names = ("training loss", "validation loss", "accuracy on the validation set")
     for axes, name in zip(panels, names, strict=True):
-        axes.set(title=name, xlabel="epoch (0 is the frozen one)")
+        axes.set(title=name, xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
     if len(colours) <= len(CURVES):

@@ -2,7 +2,7 @@
 Stage 04: fine-tune a network on the training set and keep its best epoch.
 """
 
-from utils.train.augment import augmentation
+from utils.train.augment import augmentation, crops
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.curves import history_table, overfitting_sentence, schedule_picture
@@ -13,12 +13,13 @@ from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
 from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
 from utils.train.recipe import train_as_04
-from utils.train.schedule import learning_rates, planned_rates
+from utils.train.schedule import learning_rates, optimizer, planned_rates
 
 __all__ = [
     "architecture",
     "augmentation",
     "compared_sentence",
+    "crops",
     "device_sentence",
     "download_weights",
     "head_options",
@@ -29,6 +30,7 @@ __all__ = [
     "load_trained",
     "look_for_rate",
     "make_learner",
+    "optimizer",
     "overfitting_sentence",
     "planned_rates",
     "preparation",

@@ -9,20 +9,54 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from fastai.vision.all import RandTransform, TensorImage, Transform, aug_transforms
+from fastai.vision.all import (
+    CropPad,
+    RandomResizedCrop,
+    RandTransform,
+    Resize,
+    ResizeMethod,
+    TensorImage,
+    Transform,
+    aug_transforms,
+)
 from fastcore.basics import store_attr
 from torch.nn.functional import avg_pool2d, max_pool2d
 from torchvision.transforms.functional import gaussian_blur, rgb_to_grayscale
 
 from utils.errors import FieldguideError
+from utils.pictures import margins
 from utils.project import Project
+from utils.train.networks import preparation
 
+MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
+STRETCH = 4 / 3  # how much wider or narrower than the target a crop may be: fastai's own
 STRONG = {"mult": 2.0, "max_zoom": 1.3}  # twice the turning, lighting and warping: 20 degrees, 0.4 and 0.4
 KERNEL = 3  # pixels; the width of the Gaussian that smooths
 HAZE_PATCH = 1 / 15  # of a picture's side: He et al. look for the darkest value in 15 pixels of about 224
 HAZE_REMOVED = 0.95  # of the haze; what stays keeps distant things distant
 LEAST_SEEN = 0.1  # of the light from the things themselves; where there is less, noise would be enlarged
 AIR_SHARE = 0.001  # of the pixels, the haziest ones, tell the colour of the haze
+
+
+def crops(project: Project) -> list[Transform]:
+    """
+    Return the transforms that bring pictures to the project's `size`, for a DataBlock's ``item_tfms``.
+
+    fastai's ``RandomResizedCrop`` does all for a square. For training it cuts out a random part, whose width is to its
+    height as in `size`, but for the stretch. For validation it squishes the whole picture to more than `size` and cuts
+    out the middle. If height and width differ it would cut more of the short side: there ``Resize`` and ``CropPad``
+    take its place.
+    """
+    height, width = project.height_width
+    resamples, shape = preparation(project).resamples, width / height
+    ratio = shape / STRETCH, shape * STRETCH
+    crop = RandomResizedCrop((height, width), min_scale=MIN_SCALE, ratio=ratio, resamples=resamples)
+    if height == width:
+        return [crop]
+    crop.split_idx = 0  # of training alone
+    below, beside = margins(project.size)
+    larger = Resize((height + below, width + beside), method=ResizeMethod.Squish, resamples=resamples, split_idx=1)
+    return [crop, larger, CropPad((height, width), split_idx=1, order=larger.order + 1)]
 
 
 def augmentation(project: Project) -> list[Transform]:

@@ -5,6 +5,7 @@ Stage 04, the callbacks that ``learn.fine_tune`` is given: what fastai lacks for
 learner, so that nothing of them stays in what ``learn.export()`` writes.
 """
 
+import math
 import random
 import sys
 import time
@@ -32,9 +33,10 @@ from utils.train.checkpoint import (
     save_parts,
     save_round,
 )
-from utils.train.curves import training_curve
+from utils.train.curves import best_row, training_curve
+from utils.train.diverging import Diverged, diverged_error
 from utils.train.loaders import validation_view
-from utils.train.plain import PlainCallback, PlainErrors, not_a_number
+from utils.train.plain import PlainCallback, PlainErrors
 from utils.train.record import asked_settings, digits, first_settings, phase_settings
 from utils.train.schedule import Schedule
 
@@ -47,7 +49,7 @@ def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCall
     """Return callbacks for ``learn.fine_tune(..., cbs=...)``; with ``save=False`` nothing is drawn, read or written."""
     project = dataset.project
     lasting = [Resume(dataset), LiveCurve()] if save else []
-    own = [History(), Seed(project.seed), BestEpoch(), Patience(project.patience)]
+    own = [History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
     return [PlainErrors(), Schedule(project.schedule), *own, *lasting]
 
 
@@ -62,6 +64,7 @@ class History(PlainCallback):
 
     def __init__(self):
         self.half_way = False  # the head has trained
+        self.failure: FieldguideError | None = None  # why the training has to end
         self.replayed: dict | None = None  # the row of an epoch that an earlier run finished
 
     def before_fit(self):
@@ -69,13 +72,15 @@ class History(PlainCallback):
             raise FieldguideError("04 needs metrics=accuracy in vision_learner; put others into a list behind it.")
         if self.opt.frozen_idx > 0 and not called_by("fine_tune"):
             raise FieldguideError("Only the head would train, and nothing be kept. Call learn.unfreeze() first.")
+        if self.n_epoch == 0:  # fine_tune(freeze_epochs=0): all layers follow, and are the beginning
+            raise CancelFitException
         self.begins = self.opt.frozen_idx > 0 or not self.half_way
         self.half_way = False
         if self.begins:
             self.rows: list[dict] = []
             self.figures: list[list[float]] = []  # unrounded: train loss, validation loss, accuracy
             self.rates: list[tuple[float, float]] = []  # of first layers and head, per batch
-            self.note = ""  # for people
+            self.note, self.failure = "", None  # the note is for people
 
     def before_epoch(self):
         self.replayed, self.started = None, time.perf_counter()
@@ -100,12 +105,12 @@ class History(PlainCallback):
         self.rows.append(self.replayed or row)
 
     def after_fit(self):
-        self.half_way = self.opt.frozen_idx > 0
+        self.half_way = self.opt.frozen_idx > 0 and self.n_epoch > 0
 
     def since_best(self) -> int:
-        """Return how many epochs have passed since the one with the lowest validation loss."""
-        losses = [valid_loss for _, valid_loss, _ in self.figures]
-        return len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        """Return how many epochs have passed since that of the lowest validation loss; 0 where none is a number."""
+        best = best_row(self.rows)
+        return len(self.rows) - 1 - self.rows.index(best) if best else 0
 
 
 def called_by(name: str) -> bool:
@@ -176,7 +181,7 @@ class BestEpoch(PlainCallback):
     def after_fit(self):
         if self.opt.frozen_idx == 0:
             if self.kept is None:  # the training loss was a number, the validation loss never
-                raise not_a_number(0, self.opt.hypers[-1]["lr"])
+                raise self.history.failure or diverged_error(self.learn, 0, torch.tensor(float("nan")))
             self.model.load_state_dict(self.kept)
 
 
@@ -225,8 +230,10 @@ class Resume(PlainCallback):
     def take_over(self, kept: Mapping) -> None:
         """Take the best epoch and the rates from an earlier run."""
         self.history.rates = [tuple(pair) for pair in kept["rates"].tolist()]
-        self.best_epoch.kept = first_weights(self.learn) | dict(kept["model" if self.stands else "best"])
-        self.best_epoch.lowest = min(valid_loss for _, valid_loss, _ in kept["figures"])
+        known = [loss for _, loss, _ in kept["figures"] if math.isfinite(loss)]
+        self.best_epoch.lowest = min(known, default=math.inf)
+        if known:  # else no epoch was any good so far
+            self.best_epoch.kept = first_weights(self.learn) | dict(kept["model" if self.stands else "best"])
         self.saved = len(kept["rows"])
         goes = f"The training was stopped and {goes_on(kept)}."
         self.history.note = "Nothing was trained: this round stands." if self.stands else goes

@@ -113,6 +113,7 @@ def training_status(dataset: Dataset) -> str:
 
 
 def goes_on(kept: Mapping) -> str:
-    """Return where a stopped training begins again, in words; epoch 0 is the frozen one."""
+    """Return where a stopped training begins again, in words; epoch 0 is the first one."""
     epochs = kept["settings"].get("epochs", kept["asked"]["epochs"])
-    return f"goes on from epoch {len(kept['rows'])} of {epochs}"
+    last = kept["settings"].get("freeze_epochs", 0) + epochs - 1
+    return f"goes on from epoch {len(kept['rows'])} of {last}"

@@ -30,7 +30,7 @@ LEAST_POINTS = 10  # fewer show no shape
 def look_for_rate(dataset: Dataset, learn: Learner) -> str:
     """Run fastai's ``learn.lr_find``, unless it takes longer than the training, and say what it suggests."""
     project, steps, found = dataset.project, finder_steps(learn), []
-    whole = len(learn.dls.train) * (project.epochs + 1)
+    whole = len(learn.dls.train) * (project.freeze_epochs + project.epochs)
     if project.train == "head":
         return 'lr_find is left out: with train = "head" no rate is needed.'
     uses = f"The training below uses {learning_rates(project)['base_lr']:.1e}."
@@ -49,7 +49,7 @@ def look_for_rate(dataset: Dataset, learn: Learner) -> str:
     rate, why = found[0]
     if why:
         return f"lr_find does not help here and is ignored: {why}. {uses}"
-    return f"lr_find suggests {rate:.1e}, roughly: its steps are few. {uses} To follow it, write base_lr={rate:.1e}."
+    return f"lr_find suggests {rate:.1e}, roughly: its steps are few. {uses} To follow it, set lr = {rate:.1e}."
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from utils.project import Project
 from utils.train.checkpoint import OLDER, ROUND, is_current, read_checkpoint, record_of
 from utils.train.loaders import image_dataloaders, validation_view
 from utils.train.networks import architecture, linear_head
+from utils.train.schedule import optimizer
 
 SAME_VIEW = 0.02  # of a normalised colour; another machine calculates a little differently
 
@@ -22,7 +23,7 @@ def make_learner(
     project: Project, dls: DataLoaders, *, pretrained: bool, cbs: Sequence[Callback] = (), loss_func=None, **options
 ) -> Learner:
     """Return 04's vision_learner with the project's seed behind every weight that is drawn."""
-    options |= {"loss_func": loss_func, "cbs": list(cbs), "metrics": accuracy}
+    options |= {"loss_func": loss_func, "opt_func": optimizer(project), "cbs": list(cbs), "metrics": accuracy}
     with no_random(project.seed):
         return vision_learner(dls, architecture(project), pretrained=pretrained, **options)
 

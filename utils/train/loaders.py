@@ -11,20 +11,19 @@ from tempfile import TemporaryDirectory
 
 import torch
 from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, IndexSplitter, Normalize, no_random, parent_label
-from fastai.vision.all import CrossEntropyLossFlat, ImageBlock, RandomResizedCrop
+from fastai.vision.all import CrossEntropyLossFlat, ImageBlock
 from PIL import Image
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.tables import REJECTED_COLUMNS, read_rows
-from utils.train.augment import augmentation
+from utils.train.augment import augmentation, crops
 from utils.train.device import worker_count
 from utils.train.networks import preparation
 from utils.train.plain import require_readable
 from utils.words import counted
 
-MIN_SCALE = 0.6  # a crop shows at least this share of the picture's area: the animal is often small in it
 LEAST_TO_LEARN = 2  # pictures of a label: from one alone a network learns that picture
 
 
@@ -34,7 +33,7 @@ def image_block(project: Project) -> DataBlock:
     return DataBlock(
         blocks=(ImageBlock, CategoryBlock(vocab=list(project.labels))),
         get_y=parent_label,
-        item_tfms=RandomResizedCrop(project.size, min_scale=MIN_SCALE, resamples=wants.resamples),
+        item_tfms=crops(project),
         batch_tfms=[*augmentation(project), Normalize.from_stats(*wants.stats)],
     )
 

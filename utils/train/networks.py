@@ -25,7 +25,7 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
+from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project, as_setting, multiples
 from utils.storage import content_id, file_stamp, make_folder
 from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 
@@ -70,11 +70,11 @@ def architecture(project: Project) -> Callable:
     # fastai asks torchvision in an old way for the networks that it doesn't list: nothing a person could put right.
     warnings.filterwarnings("ignore", message=".*deprecated since 0.13", module="torchvision.models._utils")
     _require_cut(arch, project)
-    if project.arch == PACKAGED and project.size % backbone.STEP:
-        nearest = max(1, round(project.size / backbone.STEP)) * backbone.STEP
+    sides = project.height_width
+    if project.arch == PACKAGED and any(side % backbone.STEP for side in sides):
         warnings.warn(
-            f"size = {project.size} is not a multiple of {backbone.STEP}, and {PACKAGED} sees such pictures shifted. "
-            f"Set size = {nearest} in the project file.",
+            f"size = {as_setting(sides)} is not a multiple of {backbone.STEP}, and {PACKAGED} sees such pictures "
+            f"shifted. Set size = {as_setting(multiples(sides, backbone.STEP))} in the project file.",
             stacklevel=2,
         )
     if project.weights in WEIGHTS:
@@ -88,7 +88,7 @@ def _named(project: Project) -> Callable:
     if project.arch == PACKAGED:
         return efficientnet_lite0
     if project.arch.startswith(TIMM):
-        return timm_network(project.arch, project.size)
+        return timm_network(project.arch, project.height_width)
     if project.arch in torchvision.models.list_models(module=torchvision.models):
         return getattr(torchvision.models, project.arch)
     raise FieldguideError(
@@ -99,14 +99,14 @@ def _named(project: Project) -> Callable:
 
 def _require_cut(arch: Callable, project: Project) -> None:
     """Refuse a network that has no right cut, or is too deep for the project's pictures; teach fastai the right cut."""
-    if (error := _failure(arch, project.size)) is None:
+    sides = project.height_width
+    if (error := _failure(arch, sides)) is None:
         if _kept_share(arch) >= LEAST_BODY:
             return
-    elif project.size < SIZES[-1] and _failure(arch, SIZES[-1]) is None:
-        enough = next(size for size in SIZES if size > project.size and _failure(arch, size) is None)
+    elif enough := next((larger for larger in _larger(sides) if _failure(arch, larger) is None), None):
         raise FieldguideError(
-            f"size = {project.size} is too small for arch = {project.arch!r}. Set size = {enough}, or write another "
-            "arch, such as resnet18."
+            f"size = {as_setting(sides)} is too small for arch = {project.arch!r}. Set size = {as_setting(enough)}, or "
+            "write another arch, such as resnet18."
         ) from error
     if not _pools_last(arch):
         raise FieldguideError(
@@ -114,6 +114,12 @@ def _require_cut(arch: Callable, project: Project) -> None:
         ) from error
     # fastai ignores the argument `cut` of vision_learner. This table of its own is what it goes by.
     model_meta[arch] = {**_default_meta, "cut": -1}
+
+
+def _larger(sides: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return larger sizes to advise: where a side is smaller than one in `SIZES`, it becomes that."""
+    wider = [tuple(max(side, size) for side in sides) for size in SIZES]
+    return [size for size in wider if size != sides]
 
 
 def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
@@ -128,12 +134,12 @@ def _without_numbers(make: Callable[[], nn.Module]) -> nn.Module:
 
 
 @lru_cache(maxsize=64)
-def _failure(arch: Callable, size: int) -> Exception | None:
-    """Return what fastai fails with when it makes the network and shows it pictures of `size`, or None."""
+def _failure(arch: Callable, size: tuple[int, int]) -> Exception | None:
+    """Return what fastai fails with when it makes the network and shows it pictures of a height and width, or None."""
     try:
         with no_random(), torch.device("meta"), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            create_vision_model(arch, 2, pretrained=False)(torch.zeros(2, 3, size, size))
+            create_vision_model(arch, 2, pretrained=False)(torch.zeros(2, 3, *size))
     except Exception as error:  # each network fails in its own way
         return None if "meta tensor" in str(error) else error  # regnet's cannot be made without numbers
     return None

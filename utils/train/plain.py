@@ -12,7 +12,6 @@ from functools import partial
 from io import SEEK_END
 from pathlib import Path
 
-import torch
 from fastai.vision.all import Callback, DataLoaders, Learner, PILImage
 
 from utils.errors import FieldguideError
@@ -94,7 +93,7 @@ class PlainCallback(Callback):
 
 
 class PlainErrors(PlainCallback):
-    """Let fastai's passes run inside `plain_errors`, and stop where a loss is not a number."""
+    """Let fastai's passes run inside `plain_errors`."""
 
     order = 52  # after History
 
@@ -106,23 +105,12 @@ class PlainErrors(PlainCallback):
     def after_epoch(self):
         vars(self.learn).pop("all_batches", None)
 
-    def after_batch(self):
-        if self.training and not torch.isfinite(self.loss):
-            raise not_a_number(len(self.history.rows), self.opt.hypers[-1]["lr"])
-
 
 def _plain_batches(learn: Learner) -> None:
     """Run the learner's own ``all_batches`` inside `plain_errors`."""
     del learn.all_batches
     with plain_errors(learn.dls, stopped=stopped_sentence(learn)):
         learn.all_batches()
-
-
-def not_a_number(epoch: int, rate: float) -> FieldguideError:
-    """Return what to say of a training that diverged."""
-    return FieldguideError(
-        f"The loss of epoch {epoch} is not a number (learning rate {rate:.1e}). Try a base_lr ten times smaller."
-    )
 
 
 def stopped_sentence(learn: Learner) -> str:

@@ -14,7 +14,7 @@ from utils.train.learners import make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import download_weights
 from utils.train.quick import head_options, quick_model
-from utils.train.schedule import learning_rates
+from utils.train.schedule import learning_rates, optimizer
 
 
 def train_as_04(dataset: Dataset) -> tuple[Learner, list[dict]]:
@@ -23,6 +23,7 @@ def train_as_04(dataset: Dataset) -> tuple[Learner, list[dict]]:
     dls = image_dataloaders(dataset)
     options = head_options(dataset, quick_model(dataset)) if project.arch == PACKAGED else {}
     how = {"pretrained": download_weights(project), "loss_func": training_loss(dataset), "cbs": speed_callbacks(dls)}
+    how |= {"opt_func": optimizer(project)}
     learn = make_learner(project, dls, **how, **options)
     cbs = training_callbacks(dataset, save=False)
     with learn.no_bar(), learn.no_logging():

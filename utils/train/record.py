@@ -5,20 +5,21 @@ Reads and writes nothing. A round stands by these settings, and evaluation and c
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import torch
-from fastai.optimizer import Adam
+from fastai.optimizer import Optimizer, average_grad
 from fastai.vision.all import Learner
 from fasttransform import Pipeline
 
 from utils.dataset import Dataset
+from utils.pictures import size_text
 from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
 from utils.train.networks import architecture, network_facts, seeded_start, weights_id
-from utils.train.schedule import learning_rates, schedule_name, scheduled
+from utils.train.schedule import learning_rates, optimizer, schedule_name, scheduled
 
 FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
 STANDARD = {"TrainEvalCallback", "Recorder", "CastToTensor", "ProgressCallback", "ParamScheduler"}  # fastai's own
@@ -53,9 +54,15 @@ def network_settings(learn: Learner, asked: Mapping) -> dict:
         "start": weights_id(learn.model),
         "network": content_id(repr(learn.model).encode()),
         "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
-        "size": max(sizes[-1]) if sizes else None,
+        "size": _one_or_two(sizes[-1]) if sizes else None,
         "head": head_text(learn.model),
     }
+
+
+def _one_or_two(size: tuple[int, int]) -> int | list[int]:
+    """Return fastai's width and height as the project file has them: one number, or height and width."""
+    width, height = map(int, size)
+    return height if height == width else [height, width]
 
 
 def first_settings(learn: Learner, asked: Mapping) -> dict:
@@ -78,7 +85,7 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
         "batch_tfms": batches,
         "class_weights": "weight=" in loss,
         "loss": loss,
-        "optimizer": optimizer_text(learn.opt_func, learn.opt.hypers[-1]),
+        "optimizer": optimizer_text(learn.opt_func, learn.opt),
         "callbacks": sorted(callback_text(cb) for cb in others if type(cb).__name__ not in FAST | STANDARD),
     }
 
@@ -97,7 +104,8 @@ def phase_settings(learn: Learner) -> dict:
     head = digits(peaks[-1])
     if learn.opt.frozen_idx > 0:
         return {"freeze_epochs": learn.n_epoch, "base_lr": head, "frozen_schedule": schedule_name(learn)}
-    whole = {"lr": head, "lr_mult": digits(peaks[-1] / peaks[0]), "schedule": schedule_name(learn)}
+    whole = {"freeze_epochs": 0} if learn.history.begins else {}  # nothing was frozen before
+    whole |= {"lr": head, "lr_mult": digits(peaks[-1] / peaks[0]), "schedule": schedule_name(learn)}
     return {"epochs": learn.n_epoch} | whole
 
 
@@ -109,7 +117,7 @@ def asked_settings(dataset: Dataset) -> dict:
     if project.train == "head":
         chosen = {"strength": project.strength} if project.strength else {}  # else cross-validation chooses it
         return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
-    rates = learning_rates(project)
+    rates, make = learning_rates(project), optimizer(project)
     return project.model_dump(include=AS_ASKED) | {
         "weights": project.weights_name,
         "head": head,
@@ -119,14 +127,14 @@ def asked_settings(dataset: Dataset) -> dict:
         "layer_groups": list(groups),
         "train_bn": True,
         "batch_size": min(project.batch_size, len(dataset.on("train"))),
-        "freeze_epochs": 1,
-        **rates,
+        "freeze_epochs": project.freeze_epochs,
+        **({"base_lr": digits(rates["base_lr"]), "frozen_schedule": "one-cycle"} if project.freeze_epochs else {}),
+        "lr_mult": rates["lr_mult"],
         "lr": digits(rates["base_lr"] / 2),
-        "frozen_schedule": "one-cycle",
         "item_tfms": texts(Pipeline(block.item_tfms)),
         "batch_tfms": texts(Pipeline(block.batch_tfms)),
         "loss": loss_text(training_loss(dataset)),
-        "optimizer": optimizer_text(Adam, Adam([torch.zeros(1)], lr=0).hypers[-1]),
+        "optimizer": optimizer_text(make, make([torch.zeros(1)], lr=0)),
         "callbacks": [],
     }
 
@@ -141,13 +149,18 @@ def changed_sentence(settings: Mapping, asked: Mapping) -> str:
     """Name the settings that differ from those of the project file; "" if none does."""
     other = {name: (settings.get(name), value) for name, value in asked.items() if settings.get(name) != value}
     words = []
-    if "freeze_epochs" in other and "freeze_epochs" not in settings:
+    if "freeze_epochs" in other and not settings.get("freeze_epochs"):
         words, other = ["no frozen phase"], {name: pair for name, pair in other.items() if name not in OF_THE_FROZEN}
     for name in [name for name in other if SHOWN_BY.get(name) not in other]:
-        used, wanted = (f"{value:g}" if isinstance(value, float) else str(value) for value in other[name])
-        long = name == "network" or " " in used + wanted
+        used, wanted = (size_text(value) if name == "size" and value else _value_text(value) for value in other[name])
+        long = name != "size" and (name == "network" or " " in used + wanted)
         words.append(f"another {name}" if long else f"{name} = {used} instead of {wanted}")
     return f"Cells of 04 were changed: it trained with {', '.join(words)}." if words else ""
+
+
+def _value_text(value) -> str:
+    """Return the value of a setting as a sentence has it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def texts(steps: Pipeline) -> list[str]:
@@ -176,9 +189,10 @@ def loss_text(loss) -> str:
     return f"{getattr(inner, '__name__', type(inner).__name__)}({', '.join(told)})"
 
 
-def optimizer_text(optimizer, hypers: Mapping) -> str:
-    """Return an optimizer as text: its name and what no schedule moves."""
-    name = getattr(getattr(optimizer, "func", optimizer), "__name__", str(optimizer))
+def optimizer_text(make: Callable, made: Optimizer) -> str:
+    """Return an optimizer as text: its name, without momentum or with it, and what no schedule moves."""
+    name, hypers = getattr(getattr(make, "func", make), "__name__", str(make)), made.hypers[-1]
+    name += " without momentum" if name == "SGD" and average_grad not in made.cbs else ""
     return f"{name}({', '.join(f'{key}={hypers[key]}' for key in sorted(hypers.keys() - {'lr', 'mom'}))})"
 
 

@@ -7,16 +7,17 @@ fastai's own pieces (``combined_cos``, ``SchedCos``, ``combine_scheds``).
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from fastai.callback.schedule import SchedCos, SchedNo, combine_scheds, combined_cos
+from fastai.optimizer import SGD, Adam
 from fastai.vision.all import Learner
 
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.train.plain import PlainCallback
 
-LEARNING_RATE = {"pretrained": 2e-3, "none": 1e-2}  # fastai's default; from scratch there is nothing to spoil
 LAYER_RATIO = {"pretrained": 100, "none": 10}  # how much slower the first layers learn than the head; 100 is fastai's
 SCHEDULES = ("one-cycle", "cyclic", "smooth")
 LOWEST = 1e5  # how many times below its peak a rate ends; fastai's div_final
@@ -24,14 +25,28 @@ RISE = 0.3  # of a cycle goes up, from a fifth of the peak: fine_tune's pct_star
 RISE_FROM = 5
 MOST_CYCLES = 4
 DECAY = 0.5  # each cycle's peak, as a share of the one before
+WEIGHT_DECAY = 0.01  # what fastai's Adam has; its SGD has none
 MOMENTA = (0.85, 0.95)  # fastai moves the momentum against the rate, between these
 POSITIONS = np.linspace(0, 1, 101)  # of a phase, where a schedule is looked at
 
 
 def learning_rates(project: Project) -> dict[str, float]:
-    """Return ``fine_tune``'s base_lr and lr_mult: gentle on pretrained layers, bolder from scratch."""
-    begins = "none" if project.weights == "none" else "pretrained"
-    return {"base_lr": LEARNING_RATE[begins], "lr_mult": LAYER_RATIO[begins]}
+    """
+    Return ``fine_tune``'s base_lr, lr_mult and freeze_epochs.
+
+    Where the project file leaves the rate to 04, it is gentle on pretrained layers and bolder from scratch.
+    """
+    ratio = LAYER_RATIO["none" if project.weights == "none" else "pretrained"]
+    return {"base_lr": project.base_lr, "lr_mult": ratio, "freeze_epochs": project.freeze_epochs}
+
+
+def optimizer(project: Project) -> Callable:
+    """
+    Return the function that makes the project's optimizer, for ``vision_learner(opt_func=...)``.
+
+    fastai's ``SGD`` has no momentum unless it is made with one: the schedule would move a number that nobody reads.
+    """
+    return Adam if project.optimizer == "adam" else partial(SGD, mom=MOMENTA[1], wd=WEIGHT_DECAY)
 
 
 def cycle_lengths(epochs: int) -> list[int]:
@@ -109,12 +124,14 @@ def schedule_name(learn: Learner) -> str:
     return f"{shares} of the rate, with a momentum of {momentum.min():.2g} to {momentum.max():.2g}"
 
 
-def planned_rates(schedule: str, epochs: int, *, steps: int, base_lr: float, lr_mult: float) -> np.ndarray:
+def planned_rates(
+    schedule: str, epochs: int, *, steps: int, base_lr: float, lr_mult: float, freeze_epochs: int = 1
+) -> np.ndarray:
     """
-    Return the rates that ``fine_tune`` will train with: float array (steps · (epochs + 1), 2).
+    Return the rates that ``fine_tune`` will train with: float array (steps · (freeze_epochs + epochs), 2).
 
     Columns are the first layers (not a number while they are frozen) and the head; `steps` are batches per epoch.
     """
     frozen, whole = frozen_phase(base_lr), whole_phase(schedule, epochs, np.array([base_lr / 2 / lr_mult, base_lr / 2]))
-    first = [(math.nan, frozen(step / steps)) for step in range(steps)]
+    first = [(math.nan, frozen(step / (steps * freeze_epochs))) for step in range(steps * freeze_epochs)]
     return np.array([*first, *(whole(step / (steps * epochs)) for step in range(steps * epochs))])

@@ -17,7 +17,7 @@ from fastai.vision.learner import _default_meta, model_meta
 from torch import nn
 
 from utils.errors import FieldguideError
-from utils.project import PACKAGED, TIMM
+from utils.project import PACKAGED, TIMM, as_setting, multiples
 
 # timm's modules whose every network is cut rightly and exported safely: `LAYERS` in utils/inference/vetting.py has
 # the layers of each.
@@ -59,8 +59,8 @@ def timm_recipe(arch: str):
 
 
 @lru_cache(maxsize=64)
-def timm_network(arch: str, size: int) -> Callable:
-    """Return the function that makes the network ``timm/NAME`` for pictures of `size`, and tell fastai its cut."""
+def timm_network(arch: str, size: tuple[int, int]) -> Callable:
+    """Return what makes the network ``timm/NAME`` for pictures of `size`, height and width, and tell fastai its cut."""
     recipe = timm_recipe(arch)
     import timm
 
@@ -73,11 +73,10 @@ def timm_network(arch: str, size: int) -> Callable:
     if fixed:
         with no_random(), torch.device("meta"):
             step = network().patch_embed.patch_size[0]
-        if size % step:
-            nearest = max(1, round(size / step)) * step
+        if any(side % step for side in size):
             raise FieldguideError(
-                f"size = {size} is not a multiple of {step}, and arch = {arch!r} looks at patches of {step} pixels. "
-                f"Set size = {nearest}."
+                f"size = {as_setting(size)} is not a multiple of {step}, and arch = {arch!r} looks at patches of "
+                f"{step} pixels. Set size = {as_setting(multiples(size, step))}."
             )
     network.__name__ = arch
     model_meta[network] = {**_default_meta, "cut": timm_body}
