@@ -28,7 +28,7 @@ TEXTS = {".py", ".js", ".css", ".md", ".toml", ".txt", ".yml", ".ipynb", ".sh", 
 # Requirements that the pip line for Colab and Kaggle leaves out.
 COLAB_HAS = {  # in the images of both; to replace torch or numpy takes minutes and a new kernel
     *("torch", "torchvision", "numpy", "pandas", "matplotlib", "scikit-learn", "scipy", "pillow", "pydantic"),
-    *("tqdm", "certifi", "yarl", "jupyter", "ipywidgets", "nbclient"),
+    *("tqdm", "certifi", "yarl", "jupyter", "ipywidgets", "nbclient", "psutil"),
 }
 NO_USE_THERE = {"voila"}  # serves app.ipynb as a page, which those machines do not let out
 WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brings them

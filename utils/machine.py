@@ -3,11 +3,28 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells a container its limits
 
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory(container: Path = CONTAINER) -> int:
+    """Return how many bytes of memory are free: of this machine, or of the container if its limit leaves less."""
+    free = psutil.virtual_memory().available
+    with suppress(OSError, ValueError):  # no container, or the limit "max"
+        limit, used = (int((container / name).read_text()) for name in ("memory.max", "memory.current"))
+        lines = (line.split() for line in (container / "memory.stat").read_text().splitlines())
+        held = sum(int(size) for name, size in lines if name in ("active_file", "inactive_file"))  # files read before
+        free = min(free, limit - used + held)
+    return max(0, free)
 
 
 def in_threads(work: Callable, tasks: Sequence) -> Iterator:

@@ -129,6 +129,7 @@ class Project(BaseModel):
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     study: dict[str, Any] = {}
+    cache: Literal["none", "memory"] = "none"
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
     allowed_hosts: list[str] = []

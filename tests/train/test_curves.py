@@ -8,12 +8,14 @@ from PIL import Image
 
 from utils.train.curves import (
     best_row,
+    epoch_label,
     history_table,
     overfitting_sentence,
     remark,
     schedule_picture,
     training_curve,
 )
+from utils.train.schedule import planned_rates
 
 
 def history(*losses):
@@ -77,3 +79,56 @@ def test_the_curves_are_a_picture_of_three():
         picture = Image.open(io.BytesIO(training_curve(HEART, known, title="goes on")))
         assert picture.format == "PNG" and picture.width > 3 * picture.height
     assert schedule_picture("smooth", rates).width > 300
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Return a function that draws the curves of so many epochs, the first ones frozen, and returns the figure."""
+    kept = []
+    monkeypatch.setattr("utils.train.curves.png_bytes", lambda figure: kept.append(figure) or b"")
+
+    def draw(epochs, frozen=1, steps=3):
+        rows = history(*((1 / (n + 1), 1.0) for n in range(epochs)))
+        for row in rows:
+            row["phase"] = "frozen" if row["epoch"] < frozen else "unfrozen"
+        rates = planned_rates("one-cycle", epochs, steps=steps, base_lr=2e-3, lr_mult=100)[: steps * epochs]
+        training_curve(rows, rates)
+        kept[-1].canvas.draw()
+        return kept[-1]
+
+    return draw
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 30])
+def test_epochs_are_whole_numbers_in_every_panel(drawn, epochs):
+    """No axis names a part of an epoch, and the first and the last epoch lie inside."""
+    for axes in drawn(epochs).axes:
+        names = [name.get_text() for name in axes.get_xticklabels()]
+        assert names and all(name.lstrip("\N{MINUS SIGN}").isdigit() for name in names)
+        left, right = axes.get_xlim()
+        assert left <= 0 and right >= epochs - 1
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 3), (2, 3), (5, 3), (30, 3)])
+def test_no_text_of_the_rate_panel_touches_another(drawn, epochs, steps):
+    """Names of marks, title, axis and lines stand apart, inside the picture and off the curves."""
+    figure = drawn(epochs, steps=steps)
+    axes = figure.axes[2]
+    names = [*axes.get_xticklabels(), *axes.get_yticklabels(minor=True)]
+    names += [name for name in axes.get_yticklabels() if axes.bbox.y0 - 1 <= name.get_window_extent().y1]
+    texts = [text for text in (*names, axes.title, axes.xaxis.label) if text.get_text()]
+    boxes = [text.get_window_extent() for text in texts]
+    for n, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[n + 1 :]), texts[n]
+        assert box.x1 <= figure.bbox.x1, texts[n]
+    legend = axes.get_legend().get_window_extent()
+    points = np.concatenate([line.get_transform().transform(line.get_xydata()) for line in axes.lines])
+    assert points[np.isfinite(points).all(1), 1].max() < legend.y0
+
+
+def test_the_axis_says_which_epochs_are_frozen(drawn):
+    """None, one or several."""
+    rows = history((1, 1), (1, 1), (1, 1))
+    assert epoch_label(rows) == "epoch (0 is the frozen one)"
+    assert epoch_label([row | {"phase": "frozen"} for row in rows]) == "epoch (0 to 2 are the frozen ones)"
+    assert [axes.get_xlabel() for axes in drawn(3, frozen=0).axes[:2]] == ["epoch", "epoch"]

@@ -23,6 +23,7 @@ from IPython.display import display
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.storage import remove_leftovers, require_writable
+from utils.train.cache import Cache
 from utils.train.checkpoint import (
     STATE,
     broken_state,
@@ -49,6 +50,7 @@ def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCall
     """Return callbacks for ``learn.fine_tune(..., cbs=...)``; with ``save=False`` nothing is drawn, read or written."""
     project = dataset.project
     lasting = [Resume(dataset), LiveCurve()] if save else []
+    lasting += [Cache()] if project.cache == "memory" else []
     own = [History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
     return [PlainErrors(), Schedule(project.schedule), *own, *lasting]
 

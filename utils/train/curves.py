@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from PIL import Image
 
 from utils.sheets import figure_picture, png_bytes, without_formulas
 
 TRAIN, VALID, GREY = "#0072b2", "#d55e00", "#999999"
+MARGIN = 0.3, 0.04  # epochs to the left and right of the curves, at least, and as a share of all
+ROOM = 1.5  # powers of ten above the highest rate, for the names of the lines
 CLEAR_RISE = 1.05  # a validation loss this many times its lowest is no chance of few pictures
 
 
@@ -27,27 +30,39 @@ def training_curve(rows: Sequence[Mapping], rates: np.ndarray, *, title: str = "
     batch, not a number where layers are frozen.
     """
     figure = Figure(figsize=(13, 3.4))  # margins by hand: matplotlib's layouts take longer than the drawing
-    figure.subplots_adjust(left=0.04, right=0.99, bottom=0.15, top=0.83, wspace=0.16)
+    figure.subplots_adjust(left=0.04, right=0.985, bottom=0.15, top=0.83, wspace=0.16)
     losses, share, rate = figure.subplots(1, 3)
     epochs = [row["epoch"] for row in rows]
     losses.plot(epochs, [row["train_loss"] for row in rows], "o-", label="training", color=TRAIN)
     losses.plot(epochs, [row["valid_loss"] for row in rows], "s--", label="validation", color=VALID)
     share.plot(epochs, [row["accuracy"] for row in rows], "s--", color=VALID, label="validation")
     share.set_ylim(0, 1.02)
-    best = best_row(rows)
+    best, margin = best_row(rows), max(MARGIN[0], MARGIN[1] * len(rows))
     for axes, name in ((losses, "loss (lower is better)"), (share, "accuracy on the validation set")):
         if best is not None:
             axes.axvline(best["epoch"], color=GREY, linewidth=1, linestyle=":", label="best epoch")
-        axes.set(title=name, xlabel="epoch (0 is the frozen one)")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(title=name, xlabel=epoch_label(rows), xlim=(-margin, max(1, len(rows) - 1) + margin))
         axes.legend()
     _draw_rates(rate, rates, np.arange(len(rates)) / max(1, len(rates)) * len(rows))
-    rate.set_xlim(0, len(rows))
-    rate.set(title="learning rate", xlabel="epochs done")
+    rate.set(title="learning rate", xlabel="epochs done", xlim=(0, max(1, len(rows))))
     for axes in (losses, share, rate):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     figure.suptitle(without_formulas(title))
     return png_bytes(figure)
+
+
+def epoch_label(rows: Sequence[Mapping]) -> str:
+    """
+    Return the name of an axis of epochs, which says how many of them are frozen.
+
+    >>> epoch_label([{"phase": "frozen"}, {"phase": "unfrozen"}]), epoch_label([{"phase": "unfrozen"}])
+    ('epoch (0 is the frozen one)', 'epoch')
+    """
+    frozen = sum(row["phase"] == "frozen" for row in rows)
+    if frozen > 1:
+        return f"epoch (0 to {frozen - 1} are the frozen ones)"
+    return "epoch (0 is the frozen one)" if frozen else "epoch"
 
 
 def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
@@ -62,10 +77,15 @@ def schedule_picture(schedule: str, rates: np.ndarray) -> Image.Image:
 
 def _draw_rates(axes: Axes, rates: np.ndarray, positions: np.ndarray) -> None:
     """Draw the rates (N, 2) of the first layers and the head on a scale of powers of ten."""
-    axes.plot(positions, rates[:, 1], color=VALID, label="head")
-    axes.plot(positions, rates[:, 0], color=TRAIN, linestyle="--", label="first layers")
+    mark = "." if len(rates) == 1 else ""  # of one point no line can be drawn
+    axes.plot(positions, rates[:, 1], mark, linestyle="-", color=VALID, label="head")
+    axes.plot(positions, rates[:, 0], mark, linestyle="--", color=TRAIN, label="first layers")
     axes.set_yscale("log")
-    axes.legend()
+    axes.yaxis.set_minor_formatter(NullFormatter())  # names of marks between powers of ten are long and touch
+    if known := [rate for rate in rates.flat if rate > 0]:
+        highest = math.ceil(math.log10(max(known)))
+        axes.set_ylim(10 ** math.floor(math.log10(min(known))), 10 ** (highest + ROOM))
+    axes.legend(loc="upper center", ncols=2)
 
 
 def best_row(rows: Sequence[Mapping]) -> Mapping | None:

@@ -1,0 +1,165 @@
+"""
+Stage 04, ``cache = "memory"``: each picture is decoded once, and every epoch takes it from memory.
+
+Reads images/; writes nothing. Training pictures are kept as they are opened, because each epoch crops them anew.
+Validation pictures are kept as they leave the crop, which never changes. The processes that load pictures share this
+memory. What the network sees is the same to the last digit.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from mmap import mmap
+
+import numpy as np
+import torch
+from fastai.data.all import DataLoaders, Datasets, TfmdDL
+from fastai.torch_core import no_random
+from fastai.vision.core import PILBase
+from PIL import Image
+from tqdm.auto import tqdm
+
+from utils.errors import FieldguideError
+from utils.machine import free_memory, in_threads
+from utils.train.plain import PlainCallback
+from utils.words import counted
+
+ROOM_SHARE = 0.5  # of the free memory; the network and the processes that load pictures need the rest
+MODES = {"RGB": 3, "L": 1}  # Pillow's names of pictures of 8 bits → channels
+CHUNK = 64  # validation pictures that are decoded before they are cropped
+GIGABYTE = 1e9
+
+
+class Cache(PlainCallback):
+    """
+    Take pictures from memory while a training lasts; they are decoded before the first epoch that trains.
+
+    A training that was stopped keeps them for the next one with the same DataLoaders.
+    """
+
+    order = 74  # after Resume: for epochs of an earlier run nothing is decoded
+
+    def before_epoch(self):
+        if "create_item" not in vars(self.dls.train):
+            keep_in_memory(self.dls)
+
+    def after_fit(self):
+        if self.opt.frozen_idx == 0:
+            give_back(self.dls)
+
+
+class SharedArrays:
+    """
+    Arrays of uint8 in one piece of memory, which processes that are forked later share.
+
+    The piece belongs to no file: in many containers /dev/shm, where torch would put it, holds no more than 64 MB.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, ...]]):
+        self.shapes = shapes
+        self.begins = [0, *accumulate(map(math.prod, shapes))]
+        self.memory = mmap(-1, max(1, self.begins[-1]))
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, n: int) -> np.ndarray:
+        """Return array `n`; what is written to it is written to the memory."""
+        shape = self.shapes[n]
+        return np.frombuffer(self.memory, np.uint8, math.prod(shape), self.begins[n]).reshape(shape)
+
+
+class TrainingPictures:
+    """The pictures of a training set as they are opened, before any crop."""
+
+    def __init__(self, dataset: Datasets, kind: type[PILBase], shapes: Sequence[tuple[int, ...]]):
+        self.dataset, self.kind, self.pixels = dataset, kind, SharedArrays(shapes)
+
+    def keep(self, n: int) -> None:
+        """Decode picture `n` into its place."""
+        self.pixels[n][:] = np.asarray(self.dataset.tls[0][n])
+
+    def create_item(self, n: int) -> tuple:
+        """Return item `n` as ``dataset[n]`` does."""
+        return self.kind.create(self.pixels[n]), *(part[n] for part in self.dataset.tls[1:])
+
+
+class ValidationTensors:
+    """The pictures of a validation set as they come out of the transforms that end with the crop."""
+
+    def __init__(self, count: int, first: torch.Tensor):
+        self.pixels, self.kind = SharedArrays([tuple(first.shape)] * count), type(first)
+        self.rest: list[tuple] = [()] * count
+
+    def keep(self, n: int, tensor: torch.Tensor, *rest) -> None:
+        """Put item `n` into its place."""
+        self.pixels[n][:] = tensor.numpy()
+        self.rest[n] = rest
+
+    def do_item(self, n: int) -> tuple:
+        """Return item `n` as ``loader.do_item(n)`` does."""
+        return self.kind(torch.from_numpy(self.pixels[n])), *self.rest[n]
+
+
+def keep_in_memory(dls: DataLoaders) -> None:
+    """
+    Decode all pictures and let both loaders take them from memory, until `give_back`.
+
+    Raises FieldguideError if they need more than `ROOM_SHARE` of the free memory, or if the DataBlock makes something
+    else of a file than a picture of 8 bits per channel.
+    """
+    dataset, valid = dls.train.dataset, dls.valid
+    valid.before_iter()  # only then fastai's transforms know that they are those of the validation set
+    with no_random():
+        opened, first = dataset.tls[0][0], valid.do_item(0)[0]
+        if getattr(opened, "mode", "") not in MODES or getattr(first, "dtype", None) != torch.uint8:
+            raise FieldguideError(
+                'cache = "memory" keeps pictures of 8 bits per channel, and the DataBlock of 04 makes something else of'
+                ' them. Set cache = "none" in the project file.'
+            )
+        shapes = [_pixels_shape(side, MODES[opened.mode]) for side in in_threads(_size, dataset.items)]
+        _require_room(sum(map(math.prod, shapes)) + valid.n * first.numel(), len(shapes) + valid.n)
+        pictures, tensors = TrainingPictures(dataset, type(opened), shapes), ValidationTensors(valid.n, first)
+        with tqdm(total=len(shapes) + valid.n, desc="decoding pictures into memory", unit="picture") as bar:
+            for _ in in_threads(pictures.keep, range(len(shapes))):
+                bar.update()
+            _fill(tensors, valid, bar)
+    dls.train.create_item, valid.do_item = pictures.create_item, tensors.do_item
+
+
+def _fill(tensors: ValidationTensors, loader: TfmdDL, bar: tqdm) -> None:
+    """Decode validation pictures on all cores; crop them one by one, for fastai's crop remembers its last picture."""
+    for start in range(0, loader.n, CHUNK):
+        chunk = range(start, min(start + CHUNK, loader.n))
+        for n, item in zip(chunk, in_threads(loader.dataset.__getitem__, chunk), strict=True):
+            tensors.keep(n, *loader.after_item(item))
+            bar.update()
+
+
+def give_back(dls: DataLoaders) -> None:
+    """Let the loaders decode pictures again, and the memory go."""
+    vars(dls.train).pop("create_item", None)
+    vars(dls.valid).pop("do_item", None)
+
+
+def _size(path) -> tuple[int, int]:
+    """Return the width and height that a file says it has."""
+    with Image.open(path) as image:
+        return image.size
+
+
+def _pixels_shape(size: tuple[int, int], channels: int) -> tuple[int, ...]:
+    """Return the shape of an array of a picture's pixels, as numpy makes it."""
+    width, height = size
+    return (height, width, channels) if channels > 1 else (height, width)
+
+
+def _require_room(needed: int, count: int) -> None:
+    """Refuse pictures that need too much of the free memory, in bytes."""
+    free = free_memory()
+    if needed > ROOM_SHARE * free:
+        raise FieldguideError(
+            f'cache = "memory" needs {needed / GIGABYTE:.1f} GB for {counted(count)}. Of the {free / GIGABYTE:.1f} GB '
+            f"that are free, at most {ROOM_SHARE:.0%} may hold pictures. "
+            'Set cache = "none" in the project file, or close other programs.'
+        )
