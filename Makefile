@@ -10,10 +10,10 @@ BIN := .venv/bin/python
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab app test check bench clean
+.PHONY: help run lab app test test-long check bench clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PROJECT=projects/animals.toml make run       runs another project file (also lab, app)"
 	@echo "  make app APP_PAGES=8 APP_HOSTS=lab-pc        lets 8 visitors in at a time, also under this machine's name"
@@ -34,8 +34,13 @@ app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page, for this machine alon
 		--LimitedKernels.most=$(APP_PAGES) --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=10 \
 		--Voila.identity_provider_class=utils.app.visitors.NamedHosts --NamedHosts.names="$(APP_HOSTS)"
 
-test: $(INSTALLED)  ## Install if needed, run every test on up to 4 cores
-	@$(BIN) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED)  ## Install if needed, run every test but the long ones on up to 4 cores
+	@$(BIN) -m pytest $(PARALLEL) -m "not long"
+
+test-long: $(INSTALLED)  ## Install if needed, run the long tests
+	@$(BIN) -m pytest $(PARALLEL) -m long
 
 check: $(INSTALLED)  ## Check the form of code, notebooks and pages, and who imports whom
 	@$(BIN) -m ruff check .

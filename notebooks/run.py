@@ -39,7 +39,7 @@ from utils.words import capitalised, counted, verdict_sentence
 
 AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
-START = "00_start"  # a road of its own, for who asks for it
+ON_REQUEST = ("00_start", "09_study")  # roads of their own, for who asks for them
 # Settings of the project file that 04 keeps as they are.
 SETTINGS = ("train", "arch", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
 OF_A_HEAD = ("train", "arch", "size", "seed", "class_weights")  # what counts with train = "head"
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     """Run the named notebooks, by default all that apply; return the exit status."""
     stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
-    told = f"which ones, by default all but {START}: {', '.join(stages)}"
+    told = f"which ones, by default all but {' and '.join(ON_REQUEST)}: {', '.join(stages)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=told)
     parser.add_argument("--reports", type=Path, help="where the executed copies go, by default build/<project>")
     options = parser.parse_args(arguments)
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 def planned(project: Project, stages: list[str]) -> list[str]:
     """Return the notebooks of the road; on the drawn sample, the comparison with the truth follows 06."""
-    names = [stage for stage in stages if stage != START]
+    names = [stage for stage in stages if stage not in ON_REQUEST]
     if SAMPLE in project.sources and TRUTH.exists():
         names.insert(names.index("06_clean") + 1, TRUTH.stem)
     return names

@@ -10,16 +10,18 @@ from tiny_projects import SEA, SETTINGS, run
 from utils.dataset import read_dataset, round_fingerprint
 from utils.inference import load_classifier
 from utils.project import REPOSITORY, Project
-from utils.tables import SPLIT_COLUMNS, read_rows
+from utils.tables import RUNS_COLUMNS, SPLIT_COLUMNS, read_rows
 
 pytestmark = pytest.mark.notebooks
+STUDY = '\n[study]\ntrain = ["all", "head"]\nclass_weights = [false, true]\nseeds = 2\n'
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """Return the folder of a tiny sample project after nbmake ran every notebook on it."""
     folder = tmp_path_factory.mktemp("a folder, ñ")
-    (folder / "project.toml").write_text(SETTINGS.format(source='source = "sample"') + SEA, encoding="utf-8")
+    text = SETTINGS.format(source='source = "sample"') + STUDY + SEA
+    (folder / "project.toml").write_text(text, encoding="utf-8")
     options = ("-p", "no:cacheprovider", "--override-ini=addopts=", "--nbmake-timeout=600")
     done = run(folder, "-m", "pytest", "--nbmake", *options, "notebooks")
     assert done.returncode == 0, done.stdout[-6000:]
@@ -41,6 +43,13 @@ def test_the_notebooks_write_what_the_contract_lists(tiny):
     assert figures["fingerprint"] == round_fingerprint(dataset, figures["settings"])
     assert set(figures["valid"]["accuracy"]) == {"value", "low", "high", "n"}
     assert figures["verdict"]["side"] == "valid"
+
+
+def test_09_trains_every_setting_with_every_seed(tiny):
+    """Four settings and two seeds are eight rows, each judged."""
+    (table,) = Project.load(tiny / "project.toml").models.glob("study/*/runs.csv")
+    rows = read_rows(table, RUNS_COLUMNS)
+    assert (len(rows), {row["status"] for row in rows}, len({row["setting"] for row in rows})) == (8, {"done"}, 4)
 
 
 def evaluation(project):
@@ -84,7 +93,7 @@ def test_a_second_run_changes_no_file(tiny):
     after = tree(project.data) | tree(project.models)
     assert sorted(name for name in before | after if before.get(name) != after.get(name)) == []
     assert "guessing would get" in done.stdout and "export.pkl" in done.stdout
-    stages = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("0[1-9]_*.ipynb"))
+    stages = sorted(path.stem for path in (REPOSITORY / "notebooks").glob("0[1-8]_*.ipynb"))
     names = re.findall(r"^(\w+) +\d+ s *$", done.stdout, flags=re.M)
     assert names == [*stages[:6], "sample_truth", *stages[6:]]
     assert {path.stem for path in (tiny / "reports").glob("*.html")} == set(names)

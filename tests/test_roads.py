@@ -45,6 +45,7 @@ def test_ctrl_c_ends_in_one_sentence(tmp_path):
     assert "Traceback" not in output + errors
 
 
+@pytest.mark.long
 def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):
     """Photos in folders are copied and never moved; the kernel's working directory does not matter."""
     for n, label in enumerate(("robin", "wren")):

@@ -18,6 +18,7 @@ import pytest
 
 from utils.project import REPOSITORY, Project
 from utils.sections import Augment, Filters
+from utils.studied import HOW
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NUMBERED = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
@@ -33,7 +34,13 @@ COLAB_HAS = {  # in the images of both; to replace torch or numpy takes minutes 
 NO_USE_THERE = {"voila"}  # serves app.ipynb as a page, which those machines do not let out
 WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brings them
     **{"fastcore": "fastai", "fasttransform": "fastai", "primp": "ddgs", "typing_extensions": "pydantic"},
-    **{"markupsafe": "jinja2", "IPython": "jupyter", "nbformat": "jupyter", "nbconvert": "jupyter"},
+    **{
+        "pydantic_core": "pydantic",
+        "markupsafe": "jinja2",
+        "IPython": "jupyter",
+        "nbformat": "jupyter",
+        "nbconvert": "jupyter",
+    },
     **{"jupyter_server": "voila", "tornado": "voila", "traitlets": "voila", "threadpoolctl": "scikit-learn"},
 }
 
@@ -77,8 +84,9 @@ def code_cells(path):
 
 
 def test_all_stages_are_there():
-    """A start, eight stages in their order, the app, and the truth of the sample."""
+    """A start, eight stages in their order, the studies, the app, and the truth of the sample."""
     names = ["01_download", "02_verify", "03_split", "04_train", "05_evaluate", "06_clean", "07_export", "08_predict"]
+    names += ["09_study"]
     assert [path.stem for path in NOTEBOOKS] == ["00_start", *names, "app", "sample_truth"]
 
 
@@ -253,18 +261,20 @@ def test_make_lab_and_the_readme_open_the_same_notebook():
 
 
 def test_every_key_is_explained():
-    """projects/README.md lists each key of a project file with its default; likewise [filters] and [augment]."""
-    main, filters, augment = re.split(r"^## \[(?:filters|augment)\].*$", text_of("projects/README.md"), flags=re.M)
+    """projects/README.md lists each key of a project file with its default; likewise [filters], [augment], [study]."""
+    main, *sections = re.split(r"^## \[(?:filters|augment|study)\].*$", text_of("projects/README.md"), flags=re.M)
+    filters, augment, study = sections
     defaults = {key: field.get_default(call_default_factory=True) for key, field in Project.model_fields.items()}
     told = keys_told(main)
     assert list(told) != [] and told.keys() == defaults.keys()
     plain = {key: value for key, value in defaults.items() if key not in UNLIKE}
     assert {key: tomllib.loads(f"x = {told[key].strip('`')}")["x"] for key in plain} == plain
     assert keys_told(filters).keys() == Filters.__annotations__.keys()
+    assert {key: tomllib.loads(f"x = {told.strip('`')}")["x"] for key, told in keys_told(study).items()} == HOW
     assert keys_told(augment).keys() == Augment.__annotations__.keys()
 
 
-UNLIKE = {"name", "labels", "filters", "data_dir", "models_dir"}  # keys whose default is told in words
+UNLIKE = {"study", "name", "labels", "filters", "data_dir", "models_dir"}  # keys whose default is told in words
 
 
 def keys_told(text: str) -> dict[str, str]:

@@ -10,9 +10,18 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
@@ -21,6 +30,7 @@ from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
 from utils.sections import Augment, Filters, Rate, Size
 from utils.settling import SAMPLE, SEARCH, settled
+from utils.studied import HOW, STUDIED, checked_study, require_values
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
@@ -77,6 +87,8 @@ class Project(BaseModel):
     ] = "standard"
     class_weights: bool = False
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
+    strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
@@ -124,6 +136,11 @@ class Project(BaseModel):
             why = f"{pattern!r} is not a regular expression ({error}). Correct it, or remove the key"
             raise ValueError(why) from None
         return pattern
+
+    @field_validator("study")
+    @classmethod
+    def _study_names_settings(cls, study: dict[str, Any]) -> dict[str, Any]:
+        return checked_study(study)
 
     @field_validator("allowed_hosts")
     @classmethod
@@ -207,7 +224,7 @@ class Project(BaseModel):
         By default it is the file that the environment variable PROJECT names (a relative one counts from the
         repository's root, wherever the notebook runs), else the repository's ``project.toml``.
         """
-        path = Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
+        path = project_file(path)
         try:
             text = path.read_text(encoding="utf-8-sig")
             settings = tomllib.loads(text)
@@ -231,7 +248,10 @@ class Project(BaseModel):
             raise ProjectError(escape)
         try:
             roots = {key: cls.model_fields[key].default for key in ("data_dir", "models_dir")}
-            return cls.model_validate(settled(settings, path.resolve().parent, roots, WEIGHT_FILES))
+            whole = settled(settings, path.resolve().parent, roots, WEIGHT_FILES)
+            project = cls.model_validate(whole)
+            require_values(project.study, lambda key, value: cls.model_validate(whole | {"study": {}, key: value}))
+            return project
         except ValidationError as error:
             raise ProjectError(refusal(path, text, error, SECTIONS)) from None
         except FieldguideError as error:
@@ -311,10 +331,20 @@ class Project(BaseModel):
         return self.data / f"{name}.csv"
 
 
+def project_file(path: str | Path | None = None) -> Path:
+    """Return the project file that is meant: `path`, what the environment variable PROJECT names, or project.toml."""
+    return Path(path) if path is not None else REPOSITORY / os.environ.get("PROJECT", "project.toml")
+
+
 class MissingProject(ProjectError, FileNotFoundError):
     """There is no project file where one was looked for."""
 
 
 # What each section may hold, and the keys whose values are paths or patterns.
-SECTIONS = {"": Project.model_fields, "filters": Filters.__annotations__, "augment": Augment.__annotations__}
+SECTIONS = {
+    "": Project.model_fields,
+    "filters": Filters.__annotations__,
+    "augment": Augment.__annotations__,
+    "study": dict.fromkeys([*STUDIED, *HOW]),
+}
 WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by")

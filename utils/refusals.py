@@ -303,6 +303,7 @@ def _told(problem: Mapping, loc: tuple[str, ...], lines: list[str], sections: Se
     as_list = f"write a list: {as_key(name)} = [{in_quotes(value)}]" if label and isinstance(value, str) else ""
     if kind == "extra_forbidden" or label:
         others = [other for other, names in sections.items() if other != section and name in names]
+        others = [other for other in others if other != "study" or "" not in others]  # it repeats settings
         first = next((found[1] for found in map(HEADER.match, lines) if found), section)
         if named := next(filter(None, others), ""):
             also = f", or above [{first}]" if "" in others else ""

@@ -28,7 +28,12 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
     whole = dict(settings)
     for key in ("data_dir", "models_dir", "weights"):
         if isinstance(whole.get(key), str) and (key != "weights" or whole[key].endswith(tuple(weight_files))):
-            whole[key] = str((folder / Path(whole[key]).expanduser()).resolve())
+            whole[key] = _absolute(whole[key], folder)
+    study = whole.get("study")
+    if isinstance(study, dict) and isinstance(study.get("weights"), list):
+        files = [isinstance(each, str) and each.endswith(tuple(weight_files)) for each in study["weights"]]
+        paths = [_absolute(w, folder) if file else w for w, file in zip(study["weights"], files, strict=True)]
+        whole["study"] = study | {"weights": paths}
     source = whole.get("source", SEARCH)
     sources = [source] if isinstance(source, str) else source
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
@@ -51,6 +56,11 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
         whole["labels"] = named if len(named) == len(labels) else labels
     _require_apart(whole, {place: folders.get(place) for place in places}, roots, chosen=labels != {})
     return whole
+
+
+def _absolute(path: str, folder: Path) -> str:
+    """Return a path that counts from `folder`, absolute."""
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def _require_apart(

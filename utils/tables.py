@@ -42,6 +42,10 @@ SIDES = ("train", "valid", "test")
 REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
+RUNS_COLUMNS = (
+    *("setting", "seed", "settings", "status", "reason", "accuracy", "valid_loss", "train_accuracy"),
+    *("seconds", "history", "judged", "right", "finished_at"),
+)
 ATTRIBUTION_COLUMNS = (
     *("id", "label", "side", "title", "page_url", "url"),
     *("license", "creator", "rights_holder", "engine", "fetched_at"),

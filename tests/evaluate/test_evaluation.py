@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tree
+from fastai.vision.all import aug_transforms
 from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, read_dataset, round_fingerprint
@@ -51,8 +52,9 @@ def some_predictions(dataset, side):
 class Learner:
     """Stands for a learner of the project as it is now, with the record of its training."""
 
-    def __init__(self, project, *, changed="", **settings):
-        self.dls = SimpleNamespace(vocab=list(project.labels))
+    def __init__(self, project, *, changed="", augment=(), **settings):
+        steps = SimpleNamespace(after_item=SimpleNamespace(fs=[]), after_batch=SimpleNamespace(fs=augment))
+        self.dls = SimpleNamespace(vocab=list(project.labels), train=steps)
         settings = {"arch": "resnet18", "epochs": 1} | settings
         fingerprint = round_fingerprint(read_dataset(project), settings)
         self.record = SimpleNamespace(fingerprint=fingerprint, settings=settings, changed=changed)
@@ -77,9 +79,13 @@ def ready(make_project, fill_raw, monkeypatch):
     append_rows(project.table("split"), SPLIT_COLUMNS, rows)
     asked = []
 
-    def predict_side(dataset, learn, side):
-        asked.append(side)
-        return some_predictions(dataset, side)
+    def predict_side(dataset, learn, side, cbs=()):
+        asked.append(f"{side} mirrored" if cbs else side)
+        table = some_predictions(dataset, side)
+        if cbs:  # sure of another label than the folder's: the mean of both answers is wrong
+            for label in dataset.project.labels:
+                table[label] = (table.label != label).astype(float)
+        return table
 
     monkeypatch.setattr(evaluate, "predict_side", predict_side)
     monkeypatch.setattr(shortcuts, "PERMUTATIONS", 3)
@@ -105,7 +111,7 @@ def test_evaluation_holds_every_figure(ready):
     assert strict(project) == evaluation
     assert set(evaluation) == {
         *("form", "valid", "test", "labels", "test_labels", "confusion", "confused", "temperature", "reliability"),
-        *("shortcuts", "test_opened", "fingerprint", "model", "verdict", "settings", "changed"),
+        *("shortcuts", "test_opened", "fingerprint", "model", "verdict", "settings", "changed", "mirrored"),
     }
     assert set(evaluation["valid"]) == FIGURES | {"calibration_error_scaled"}
     entries = [*evaluation["valid"].values(), evaluation["temperature"], evaluation["shortcuts"]["accuracy"]]
@@ -128,6 +134,24 @@ def test_marks_are_looked_for_in_a_round_that_stands(ready):
     (project.models / "evaluation.json").write_text(json.dumps(old), encoding="utf-8")
     assert evaluated(project) == first == strict(project) and asked == ["valid"]
     assert first["shortcuts"]["marks"]["pictures"] == 12
+
+
+def test_a_second_look_is_measured_where_training_mirrored(ready):
+    """The validation set is judged mirrored, too, also of a round that stands; with do_flip = false it says why not."""
+    project, asked = ready
+    learn = Learner(project, augment=aug_transforms())
+    first = evaluated(project, learn)
+    assert asked == ["valid", "valid mirrored"]
+    found, plain = first["mirrored"], first["valid"]["accuracy"]["value"]
+    assert plain > 0 and (found["before"]["value"], found["after"]["value"]) == (plain, 0.0)
+    assert found["difference"]["value"] == -plain and found["gained"] == 0
+    old = {key: value for key, value in first.items() if key != "mirrored"}
+    (project.models / "evaluation.json").write_text(json.dumps(old), encoding="utf-8")
+    assert evaluated(project, learn) == first == strict(project)
+    assert asked == ["valid", "valid mirrored", "valid mirrored"]
+    (project.models / "evaluation.json").unlink()
+    handed = evaluated(project, Learner(project, augment=aug_transforms(do_flip=False)))["mirrored"]
+    assert list(handed) == ["why"] and "do_flip = false" in handed["why"] and asked[3:] == ["valid"]
 
 
 def test_a_judged_round_stands_and_a_changed_one_is_the_next(ready):
@@ -376,7 +400,7 @@ class Answering(Learner):
         self.answer = answer
         self.dls.test_dl = lambda paths: paths
 
-    def get_preds(self, dl):
+    def get_preds(self, dl, cbs=()):
         """Return the answer for each picture."""
         if isinstance(self.answer, Exception):
             raise self.answer

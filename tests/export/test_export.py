@@ -230,7 +230,7 @@ def test_the_metadata_is_all_a_program_needs(_exported):
     facts = {key: json.loads(value) for key, value in metadata.items()}
     assert facts == {
         "labels": ["cat", "dog"],
-        "recipe": {"longest_side": 512, "size": 64, "extra": 16, "resample": "bilinear"},
+        "recipe": {"longest_side": 512, "size": 64, "extra": 16, "resample": "bilinear", "mirrored": True},
     }  # and the threshold, where one is certified: see below
 
 

@@ -21,7 +21,8 @@ from utils.inference import load_classifier
 
 PYTHONS = "FIELDGUIDE_PYTHONS"  # further interpreters to try, as PATH lists folders
 NEEDED = ("fastai", "onnxruntime")
-METADATA = {"labels": '["cat", "dog"]', "recipe": '{"longest_side": 512, "size": 64, "extra": 16, "bits": 12}'}
+RECIPE = {"longest_side": 512, "size": 64, "extra": 16, "bits": 12, "mirrored": True}
+METADATA = {"labels": '["cat", "dog"]', "recipe": json.dumps(RECIPE)}
 
 ASK = """
 import json, sys, warnings

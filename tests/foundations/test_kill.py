@@ -172,6 +172,7 @@ def undisturbed(web, tmp_path_factory):
         return state(project_in(folder), server.server_port)
 
 
+@pytest.mark.long
 def test_twenty_kills_change_nothing(web, undisturbed, tmp_path):
     """
     Files and rows are the same in the end, no leftovers; what had a row was never asked for again.

@@ -403,6 +403,7 @@ class Events(RuleBasedStateMachine):
             assert len(corrections(self.project)) >= self.logged.total()
 
 
+@pytest.mark.long
 def test_any_order_of_events(killer):
     """Nothing is lost, doubled, overwritten, done twice or done against a hand, whatever happens in whatever order."""
     Events.killer = killer

@@ -18,7 +18,7 @@ from drawn_heic import heic
 from PIL import Image
 from test_inference import REPOSITORY, colour_model, run, saved, softmax
 
-from utils.inference import commands, onnx_file
+from utils.inference import commands, onnx_file, sorting
 from utils.inference.commands import RUN_AS_FORMULA, main
 from utils.tables import guarded, plain_text
 
@@ -414,21 +414,21 @@ def test_labels_become_safe_folders(tmp_path, capsys):
 
 def test_folders_have_names_of_their_own():
     """A label that reads "unknown" keeps apart from what the model is unsure of; names fit every system's disk."""
-    found = commands.folder_names(["Unknown", "con.jpg", "鯨" * 100, "鯨" * 101])
+    found = sorting.folder_names(["Unknown", "con.jpg", "鯨" * 100, "鯨" * 101])
     assert list(found.values()) == ["Unknown (2)", "_con.jpg", "鯨" * 40, "鯨" * 40 + " (2)"]
 
 
 def test_a_photo_gone_before_its_copy_is_told(_model, tmp_path, capsys, monkeypatch):
     """A photo that goes away after it was judged is named, the others are copied, and the exit code is 2."""
     paths = [photo(tmp_path / "p" / f"{n}.png", seed=n) for n in range(3)]
-    copied = commands.copied
+    copied = sorting.copied
 
     def late(path, folder):
         if path == paths[1]:
             path.unlink()
         return copied(path, folder)
 
-    monkeypatch.setattr(commands, "copied", late)
+    monkeypatch.setattr(sorting, "copied", late)
     expected = 2, f"{paths[1]} was judged but not copied: No such file or directory.\n"
     code, _, said = ask(capsys, _model, *paths, "--sort-into", tmp_path / "sorted")
     assert (code, said) == expected

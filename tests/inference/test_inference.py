@@ -49,8 +49,8 @@ def draw(path: Path, *, size=(64, 64), seed: int = 0, color=(255, 60, 0)) -> Pat
     return path
 
 
-def make_learner(folder: Path, *, labels=("cat", "dog"), size: int = 64, network: str = "resnet18"):
-    """Return an untrained learner, made as stage 04 makes one, of twelve drawn pictures."""
+def make_learner(folder: Path, *, labels=("cat", "dog"), size: int = 64, network: str = "resnet18", **augment):
+    """Return an untrained learner, made as stage 04 makes one, of twelve drawn pictures varied as `augment` says."""
     import torchvision
     from fastai.vision.all import (
         CategoryBlock,
@@ -74,7 +74,7 @@ def make_learner(folder: Path, *, labels=("cat", "dog"), size: int = 64, network
         get_y=parent_label,
         splitter=IndexSplitter([0, 1, 6, 7]),
         item_tfms=RandomResizedCrop(size, min_scale=0.5),
-        batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)],
+        batch_tfms=[*aug_transforms(**augment), Normalize.from_stats(*imagenet_stats)],
     )
     loaders = block.dataloaders(pictures, path=folder, bs=4, num_workers=0)
     return vision_learner(loaders, getattr(torchvision.models, network), pretrained=False, metrics=accuracy)

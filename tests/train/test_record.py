@@ -51,6 +51,7 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("old", "new", "name", "told"),
     [
@@ -140,6 +141,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_a_reader_changes_makes_another_round(make_project, change):
     """Schedule, momentum, optimizer, loss, weights, callbacks: nothing of the stored round is taken, and it is told."""

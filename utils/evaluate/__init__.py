@@ -14,6 +14,7 @@ from utils.evaluate.evaluation import (
 )
 from utils.evaluate.heatmaps import heat_strip
 from utils.evaluate.marks import mark_line, mark_sheet
+from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
     coded,
     read_evaluation,
@@ -35,6 +36,7 @@ __all__ = [
     "label_table",
     "mark_line",
     "mark_sheet",
+    "mirroring_sentence",
     "pair_table",
     "predict_side",
     "read_evaluation",
@@ -47,6 +49,7 @@ __all__ = [
     "score_table",
     "scorecard",
     "shortcut_line",
+    "trained_mirrored",
     "verdict_picture",
     "what_next",
     "worst_predictions",

@@ -13,12 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from fastai.callback.core import Callback
 from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.evaluate.marks import find_marks
-from utils.evaluate.rounds import EVALUATION_FORM, coded, rounds_opened, save_predictions, stored_evaluation
+from utils.evaluate.mirroring import Mirrored, mirroring_gain, trained_mirrored
+from utils.evaluate.rounds import (
+    EVALUATION_FORM,
+    coded,
+    read_predictions,
+    rounds_opened,
+    save_predictions,
+    stored_evaluation,
+)
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
 from utils.intervals import figure, verdict, wilson
@@ -33,9 +42,9 @@ IF_EMPTY = {
 }
 
 
-def predict_side(dataset: Dataset, learn, side: str) -> pd.DataFrame:
+def predict_side(dataset: Dataset, learn, side: str, *, cbs: Sequence[Callback] = ()) -> pd.DataFrame:
     """
-    Return the learner's predictions for one side, through the validation transforms.
+    Return the learner's predictions for one side, through the validation transforms and the callbacks `cbs`.
 
     One row per picture, sorted by id: id, side, label, predicted, then the probability of each label. A
     `FieldguideError` says if no picture is on that side, one cannot be read, or the answers are not numbers.
@@ -44,7 +53,7 @@ def predict_side(dataset: Dataset, learn, side: str) -> pd.DataFrame:
     if not pictures:
         raise FieldguideError(f"The {SETS[side]} of {project.name!r} is empty. {IF_EMPTY[side]}")
     try:
-        probs = learn.get_preds(dl=learn.dls.test_dl(list(pictures.paths)))[0].double().numpy()  # (N, K)
+        probs = learn.get_preds(dl=learn.dls.test_dl(list(pictures.paths)), cbs=list(cbs))[0].double().numpy()  # (N, K)
     except OSError as error:
         # Where a worker of the loader fails, its whole story comes as one error; the last line says what happened.
         told = (str(error).splitlines() or [type(error).__name__])[-1]
@@ -90,11 +99,14 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         evaluation = earlier | {"changed": record.changed}
         if "marks" not in earlier["shortcuts"]:  # an earlier version did not look for them
             evaluation["shortcuts"] = {**earlier["shortcuts"], "marks": find_marks(dataset)}
+        if "mirrored" not in earlier:
+            evaluation["mirrored"] = _mirrored(dataset, learn, read_predictions(project, side="valid"))
     else:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed}
         told["shortcuts"] = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
+        told["mirrored"] = _mirrored(dataset, learn, valid)
         evaluation = {"form": EVALUATION_FORM, **round_figures(dataset, valid, test), **told, **now}
         save_predictions(project, pd.concat([valid, test]), again=stands)
         counted = earlier.get("test_opened", 0) + (open_test and not was_open)
@@ -103,6 +115,14 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
         write_whole(project.models / "evaluation.json", text)
     return evaluation
+
+
+def _mirrored(dataset: Dataset, learn, valid: pd.DataFrame) -> dict:
+    """Return what a second look at each validation photo, mirrored, gains; or why that was not measured."""
+    if not trained_mirrored(learn.dls):
+        return {"why": "training never showed mirrored photos (do_flip = false), so left and right may matter"}
+    mirrored = predict_side(dataset, learn, "valid", cbs=[Mirrored()])
+    return mirroring_gain(dataset, valid, mirrored, seed=dataset.project.seed)
 
 
 def round_figures(dataset: Dataset, valid: pd.DataFrame, test: pd.DataFrame) -> dict:

@@ -239,10 +239,10 @@ def compare_rounds(dataset: Dataset, earlier: int | None = None, later: int | No
             break
     right = [np.array([their[p.id] == p.label for p in shared], dtype=int) for their in answers]
     groups = [picture.group for picture in shared]
-    return Comparison(earlier, later, side, len(shared), **_compared(*right, groups, seed=project.seed))
+    return Comparison(earlier, later, side, len(shared), **paired_figures(*right, groups, seed=project.seed))
 
 
-def _compared(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed: int) -> dict:
+def paired_figures(before: np.ndarray, after: np.ndarray, groups: list[str], *, seed: int) -> dict:
     """Return the figures of a `Comparison` from who was right, 0 or 1, each (N,)."""
     n, change = len(before), after - before
     shares = (wilson(int(right.sum()), n, groups=groups) for right in (before, after))

@@ -29,6 +29,7 @@ from fastcore.foundation import L
 from fasttransform import Pipeline
 
 from utils.errors import FieldguideError
+from utils.evaluate import trained_mirrored
 from utils.pictures import size_text
 from utils.storage import write_whole
 
@@ -63,10 +64,11 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0, bits: int | Non
     optimizer, metrics, callbacks and the place of the photos stay out. The same network gives the same bytes.
 
     ``learn.export()`` pickles with cloudpickle. Its bytecode crashes another Python version, and it takes along every
-    callback, the folder's path and the state of a random generator. `bits` of 16-bit pictures become a note of the step
-    that crops, which fastai does not read. Raises FieldguideError if the learner holds
-    something that no other program could name, or the temperature cannot be folded in.
+    callback, the folder's path and the state of a random generator. `bits` of 16-bit pictures, and whether training
+    mirrored pictures, become notes of the step that crops, which fastai does not read. Raises FieldguideError if the
+    learner holds something that no other program could name, or the temperature cannot be folded in.
     """
+    mirrored = trained_mirrored(learn.dls)
     loaders = deepcopy(learn.dls.new_empty()).cpu()
     loaders.path = Path()
     for loader in loaders.loaders:
@@ -76,8 +78,10 @@ def save_learner(learn, path: Path, *, temperature: float = 1.0, bits: int | Non
         for step in loader.after_item.fs:
             for name in LAST_PICTURE & set(vars(step)):
                 delattr(step, name)
-            if bits and isinstance(step, RandomResizedCrop | Resize):
-                step.bits = bits
+            if isinstance(step, RandomResizedCrop | Resize):
+                step.mirrored = mirrored
+                if bits:
+                    step.bits = bits
         # Only training draws these; some are ours, and other programs know no such names. One with a size resizes.
         lasting = [t for t in loader.after_batch.fs if not isinstance(t, RandTransform) or getattr(t, "size", None)]
         loader.after_batch = Pipeline(lasting, split_idx=loader.after_batch.split_idx)

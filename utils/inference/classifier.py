@@ -77,7 +77,7 @@ class Classifier:
         """Where the network runs: "cuda" for an export.pkl on a computer with such a GPU, else "cpu"."""
         return self.network.device
 
-    def predict(self, images, *, unknown: bool = False, bgr: bool = False) -> list[Prediction]:
+    def predict(self, images, *, unknown: bool = False, bgr: bool = False, tta: bool = False) -> list[Prediction]:
         """
         Return a prediction for each of N pictures, in their order.
 
@@ -89,11 +89,16 @@ class Classifier:
 
         With `unknown`, a picture whose best probability lies below the model's threshold gets the label None; a model
         without one raises ModelError. What cannot be pictures, such as a dict or a table, raises TypeError.
+
+        With `tta` (test-time augmentation) the network also sees the mirror image of each picture, and the answer is
+        the mean of both probabilities. That takes twice as long; notebook 05 measures whether it helps. A model trained
+        without mirrored pictures (do_flip = false) raises ModelError. The threshold was chosen without it: with both,
+        a few more pictures may get the label None.
         """
-        return list(self.stream(images, unknown=unknown, bgr=bgr))
+        return list(self.stream(images, unknown=unknown, bgr=bgr, tta=tta))
 
     def stream(
-        self, images, *, batch_size: int = BATCH_SIZE, unknown: bool = False, bgr: bool = False
+        self, images, *, batch_size: int = BATCH_SIZE, unknown: bool = False, bgr: bool = False, tta: bool = False
     ) -> Iterator[Prediction]:
         """
         Return an iterator over a prediction for each picture, in their order, made as they are asked for.
@@ -112,9 +117,17 @@ class Classifier:
                 "This model has no threshold below which it is unsure. Export it again with notebook 07, which says "
                 "whether one can be fitted, and keep card.json beside an export.pkl; or ask without unknown=True."
             )
-        return self._streamed(iter(each_of(images)), batch_size, self.threshold if unknown else 0.0, bgr)
+        if tta and self.recipe.mirrored is False:
+            raise ModelError(
+                "This model was trained without mirrored pictures (do_flip = false), so left and right may matter to "
+                "it, and it is not asked about mirror images. Ask without tta=True (--tta)."
+            )
+        ask = self.mirrored_too if tta else self.probabilities
+        return self._streamed(iter(each_of(images)), batch_size, self.threshold if unknown else 0.0, bgr, ask)
 
-    def _streamed(self, source: Iterator, batch_size: int, threshold: float, bgr: bool) -> Iterator[Prediction]:
+    def _streamed(
+        self, source: Iterator, batch_size: int, threshold: float, bgr: bool, ask: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[Prediction]:
         """Yield predictions; one with a probability below `threshold` has no label."""
         threads = min(DECODERS, cores())
         lanes = min(self.network.lanes, batch_size)  # who asks for small batches wants answers soon
@@ -139,7 +152,7 @@ class Classifier:
                     if len(in_memory) > 2 * threads:  # a photo takes a hundred times the memory of its pixels here
                         in_memory.popleft().result()
                 if batch:
-                    judged.append(judges.submit(self._judged, batch, threshold))
+                    judged.append(judges.submit(self._judged, batch, threshold, ask))
                 if judged and (len(judged) > lanes or failure is not None):
                     yield from judged.popleft().result()
         finally:
@@ -148,11 +161,11 @@ class Classifier:
         if not isinstance(failure, StopIteration):
             raise failure
 
-    def _judged(self, batch: list[Future], threshold: float) -> list[Prediction]:
+    def _judged(self, batch: list[Future], threshold: float, ask: Callable) -> list[Prediction]:
         """Return predictions for a batch of what `_prepared` returns, as soon as that is there."""
         prepared = [future.result() for future in batch]
         readable = [pixels for pixels in prepared if not isinstance(pixels, str)]
-        rows = iter(self.probabilities(np.stack(readable)) if readable else ())
+        rows = iter(ask(np.stack(readable)) if readable else ())
         return [
             Prediction(error=pixels) if isinstance(pixels, str) else self._prediction(next(rows), threshold)
             for pixels in prepared
@@ -177,6 +190,11 @@ class Classifier:
         if not ((rows >= 0).all() and (abs(sums - 1) < 1e-3).all()):  # also false for NaN
             raise ModelError("the network's outputs are not probabilities: fractions that sum to 1")
         return rows / sums
+
+    def mirrored_too(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the mean (N, K) of the probabilities of pictures as they are and of their mirror images."""
+        mirrored = np.ascontiguousarray(pixels[:, :, ::-1])  # torch takes no array that runs backwards
+        return (self.probabilities(pixels) + self.probabilities(mirrored)) / 2
 
 
 def _prepared(picture, recipe: Recipe, bgr: bool) -> np.ndarray | str:

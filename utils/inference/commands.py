@@ -1,37 +1,40 @@
 """
 Stage 08, the command line: photos named in a terminal, one answer per line.
 
-    python -m utils.inference MODEL IMAGE... [--json] [--top N] [--unknown] [--batch-size N]
+    python -m utils.inference MODEL IMAGE... [--json] [--top N] [--unknown] [--tta] [--batch-size N]
                               [--csv FILE] [--sort-into FOLDER]
+    python -m utils.inference MODEL IMAGE... --submission TEMPLATE [--csv FILE] [--columns ID,NAME...] [--fill TEXT]
+                              [--top N] [--tta] [--batch-size N]
 
-Reads a model and photos. Writes only what --csv and --sort-into name, and never changes or replaces a file. Needs tqdm
-beside what the rest of `inference` needs. Exit codes: 0; 1 if nothing could be done (the model, an option, no photo, a
-full disk); 2 if some photo or folder could not be read; 130 after Ctrl-C; 141 if the reader of the output went away.
+Reads a model and photos. Writes only what --csv and --sort-into name (with --submission also submission.csv), and never
+changes or replaces a file. Needs tqdm beside what the rest of `inference` needs. Exit codes: 0; 1 if nothing could be
+done (the model, an option, no photo, a full disk); 2 if some photo or folder could not be read, or some row of a
+template not answered; 130 after Ctrl-C; 141 if the reader of the output went away.
 """
 
 import argparse
 import csv
-import errno
-import filecmp
 import glob
 import io
 import json
 import os
 import re
-import secrets
-import shutil
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from itertools import count, tee
+from itertools import tee
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .classifier import BATCH_SIZE, Prediction, load_classifier
+from .classifier import BATCH_SIZE, Classifier, Prediction, load_classifier
+from .outputs import CannotDo, refuse_taken, tabbed, unclobbered
+from .sorting import UNSURE, PhotoGone, Sorter
+from .submission import write_submission
+from .template import read_template
 from .vetting import ModelError
 
 if "." in __package__:
@@ -41,22 +44,10 @@ else:  # inference/ and pictures/ lie loose in another program's folder
 
 DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the last two as a shell names its signals
 PATTERN = re.compile(r"[*?\[]")
-UNSURE = "unknown"  # the answer, and the folder, of a photo without a label
-LEFTOVER = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
-NO_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # letters that no folder on every system may have
-WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-LONGEST_FOLDER = 120  # bytes of a folder's name, so that its photos' paths stay short enough
+SUBMISSION = Path("submission.csv")  # unless --csv names another
+ALONE = ("json", "unknown", "sort_into")  # options that say nothing of a template
 # What a spreadsheet runs as a formula: at the start of a cell, which some also begin at semicolons, tabs and line ends.
 RUN_AS_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*(?:\"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])")
-NO_LETTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # which end a line, or tell a terminal what to do
-
-
-class CannotDo(ValueError):
-    """What was asked for cannot be done; the message says why."""
-
-
-class PhotoGone(ValueError):
-    """This photo was judged, but could no longer be read to copy it."""
 
 
 @dataclass
@@ -163,7 +154,7 @@ def as_line(file: str, prediction: Prediction, *, top: int | None = None) -> str
         (best, probability), *others = prediction.top(top or 1)
         cells = [file, UNSURE if prediction.label is None else best, f"{probability:.4f}"]
         cells += [cell for label, probability in others for cell in (label, f"{probability:.4f}")]
-    return "\t".join(NO_LETTERS.sub(" ", cell) for cell in cells)
+    return tabbed(cells)
 
 
 def as_json(file: str, prediction: Prediction, *, top: int | None = None) -> str:
@@ -184,10 +175,7 @@ def new_table(path: Path) -> Iterator[Callable[[str, Prediction], None]]:
     quotes and line breaks too, unless a spreadsheet would take them for a formula: then the path begins with ``./``,
     and an apostrophe precedes the label, as in the tables of a project.
     """
-    if os.path.lexists(path):
-        raise CannotDo(f"--csv {path}: this file is there already, and is not written over. Name another.")
-    if not path.parent.is_dir():
-        raise CannotDo(f"--csv {path}: there is no folder {path.parent}. Make it first.")
+    refuse_taken(path)
     errors = sys.getfilesystemencodeerrors()  # a file's name may hold bytes that are not letters
     with unclobbered(path) as temporary, temporary.open("w", encoding="utf-8", errors=errors, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -200,92 +188,6 @@ def new_table(path: Path) -> Iterator[Callable[[str, Prediction], None]]:
             writer.writerow([*cells, "" if prediction.error else repr(prediction.probability)])
 
         yield write
-
-
-@contextmanager
-def unclobbered(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; what was written there is put at `path` if the block succeeds and nothing is there."""
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # unlike a rename, it never replaces
-        except OSError:  # something is there, or the disk knows no links
-            if os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, "is there already, and is not written over", str(path)) from None
-            temporary.rename(path)
-    except OSError as error:
-        if str(error.filename) == str(temporary):  # nobody named that one
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def folder_names(labels: Sequence[str]) -> dict[str, str]:
-    """
-    Return a folder's name for each label: safe on every system, no two alike, and none that of `UNSURE`.
-
-    >>> folder_names(["cat", "a/b", "a:b", "..", "CON"])
-    {'cat': 'cat', 'a/b': 'a_b', 'a:b': 'a_b (2)', '..': '_', 'CON': '_CON'}
-    """
-    names: dict[str, str] = {}
-    taken = {UNSURE}
-    for label in labels:
-        name = NO_NAMES.sub("_", label).encode()[:LONGEST_FOLDER].decode(errors="ignore").strip(". ") or "_"
-        name = f"_{name}" if WINDOWS_OWN.match(name) else name
-        numbered = (name if n == 1 else f"{name} ({n})" for n in count(1))
-        names[label] = next(name for name in numbered if name.casefold() not in taken)
-        taken.add(names[label].casefold())
-    return names
-
-
-class Sorter:
-    """Copies photos into a folder for each label, and never moves, changes or replaces one."""
-
-    def __init__(self, folder: Path, labels: Sequence[str]):
-        self.folder = folder
-        self.names = folder_names(labels)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in {*self.names.values(), UNSURE}:
-            for leftover in sorted((folder / name).glob(LEFTOVER)):  # of a run that was killed
-                leftover.unlink(missing_ok=True)
-
-    def copy(self, file: str, prediction: Prediction) -> None:
-        """Copy a photo that was read into its label's folder, or into "unknown"."""
-        if not prediction.error:
-            folder = self.folder / (UNSURE if prediction.label is None else self.names[prediction.label])
-            folder.mkdir(exist_ok=True)
-            copied(Path(file), folder)
-
-
-def copied(photo: Path, folder: Path) -> Path:
-    """Copy a photo into `folder`, numbered if another has its name, unless it lies there; return where it is."""
-    for number in count(1):
-        target = folder / (photo.name if number == 1 else f"{photo.stem} ({number}){photo.suffix}")
-        try:
-            with suppress(FileExistsError):
-                if not os.path.lexists(target):
-                    return _copy(photo, target)
-            if target.is_file() and filecmp.cmp(photo, target, shallow=False):
-                return target
-        except OSError as error:
-            if str(error.filename) != str(photo):
-                raise
-            raise PhotoGone(f"{photo} was judged but not copied: {error.strerror}.") from error
-    raise AssertionError("counting does not end")
-
-
-def _copy(photo: Path, target: Path) -> Path:
-    """Copy a photo's bytes and time to a new file, whole or not at all."""
-    with unclobbered(target) as temporary:
-        with photo.open("rb") as source, temporary.open("xb") as copy:
-            shutil.copyfileobj(source, copy)
-            times = os.fstat(source.fileno())
-        os.utime(temporary, ns=(times.st_atime_ns, times.st_mtime_ns))
-    return target
 
 
 class Parser(argparse.ArgumentParser):
@@ -307,19 +209,34 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog=f"python -m {__package__}",
         description="Say what photos show.",
-        epilog="Exit code 0; 1: nothing could be done; 2: some photo or folder could not be read, the rest was judged.",
+        epilog="Exit code 0; 1: nothing could be done; 2: some photo or folder could not be read, the rest was judged; "
+        "or some row of a template has no answer, and nothing was written unless --fill says what.",
     )
     photos = "a photo, a folder with photos in it and below, a pattern such as '*.jpg', or - to read paths from stdin"
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model.onnx or an export.pkl")
     add("images", metavar="IMAGE", nargs="+", help=photos)
     add("--json", action="store_true", help="print one JSON object per line")
-    add("--top", metavar="N", type=_above_zero, help="print the N most probable labels")
+    add(
+        "--top",
+        metavar="N",
+        type=_above_zero,
+        help="print the N most probable labels; in a template, put them into one cell",
+    )
     add("--unknown", action="store_true", help="answer “unknown” where the model is unsure")
+    add("--tta", action="store_true", help="look at each photo also mirrored, in twice the time (05 says if it helps)")
     add("--batch-size", metavar="N", type=_above_zero, default=BATCH_SIZE, help="photos per step of the network")
-    add("--csv", metavar="FILE", type=Path, help="write file, label and probability to a new table")
+    add("--csv", metavar="FILE", type=Path, help="the new table: file, label and probability; or the filled template")
     add("--sort-into", metavar="FOLDER", type=Path, help="copy each photo into a folder named after its label")
-    return parser.parse_intermixed_args(arguments)
+    add("--submission", metavar="TEMPLATE", type=Path, help="fill the rows of this table, as a contest asks for it")
+    add("--columns", metavar="ID,NAME", help="of the template: the column of the ids, and that or those to fill")
+    add("--fill", metavar="TEXT", help="what to write in rows of the template that cannot be answered")
+    options = parser.parse_intermixed_args(arguments)
+    if options.submission and (others := [name for name in ALONE if getattr(options, name)]):
+        parser.error(f"--submission does not go with --{others[0].replace('_', '-')}")
+    if not options.submission and (options.columns or options.fill is not None):
+        parser.error("--columns and --fill go with --submission")
+    return options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -328,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _options(arguments)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of libraries, about a picture: its answer or error says what matters
-            return _run(options)
+            return _submit(options) if options.submission else _run(options)
     except KeyboardInterrupt:
         return STOPPED
     except BrokenPipeError:  # as after `| head`; what Python still holds back for that reader goes nowhere
@@ -349,10 +266,10 @@ def _run(options: argparse.Namespace) -> int:
     if copies and os.path.lexists(copies) and not copies.is_dir():
         raise CannotDo(f"--sort-into {copies} is a file, not a folder. Name another.")
     with new_table(options.csv) if options.csv else nullcontext() as write_row:
-        classifier = load_classifier(options.model)
+        classifier = _loaded(options)
         passed, photos, troubles = PassedOver(), 0, 0
         files, again = tee(each_photo(options.images, copies=copies, passed=passed))
-        answers = classifier.stream(files, batch_size=options.batch_size, unknown=options.unknown)
+        answers = classifier.stream(files, unknown=options.unknown, **_how(options))
         sorter = Sorter(copies, classifier.labels) if copies else None
         as_text = as_json if options.json else as_line
         lists = [name for name in options.images if name == "-" or PATTERN.search(name) or _is_folder(name)]
@@ -375,6 +292,40 @@ def _run(options: argparse.Namespace) -> int:
         for sentence in passed.sentences():
             print(sentence, file=sys.stderr)
         if not photos:
-            places = ", ".join("the list on standard input" if name == "-" else name for name in options.images)
-            raise CannotDo(f"There is no photo in {places}.")
+            raise _no_photo(options)
     return UNREAD if troubles or passed.closed else DONE
+
+
+def _submit(options: argparse.Namespace) -> int:
+    """Fill the template as the options say."""
+    target = options.csv or SUBMISSION
+    refuse_taken(target)
+    template, classifier, passed = read_template(options.submission), _loaded(options), PassedOver()
+    photos = list(each_photo(options.images, copies=None, passed=passed))
+    for sentence in passed.sentences():
+        print(sentence, file=sys.stderr)
+    if not photos:
+        raise _no_photo(options)
+    what = {"named": options.columns, "fill": options.fill, "top": options.top}
+    answered = write_submission(template, target, classifier, photos, **what, **_how(options))
+    return DONE if answered and not passed.closed else UNREAD
+
+
+def _loaded(options: argparse.Namespace) -> Classifier:
+    """Return the model; say if nothing tells whether it may be asked about mirror images."""
+    classifier = load_classifier(options.model)
+    if options.tta and classifier.recipe.mirrored is None:
+        told = "does not say whether its training mirrored photos. If left and right matter in yours, leave out --tta."
+        print(f"{options.model} {told}", file=sys.stderr)
+    return classifier
+
+
+def _how(options: argparse.Namespace) -> dict[str, int | bool]:
+    """Return how the model is to be asked."""
+    return {"batch_size": options.batch_size, "tta": options.tta}
+
+
+def _no_photo(options: argparse.Namespace) -> CannotDo:
+    """Return the refusal of places without photos."""
+    places = ", ".join("the list on standard input" if name == "-" else name for name in options.images)
+    return CannotDo(f"There is no photo in {places}.")

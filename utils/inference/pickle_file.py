@@ -177,9 +177,9 @@ def _recipe_of(steps: dict) -> Recipe:
             "it prepares pictures in another way than stage 04 does (RandomResizedCrop, or Resize and CropPad), so its "
             "answers would be wrong; use fastai's load_learner"
         )
-    bits = getattr(reduced, "bits", None)  # a note of stage 07, which fastai does not read
+    notes = {name: getattr(reduced, name, None) for name in ("bits", "mirrored")}  # of stage 07; fastai reads neither
     size = height if height == width else (height, width)
-    return validation_recipe(size, extra, int(reduced.resamples[0]), bits)
+    return validation_recipe(size, extra, int(reduced.resamples[0]), **notes)
 
 
 def _judging(transform) -> bool:

@@ -34,6 +34,7 @@ class Recipe:
     extra: int | tuple[int, int]
     resample: str = "bilinear"  # how to squish: a name in `REDUCTIONS`
     bits: int | None = None  # of 16-bit pictures' values, as in training; None if it had no such pictures
+    mirrored: bool | None = None  # whether training showed mirrored pictures, too; None if the file does not say
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -76,10 +77,12 @@ def checked_recipe(facts) -> Recipe:
         raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
     if (bits := facts.get("bits")) is not None and (type(bits) is not int or bits not in DEPTHS):
         raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
+    if (mirrored := facts.get("mirrored")) is not None and type(mirrored) is not bool:
+        raise ModelError(f"its recipe says mirrored = {str(mirrored)[:40]}, expected true or false")
     sides = zip(height_and_width(size), height_and_width(extra), strict=True)
     if not (all(0 < side <= MAX_SIZE and 0 <= more <= side for side, more in sides) and 0 < longest <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
-    return Recipe(longest, size, extra, resample, bits)
+    return Recipe(longest, size, extra, resample, bits, mirrored)
 
 
 def _of_a_side_or_two(facts: dict, name: str) -> int | tuple[int, int] | None:
@@ -90,16 +93,16 @@ def _of_a_side_or_two(facts: dict, name: str) -> int | tuple[int, int] | None:
 
 
 def validation_recipe(
-    size: int | Sequence[int], extra: int | Sequence[int], resample: int, bits: int | None = None
+    size: int | Sequence[int], extra: int | Sequence[int], resample: int, **notes: int | bool | None
 ) -> Recipe:
     """
     Return stage 04's recipe.
 
     `size` and `extra` are one number of pixels, or height and width: what validation shows, and what it squishes beyond
-    that and cuts off. `resample` is Pillow's number, `bits` are those of 16-bit pictures.
+    that and cuts off. `resample` is Pillow's number. `notes` are 07's: `bits` and `mirrored`, as in `Recipe`.
     """
     facts = {"longest_side": LONGEST_SIDE, "size": size, "extra": extra}
-    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower(), "bits": bits})
+    return checked_recipe(facts | {"resample": Image.Resampling(resample).name.lower()} | notes)
 
 
 def checked_threshold(threshold) -> float | None:

@@ -332,11 +332,12 @@ SHAPES = _shapes("""
         split_idx,default=plain fs=transforms
         categorize,crop_pad,int_to_float_tensor,normalize,random_resized_crop,resize,to_tensor,transform=transform
     fastai.vision.augment.RandomResizedCrop
-        min_scale,ratio,val_xtra,max_scale,p,split_idx,order,cp_size,tl,bits=plain __signature__=inspect.Signature
+        min_scale,ratio,val_xtra,max_scale,p,split_idx,order,cp_size,tl,bits,mirrored=plain
+        __signature__=inspect.Signature
         size,orig_sz,final_size=fastcore.basics.fastuple resamples=resamplings mode,mode_mask=PIL.Image.Resampling
     fastai.vision.augment.CropPad
         size=fastcore.basics.fastuple pad_mode,split_idx,order=plain __signature__=inspect.Signature
-    fastai.vision.augment.Resize size=fastcore.basics.fastuple method,pad_mode,p,split_idx,order,bits=plain
+    fastai.vision.augment.Resize size=fastcore.basics.fastuple method,pad_mode,p,split_idx,order,bits,mirrored=plain
         resamples=resamplings mode,mode_mask=PIL.Image.Resampling __signature__=inspect.Signature
     fastai.data.transforms.ToTensor split_idx,order=plain __signature__=inspect.Signature
     fastai.data.transforms.IntToFloatTensor div,div_mask=plain __signature__=inspect.Signature

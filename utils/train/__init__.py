@@ -12,6 +12,7 @@ from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
 from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
+from utils.train.recipe import train_as_04
 from utils.train.schedule import learning_rates, optimizer, planned_rates
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "read_checkpoint",
     "schedule_picture",
     "speed_callbacks",
+    "train_as_04",
     "training_callbacks",
     "training_loss",
     "training_status",

@@ -39,13 +39,18 @@ class QuickModel:
     accuracy: float  # on the n pictures of the validation set that can be read, a fraction
     n: int
     losses: tuple[float, float]  # mean, in nats, on the training and the validation set
+    train_accuracy: float  # on the training set, a fraction
     seconds: float  # that it took, from pictures to head
 
 
-def quick_model(dataset: Dataset) -> QuickModel:
-    """Fit a linear head to the training set and judge it on the validation set; unreadable pictures stay out."""
+def quick_model(dataset: Dataset, *, size: int = FEATURE_SIZE) -> QuickModel:
+    """
+    Fit a linear head to the training set and judge it on the validation set; unreadable pictures stay out.
+
+    The network sees pictures of `size` pixels.
+    """
     began = time.perf_counter()
-    project, features = dataset.project, picture_features(dataset)
+    project, features = dataset.project, picture_features(dataset, size=size)
     readable = ~np.isnan(features).any(1)
     codes, groups, k = np.array(dataset.codes), np.array(dataset.groups), len(project.labels)
     sides = {name: readable & (np.array(dataset.sides, dtype=object) == name) for name in ("train", "valid")}
@@ -53,13 +58,17 @@ def quick_model(dataset: Dataset) -> QuickModel:
         raise FieldguideError(f"The training or validation set of {project.name!r} is empty. Run 02 and 03 first.")
     train, valid = sides.values()
     how = {"balanced": project.class_weights}
-    strength = choose_strength(features[train], codes[train], k, groups=groups[train], seed=project.seed, **how)
+    strength = project.strength or choose_strength(
+        features[train], codes[train], k, groups=groups[train], seed=project.seed, **how
+    )
     head = fit_head(features[train], codes[train], k, strength=strength, **how)
     probs = {name: head.probabilities(features[there]) for name, there in sides.items()}
     losses = tuple(log_loss(codes[sides[name]], probs[name], labels=range(k)) for name in sides)
-    right = probs["valid"].argmax(1) == codes[valid]
+    right = {name: probs[name].argmax(1) == codes[there] for name, there in sides.items()}
+    shares = {name: float(values.mean()) for name, values in right.items()}
     told = verdict(codes[valid], probs["valid"].argmax(1), groups=groups[valid])
-    return QuickModel(head, strength, told, float(right.mean()), len(right), losses, time.perf_counter() - began)
+    figures = {"accuracy": shares["valid"], "n": len(right["valid"]), "train_accuracy": shares["train"]}
+    return QuickModel(head, strength, told, **figures, losses=losses, seconds=time.perf_counter() - began)
 
 
 def quick_sentence(quick: QuickModel) -> str:

@@ -115,7 +115,8 @@ def asked_settings(dataset: Dataset) -> dict:
     head = "linear" if (project.arch, project.weights) == (PACKAGED, "imagenet") else "fastai"
     network, groups = network_facts(architecture(project), len(project.labels), linear=head == "linear")
     if project.train == "head":
-        return project.model_dump(include=OF_A_HEAD) | {"n_in": 3, "head": head, "network": network}
+        chosen = {"strength": project.strength} if project.strength else {}  # else cross-validation chooses it
+        return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
     rates, make = learning_rates(project), optimizer(project)
     return project.model_dump(include=AS_ASKED) | {
         "weights": project.weights_name,
