@@ -92,17 +92,7 @@ def run(task: dict) -> dict:
     """Train once; return the seconds of all and of the quickest epoch of all layers, and unrounded losses."""
     from fastai.vision.all import Callback
 
-    from utils.train import (
-        download_weights,
-        head_options,
-        image_dataloaders,
-        learning_rates,
-        make_learner,
-        quick_model,
-        speed_callbacks,
-        training_callbacks,
-        training_loss,
-    )
+    from utils.train import learner_as_04, learning_rates, training_callbacks
 
     class Watch(Callback):
         """Time each epoch of all layers, and note unrounded losses."""
@@ -123,15 +113,12 @@ def run(task: dict) -> dict:
     asked = {key: task[key] for key in ("cache", "epochs", "size", "arch")}
     project = Project.load(task["file"]).model_copy(update=asked)
     dataset = split(read_dataset(project))
-    dls = image_dataloaders(dataset)
-    how = {"pretrained": download_weights(project), "loss_func": training_loss(dataset)}
-    how |= head_options(dataset, quick_model(dataset))
-    learn = make_learner(project, dls, cbs=speed_callbacks(dls), **how)
+    learn = learner_as_04(dataset)
     cbs = [*training_callbacks(dataset, save=False), watch := Watch()]
     began = now()
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(project.epochs, **learning_rates(project), cbs=cbs)
-    what = f"{len(dls.train_ds)} photos train, {len(dls.valid_ds)} judge; {project.arch}, {project.size} px"
+    what = f"{len(learn.dls.train_ds)} photos train, {len(learn.dls.valid_ds)} judge; {project.arch}, {project.size} px"
     (seconds, work), (epoch, epoch_work) = (now() - began).tolist(), np.min(watch.took, axis=0).tolist()
     told = {"seconds": seconds, "work": work, "epoch": epoch, "epoch_work": epoch_work}
     return told | {"losses": watch.losses, "what": what}

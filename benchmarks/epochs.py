@@ -27,17 +27,7 @@ from utils.dataset import read_dataset
 from utils.evaluate import predict_side
 from utils.intervals import bootstrap, interval
 from utils.project import Project
-from utils.train import (
-    download_weights,
-    head_options,
-    image_dataloaders,
-    learning_rates,
-    make_learner,
-    quick_model,
-    speed_callbacks,
-    training_callbacks,
-    training_loss,
-)
+from utils.train import train_as_04
 
 
 def main(file: Path | None, epochs: list[int], seeds: int) -> None:
@@ -71,12 +61,8 @@ def trained(project: Project, epochs: int, seeds: int) -> tuple[str, float]:
     for seed in range(seeds):
         task = project.model_copy(update={"epochs": epochs, "seed": seed})
         dataset = read_dataset(task)
-        dls = image_dataloaders(dataset)
-        how = {"pretrained": download_weights(task), "loss_func": training_loss(dataset)}
-        how |= head_options(dataset, quick_model(dataset))
-        learn = make_learner(task, dls, cbs=speed_callbacks(dls), **how)
+        learn, _ = train_as_04(dataset)
         with learn.no_bar(), learn.no_logging():
-            learn.fine_tune(epochs, **learning_rates(task), cbs=training_callbacks(dataset, save=False))
             answers = predict_side(dataset, learn, "valid")
         right += (answers.predicted == answers.label).tolist()
         groups += [dataset[id].group for id in answers.id]  # seeds share pictures; near-duplicates tell nothing new

@@ -174,19 +174,15 @@ def head(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tuple[floa
 
 def everything(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tuple[float, list[str]]:
     """Train all layers as 04 does, from the quick model's head on."""
-    from utils import train
+    from utils.train import train_as_04
 
     began = time.perf_counter()
     project = settings(run, vocab, arch="efficientnet_lite0", size=224)
-    dataset = prepared(run, sides["learn"], project)
-    dls = train.image_dataloaders(dataset)
-    options = train.head_options(dataset, train.quick_model(dataset))
-    learn = train.make_learner(project, dls, pretrained=True, cbs=train.speed_callbacks(dls), **options)
+    learn, _ = train_as_04(prepared(run, sides["learn"], project))
+    seconds = time.perf_counter() - began
     with learn.no_bar(), learn.no_logging():
-        learn.fine_tune(run.epochs, **train.learning_rates(project), cbs=train.training_callbacks(dataset, save=False))
-        seconds = time.perf_counter() - began
-        probs = learn.get_preds(dl=dls.test_dl(sides["judge"]))[0]
-    return seconds, [dls.vocab[k] for k in probs.argmax(1).tolist()]
+        probs = learn.get_preds(dl=learn.dls.test_dl(sides["judge"]))[0]
+    return seconds, [learn.dls.vocab[k] for k in probs.argmax(1).tolist()]
 
 
 if __name__ == "__main__":

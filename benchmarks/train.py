@@ -252,23 +252,9 @@ def theirs(task: Task, dataset: Dataset) -> tuple:
 
 def ours(task: Task, dataset: Dataset) -> tuple:
     """Return 04's learner, its training, and the training copies that judge it."""
-    from utils.train import (
-        download_weights,
-        head_options,
-        image_dataloaders,
-        learning_rates,
-        make_learner,
-        quick_model,
-        speed_callbacks,
-        training_callbacks,
-        training_loss,
-    )
+    from utils.train import learner_as_04, learning_rates, training_callbacks
 
-    project, dls = dataset.project, image_dataloaders(dataset)
-    how = {"pretrained": download_weights(project), "loss_func": training_loss(dataset)}
-    if project.weights == "imagenet":
-        how |= head_options(dataset, quick_model(dataset))
-    learn = make_learner(project, dls, cbs=speed_callbacks(dls), **how)
+    learn, project = learner_as_04(dataset), dataset.project
     fit = partial(learn.fine_tune, task.epochs, **learning_rates(project), cbs=training_callbacks(dataset))
     return learn, fit, list(dataset.on("test").paths)
 

@@ -81,7 +81,7 @@ def checked_study(given: Mapping) -> dict:
 
 def require_values(study: Mapping, validate: Callable[[str, object], object]) -> None:
     """
-    Raise pydantic's ValidationError if a value in [study] is none that its setting can have.
+    Raise pydantic's ValidationError if [study] lists a value that its setting does not allow.
 
     `validate` takes a key and a value, and raises if the project file could not say so.
     """

@@ -27,7 +27,7 @@ class PhotoGone(ValueError):
 
 def folder_names(labels: Sequence[str]) -> dict[str, str]:
     """
-    Return a folder's name for each label: safe on every system, no two alike, and none that of `UNSURE`.
+    Return a folder's name for each label. Names are safe on every system, all differ, and none is `UNSURE`.
 
     >>> folder_names(["cat", "a/b", "a:b", "..", "CON"])
     {'cat': 'cat', 'a/b': 'a_b', 'a:b': 'a_b (2)', '..': '_', 'CON': '_CON'}

@@ -19,7 +19,6 @@ from scipy.stats import t
 from utils.intervals import LEVEL, wilson
 from utils.study.runs import RUN_DONE, TrainingRun
 
-Right = Mapping[int, np.ndarray]  # seed → which pictures of its validation set were named rightly, (N,)
 MOST_MORE = 20  # seeds; with more, a study is no way to tell
 
 

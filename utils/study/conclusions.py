@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from utils.study.comparing import MOST_MORE, Contrast, Estimate, accuracy_interval, contrasts, paired
-from utils.study.expected import span
 from utils.study.runs import TrainingRun
 from utils.study.settings import Setting, told
 from utils.study.study import Study
@@ -37,8 +36,7 @@ def conclusions(study: Study) -> str:
     compared = contrasts(value_pairs(study.settings, runs, study.groups))
     for key in dict.fromkeys(key for setting in study.settings for key in setting.values):
         lines += _about(key, [each for each in compared if each.better[0] == key])
-    if any("augment" in setting.values for setting in study.settings):
-        lines += _just_enough(study, runs, compared)
+    lines += _just_enough(study, runs, compared)
     if len(done) < 2:
         lines.append("One training per setting says nothing of how much trainings differ. Take seeds = 3 or more.")
     if len(compared) > 1:
@@ -136,9 +134,3 @@ def _just_enough(study: Study, runs: Mapping[tuple[str, int], TrainingRun], comp
         f"augment, accuracy on the training pictures: {seen}. Just enough is {most}: the network still learns its "
         "training pictures, and the validation set loses nothing that can be shown."
     ]
-
-
-def seconds_sentence(study: Study) -> str:
-    """Return in words how long the runs took so far."""
-    runs = study.runs().values()
-    return f"{counted(len(runs), 'run')} took {span(sum(run.seconds for run in runs))}."

@@ -2,6 +2,7 @@
 Stage 09, how long it will take: from runs that are done, of the same setting or of one like it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
@@ -15,8 +16,7 @@ A_DAY, AN_HOUR, A_MINUTE = 86400, 3600, 60  # seconds
 def work(setting: Setting) -> float:
     """Return how much a training of a setting has to do, in a unit of its own: pixels times epochs."""
     project = setting.project
-    sides = project.size if isinstance(project.size, list | tuple) else (project.size, project.size)
-    return sides[0] * sides[1] * (1 if project.train == "head" else project.epochs + 1)
+    return math.prod(project.height_width) * (1 if project.train == "head" else project.epochs + 1)
 
 
 def seconds_of(settings: Sequence[Setting], runs: Mapping[tuple[str, int], TrainingRun]) -> dict[str, float | None]:

@@ -34,7 +34,8 @@ MOST_NAMED = 12  # settings whose names stand in a figure
 def key_pictures(study: Study) -> Image.Image:
     """Return accuracy against the values of each key that the study varies: a dot per setting, and their mean."""
     runs = study.runs()
-    done = {s.id: found for s in study.settings if (found := study.done(s, runs))}
+    found = {s.id: study.done(s, runs) for s in study.settings}
+    shares = {id: accuracy_interval(done, study.groups) for id, done in found.items() if done}
     keys = list(dict.fromkeys(key for s in study.settings for key in s.values)) or ["settings"]
     rows = -(-len(keys) // ACROSS)
     figure = Figure(figsize=(PANEL[0] * min(len(keys), ACROSS), PANEL[1] * rows), layout="constrained")
@@ -42,17 +43,17 @@ def key_pictures(study: Study) -> Image.Image:
     for axes, key in zip(panels, keys, strict=False):
         groups: dict[str, list[str]] = {}
         for s in study.settings:
-            if s.id in done:
+            if s.id in shares:
                 groups.setdefault(told(s.values.get(key, "")) if key in s.values else "not read", []).append(s.id)
         for place, (_, ids) in enumerate(groups.items()):
             shift = np.linspace(-0.2, 0.2, len(ids)) if len(ids) > 1 else [0.0]
             for at, id in zip(shift, ids, strict=True):
-                value, low, high = accuracy_interval(done[id], study.groups)
+                value, low, high = shares[id]
                 axes.errorbar(
                     place + at, 100 * value, yerr=[[100 * (value - low)], [100 * (high - value)]], fmt="o",
                     color=BLUE, ecolor=BARS, capsize=2, markersize=4,
                 )  # fmt: skip
-            mean = np.mean([accuracy_interval(done[id], study.groups)[0] for id in ids])
+            mean = np.mean([shares[id][0] for id in ids])
             axes.hlines(100 * mean, place - 0.35, place + 0.35, color=ORANGE, linewidth=2)
         names = [without_formulas(shortened(name, most=LONGEST_TICK)) for name in groups]
         axes.set_xticks(range(len(groups)), names, rotation=20 if max(map(len, names), default=0) > 8 else 0)

@@ -3,6 +3,7 @@ Stage 09, what is tried: every combination of the values in [study], each a proj
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -10,6 +11,7 @@ from itertools import product
 from pydantic import ValidationError
 
 from utils.errors import FieldguideError
+from utils.pictures import size_text
 from utils.project import FEATURE_SIZE, Project
 from utils.storage import content_id
 from utils.studied import HOW, READ_BY_A_HEAD, STUDIED, as_toml
@@ -48,16 +50,13 @@ def told(value: object) -> str:
     ('256 × 512', 'strong', 'true')
     """
     if isinstance(value, list | tuple):
-        return " × ".join(map(str, value))
+        return size_text(value)
     return value if isinstance(value, str) else as_toml(value)
 
 
 def combinations(project: Project) -> int:
     """Return how many combinations of values [study] names."""
-    count = 1
-    for values in studied(project).values():
-        count *= len(values)
-    return count
+    return math.prod(map(len, studied(project).values()))
 
 
 def studied(project: Project) -> dict[str, list]:

@@ -7,6 +7,7 @@ set is not read. Groups of near-duplicates stay together, as in 03.
 
 import gc
 import time
+from dataclasses import replace
 
 import numpy as np
 from fastai.vision.all import Learner, no_random
@@ -49,7 +50,7 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     try:
         drawn = with_sides(pool, seed)
         project = setting.project.model_copy(update={"seed": seed})
-        dataset = Dataset(**{**_fields(drawn), "project": project})
+        dataset = replace(drawn, project=project)
         found = _head(dataset) if project.train == "head" else _all_layers(dataset, look_back=look_back)
     except WriteError:  # a full disk says nothing of the setting
         raise
@@ -64,12 +65,6 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     return TrainingRun(
         **named, status=RUN_DONE, right=right, accuracy=float(right.mean()), judged=judged, seconds=seconds, **rest
     )
-
-
-def _fields(dataset: Dataset) -> dict:
-    """Return the fields of a data set, to make another of them."""
-    names = ("ids", "paths", "labels", "groups", "sides", "split", "records")
-    return {name: getattr(dataset, name) for name in names}
 
 
 def _head(dataset: Dataset) -> tuple[np.ndarray, dict]:

@@ -12,7 +12,7 @@ from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
 from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
-from utils.train.recipe import train_as_04
+from utils.train.recipe import learner_as_04, train_as_04
 from utils.train.schedule import learning_rates, optimizer, planned_rates
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "history_table",
     "image_dataloaders",
     "keep_quick_model",
+    "learner_as_04",
     "learning_rates",
     "load_trained",
     "look_for_rate",
