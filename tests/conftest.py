@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import io
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -85,6 +86,11 @@ def put_raw(project: Project, label: str, data: bytes, extension: str = "jpg") -
     id = content_id(data)
     write_whole(project.raw / label / f"{id}.{extension}", data)
     return id
+
+
+def code_cells(path: Path) -> list[str]:
+    """Return the sources of a notebook's code cells."""
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

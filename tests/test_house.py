@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import nbformat
 import pytest
+from conftest import code_cells
 
 from utils.project import REPOSITORY
 
@@ -26,8 +26,7 @@ def module_name(path: Path) -> str:
 def parsed(path: Path) -> ast.Module:
     """Return a module, or the code cells of a notebook, as a syntax tree."""
     if path.suffix == ".ipynb":
-        cells = nbformat.read(path, as_version=4).cells
-        return ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+        return ast.parse("\n".join(code_cells(path)))
     return ast.parse(path.read_text(encoding="utf-8"))
 
 

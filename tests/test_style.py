@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import code_cells
 
 from utils.project import REPOSITORY, Project
 from utils.sections import Augment, Filters
@@ -73,11 +74,6 @@ def name_of(path: Path) -> str:
 def text_of(name: str) -> str:
     """Return the text of a file, named from the repository's root."""
     return (REPOSITORY / name).read_text(encoding="utf-8")
-
-
-def code_cells(path):
-    """Return the sources of a notebook's code cells."""
-    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
 # --- The notebooks ----------------------------------------------------------------------------------------------------

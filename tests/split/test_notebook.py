@@ -2,8 +2,7 @@
 
 import sys
 
-import nbformat
-from conftest import draw_picture, picture_bytes, put_raw
+from conftest import code_cells, draw_picture, picture_bytes, put_raw
 from watching import watched
 
 from utils.dataset import read_dataset
@@ -24,11 +23,7 @@ def run_03(folder, monkeypatch):
     """Run the code cells of 03 on the project of `folder`."""
     monkeypatch.setenv("PROJECT", str(folder / "project.toml"))
     monkeypatch.setattr("sys.path", list(sys.path))
-    cells = nbformat.read(REPOSITORY / "notebooks" / "03_split.ipynb", as_version=4).cells
-    names: dict = {}
-    for cell in cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
+    exec("\n".join(code_cells(REPOSITORY / "notebooks" / "03_split.ipynb")), {})
 
 
 def test_03_reads_folders_and_tables_once(tmp_path, monkeypatch, fill_raw, capsys):

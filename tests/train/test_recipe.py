@@ -1,9 +1,8 @@
 """04 as one call: what a study trains is what the notebook trains."""
 
-import json
-
 import matplotlib.pyplot as plt
 import small_set
+from conftest import code_cells
 from small_set import fill
 
 from utils.dataset import read_dataset
@@ -41,11 +40,8 @@ def test_the_recipe_is_what_the_cells_of_04_do(tmp_path, monkeypatch):
     assert not dataset.project.models.exists() and len(learn.dls.vocab) == 2
     monkeypatch.setenv("PROJECT", str(path))
     monkeypatch.chdir(REPOSITORY / "notebooks")
-    notebook = json.loads((REPOSITORY / "notebooks" / "04_train.ipynb").read_text(encoding="utf-8"))
     names: dict = {}
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            exec("".join(cell["source"]), names)
+    exec("\n".join(code_cells(REPOSITORY / "notebooks" / "04_train.ipynb")), names)
     plt.close("all")
     theirs = names["learn"].record.history
     figures = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr")

@@ -6,10 +6,10 @@ from dataclasses import FrozenInstanceError
 from zipfile import ZipFile
 
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 import small_set
 import torch
+from conftest import code_cells
 from fastai.optimizer import ranger
 from fastai.vision.all import MixUp, Normalize, RandomResizedCrop, Resize, accuracy, error_rate
 from fastcore.basics import noop
@@ -37,8 +37,7 @@ def run_04(tmp_path, monkeypatch, capsys, make_project):
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     (tmp_path / "project.toml").write_text("\n".join([*lines, "[labels]", 'cat = ["x"]', 'dog = ["y"]']))
     monkeypatch.setenv("PROJECT", str(tmp_path / "project.toml"))
-    cells = nbformat.read(REPOSITORY / "notebooks" / "04_train.ipynb", as_version=4).cells
-    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    source = "\n".join(code_cells(REPOSITORY / "notebooks" / "04_train.ipynb"))
 
     def run(old="", new=""):
         assert old in source
