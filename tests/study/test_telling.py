@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,18 @@ def test_a_setting_that_stood_nowhere_goes_above_the_sections(study_of, tmp_path
     save_winner(found, tmp_path / "other" / "b.toml", source=tmp_path / "birds.toml")
     best = Project.load(tmp_path / "other" / "b.toml")
     assert (best.augment, best.data) == ("strong", found.project.data)
+
+
+def test_a_file_of_weights_is_found_from_another_folder(study_of, tmp_path):
+    """A relative path counts from the project file, so the winner elsewhere names the whole path."""
+    found = study_of("size = [32, 64]", lambda values: float(values["size"] == 64))
+    weights = tmp_path / "own.pth"
+    settings = [replace(s, project=s.project.model_copy(update={"weights": str(weights)})) for s in found.settings]
+    text = (tmp_path / "birds.toml").read_text().replace('weights = "none"', 'weights = "own.pth"')
+    (tmp_path / "birds.toml").write_text(text)
+    (tmp_path / "other").mkdir()
+    save_winner(replace(found, settings=tuple(settings)), tmp_path / "other" / "b.toml", source=tmp_path / "birds.toml")
+    assert Project.load(tmp_path / "other" / "b.toml").weights == str(weights)
 
 
 def test_a_head_of_other_pixels_becomes_a_training_of_all_layers(study_of, tmp_path):

@@ -49,9 +49,9 @@ def _with_settings(source: Path, path: Path, study: Study, setting: Setting) -> 
     for key, value in chosen.items():
         _set(document, key, value)
     if path.parent.resolve() != source.parent.resolve():  # paths in the file count from its folder
-        for key in ("data_dir", "models_dir", "source"):
+        for key in ("data_dir", "models_dir", "source", "weights"):
             if key in document:
-                _set(document, key, getattr(study.project, key))
+                _set(document, key, getattr(setting.project, key))
     return tomlkit.dumps(document), told
 
 
