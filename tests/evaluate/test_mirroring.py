@@ -1,5 +1,8 @@
 """What a second look, mirrored, gains: on the same photos, by the mean of both answers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +10,8 @@ import torch
 from fastai.vision.all import FlipItem, aug_transforms
 from test_inference import make_learner
 
-from utils.evaluate.mirroring import Mirrored, mirroring_gain, mirroring_sentence, trained_mirrored
+from utils.evaluate.mirroring import mirrored_batches, mirroring_gain, mirroring_sentence, trained_mirrored
+from utils.project import REPOSITORY
 
 VOCAB = ("ant", "bee")
 
@@ -66,9 +70,16 @@ def test_the_network_sees_the_mirror_image(tmp_path):
     paths = sorted(tmp_path.rglob("*.png"))[:3]
     loader = learn.dls.test_dl(paths, num_workers=0)
     with learn.no_bar():
-        plain, mirrored = (learn.get_preds(dl=loader, cbs=cbs)[0] for cbs in ([], [Mirrored()]))
+        plain, mirrored = (learn.get_preds(dl=loader, cbs=cbs)[0] for cbs in ([], [mirrored_batches()]))
     (batch,) = loader.one_batch()
     with torch.inference_mode():
         expected = learn.model.eval()(batch.flip(-1)).softmax(1)
     assert torch.allclose(mirrored, torch.Tensor(expected), atol=1e-5)
     assert not torch.allclose(plain, mirrored, atol=1e-5)
+
+
+def test_who_reads_an_evaluation_does_not_load_fastai():
+    """`make run` tells its verdict without the seconds and the warnings that loading fastai brings."""
+    told = "import sys, utils.evaluate; print('fastai' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", told], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fastai.callback.core import Callback
 from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.evaluate.marks import find_marks
-from utils.evaluate.mirroring import Mirrored, mirroring_gain, trained_mirrored
+from utils.evaluate.mirroring import mirrored_batches, mirroring_gain, trained_mirrored
 from utils.evaluate.rounds import (
     EVALUATION_FORM,
     coded,
@@ -42,7 +41,7 @@ IF_EMPTY = {
 }
 
 
-def predict_side(dataset: Dataset, learn, side: str, *, cbs: Sequence[Callback] = ()) -> pd.DataFrame:
+def predict_side(dataset: Dataset, learn, side: str, *, cbs: Sequence = ()) -> pd.DataFrame:
     """
     Return the learner's predictions for one side, through the validation transforms and the callbacks `cbs`.
 
@@ -121,7 +120,7 @@ def _mirrored(dataset: Dataset, learn, valid: pd.DataFrame) -> dict:
     """Return what a second look at each validation photo, mirrored, gains; or why that was not measured."""
     if not trained_mirrored(learn.dls):
         return {"why": "training never showed mirrored photos (do_flip = false), so left and right may matter"}
-    mirrored = predict_side(dataset, learn, "valid", cbs=[Mirrored()])
+    mirrored = predict_side(dataset, learn, "valid", cbs=[mirrored_batches()])
     return mirroring_gain(dataset, valid, mirrored, seed=dataset.project.seed)
 
 

@@ -8,7 +8,6 @@ The model judges each photo of the validation set as it is and mirrored, and the
 from collections.abc import Mapping
 
 import pandas as pd
-from fastai.callback.core import Callback
 
 from utils.dataset import Dataset
 from utils.evaluate.rounds import p_text, paired_figures
@@ -18,11 +17,15 @@ from utils.tables import PREDICTION_COLUMNS
 MIRRORING = {"FlipItem", "DihedralItem", "flip_mat", "dihedral_mat"}  # names of fastai: steps, and parts of steps
 
 
-class Mirrored(Callback):
-    """Show the network the mirror image of each picture: a batch (B, 3, H, W) with its columns reversed."""
+def mirrored_batches():
+    """Return a callback of fastai that mirrors each batch of pictures, (B, 3, H, W), before the network sees it."""
+    from fastai.callback.core import Callback  # here: it takes seconds, and who reads an evaluation does without
 
-    def before_batch(self):
-        self.learn.xb = tuple(x.flip(-1) for x in self.xb)
+    class Mirrored(Callback):
+        def before_batch(self):
+            self.learn.xb = tuple(x.flip(-1) for x in self.xb)
+
+    return Mirrored()
 
 
 def trained_mirrored(dls) -> bool:
