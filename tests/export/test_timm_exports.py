@@ -96,7 +96,7 @@ def test_every_layer_of_timm_is_met_and_known():
     for network in HOLDING_ALL:
         size = 224 if timm.get_pretrained_cfg(network).fixed_input_size else 64
         with torch.device("meta"):
-            made = timm_body(timm_network(f"timm/{network}", size)())
+            made = timm_body(timm_network(f"timm/{network}", (size, size))())
         met |= {f"{type(layer).__module__}.{type(layer).__qualname__}" for layer in made.modules()}
     assert {layer for layer in met if layer.startswith("timm.")} == {x for x in LAYERS if x.startswith("timm.")}
     assert met - LAYERS == set()
