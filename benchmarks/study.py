@@ -1,11 +1,12 @@
 """
 What studies cost and find: heads against fine-tuning, racing against the full grid, settings that are equal.
 
-    python benchmarks/study.py FOLDER [--only heads race equal planted cost] [--studies 20]
+    python benchmarks/study.py FOLDER [--only heads race weights equal planted cost] [--studies 20]
 
 FOLDER holds <label>/<photos>. All with the packaged network and its ImageNet weights. *heads*: 12 settings that a head
 reads × 3 seeds, against fine-tuning the settings that a fine-tuning reads (its time is told per run, for 12 settings).
-*race*: 8 settings × 5 seeds in full, and how many of these runs racing asks for. *equal*: studies of two settings that
+*race*: 8 settings (size and epochs) × 5 seeds in full, and how many of these runs racing asks for. *weights*: the same
+with pretrained weights against none, two sizes, two numbers of epochs. *equal*: studies of two settings that
 differ in nothing that matters (batches of 16 and of 17), how many say that they differ. *planted*: 128 pixels against
 32. *cost*: CPU seconds of a run against the same training alone.
 """
@@ -34,7 +35,11 @@ from utils.study.training import run_setting, with_sides
 from utils.tables import SPLIT_COLUMNS, write_table
 from utils.train import train_as_04
 
-PARTS = ("heads", "race", "equal", "planted", "cost")
+PARTS = ("heads", "race", "weights", "equal", "planted", "cost")
+RACES = {
+    "race": {"size": [32, 64, 96, 128], "epochs": [1, 3]},
+    "weights": {"weights": ["imagenet", "none"], "size": [64, 128], "epochs": [1, 3]},
+}
 
 
 def main(options: argparse.Namespace) -> None:
@@ -46,7 +51,10 @@ def main(options: argparse.Namespace) -> None:
         prepare(options.folder, Project.model_validate(fixed))
         for name in options.only:
             print(f"\n## {name}", flush=True)
-            {"heads": heads, "race": race, "equal": equal, "planted": planted, "cost": cost}[name](fixed, options)
+            if name in RACES:
+                race(fixed, RACES[name])
+            else:
+                {"heads": heads, "equal": equal, "planted": planted, "cost": cost}[name](fixed, options)
 
 
 def prepare(photos: Path, project: Project) -> None:
@@ -95,10 +103,9 @@ def told_gain(what: str, study: Study, runs: Mapping, one: str, other: str) -> N
     print(f"{what}: {100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})", flush=True)
 
 
-def race(fixed: Mapping, options: argparse.Namespace) -> None:
+def race(fixed: Mapping, keys: Mapping) -> None:
     """Count the runs that racing would have asked for, out of a grid that was trained in full."""
-    section = {"size": [32, 64, 96, 128], "epochs": [1, 3], "seeds": 5, "race": False}
-    full = made(fixed, section)
+    full = made(fixed, dict(keys) | {"seeds": 5, "race": False})
     seconds = timed(full)
     runs, kept = full.runs(), {}
     while (now := standing(full.settings, full.seeds, kept, full.groups)).due:
