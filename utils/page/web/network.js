@@ -1,0 +1,94 @@
+/**
+ * model.onnx on onnxruntime-web: on the graphics card where the browser offers one (WebGPU), else on the processor.
+ *
+ * What an engine answers to a drawn picture is compared with what Python got from the same file, before any photo is
+ * judged. So a graphics driver that calculates wrongly is not used, and neither is a file that is another model's.
+ */
+
+const AGREEMENT = 1e-3; // the largest difference of a probability, as between the files of notebook 07
+const MOST_THREADS = 4;
+
+/** Something that keeps the model from working; the message is for the visitor. */
+export class Problem extends Error {}
+
+/** Return { how, judge } for the model that page.json describes; `progress` is told the bytes loaded, and of how many. */
+export async function openModel(facts, progress) {
+  if (typeof WebAssembly !== "object") {
+    throw new Problem("This browser does not run WebAssembly, which the model needs. Try a current Firefox, Chrome, Edge or Safari.");
+  }
+  const model = await fetched(facts.model, progress);
+  for (const engine of (await hasGraphics()) ? ["webgpu", "wasm"] : ["wasm"]) {
+    try {
+      const network = await opened(engine, model, facts);
+      const answer = await network.judge(probe(facts.recipe.size));
+      if (answer.every((value, n) => Math.abs(value - facts.probe[n]) <= AGREEMENT)) return network;
+      if (engine === "wasm") throw new Problem("The model answers otherwise than it did when this page was made. Write the page again with notebook 07.");
+    } catch (error) {
+      if (error instanceof Problem) throw error;
+      if (engine === "wasm") throw new Problem(`The model could not be opened: ${error.message}. Reload the page; if that does not help, write it again with notebook 07.`);
+      console.warn(error);
+    }
+  }
+}
+
+async function hasGraphics() {
+  return Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+}
+
+/** Load the model's file, and refuse one that is not the one that this page was made for. */
+async function fetched({ file, bytes, sha256 }, progress) {
+  const response = await fetch(`${file}?${sha256}`).catch(() => null);
+  if (!response?.ok) throw new Problem(`${file} could not be loaded${response ? ` (${response.status})` : ""}. It must lie beside index.html. Check the connection and reload the page.`);
+  const data = new Uint8Array(bytes);
+  let loaded = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    if (loaded + value.length > bytes) throw another(file);
+    data.set(value, loaded);
+    loaded += value.length;
+    progress(loaded, bytes);
+  }
+  if (loaded !== bytes) throw another(file);
+  const digest = await globalThis.crypto?.subtle?.digest("SHA-256", data); // absent where the page came by plain http
+  if (digest && [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("") !== sha256) {
+    throw another(file);
+  }
+  return data;
+}
+
+const another = (file) => new Problem(`${file} is not the file that this page was made for, or it was cut short. Write the page again with notebook 07, and copy all of its files.`);
+
+async function opened(engine, model, { runtime, recipe, labels }) {
+  const names = engine === "webgpu" ? runtime.webgpu : runtime.wasm;
+  const [entry, mjs, wasm] = names.map((name) => new URL(name, location.href).href);
+  const ort = await import(entry);
+  const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
+  Object.assign(ort.env.wasm, { wasmPaths: { mjs, wasm }, numThreads: threads });
+  ort.env.logLevel = "error";
+  const session = await ort.InferenceSession.create(model, { executionProviders: [engine] });
+  const [height, width] = recipe.size;
+  return {
+    how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
+    async judge({ data }) {
+      const pixels = new ort.Tensor("uint8", data, [1, height, width, 3]);
+      const { probabilities } = await session.run({ pixels });
+      const values = Array.from(probabilities.data);
+      const sum = values.reduce((total, value) => total + value, 0);
+      if (values.length !== labels.length || !(Math.abs(sum - 1) < 1e-3) || values.some((value) => !(value >= 0))) {
+        throw new Error("the model's answer is no probabilities");
+      }
+      return values.map((value) => value / sum);
+    },
+  };
+}
+
+/** The drawn picture that the model is tried on; utils/export/page.py draws the same. */
+function probe([height, width]) {
+  const data = new Uint8Array(height * width * 3);
+  for (let at = 0; at < data.length; at += 1) {
+    const pixel = Math.trunc(at / 3);
+    data[at] = ((pixel % width) * 7 + Math.trunc(pixel / width) * 13 + (at % 3) * 29) % 256;
+  }
+  return { data };
+}

@@ -1,0 +1,286 @@
+/**
+ * The page: photos are taken here, judged one after another by worker.js, and shown. No photo leaves the browser.
+ *
+ * page.json, which notebook 07 wrote, says what the model is. It and the photos' names are shown as text only.
+ */
+
+import { startCamera } from "./camera.js";
+import { fromInput, fromTransfer, ORDER } from "./chosen.js";
+import { byId, element, name, number, percent, several } from "./elements.js";
+import { table } from "./table.js";
+
+const THUMBNAIL = 112; // pixels, as page.css lays it out
+const SHOWN = 3; // labels of each photo
+const LARGER = 1600; // pixels of the longest side
+const PATIENCE = 3000; // milliseconds that the store for offline use gets to start
+
+let worker;
+let facts;
+let run = 0; // changes whenever what is under way is to be dropped
+let queue = [];
+let done = 0;
+let total = 0;
+let results = [];
+const waiting = new Map(); // the number of a question → what awaits its answer
+let asked = 0;
+
+// --- start ---
+
+async function start() {
+  byId("unserved").remove();
+  try {
+    const response = await fetch("page.json");
+    if (!response.ok) throw new Error(`answer ${response.status}`);
+    facts = await response.json();
+  } catch (error) {
+    return say(`page.json could not be read (${error.message}). It must lie beside index.html: copy the whole folder.`);
+  }
+  tellAbout();
+  await keepForOffline();
+  byId("loading").hidden = false;
+  worker = new Worker(new URL("worker.js", location.href), { type: "module" });
+  worker.onmessage = ({ data }) => HANDLERS[data.tell](data);
+  worker.onerror = (event) => {
+    event.preventDefault();
+    HANDLERS.problem({ text: `The model's part of the page could not start${event.message ? ` (${event.message})` : ""}. Reload the page.` });
+  };
+  worker.postMessage({ ask: "open", facts });
+}
+
+/** Keep what is loaded for a visit without a network, where the browser lets a page do that. */
+async function keepForOffline() {
+  if (!navigator.serviceWorker) return;
+  const active = new Promise((settle) => {
+    if (navigator.serviceWorker.controller) settle();
+    navigator.serviceWorker.addEventListener("controllerchange", settle, { once: true });
+  });
+  try {
+    await navigator.serviceWorker.register(`offline.js?${facts.version}`);
+    await Promise.race([active, new Promise((settle) => setTimeout(settle, PATIENCE))]);
+  } catch (error) {
+    console.warn(error); // it works all the same, with a network
+  }
+}
+
+const HANDLERS = {
+  loading({ loaded, total: bytes }) {
+    byId("loaded").max = bytes;
+    byId("loaded").value = loaded;
+    byId("loaded-bytes").textContent = `${megabytes(loaded)} of ${megabytes(bytes)}`;
+  },
+  ready({ how }) {
+    byId("loading").hidden = true;
+    byId("drop").hidden = false;
+    byId("engine").textContent = `The model runs ${how}.`;
+    document.body.dataset.ready = "true";
+  },
+  problem({ text }) {
+    byId("loading").hidden = true;
+    byId("drop").hidden = true;
+    stop();
+    say(text);
+  },
+  answer(message) {
+    waiting.get(message.id)?.(message);
+    waiting.delete(message.id);
+  },
+};
+
+const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)}\u00a0MB`;
+
+function say(text) {
+  byId("alert").textContent = text;
+}
+
+function tellAbout() {
+  document.title = facts.title;
+  byId("title").textContent = facts.title;
+  byId("verdict").textContent = facts.verdict && `How good is this model? ${facts.verdict}`;
+  byId("verdict").hidden = !facts.verdict;
+  for (const [heading, lines] of facts.about) {
+    byId("about-lines").append(element("dt", { textContent: heading }));
+    byId("about-lines").append(...lines.map((line) => element("dd", {}, name(line))));
+  }
+  byId("about").hidden = false;
+}
+
+// --- photos, one after another ---
+
+/** Ask the worker, and return its answer. */
+export function ask(what, details, transfer = []) {
+  asked += 1;
+  const id = asked;
+  return new Promise((settle) => {
+    waiting.set(id, settle);
+    worker.postMessage({ ask: what, id, ...details }, transfer);
+  });
+}
+
+function add(photos) {
+  const busy = total > 0;
+  say(photos.length ? "" : "There are no photos in there.");
+  queue.push(...photos);
+  total += photos.length;
+  if (!busy && photos.length) work();
+}
+
+async function work() {
+  const mine = run;
+  byId("judging").hidden = false;
+  advance();
+  for (let photo; (photo = queue.shift()); ) {
+    const answer = await judged(photo);
+    if (mine !== run) return;
+    show(photo, answer);
+    done += 1;
+    advance();
+  }
+  rest();
+}
+
+async function judged(photo) {
+  try {
+    return await ask("judge", { file: await photo.open() });
+  } catch {
+    return { error: "it cannot be read any more: it was moved or changed after you chose it" };
+  }
+}
+
+function advance() {
+  byId("judged").max = total;
+  byId("judged").value = done;
+  byId("judged-count").textContent = `${number(done)} of ${number(total)}`;
+}
+
+function rest() {
+  if (document.activeElement === byId("stop")) byId("choose").focus();
+  byId("judging").hidden = true;
+  queue = [];
+  done = total = 0;
+  count();
+}
+
+function stop() {
+  run += 1;
+  rest();
+}
+
+function clear() {
+  byId("cards").replaceChildren();
+  results = [];
+  say("");
+  stop();
+}
+
+// --- results ---
+
+/** Return the label that is said: null where the best probability lies below the model's threshold. */
+function best(probabilities) {
+  const top = probabilities.map((probability, n) => ({ label: facts.labels[n], probability }));
+  top.sort((a, b) => b.probability - a.probability);
+  const unsure = facts.threshold !== null && top[0].probability < facts.threshold;
+  return { top: top.slice(0, SHOWN), label: unsure ? null : top[0].label, probability: top[0].probability };
+}
+
+function show(photo, { error, probabilities, shown }) {
+  const { path } = photo;
+  const { top, label, probability } = error ? {} : best(probabilities);
+  results.push({ path, error, label: error ? "" : label ?? "unknown", probability: error ? null : probability });
+  const body = error
+    ? [element("p", { className: "label broken", textContent: "Could not be read" }), element("p", { className: "small", textContent: error })]
+    : [element("p", { className: label === null ? "label unsure" : "label" }, label === null ? "Not sure" : name(label)), bars(top)];
+  const file = element("p", { className: "file", title: path }, name(path));
+  byId("cards").append(element("li", {}, thumbnail(photo, shown), element("div", { className: "body" }, file, ...body)));
+  byId("tools").hidden = false;
+}
+
+function thumbnail(photo, shown) {
+  if (!shown) return element("div", { className: "thumbnail" });
+  const scale = Math.min(1, (THUMBNAIL * devicePixelRatio) / Math.max(shown.width, shown.height));
+  const canvas = element("canvas", { width: Math.max(1, shown.width * scale), height: Math.max(1, shown.height * scale) });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(shown, 0, 0, canvas.width, canvas.height);
+  shown.close();
+  const button = element("button", { type: "button", className: "thumbnail", aria: { label: `Show ${photo.path} larger` } }, canvas);
+  button.addEventListener("click", () => showLarger(photo));
+  return button;
+}
+
+async function showLarger(photo) {
+  const { shown, error } = await ask("show", { file: await photo.open().catch(() => new Blob()), longest: LARGER });
+  if (error) return say(`${photo.path} cannot be shown: ${error}.`);
+  const canvas = Object.assign(byId("larger-picture"), { width: shown.width, height: shown.height });
+  canvas.getContext("2d").drawImage(shown, 0, 0);
+  shown.close();
+  byId("larger-name").replaceChildren(name(photo.path));
+  byId("larger").showModal();
+}
+
+function bars(top) {
+  const lines = top.map(({ label, probability }) => {
+    const meter = element("meter", { min: 0, max: 1, value: probability, aria: { hidden: "true" } });
+    return element("li", {}, element("span", {}, name(label)), element("span", { textContent: percent(probability) }), meter);
+  });
+  return element("ol", { className: "bars", aria: { label: "Most probable" } }, ...lines);
+}
+
+/** Say in a line what came of the photos. */
+function count() {
+  const tally = new Map();
+  for (const { error, label } of results) if (!error) tally.set(label, (tally.get(label) ?? 0) + 1);
+  const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label}`);
+  const broken = results.filter(({ error }) => error).length;
+  if (broken) parts.push(`${number(broken)} could not be read`);
+  byId("summary").textContent = results.length ? `${several(results.length, "photo")}: ${parts.join(", ")}.` : "";
+  byId("tools").hidden = !results.length;
+}
+
+function save() {
+  const address = URL.createObjectURL(new Blob([table(results)], { type: "text/csv;charset=utf-8" }));
+  element("a", { href: address, download: "predictions.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}
+
+// --- what the visitor does ---
+
+function listen() {
+  for (const [button, input] of [["choose", "photos"], ["choose-folder", "folder"], ["take", "camera"]]) {
+    byId(button).addEventListener("click", () => byId(input).click());
+    byId(input).addEventListener("change", () => add(fromInput(byId(input))));
+  }
+  byId("take").hidden = !matchMedia("(pointer: coarse)").matches; // where a telephone opens its camera
+  byId("stop").addEventListener("click", stop);
+  byId("clear").addEventListener("click", clear);
+  byId("save").addEventListener("click", save);
+  const takes = () => !byId("drop").hidden;
+  const light = (on) => byId("drop").classList.toggle("dropping", on);
+  const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+  for (const kind of ["dragenter", "dragover"]) {
+    addEventListener(kind, (event) => {
+      if (!holdsFiles(event)) return;
+      event.preventDefault();
+      event.dataTransfer.dropEffect = takes() ? "copy" : "none";
+      light(true);
+    });
+  }
+  addEventListener("dragleave", (event) => event.relatedTarget || light(false));
+  addEventListener("drop", async (event) => {
+    light(false);
+    if (!holdsFiles(event)) return;
+    event.preventDefault(); // else the browser would leave the page for the photo
+    if (takes()) add(await fromTransfer(event.dataTransfer));
+  });
+  addEventListener("paste", async (event) => {
+    if (takes() && event.clipboardData?.files.length) add(await fromTransfer(event.clipboardData));
+  });
+  startCamera({
+    judge: (bitmap) => ask("frame", { bitmap }, [bitmap]),
+    told: (probabilities) => best(probabilities),
+    keep: (photo) => add([photo]),
+    say,
+  });
+}
+
+listen();
+start();
