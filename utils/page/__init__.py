@@ -1,0 +1,27 @@
+"""
+A static page that runs model.onnx in the visitor's browser: its third-party runtime, and a server for this machine.
+
+Foundation of stage 07, which puts a model into the page.
+"""
+
+from utils.page.runtime import (
+    NOTICE,
+    RUNTIME,
+    VERSIONS,
+    Pinned,
+    cached_runtime,
+    fetch_runtime,
+    runtime_folder,
+)
+from utils.page.serving import served
+
+__all__ = [
+    "NOTICE",
+    "RUNTIME",
+    "VERSIONS",
+    "Pinned",
+    "cached_runtime",
+    "fetch_runtime",
+    "runtime_folder",
+    "served",
+]
