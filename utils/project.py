@@ -88,6 +88,7 @@ class Project(BaseModel):
     class_weights: bool = False
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
     data_dir: str = str(REPOSITORY / "data")

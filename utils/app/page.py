@@ -18,12 +18,11 @@ from pathlib import Path
 import anywidget
 
 from utils.errors import FieldguideError
-from utils.export import read_card
+from utils.export import about
 from utils.inference import Classifier, ModelError, load_classifier
-from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, size_text
+from utils.pictures import OWN_BITS, jpeg_bytes, open_picture
 from utils.project import Project
-from utils.storage import file_hash, subfolders
-from utils.words import counted, share, verdict_sentence
+from utils.storage import subfolders
 
 LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
@@ -213,74 +212,3 @@ def _short(value) -> str:
 def _sendable(message: dict) -> dict:
     """Return a message whose texts all are valid, and whose numbers are numbers: a damaged model's need not be."""
     return json.loads(json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
-
-
-# --- the model's card in plain words ------------------------------------------------------------------------------
-
-
-def about(path: Path, classifier: Classifier) -> tuple[str, list[tuple[str, list[str]]]]:
-    """Return the verdict of the card beside a model, and the card as headings with lines; why there is none, if so."""
-    knows = ("It tells apart", [", ".join(classifier.labels)])
-    try:
-        card = read_card(path)
-        if (card.get("sha256") or {}).get(path.name) != file_hash(path):
-            raise FieldguideError(f"The card beside {path.name} describes another file. Run 07_export again.")
-        return verdict_sentence(card["verdict"]) if "verdict" in card else "", card_in_words(card)
-    except (FieldguideError, OSError) as error:
-        return "", [knows, ("No card", [f"How good it is, is not known here: {error}"])]
-
-
-def card_in_words(card: Mapping) -> list[tuple[str, list[str]]]:
-    """
-    Return a model's card, as `read_card` checked it, as headings with lines of plain words.
-
-    >>> figure = {"value": 0.9, "low": 0.8, "high": 0.95, "n": 50}
-    >>> card_in_words({"labels": ["ant", "bee"], "test": {"accuracy": figure}})[1][1][0]
-    'Of 50 photos kept apart until the end, it named 90 % rightly. For new photos like these, expect 80 % to 95 %.'
-    """
-    licences = [f"{name}: {counted(count)}" for name, count in card.get("licences", {}).items()]
-    parts = [
-        ("It tells apart", _labels(card)),
-        ("How often it is right", _accuracy(card)),
-        ("When it says “not sure”", _unsure(card.get("unknown", {}))),
-        ("What to beware of", card.get("limits", [])),
-        ("Licences of its pictures", licences),
-        ("Made", _made(card)),
-    ]
-    return [(heading, list(lines)) for heading, lines in parts if lines]
-
-
-def _labels(card: Mapping) -> list[str]:
-    totals = {label: sum(sides.values()) for label, sides in card.get("counts", {}).items()}
-    return [", ".join(f"{name} ({counted(totals[name])})" if name in totals else name for name in card["labels"])]
-
-
-def _accuracy(card: Mapping) -> list[str]:
-    for side, seen in (("test", "kept apart until the end"), ("valid", "that it did not learn from")):
-        figure = card.get(side, {}).get("accuracy", {})
-        if figure.get("value") is None:
-            continue
-        told = f"Of {figure['n']:,} photos {seen}, it named {share(figure['value'])} rightly."
-        if figure["low"] is not None and figure["high"] is not None:
-            told += f" For new photos like these, expect {share(figure['low'])} to {share(figure['high'])}."
-        return [told] if side == "test" else [told, "They helped to choose the model, so expect a little less."]
-    return ["That was not measured."]
-
-
-def _unsure(unknown: Mapping) -> list[str]:
-    threshold = unknown.get("threshold")
-    if threshold is None:
-        return ["Never: it gives every photo a label. Go by its confidence.", *filter(None, [unknown.get("why")])]
-    told = [f"When even its best label has less than {share(threshold)}." if threshold else "Never: it names all."]
-    coverage, error = unknown.get("coverage", {}), unknown.get("error", {})
-    if coverage.get("value") is not None and error.get("value") is not None:
-        told.append(
-            f"With {coverage['n']:,} photos that it did not learn from, it was sure of {share(coverage['value'])}, "
-            f"and wrong in {share(error['value'])} of these."
-        )
-    return told
-
-
-def _made(card: Mapping) -> list[str]:
-    network = f"{card['arch']}, at {size_text(card['size'])} pixels" if card.get("arch") and card.get("size") else ""
-    return [text for text in (card.get("created", "")[:10], network) if text]

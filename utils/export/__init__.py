@@ -8,6 +8,8 @@ from utils.export.card import age_sentence, read_card
 
 HOMES = {
     "FILES": "placing",
+    "about": "plainwords",
+    "card_in_words": "plainwords",
     "certify_threshold": "threshold",
     "checked_sentence": "classifier",
     "coverage_plot": "threshold",
@@ -17,6 +19,7 @@ HOMES = {
     "save_onnx": "formats",
     "threshold_sentence": "threshold",
     "unseen_sentence": "unseen",
+    "write_page": "page",
 }
 __all__ = ["age_sentence", "read_card", *HOMES]
 

@@ -4,6 +4,7 @@ A static page that runs model.onnx in the visitor's browser: its third-party run
 Foundation of stage 07, which puts a model into the page.
 """
 
+from utils.page.asking import PageAnswer, ask_page
 from utils.page.runtime import (
     NOTICE,
     RUNTIME,
@@ -14,14 +15,18 @@ from utils.page.runtime import (
     runtime_folder,
 )
 from utils.page.serving import served
+from utils.page.space import space_readme
 
 __all__ = [
     "NOTICE",
     "RUNTIME",
     "VERSIONS",
+    "PageAnswer",
     "Pinned",
+    "ask_page",
     "cached_runtime",
     "fetch_runtime",
     "runtime_folder",
     "served",
+    "space_readme",
 ]

@@ -9,7 +9,7 @@ some raw files a plug-in each: other programs copy it with `inference`.
 
 from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
 from .depth import DEPTHS, OWN_BITS
-from .formats import PHOTO_SUFFIXES, image_file
+from .formats import PHOTO_SUFFIXES, format_of, image_file
 from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
@@ -30,6 +30,7 @@ __all__ = [
     "PictureError",
     "UnreadableError",
     "bits_wanted",
+    "format_of",
     "header",
     "height_and_width",
     "image_file",

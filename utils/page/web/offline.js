@@ -9,7 +9,15 @@ const MINE = `fieldguide ${self.registration.scope} `; // pages of several model
 const KEPT = MINE + new URL(location.href).search; // another state of this page, another store
 const LASTING = /\/(runtime\/|model)[^?]*\?[0-9a-f]{64}$/;
 
-self.addEventListener("install", () => self.skipWaiting());
+self.addEventListener("install", (event) => {
+  const first = async () => {
+    const { files } = await (await fetch("page.json", { cache: "no-cache" })).json();
+    const small = Object.keys(files).filter((name) => /^[^/]+\.(html|css|js)$/.test(name));
+    await (await caches.open(KEPT)).addAll(["./", "page.json", ...small]);
+    await self.skipWaiting();
+  };
+  event.waitUntil(first());
+});
 
 self.addEventListener("activate", (event) => {
   const forgotten = async () => {

@@ -23,8 +23,13 @@ const SRGB_CURVE = 13; // H.273's number
 const NOT_HERE = { TIFF: "TIFF", JXL: "JPEG XL" };
 
 let heic; // the decoder, once it was asked for
+let heicAddress; // where it is loaded from
 let lastProfile;
 let lastAnswer;
+
+export function setHeicDecoder(address) {
+  heicAddress = new URL(address, location.href).href;
+}
 
 /**
  * Return { input: { data, width, height }, picture }: what the network sees, and the upright, reduced picture.
@@ -95,13 +100,13 @@ async function drafted(bytes, facts, by) {
 
 /** Decode HEIC, which few browsers can, by libheif, which is loaded when the first such photo comes. */
 async function fromHeic(bytes, { profile, numbers }) {
-  heic ??= import("./runtime/libheif-bundle.mjs").then(({ default: start }) => start());
+  heic ??= import(heicAddress).then(({ default: start }) => start());
   let library;
   try {
     library = await heic;
   } catch (error) {
     heic = undefined; // the next photo tries again
-    throw new PictureError(`HEIC files need ./runtime/libheif-bundle.mjs, which could not be loaded (${error.message})`);
+    throw new PictureError(`HEIC files need a decoder, which could not be loaded (${error.message})`);
   }
   const images = new library.HeifDecoder().decode(bytes);
   const image = images.find((each) => each.is_primary?.()) ?? images[0];

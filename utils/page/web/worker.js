@@ -5,7 +5,7 @@
  * answers with { tell: "loading" | "ready" | "problem" | "answer" }. One photo is in memory at a time.
  */
 
-import { fromBitmap, opened, PictureError, prepared } from "./pictures.js";
+import { fromBitmap, opened, PictureError, prepared, setHeicDecoder } from "./pictures.js";
 import { openModel, Problem } from "./network.js";
 
 let network;
@@ -21,6 +21,7 @@ onmessage = ({ data }) => {
 const HANDLERS = {
   async open(message) {
     facts = message.facts;
+    setHeicDecoder(facts.runtime.heic);
     try {
       network = await openModel(facts, (loaded, total) => postMessage({ tell: "loading", loaded, total }));
       postMessage({ tell: "ready", how: network.how });

@@ -1,0 +1,2 @@
+def space_readme(name, verdict, licence=None):
+    return "---\nsdk: static\n---\n"
