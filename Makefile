@@ -4,18 +4,19 @@ PROJECT ?= project.toml
 APP_IP ?= 127.0.0.1
 APP_HOSTS ?=
 APP_PAGES ?= 4
+PAGE_PORT ?= 0
 export PROJECT
 
 BIN := .venv/bin/python
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run lab app test test-long check bench clean
+.PHONY: help run lab app page test test-long check bench clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PROJECT=projects/animals.toml make run       runs another project file (also lab, app)"
+	@echo "  PROJECT=projects/animals.toml make run       runs another project file (also lab, app, page)"
 	@echo "  make app APP_PAGES=8 APP_HOSTS=lab-pc        lets 8 visitors in at a time, also under this machine's name"
 	@echo "  make run TORCH_INDEX=<address>               installs another build of PyTorch: see README.md"
 
@@ -33,6 +34,9 @@ app: $(INSTALLED)  ## Serve notebooks/app.ipynb as a page, for this machine alon
 		--VoilaConfiguration.multi_kernel_manager_class=utils.app.visitors.LimitedKernels \
 		--LimitedKernels.most=$(APP_PAGES) --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=10 \
 		--Voila.identity_provider_class=utils.app.visitors.NamedHosts --NamedHosts.names="$(APP_HOSTS)"
+
+page: $(INSTALLED)  ## Write the page that runs the model in a visitor's browser, and show it (PAGE_PORT=8123: on that port)
+	@$(BIN) -m utils.export --port $(PAGE_PORT)
 
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 

@@ -200,6 +200,7 @@ def _packed(package: str, folder: Path) -> Path:
     """Return the archive of a package, which npm puts into `folder`."""
     arguments = ["pack", _spec(package), "--ignore-scripts", "--loglevel=error", "--no-update-notifier"]
     arguments += ["--pack-destination", str(folder), "--cache", str(folder / "npm-cache")]
+    arguments += ["--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=10000"]  # ms: npm's own wait over a minute
     said = folder / "npm-said.txt"
     with said.open("wb") as stderr:  # a file: on Windows a pipe would stay open when the time limit ends npm
         options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}

@@ -95,7 +95,7 @@ class _Files(SimpleHTTPRequestHandler):
             path = Path(self.translate_path(self.path))
             inside = path.resolve().is_relative_to(root)
             hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        except (OSError, ValueError):  # a zero byte, a name that is too long, links in a circle
+        except (OSError, ValueError, RuntimeError):  # a name too long, a zero byte, links in a circle
             return self.send_error(HTTPStatus.NOT_FOUND)
         if hidden or not inside:
             return self.send_error(HTTPStatus.NOT_FOUND)

@@ -1,0 +1,105 @@
+"""`make page`: from a project to an address."""
+
+import importlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import types
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from utils.errors import FieldguideError
+from utils.project import REPOSITORY
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Return the command's module, in front of a page that is written without a model and a runtime."""
+    if importlib.util.find_spec("utils.export.page") is None:
+        monkeypatch.setitem(sys.modules, "utils.export.page", types.SimpleNamespace(write_page=None))
+    module = importlib.import_module("utils.export.__main__")
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "index.html").write_text("the page")
+    monkeypatch.setattr(module, "Project", types.SimpleNamespace(load=lambda: "a project"))
+    monkeypatch.setattr(module, "fetch_runtime", dict)
+    monkeypatch.setattr(module, "write_page", lambda project: tmp_path / "page")
+    return module
+
+
+@pytest.fixture
+def opened(command, monkeypatch):
+    """Return a list of what the command had a browser show; Ctrl-C is pressed once that has been read."""
+    seen = []
+
+    def show(address):
+        with urllib.request.urlopen(address) as response:
+            seen.append((address, response.read(), response.headers["Cross-Origin-Opener-Policy"]))
+
+    def press(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(command.webbrowser, "open", show)
+    monkeypatch.setattr(command.time, "sleep", press)
+    return seen
+
+
+def test_the_page_opens_and_ctrl_c_ends_it_quietly(command, opened, capsys, tmp_path):
+    """The browser sees the page, with the headers for threads; the terminal has folder, address and how to stop."""
+    assert command.show_page([]) == 0
+    ((address, body, policy),) = opened
+    assert (body, policy) == (b"the page", "same-origin")
+    out, err = capsys.readouterr()
+    assert str(tmp_path / "page") in out and f"at {address} until you press Ctrl-C" in out and err == ""
+
+
+def test_no_browser_opens_where_none_is_wanted_or_there_is_no_screen(command, opened, monkeypatch):
+    """With --no-browser, and in a terminal without a screen."""
+    assert command.show_page(["--no-browser"]) == 0
+    for name in command.SCREENS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(command, "has_screen", lambda environment, real=command.has_screen: real(environment, "linux"))
+    assert command.show_page([]) == 0
+    assert opened == []
+
+
+def test_the_port_is_the_one_that_was_asked_for(command, opened, capsys):
+    """--port N names it; one that is taken is told in a sentence."""
+    with command.served(Path(__file__).parent) as taken:
+        port = taken.split(":")[2].strip("/")
+        assert command.show_page(["--port", port]) == 1
+    assert f"cannot be served on port {port}" in capsys.readouterr().err
+    assert command.show_page(["--port", port]) == 0
+    assert opened[0][0] == taken
+
+
+def test_what_is_missing_is_said_without_a_traceback(command, opened, monkeypatch, capsys):
+    """Such as a project that 07 has not exported: exit code 1."""
+
+    def refuse(project):
+        raise FieldguideError("models/pets holds no model.onnx. Run 07 first.")
+
+    monkeypatch.setattr(command, "write_page", refuse)
+    assert command.show_page([]) == 1
+    assert capsys.readouterr().err == "models/pets holds no model.onnx. Run 07 first.\n" and opened == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_a_real_ctrl_c_ends_the_process(tmp_path):
+    """While it waits: exit code 0, nothing on stderr."""
+    script = f"""
+import sys, types
+sys.modules["utils.export.page"] = types.SimpleNamespace(write_page=lambda project: {str(tmp_path)!r})
+import utils.export.__main__ as command
+command.fetch_runtime, command.Project = dict, types.SimpleNamespace(load=lambda: None)
+sys.exit(command.show_page(["--no-browser"]))
+"""
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}
+    with subprocess.Popen([sys.executable, "-c", script], **options) as process:
+        assert "The page is in" in process.stdout.readline() and "Ctrl-C" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(), process.stderr.read()) == (0, "")

@@ -1,0 +1,63 @@
+"""
+The command line: write a model's static page and show it in a browser of this machine.
+
+    python -m utils.export [--no-browser] [--port N]
+
+Takes the project that PROJECT names, as exported by stage 07. Fetches what the page runs on, once per machine. Exit
+codes: 0 after Ctrl-C; 1 if there is no page to show.
+"""
+
+import argparse
+import os
+import sys
+import time
+import webbrowser
+from collections.abc import Mapping, Sequence
+
+from utils.errors import FieldguideError
+from utils.export.page import write_page
+from utils.page import fetch_runtime, served
+from utils.project import Project
+
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
+
+
+def show_page(arguments: Sequence[str] | None = None) -> int:
+    """Write the page, serve it until Ctrl-C, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m utils.export", description="Write a model's page and show it.")
+    parser.add_argument("--no-browser", action="store_true", help="open no browser, only print the address")
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="serve on this port, by default on any free one"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        project = Project.load()
+        fetch_runtime()
+        folder = write_page(project)
+        with served(folder, isolated=True, port=options.port) as address:
+            print(f"The page is in {folder}. Its README.md says how to publish it.")
+            print(f"On this machine it is at {address} until you press Ctrl-C.", flush=True)
+            if not options.no_browser and has_screen(os.environ):
+                webbrowser.open(address)
+            while True:
+                time.sleep(1)
+    except FieldguideError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print()  # below the ^C that the terminal shows
+        return 0
+
+
+def has_screen(environment: Mapping[str, str], platform: str = sys.platform) -> bool:
+    """
+    Return whether a browser can open a window; without a screen Python would start one inside the terminal.
+
+    >>> has_screen({}, "linux"), has_screen({"DISPLAY": ":0"}, "linux"), has_screen({}, "darwin")
+    (False, True, True)
+    """
+    return platform in ("win32", "darwin") or any(environment.get(name) for name in SCREENS)
+
+
+if __name__ == "__main__":
+    sys.exit(show_page())
