@@ -44,7 +44,9 @@ def test_wide_colours_are_brought_to_srgb_within_a_level(shared):
 def test_a_wide_gamut_profile_is_not_ignored(shared):
     """The same values with and without a profile of Display P3 are different colours, and reach the network so."""
     coloured = noise(300, 401, 3)
-    inputs = [shared.judge("p3.png", file_of(coloured, "PNG", **how)).input for how in ({}, {"icc_profile": DISPLAY_P3})]
+    inputs = [
+        shared.judge("p3.png", file_of(coloured, "PNG", **how)).input for how in ({}, {"icc_profile": DISPLAY_P3})
+    ]
     assert abs(np.subtract(*(np.frombuffer(each, np.uint8).astype(int) for each in inputs))).max() > 8
 
 

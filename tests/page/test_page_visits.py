@@ -126,7 +126,9 @@ def test_a_click_shows_the_photo_larger(visit):
     visit.choose(("wide.jpg", photo(size=(900, 600))))
     visit.page.click("#cards button.thumbnail")
     visit.page.wait_for_selector("#larger[open]")
-    size = visit.page.evaluate("(() => { const c = document.querySelector('#larger-picture'); return [c.width, c.height]; })()")
+    size = visit.page.evaluate(
+        "(() => { const c = document.querySelector('#larger-picture'); return [c.width, c.height]; })()"
+    )
     assert size == [900, 600]
     assert visit.text("#larger-name") == "wide.jpg"
     visit.page.keyboard.press("Escape")

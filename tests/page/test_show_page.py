@@ -1,7 +1,6 @@
 """`make page`: from a project to an address."""
 
 import importlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -13,20 +12,23 @@ from pathlib import Path
 import pytest
 
 from utils.errors import FieldguideError
-from utils.project import REPOSITORY
+from utils.export.page import WrittenPage
+from utils.project import REPOSITORY, Project
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """Return the command's module, in front of a page that is written without a model and a runtime."""
-    if importlib.util.find_spec("utils.export.page") is None:
-        monkeypatch.setitem(sys.modules, "utils.export.page", types.SimpleNamespace(write_page=None))
     module = importlib.import_module("utils.export.__main__")
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("the page")
-    monkeypatch.setattr(module, "Project", types.SimpleNamespace(load=lambda: "a project"))
+    monkeypatch.setattr(
+        module,
+        "Project",
+        types.SimpleNamespace(load=lambda: Project(name="pets", labels={"cat": ["cat"], "dog": ["dog"]})),
+    )
     monkeypatch.setattr(module, "fetch_runtime", dict)
-    monkeypatch.setattr(module, "write_page", lambda project: tmp_path / "page")
+    monkeypatch.setattr(module, "write_page", lambda project: WrittenPage(tmp_path / "page", None, 8))
     return module
 
 
@@ -93,9 +95,9 @@ def test_a_real_ctrl_c_ends_the_process(tmp_path):
     """While it waits: exit code 0, nothing on stderr."""
     script = f"""
 import sys, types
-sys.modules["utils.export.page"] = types.SimpleNamespace(write_page=lambda project: {str(tmp_path)!r})
 import utils.export.__main__ as command
-command.fetch_runtime, command.Project = dict, types.SimpleNamespace(load=lambda: None)
+command.Project = types.SimpleNamespace(load=lambda: types.SimpleNamespace(page="cdn"))
+command.write_page = lambda project: types.SimpleNamespace(folder={str(tmp_path)!r})
 sys.exit(command.show_page(["--no-browser"]))
 """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": REPOSITORY}

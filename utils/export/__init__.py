@@ -15,11 +15,11 @@ HOMES = {
     "coverage_plot": "threshold",
     "current_evaluation": "classifier",
     "export_classifier": "classifier",
+    "page_sentence": "page",
     "save_learner": "formats",
     "save_onnx": "formats",
     "threshold_sentence": "threshold",
     "unseen_sentence": "unseen",
-    "write_page": "page",
 }
 __all__ = ["age_sentence", "read_card", *HOMES]
 

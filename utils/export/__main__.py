@@ -32,8 +32,9 @@ def show_page(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         project = Project.load()
-        fetch_runtime()
-        folder = write_page(project)
+        if project.page == "local":
+            fetch_runtime()
+        folder = write_page(project).folder
         with served(folder, isolated=True, port=options.port) as address:
             print(f"The page is in {folder}. Its README.md says how to publish it.")
             print(f"On this machine it is at {address} until you press Ctrl-C.", flush=True)

@@ -9,7 +9,6 @@ tore apart is known. Files that a person added to the folder stay.
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.dataset import Dataset, seeded_rank
+from utils.dataset import read_dataset, seeded_rank
 from utils.errors import FieldguideError
 from utils.export.agreement import AGREEMENT, disagreement
 from utils.export.awkward import awkward_pictures
-from utils.export.placing import EARLIER, ONNX, README
+from utils.export.placing import EARLIER, ONNX, README, workshop
 from utils.export.plainwords import about
 from utils.inference import Classifier, Prediction, load_classifier
 from utils.page import RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
@@ -47,49 +46,48 @@ NOT_FOR_BROWSERS = ("TIFF", "JXL")
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """What `write_page` wrote, and whether a browser was asked about pictures before."""
+    """What `write_page` wrote, and what a browser said of it before."""
 
     folder: Path
-    asked: int | None  # pictures that a browser gave model.onnx's own answers to; None if there is no browser here
+    asked: int | None  # pictures that it gave model.onnx's own answers to; None if no browser was asked
     bytes: int  # of all its files
 
 
-def write_page(dataset: Dataset) -> WrittenPage | str:
+def write_page(project: Project) -> WrittenPage:
     """
-    Write models/<name>/page for the model.onnx that is there; where the runtime is not cached, return how to get it.
+    Write models/<name>/page for the model.onnx that 07 exported; a page that is the same already is left as it is.
 
     A browser of this machine is asked first, about held-out photos and drawn awkward files. Raises FieldguideError, and
-    leaves the page as it was, if it answers otherwise than model.onnx, or if 07 has not exported a model.
+    leaves the page as it was, if there is no model, what the page runs on is not cached, or the page answers otherwise
+    than model.onnx.
     """
-    project = dataset.project
-    runtime = cached_runtime()
-    if runtime is None and project.page == "local":
-        return f"No page was written: what it runs on is not in {runtime_folder()} yet. Type: make page"
-    path = project.models / ONNX
+    runtime = {} if project.page == "cdn" else cached_runtime()
+    if runtime is None:
+        raise FieldguideError(f"What the page runs on is not in {runtime_folder()} yet. Type: make page")
+    path, folder = project.models / ONNX, project.models / FOLDER
     classifier = load_classifier(path)
-    with locked(project.models):
-        staged = make_folder(project.models / f".{FOLDER}")
-        try:
-            write_files(staged, project, path, classifier, runtime or {})
-            asked = require_same_answers(staged, classifier, held_out_files(dataset)) if runtime else None
-            folder = put_page_in_place(staged, project.models / FOLDER)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file() and ".git" not in each.parts)
-    return WrittenPage(folder, asked, size)
+    with locked(project.models), workshop(project.models, f".{FOLDER}") as staged:
+        facts = write_files(staged, project, path, classifier, runtime)
+        earlier = facts_of(folder)
+        if is_whole(folder, earlier) and earlier["version"] == facts["version"] and earlier.get("asked"):
+            return WrittenPage(folder, earlier["asked"], size_of(folder, earlier))
+        # A page that loads its runtime from the network is not asked: this machine may have none.
+        facts["asked"] = require_same_answers(staged, classifier, held_out_files(project)) if runtime else None
+        write_whole(staged / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+        put_page_in_place(staged, folder)
+    return WrittenPage(folder, facts["asked"], size_of(folder, facts))
 
 
 def write_files(
     folder: Path, project: Project, model: Path, classifier: Classifier, runtime: Mapping[str, Path]
-) -> None:
-    """Write all files of the page into an empty folder."""
+) -> dict:
+    """Write all files of the page into an empty folder, and return what page.json says."""
     for name, data in web_files().items():
-        write_whole(folder / name, data if project.page == "local" else with_cdn(data, name))
+        write_whole(folder / name, with_cdn(data) if (project.page, name) == ("cdn", "index.html") else data)
     write_whole(folder / ONNX, model.read_bytes())
-    if project.page == "local":
-        make_folder(folder / "runtime")
-        for name, path in runtime.items():
-            write_whole(folder / name, path.read_bytes())
+    for name, path in runtime.items():
+        make_folder((folder / name).parent)
+        write_whole(folder / name, path.read_bytes())
     facts = page_facts(project, model, classifier)
     write_whole(folder / README, space_readme(facts["title"], facts["verdict"]))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -97,6 +95,7 @@ def write_files(
     told = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     facts["version"] = hashlib.sha256(told.encode()).hexdigest()
     write_whole(folder / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    return facts
 
 
 def web_files() -> dict[str, bytes]:
@@ -159,21 +158,22 @@ def addresses(place: str) -> dict:
     return {engine: [address(name) for name in names] for engine, names in ENGINES.items()} | {"heic": address(HEIC)}
 
 
-def with_cdn(data: bytes, name: str) -> bytes:
-    """Let index.html load the runtime from the public server too; other files stay as they are."""
-    if name != "index.html":
-        return data
+def with_cdn(data: bytes) -> bytes:
+    """Return index.html with a policy that lets it load the runtime from the public server, too."""
     text = data.decode()
     for rule in ("script-src 'self'", "connect-src 'self'"):
         text = text.replace(rule, f"{rule} {CDN}", 1)
     return text.encode()
 
 
-def held_out_files(dataset: Dataset) -> dict[str, bytes]:
-    """Return some photos of validation and test set, drawn by the seed: name → bytes."""
-    held_out, seed = dataset.on("valid", "test"), dataset.project.seed
-    drawn = sorted(held_out.ids, key=lambda id: seeded_rank(seed, id))[:MOST_ASKED]
-    return {dataset[id].path.name: dataset[id].path.read_bytes() for id in drawn}
+def held_out_files(project: Project) -> dict[str, bytes]:
+    """Return some photos of validation and test set, drawn by the seed: name → bytes; none where they are not here."""
+    try:
+        held_out = read_dataset(project).on("valid", "test")
+    except FieldguideError:  # a folder of models that was copied without its photos
+        return {}
+    drawn = sorted(held_out.ids, key=lambda id: seeded_rank(project.seed, id))[:MOST_ASKED]
+    return {held_out[id].path.name: held_out[id].path.read_bytes() for id in drawn}
 
 
 def require_same_answers(folder: Path, classifier: Classifier, photos: Mapping[str, bytes]) -> int | None:
@@ -217,59 +217,69 @@ def _prediction(answer: PageAnswer, labels: Sequence[str]) -> Prediction:
     return Prediction(label, probabilities[label], probabilities)
 
 
-def put_page_in_place(staged: Path, folder: Path) -> Path:
+def put_page_in_place(staged: Path, folder: Path) -> None:
     """
-    Put the files of a new page into its folder, page.json last, and take away those of an earlier one; return the folder.
+    Put the files of a new page into its folder, page.json last, and take away those of an earlier one.
 
     What a person added stays. README.md stays if a person changed it; another file that was changed is kept, under its
     SHA-256, in exports/page.
     """
     make_folder(folder)
-    before = earlier_files(folder)
-    new = sorted(path.relative_to(staged) for path in staged.rglob("*") if path.is_file())
-    for name in sorted(new, key=lambda name: name == Path(FACTS)):
+    before = facts_of(folder).get("files", {})
+    new = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+    for name in sorted(new, key=lambda name: name == FACTS):
         target = folder / name
         there = file_hash(target) if target.is_file() else None
-        if there == file_hash(staged / name):
+        by_a_person = there is not None and name != FACTS and there != before.get(name)
+        if there == file_hash(staged / name) or (by_a_person and name == README):
             continue
-        changed = there is not None and name != Path(FACTS) and there != before.get(name.as_posix())
-        if changed and name == Path(README):
-            continue
-        if changed:
-            kept = make_folder(folder.parent / EARLIER / FOLDER) / f"{there[:16]}-{name.name}"
+        if by_a_person:
+            kept = make_folder(folder.parent / EARLIER / FOLDER) / f"{there[:16]}-{target.name}"
             write_whole(kept, target.read_bytes())
         make_folder(target.parent)
         with explained(target):
             (staged / name).replace(target)
-    for name, sha256 in before.items():
-        if Path(name) not in new and (folder / name).is_file() and file_hash(folder / name) == sha256:
+    for name in set(before) - set(new):
+        if (folder / name).is_file() and file_hash(folder / name) == before[name]:
             (folder / name).unlink()
     sync_folder(folder)
-    return folder
 
 
-def earlier_files(folder: Path) -> dict[str, str]:
-    """Return the files that the page.json of a folder names: path → SHA-256; none where it cannot be read."""
+def facts_of(folder: Path) -> dict:
+    """Return the page.json of a folder; {} where there is none that names the files inside it."""
     try:
-        named = json.loads((folder / FACTS).read_text(encoding="utf-8"))["files"]
-        inside = {name: str(sha256) for name, sha256 in named.items() if (folder / name).resolve().is_relative_to(folder.resolve())}
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        inside = all((folder / name).resolve().is_relative_to(folder.resolve()) for name in facts["files"].keys())
+        return facts if inside and isinstance(facts["version"], str) else {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
-    return inside
 
 
-def page_sentence(page: WrittenPage | str) -> str:
-    """
-    Return in sentences what was written, or why nothing was.
+def is_whole(folder: Path, facts: Mapping) -> bool:
+    """Return whether all files of a page are there as page.json names them; a person may have changed README.md."""
+    return bool(facts) and all(
+        (folder / name).is_file() and (name == README or file_hash(folder / name) == sha256)
+        for name, sha256 in facts["files"].items()
+    )
 
-    >>> page_sentence(WrittenPage(Path("models/ants/page"), 66, 61_000_000))[:65]
-    'The page is in models/ants/page (61 MB). A browser gave the same '
-    """
-    if isinstance(page, str):
-        return page
+
+def size_of(folder: Path, facts: Mapping) -> int:
+    """Return the bytes of a page's files."""
+    return sum((folder / name).stat().st_size for name in facts["files"])
+
+
+def page_sentence(project: Project) -> str:
+    """Write the page where what it runs on is cached; return in sentences what was written, or why nothing was."""
+    if project.page == "local" and cached_runtime() is None:
+        return (
+            "No page was written: what it runs on is fetched once per machine. Type “make page” in a terminal; it "
+            "fetches that, writes the page and shows it."
+        )
+    page = write_page(project)
     asked = (
         f"A browser gave the same answers to {counted(page.asked, 'picture')} as model.onnx."
         if page.asked
-        else "It was not asked whether it gives the same answers: there is no Chromium, Chrome or Edge here."
+        else "No browser was asked whether it gives the same answers: "
+        + ("its runtime is on a public server." if project.page == "cdn" else "there is no Chromium, Chrome or Edge.")
     )
-    return f"The page is in {page.folder} ({page.bytes / 1e6:.0f} MB). {asked} Look at it: make page"
+    return f"The page is in {page.folder} ({page.bytes / 1e6:.0f} MB). {asked} To look at it, type: make page"

@@ -25,9 +25,9 @@ EARLIER = "exports"  # the folder of earlier sets
 
 
 @contextmanager
-def workshop(folder: Path) -> Iterator[Path]:
+def workshop(folder: Path, name: str = STAGED) -> Iterator[Path]:
     """Yield an empty folder inside `folder` to make a set in; it is gone afterwards."""
-    staged = folder / STAGED
+    staged = folder / name
     with explained(staged):
         if staged.exists():  # a run was killed
             shutil.rmtree(staged)

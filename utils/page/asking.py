@@ -16,7 +16,13 @@ from utils.page.serving import served
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 CHANNELS = ("chrome", "msedge")  # where a program stands that is not on the PATH
 # No sandbox: in a container none can be made, and the page is our own.
-FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-dev-shm-usage")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-dev-shm-usage",
+)
 PATIENCE = 120_000  # milliseconds until the model must be loaded
 ASK = """async ([name, content]) => {
     const { ask } = await import(new URL("page.js", location.href).href);
