@@ -14,6 +14,7 @@ from utils.page.runtime import (
     runtime_folder,
 )
 from utils.page.serving import served
+from utils.page.space import space_readme
 
 __all__ = [
     "NOTICE",
@@ -24,4 +25,5 @@ __all__ = [
     "fetch_runtime",
     "runtime_folder",
     "served",
+    "space_readme",
 ]
