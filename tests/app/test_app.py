@@ -15,6 +15,7 @@ from PIL import Image
 
 from utils.app import page as app
 from utils.app.page import LARGEST, PART, ClassifierPage, find_models
+from utils.export import card_in_words
 from utils.inference.classifier import load_classifier
 from utils.project import Project
 
@@ -297,7 +298,7 @@ def test_a_card_of_another_file_is_not_shown(tmp_path):
 
 def test_figures_that_are_missing_are_said_to_be():
     """A card without figures tells so, and makes none up."""
-    told = dict(app.card_in_words({"labels": ["a"], "unknown": {"threshold": None, "why": "too few photos"}}))
+    told = dict(card_in_words({"labels": ["a"], "unknown": {"threshold": None, "why": "too few photos"}}))
     assert told == {
         "It tells apart": ["a"],
         "How often it is right": ["That was not measured."],

@@ -23,7 +23,7 @@ from utils.dataset import Dataset, read_dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.export import agreement, placing
 from utils.export import classifier as export
-from utils.export.agreement import disagreement, is_plain
+from utils.export.agreement import is_plain
 from utils.export.awkward import awkward_pictures
 from utils.export.card import read_card
 from utils.export.classifier import (
@@ -33,6 +33,7 @@ from utils.export.classifier import (
     out_of_fold_answers,
     sampled_pictures,
 )
+from utils.export.difference import disagreement
 from utils.export.placing import FILES, put_in_place
 from utils.inference.classifier import Prediction, load_classifier
 from utils.inference.vetting import vet

@@ -1,10 +1,10 @@
-"""The page gives the answers of `load_classifier`: the same network input, the same probabilities, the same refusals."""
+"""The page gives the answers of `load_classifier`: the same network input, probabilities and refusals."""
 
 import numpy as np
 import pytest
-from page.odd_pictures import DISPLAY_P3, exact_pictures, file_of, noise, refused_files, wide_pictures
 from PIL import Image
 
+from page.odd_pictures import DISPLAY_P3, exact_pictures, file_of, noise, refused_files, wide_pictures
 from utils.inference.recipe import Recipe
 
 pytestmark = pytest.mark.browser
@@ -23,7 +23,7 @@ def test_pictures_reach_the_network_byte_for_byte(shared):
 
 
 def test_equal_inputs_have_equal_probabilities(shared):
-    """What model.onnx gives in Python, the page gives in the browser, but for the rounding of a model that is very sure."""
+    """What model.onnx gives in Python, the page gives, but for the rounding of a model that is very sure."""
     pictures = exact_pictures()
     for answer, ours in zip(
         [shared.judge(name, data) for name, data in pictures.items()],

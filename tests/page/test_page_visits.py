@@ -7,9 +7,9 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser.app_project import COLOURS, GREY, large_photo, photo
+
 from page.conftest import visited
 from page.odd_pictures import exact_pictures
-
 from utils.inference.commands import main as predict_command
 from utils.page import served
 from utils.page.asking import open_page

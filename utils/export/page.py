@@ -1,8 +1,8 @@
 """
 Stage 07: the page, a folder that runs model.onnx in a visitor's browser.
 
-Reads model.onnx and card.json of models/<name>, and the files of utils/page; writes models/<name>/page. page.json says what
-the model is, and comes last: it names the SHA-256 of the model that it was written for, so that a set that a kill
+Reads model.onnx and card.json of models/<name>, and the files of utils/page; writes models/<name>/page. page.json says
+what the model is, and comes last: it names the SHA-256 of the model that it was written for, so that a set that a kill
 tore apart is known. Files that a person added to the folder stay.
 """
 
@@ -20,12 +20,12 @@ from PIL import Image
 
 from utils.dataset import read_dataset, seeded_rank
 from utils.errors import FieldguideError
-from utils.export.agreement import AGREEMENT, disagreement
 from utils.export.awkward import awkward_pictures
+from utils.export.difference import AGREEMENT, disagreement
 from utils.export.placing import EARLIER, ONNX, README, workshop
 from utils.export.plainwords import about
 from utils.inference import Classifier, Prediction, load_classifier
-from utils.page import RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
+from utils.page import NOTICE, RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
 from utils.pictures import format_of, height_and_width
 from utils.project import Project
 from utils.storage import explained, file_hash, locked, make_folder, sync_folder, write_whole
@@ -61,7 +61,8 @@ def write_page(project: Project) -> WrittenPage:
     leaves the page as it was, if there is no model, what the page runs on is not cached, or the page answers otherwise
     than model.onnx.
     """
-    runtime = {} if project.page == "cdn" else cached_runtime()
+    notice = {NOTICE: Path(str(files("utils.page") / Path(NOTICE).name))}
+    runtime = notice if project.page == "cdn" else cached_runtime()
     if runtime is None:
         raise FieldguideError(f"What the page runs on is not in {runtime_folder()} yet. Type: make page")
     path, folder = project.models / ONNX, project.models / FOLDER
@@ -72,7 +73,8 @@ def write_page(project: Project) -> WrittenPage:
         if is_whole(folder, earlier) and earlier["version"] == facts["version"] and earlier.get("asked"):
             return WrittenPage(folder, earlier["asked"], size_of(folder, earlier))
         # A page that loads its runtime from the network is not asked: this machine may have none.
-        facts["asked"] = require_same_answers(staged, classifier, held_out_files(project)) if runtime else None
+        photos = {} if project.page == "cdn" else held_out_files(project)
+        facts["asked"] = None if project.page == "cdn" else require_same_answers(staged, classifier, photos)
         write_whole(staged / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
         put_page_in_place(staged, folder)
     return WrittenPage(folder, facts["asked"], size_of(folder, facts))
@@ -249,7 +251,7 @@ def facts_of(folder: Path) -> dict:
     """Return the page.json of a folder; {} where there is none that names the files inside it."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        inside = all((folder / name).resolve().is_relative_to(folder.resolve()) for name in facts["files"].keys())
+        inside = all((folder / name).resolve().is_relative_to(folder.resolve()) for name in facts["files"])
         return facts if inside and isinstance(facts["version"], str) else {}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}

@@ -30,7 +30,8 @@ ASK = """async ([name, content]) => {
     const answer = await ask("judge", { file: new File([bytes], name), withInput: true });
     let input = "";
     for (const byte of answer.input ?? []) input += String.fromCharCode(byte);
-    return { probabilities: answer.probabilities, error: answer.error, input: btoa(input), milliseconds: answer.milliseconds };
+    const { probabilities, error, milliseconds } = answer;
+    return { probabilities, error, milliseconds, input: btoa(input) };
 }"""
 
 

@@ -5,11 +5,8 @@ The fields are those of Hugging Face's Spaces configuration reference.
 """
 
 import re
-from collections.abc import Mapping
 
 from huggingface_hub import SpaceCardData
-
-from utils.words import verdict_sentence
 
 # With these a browser lets WebAssembly use several threads. Most static hosts send none; then one thread is used.
 HEADERS = {
@@ -62,7 +59,7 @@ A phone's browser keeps the page for use without a network only if its address b
 """
 
 
-def space_readme(name: str, verdict: Mapping, licence: str | None = None) -> str:
+def space_readme(name: str, verdict: str, licence: str | None = None) -> str:
     """
     Return README.md for the page of a model.
 
@@ -70,8 +67,8 @@ def space_readme(name: str, verdict: Mapping, licence: str | None = None) -> str
     ----------
     name : str
         What the model is called; shown as it is, whatever signs of Markdown it holds.
-    verdict : mapping
-        As card.json holds it; see `utils.words.verdict_sentence`.
+    verdict : str
+        How good it is against guessing, in a sentence; "" where nobody measured it.
     licence : str, optional
         One of Hugging Face's identifiers, such as apache-2.0. Without it the front matter names none.
     """
@@ -79,4 +76,4 @@ def space_readme(name: str, verdict: Mapping, licence: str | None = None) -> str
         title=name, sdk="static", app_file="index.html", license=licence, pinned=False, custom_headers=HEADERS
     ).to_yaml()
     title = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", name)  # in Markdown a backslash makes any such sign plain
-    return WORDS.format(front=front + "\n" * (not front.endswith("\n")), title=title, verdict=verdict_sentence(verdict))
+    return WORDS.format(front=front + "\n" * (not front.endswith("\n")), title=title, verdict=verdict)

@@ -1,0 +1,171 @@
+"""What the page says when something is wrong with it: always a sentence, and no photo is judged by a wrong model."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from browser.app_project import COLOURS, WARM, photo
+
+from page.conftest import Visit, visited
+from utils.errors import FieldguideError
+from utils.page import served
+from utils.page.asking import open_page
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture
+def copy(colours, tmp_path) -> Path:
+    """A copy of the page, to break."""
+    return shutil.copytree(colours[0], tmp_path / "page")
+
+
+def told(browser, folder: Path, classifier) -> str:
+    """Return what a page says that does not start."""
+    with served(folder) as address, visited(browser, address, folder, classifier) as visit:
+        with pytest.raises(FieldguideError) as caught:
+            open_page(visit.page, address)
+        assert not visit.page.is_visible("#drop")
+        return str(caught.value)
+
+
+def change(folder: Path, **facts) -> None:
+    """Change entries of page.json."""
+    path = folder / "page.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | facts), encoding="utf-8")
+
+
+def test_another_models_file_is_refused(chromium, copy, colours, make_page):
+    """A model.onnx that the page was not made for, even one of the same size, judges nothing."""
+    data = bytearray((copy / "model.onnx").read_bytes())
+    data[-20] ^= 1
+    (copy / "model.onnx").write_bytes(data)
+    assert "model.onnx is not the file that this page was made for" in told(chromium, copy, colours[1])
+    other, _ = make_page(WARM)
+    shutil.copy(other / "model.onnx", copy / "model.onnx")
+    assert "model.onnx is not the file that this page was made for" in told(chromium, copy, colours[1])
+
+
+def test_a_model_that_answers_otherwise_is_refused(chromium, copy, colours):
+    """The file is right, but the browser's engine gives other numbers than Python did: nothing is judged."""
+    change(copy, probe=[0.2, 0.3, 0.5])
+    assert "The model answers otherwise than it did when this page was made" in told(chromium, copy, colours[1])
+
+
+def test_a_file_that_is_no_model_is_a_sentence(chromium, copy, colours):
+    """Even if page.json says that it is the right one."""
+    import hashlib
+
+    data = b"not a model" * 100
+    (copy / "model.onnx").write_bytes(data)
+    change(copy, model={"file": "model.onnx", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+    assert "The model could not be opened: " in told(chromium, copy, colours[1])
+
+
+@pytest.mark.parametrize("missing", ["model.onnx", "page.json", "runtime", "worker.js", "network.js"])
+def test_a_file_that_was_not_copied_is_told(chromium, copy, colours, missing):
+    """A folder that lacks a file says so; the page never just waits."""
+    path = copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    said = told(chromium, copy, colours[1])
+    assert said.startswith("The page does not start: ") and len(said) > 40
+
+
+def test_a_page_json_that_is_broken_is_told(chromium, copy, colours):
+    """Cut short by a full disk, say."""
+    (copy / "page.json").write_text('{"name": "colo', encoding="utf-8")
+    assert "page.json could not be read" in told(chromium, copy, colours[1])
+
+
+def test_a_browser_without_webassembly_is_told_what_to_do(chromium, address, colours):
+    """A sentence names the browsers that have it."""
+    with visited(chromium, address, *colours, service_workers="block") as visit:
+        visit.page.context.route("**/worker.js", lambda route: without_webassembly(route, colours[0]))
+        with pytest.raises(FieldguideError, match=r"does not run WebAssembly.*Try a current Firefox"):
+            open_page(visit.page, address)
+
+
+def without_webassembly(route, folder: Path) -> None:
+    """Answer with worker.js as a browser without WebAssembly would run it."""
+    script = "delete globalThis.WebAssembly;\n" + (folder / "network.js").read_text(encoding="utf-8")
+    script += (
+        "\nonmessage = async ({ data }) => { try { await openModel(data.facts, () => {}); }"
+        ' catch (error) { postMessage({ tell: "problem", text: error.message }); } };'
+    )
+    route.fulfill(body=script, content_type="text/javascript")
+
+
+def test_opened_as_a_file_it_says_how_to_serve_it(chromium, colours):
+    """A browser loads no module from a file: after a moment the page says what to type."""
+    folder, classifier = colours
+    with visited(chromium, "", folder, classifier) as visit:
+        visit.page.goto((folder / "index.html").as_uri())
+        visit.page.wait_for_selector("#unserved", state="visible")
+        assert "python -m http.server" in visit.text("#unserved")
+
+
+def test_labels_are_shown_as_text_whatever_they_hold(chromium, make_page):
+    """Markup in a label, 200 letters, writing from right to left: the label itself, and nothing runs."""
+    labels = ["<img src=x onerror=window.hacked=1>", "א" * 200, "plain"]
+    with opened_with(chromium, make_page(dict(zip(labels, COLOURS.values(), strict=True)))) as visit:
+        visit.choose(("red.jpg", photo()))
+        assert visit.text("#cards .label") == labels[0]
+        assert visit.page.evaluate("window.hacked === undefined && document.images.length === 0")
+        assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_name_of_a_file_is_shown_as_text(visit):
+    """The visitor's file names are text, too."""
+    visit.choose(("<b onclick=alert(1)>x.jpg", photo()))
+    assert visit.text("#cards .file") == "<b onclick=alert(1)>x.jpg"
+    assert visit.page.locator("#cards b").count() == 0
+
+
+def test_a_thousand_labels_are_no_trouble(chromium, make_page):
+    """The best three are shown, and the page stays in its frame."""
+    many = {f"label {n}": (n % 251, n * 7 % 251, n * 13 % 251) for n in range(1000)}
+    with opened_with(chromium, make_page(many, threshold=None)) as visit:
+        visit.choose(("red.jpg", photo()))
+        (ours,) = visit.classifier.predict([photo()])
+        assert visit.text("#cards .label") == ours.label
+        assert visit.page.locator("#cards .bars li").count() == 3
+        assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def opened_with(browser, made):
+    """Return a context manager of the open page of another model."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def opened():
+        with served(made[0]) as address, visited(browser, address, *made) as visit:
+            open_page(visit.page, address)
+            yield visit
+
+    return opened()
+
+
+def test_its_policy_forbids_scripts_and_addresses_of_others(visit: Visit):
+    """Neither an inline script, nor eval, nor a request elsewhere: what a hostile label would need."""
+    tried = visit.page.evaluate(
+        """async () => {
+            const script = Object.assign(document.createElement("script"), { textContent: "window.ran = 1" });
+            document.body.append(script);
+            const fetched = await fetch("https://example.org/").then(() => true, () => false);
+            return [window.ran === 1, fetched];
+        }"""
+    )
+    assert tried == [False, False]
+    visit.said.clear()  # the browser told of both, as it should
+
+
+def test_a_new_model_replaces_what_was_kept_for_offline_use(chromium, copy, colours, make_page):
+    """Written again for another model and opened in the same browser, the page judges with the new one."""
+    with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
+        open_page(visit.page, address)
+        other, _ = make_page(WARM)
+        shutil.copytree(other, copy, dirs_exist_ok=True)
+        open_page(visit.page, address)
+        visit.choose(("warm.jpg", photo(WARM["warm"])))
+        assert visit.text("#cards .label") == "warm"
