@@ -200,7 +200,7 @@ def test_what_npm_says_is_told(npm):
 def test_an_npm_that_hangs_is_ended(npm, monkeypatch):
     """After the time limit, with the way out."""
     npm("import time; time.sleep(600)")
-    monkeypatch.setattr(runtime, "LIMIT", 0.5)
+    monkeypatch.setattr(runtime, "NPM_LIMIT", 0.5)
     assert "npm did not fetch libheif-js@1.23.2 within" in refused()
 
 

@@ -12,14 +12,12 @@ import os
 import sys
 import time
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from utils.errors import FieldguideError
 from utils.export.page import write_page
-from utils.page import fetch_runtime, served
+from utils.page import fetch_runtime, has_screen, served
 from utils.project import Project
-
-SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")
 
 
 def show_page(arguments: Sequence[str] | None = None) -> int:
@@ -48,16 +46,6 @@ def show_page(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print()  # below the ^C that the terminal shows
         return 0
-
-
-def has_screen(environment: Mapping[str, str], platform: str = sys.platform) -> bool:
-    """
-    Return whether a browser can open a window; without a screen Python would start one inside the terminal.
-
-    >>> has_screen({}, "linux"), has_screen({"DISPLAY": ":0"}, "linux"), has_screen({}, "darwin")
-    (False, True, True)
-    """
-    return platform in ("win32", "darwin") or any(environment.get(name) for name in SCREENS)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from utils.page.runtime import (
     fetch_runtime,
     runtime_folder,
 )
-from utils.page.serving import served
+from utils.page.serving import has_screen, served
 from utils.page.space import space_readme
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "ask_page",
     "cached_runtime",
     "fetch_runtime",
+    "has_screen",
     "runtime_folder",
     "served",
     "space_readme",

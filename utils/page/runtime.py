@@ -31,7 +31,7 @@ from utils.words import counted
 
 VERSIONS = MappingProxyType({"onnxruntime-web": "1.30.0", "libheif-js": "1.23.2"})
 NOTICE = "runtime/NOTICE.txt"  # who made these files, under which licence, and where their source code is
-LIMIT = 20 * MINUTE  # seconds for one package: 33 MB through a slow line
+NPM_LIMIT = 20 * MINUTE  # seconds for one package: 33 MB through a slow line
 UNPACKED = 256 * 2**20  # bytes: onnxruntime-web unpacks to 145 MB
 CACHE = "FIELDGUIDE_CACHE"
 
@@ -205,10 +205,11 @@ def _packed(package: str, folder: Path) -> Path:
     with said.open("wb") as stderr:  # a file: on Windows a pipe would stay open when the time limit ends npm
         options = {"cwd": folder, "stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": stderr}
         try:
-            status = _run_npm(arguments, timeout=LIMIT, **options)
+            status = _run_npm(arguments, timeout=NPM_LIMIT, **options)
         except subprocess.TimeoutExpired:
+            within = f"within {NPM_LIMIT // MINUTE} minutes"
             raise _no_runtime(
-                f"npm did not fetch {_spec(package)} within {LIMIT // MINUTE} minutes. Try again with a faster network."
+                f"npm did not fetch {_spec(package)} {within}. Try again with a faster network."
             ) from None
         except OSError as error:
             raise _no_runtime(
@@ -216,7 +217,7 @@ def _packed(package: str, folder: Path) -> Path:
             ) from error
     archive = folder / f"{package}-{VERSIONS[package]}.tgz"
     if status or not archive.is_file():
-        reason = _reason(said.read_text(encoding="utf-8", errors="replace")) or f"exit code {status}"
+        reason = _npm_reason(said.read_text(encoding="utf-8", errors="replace")) or f"exit code {status}"
         raise _no_runtime(f"npm could not fetch {_spec(package)}: {reason}. Check the network and try again.")
     return archive
 
@@ -235,11 +236,11 @@ def _run_npm(arguments: list[str], **options) -> int:
     return npm(arguments, return_completed_process=True, **options).returncode
 
 
-def _reason(said: str) -> str:
+def _npm_reason(said: str) -> str:
     """
     Return the line of npm's error output that says most.
 
-    >>> _reason("npm error code E404\\nnpm error 404 Not Found - GET a\\nnpm error A complete log of this run")
+    >>> _npm_reason("npm error code E404\\nnpm error 404 Not Found - GET a\\nnpm error A complete log of this run")
     '404 Not Found - GET a'
     """
     lines = [re.sub(r"^npm (error|ERR!) ?", "", line).strip() for line in said.splitlines()]

@@ -6,7 +6,8 @@ The page cannot be opened as a file: a browser loads modules, workers and a mode
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
@@ -20,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 HERE = "127.0.0.1"
 # Python's own guess asks the system, and on Windows any program may have registered .js as plain text.
-KINDS = {
+MEDIA_TYPES = {
     **{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"},
     **{".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8", ".wasm": "application/wasm"},
     **{".json": "application/json", ".webmanifest": "application/manifest+json", ".onnx": "application/octet-stream"},
     **{".txt": "text/plain; charset=utf-8", ".md": "text/plain; charset=utf-8", ".csv": "text/csv; charset=utf-8"},
     **{".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp", ".ico": "image/x-icon"},
 }
+SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER")  # variables of Linux, one of which is set where windows can open
 ISOLATED = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 
 
@@ -68,6 +70,16 @@ def served(folder: Path, *, isolated: bool = False, port: int = 0) -> Iterator[s
         thread.join()
 
 
+def has_screen(environment: Mapping[str, str], platform: str = sys.platform) -> bool:
+    """
+    Return whether a browser can open a window; without a screen Python would start one inside the terminal.
+
+    >>> has_screen({}, "linux"), has_screen({"DISPLAY": ":0"}, "linux"), has_screen({}, "darwin")
+    (False, True, True)
+    """
+    return platform in ("win32", "darwin") or any(environment.get(name) for name in SCREENS)
+
+
 class _Quiet(ThreadingHTTPServer):
     """A server that writes nothing to the terminal when a browser hangs up."""
 
@@ -107,7 +119,7 @@ class _Files(SimpleHTTPRequestHandler):
 
     def guess_type(self, path) -> str:
         """Return the kind of a file by its name, alike on every system."""
-        return KINDS.get(Path(path).suffix.lower(), "application/octet-stream")
+        return MEDIA_TYPES.get(Path(path).suffix.lower(), "application/octet-stream")
 
     def end_headers(self) -> None:
         """Add that a page written anew is seen at once, and that no other kind of file runs as a script."""

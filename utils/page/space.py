@@ -9,12 +9,12 @@ import re
 from huggingface_hub import SpaceCardData
 
 # With these a browser lets WebAssembly use several threads. Most static hosts send none; then one thread is used.
-HEADERS = {
+SPACE_HEADERS = {
     "cross-origin-embedder-policy": "require-corp",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "cross-origin",
 }
-WORDS = """---
+SPACE_README = """---
 {front}---
 
 # {title}
@@ -73,7 +73,7 @@ def space_readme(name: str, verdict: str, licence: str | None = None) -> str:
         One of Hugging Face's identifiers, such as apache-2.0. Without it the front matter names none.
     """
     front = SpaceCardData(
-        title=name, sdk="static", app_file="index.html", license=licence, pinned=False, custom_headers=HEADERS
+        title=name, sdk="static", app_file="index.html", license=licence, pinned=False, custom_headers=SPACE_HEADERS
     ).to_yaml()
     title = re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", name)  # in Markdown a backslash makes any such sign plain
-    return WORDS.format(front=front + "\n" * (not front.endswith("\n")), title=title, verdict=verdict)
+    return SPACE_README.format(front=front + "\n" * (not front.endswith("\n")), title=title, verdict=verdict)
