@@ -31,7 +31,7 @@ from utils.project import Project
 from utils.storage import explained, file_hash, locked, make_folder, sync_folder, write_whole
 from utils.words import counted
 
-FOLDER, FACTS = "page", "page.json"
+PAGE_FOLDER, FACTS = "page", "page.json"
 ENGINES = {
     "wasm": ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"),
     "webgpu": ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm"),
@@ -39,7 +39,7 @@ ENGINES = {
 HEIC = "libheif-bundle.mjs"
 MOST_ASKED = 40  # held-out photos that the page is asked about; each takes up to a fifth of a second
 WIDE_AGREEMENT = 5e-3  # where a browser converts colours by its own rounding
-MOST_NAMED, LONGEST_TITLE = 4, 60  # labels in the title, and their letters
+MOST_IN_TITLE, LONGEST_TITLE = 4, 60  # labels in the title, and their letters
 CDN = "https://cdn.jsdelivr.net"
 NOT_FOR_BROWSERS = ("TIFF", "JXL")
 
@@ -65,9 +65,9 @@ def write_page(project: Project) -> WrittenPage:
     runtime = notice if project.page == "cdn" else cached_runtime()
     if runtime is None:
         raise FieldguideError(f"What the page runs on is not in {runtime_folder()} yet. Type: make page")
-    path, folder = project.models / ONNX, project.models / FOLDER
+    path, folder = project.models / ONNX, project.models / PAGE_FOLDER
     classifier = load_classifier(path)
-    with locked(project.models), workshop(project.models, f".{FOLDER}") as staged:
+    with locked(project.models), workshop(project.models, f".{PAGE_FOLDER}") as staged:
         facts = write_files(staged, project, path, classifier, runtime)
         earlier = facts_of(folder)
         if is_whole(folder, earlier) and earlier["version"] == facts["version"] and earlier.get("asked"):
@@ -132,7 +132,7 @@ def title(labels: Sequence[str]) -> str:
     >>> title(["ants", "bees"]), title(["a", "b", "c", "d", "e"])
     ('Which one is it: ants or bees?', 'Which one is it?')
     """
-    if not 2 <= len(labels) <= MOST_NAMED or sum(map(len, labels)) > LONGEST_TITLE:
+    if not 2 <= len(labels) <= MOST_IN_TITLE or sum(map(len, labels)) > LONGEST_TITLE:
         return "Which one is it?"
     return f"Which one is it: {', '.join(labels[:-1])} or {labels[-1]}?"
 
@@ -193,7 +193,7 @@ def require_same_answers(folder: Path, classifier: Classifier, photos: Mapping[s
     ):
         if answer.error and (ours.error or format_of(data) in NOT_FOR_BROWSERS):
             continue
-        theirs = _prediction(answer, classifier.labels)
+        theirs = said_by_page(answer, classifier.labels)
         within = WIDE_AGREEMENT if has_profile(data) else AGREEMENT
         if found := disagreement(theirs, ours, within=within):
             raise FieldguideError(
@@ -210,7 +210,7 @@ def has_profile(data: bytes) -> bool:
     return False
 
 
-def _prediction(answer: PageAnswer, labels: Sequence[str]) -> Prediction:
+def said_by_page(answer: PageAnswer, labels: Sequence[str]) -> Prediction:
     """Return what the page said as the classifier would say it."""
     if answer.error:
         return Prediction(error=answer.error)
@@ -236,7 +236,7 @@ def put_page_in_place(staged: Path, folder: Path) -> None:
         if there == file_hash(staged / name) or (by_a_person and name == README):
             continue
         if by_a_person:
-            kept = make_folder(folder.parent / EARLIER / FOLDER) / f"{there[:16]}-{target.name}"
+            kept = make_folder(folder.parent / EARLIER / PAGE_FOLDER) / f"{there[:16]}-{target.name}"
             write_whole(kept, target.read_bytes())
         make_folder(target.parent)
         with explained(target):

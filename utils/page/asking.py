@@ -14,7 +14,7 @@ from utils.errors import FieldguideError
 from utils.page.serving import served
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-CHANNELS = ("chrome", "msedge")  # where a program stands that is not on the PATH
+INSTALLED_AS = ("chrome", "msedge")  # where a program stands that is not on the PATH
 # No sandbox: in a container none can be made, and the page is our own.
 FLAGS = (
     "--no-sandbox",
@@ -110,4 +110,4 @@ def _browser() -> Iterator:
 
 def _choices() -> Sequence[dict[str, str]]:
     found = [{"executable_path": path} for name in BROWSERS if (path := shutil.which(name))]
-    return [*found, *({"channel": channel} for channel in CHANNELS)]
+    return [*found, *({"channel": channel} for channel in INSTALLED_AS)]
