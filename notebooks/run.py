@@ -11,12 +11,14 @@ build/<name of the project>. The notebooks themselves stay untouched. On the dra
 import argparse
 import ast
 import asyncio
+import math
 import os
 import shlex
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -41,7 +43,18 @@ AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where t
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
 ON_REQUEST = ("00_start", "09_study")  # roads of their own, for who asks for them
 # Settings of the project file that 04 keeps as they are.
-SETTINGS = ("train", "arch", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
+SETTINGS = (
+    "train",
+    "arch",
+    "size",
+    "epochs",
+    "seed",
+    "schedule",
+    "patience",
+    "augment",
+    "class_weights",
+    "freeze_epochs",
+)
 OF_A_HEAD = ("train", "arch", "size", "seed", "class_weights")  # what counts with train = "head"
 PATIENCE = 5.0  # seconds for a kernel to end
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -252,6 +265,17 @@ def summary(project: Project) -> list[str]:
     return lines
 
 
+def changed_keys(project: Project, settings: Mapping) -> list[str]:
+    """Return the keys of the project file that ask for another training than the one with these settings."""
+    keys = OF_A_HEAD if project.train == "head" else SETTINGS
+    asked = {key: getattr(project, key) for key in keys} | {"weights": project.weights_name}
+    changed = [key for key, value in asked.items() if settings.get(key) != value]
+    if project.train != "head":  # the record names the optimizer with its numbers, and the rate of the unfrozen phase
+        changed += ["optimizer"] * (settings.get("optimizer", "").partition("(")[0].lower() != project.optimizer)
+        changed += ["lr"] * (not math.isclose(2 * settings.get("lr", 0), project.base_lr, rel_tol=0.01))
+    return changed
+
+
 def quality(dataset: Dataset) -> list[str]:
     """Return the verdict in a line, and what a reader must know about it."""
     project = dataset.project
@@ -267,9 +291,7 @@ def quality(dataset: Dataset) -> list[str]:
     if evaluation["changed"]:
         lines.append(f"settings   {evaluation['changed']}")
     settings = evaluation["settings"]
-    keys = OF_A_HEAD if project.train == "head" else SETTINGS
-    asked = {key: getattr(project, key) for key in keys} | {"weights": project.weights_name}
-    asked_otherwise = [key for key, value in asked.items() if settings.get(key) != value]
+    asked_otherwise = changed_keys(project, settings)
     if round_fingerprint(dataset, settings) != evaluation["fingerprint"]:
         changed = "pictures, labels or sides"
     elif asked_otherwise and not evaluation["changed"]:

@@ -158,8 +158,9 @@ def test_a_first_cell_that_is_not_plain_python_is_left_to_the_notebook(runner):
 
 def judged(project, **changed):
     """Write an evaluation.json of the project as it is now, as 05 does; return it."""
-    keys = ("train", "arch", "weights", "size", "epochs", "seed", "schedule", "patience", "augment", "class_weights")
-    asked = {key: getattr(project, key) for key in keys}
+    keys = ("train", "arch", "weights", "size", "epochs", "freeze_epochs", "seed", "schedule", "patience", "augment")
+    asked = {key: getattr(project, key) for key in (*keys, "class_weights")}
+    asked |= {"optimizer": "Adam(eps=1e-05, wd=0.01)", "lr": project.base_lr / 2}
     settings = asked | changed.pop("settings", {})
     figure = {"value": 0.6389, "low": 0.5, "high": 0.8, "n": 8}
     facts = {key: {} for key in ("test", "labels", "test_labels", "confusion", "reliability", "shortcuts")}
@@ -208,6 +209,8 @@ def test_the_summary_says_that_a_verdict_is_stale(runner, ready):
     again = "changed since that verdict: run 03_split, 04_train and 05_evaluate"
     asked = ready.model_copy(update={"epochs": 9, "size": 64})
     assert told(runner, asked)["stale"] == f"Size, epochs {again}"
+    asked = ready.model_copy(update={"optimizer": "sgd", "lr": 0.1, "freeze_epochs": 0})
+    assert told(runner, asked)["stale"] == f"Freeze_epochs, optimizer, lr {again}"
     read_dataset(ready).paths[0].unlink()
     assert told(runner, ready)["stale"] == f"Pictures, labels or sides {again}"
 
