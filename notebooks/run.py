@@ -257,7 +257,10 @@ def summary(project: Project) -> list[str]:
         command = shlex.join([shown(Path(sys.executable)), "-m", "utils.inference", shown(files[1])])
         lines.append(f"try it     {command} PHOTO...")
     named = os.environ.get("PROJECT", "project.toml")  # make always names one
-    lab = "make lab" if named == "project.toml" else f"PROJECT={shlex.quote(named)} make lab"
+    before = "" if named == "project.toml" else f"PROJECT={shlex.quote(named)} "
+    lab = f"{before}make lab"
+    if (project.models / "page" / "page.json").exists():
+        lines.append(f"page       {before}make page shows {shown(project.models / 'page')}, for any web server")
     if waiting := read_review(project):
         lines.append(f"waiting    {counted(len(waiting), 'choice')} of yours: {lab}, and press Apply in 06_clean")
     elif filed and not project.table("corrections").exists():

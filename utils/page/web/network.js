@@ -31,8 +31,10 @@ export async function openModel(facts, progress) {
   }
 }
 
+/** Whether there is a graphics card: a browser may also offer one that it imitates, which is slower than WebAssembly. */
 async function hasGraphics() {
-  return Boolean(await navigator.gpu?.requestAdapter().catch(() => null));
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return Boolean(adapter) && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
 }
 
 /** Load the model's file, and refuse one that is not the one that this page was made for. */
@@ -66,7 +68,7 @@ async function opened(engine, model, { runtime, recipe, labels }) {
   const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
   Object.assign(ort.env.wasm, { wasmPaths: { mjs, wasm }, numThreads: threads });
   ort.env.logLevel = "error";
-  const session = await ort.InferenceSession.create(model, { executionProviders: [engine] });
+  const session = await ort.InferenceSession.create(model, { executionProviders: [engine], logSeverityLevel: 3 });
   const [height, width] = recipe.size;
   return {
     how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
