@@ -7,6 +7,7 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser.app_project import COLOURS, GREY, large_photo, photo
+from PIL import Image
 
 from page.conftest import visited
 from page.odd_pictures import exact_pictures
@@ -98,6 +99,14 @@ def test_a_photo_of_40_megabytes_is_judged(visit, tmp_path):
     """The page has the limits of a person's own photos, not of a web form."""
     (tmp_path / "large.bmp").write_bytes(large_photo())
     visit.choose(tmp_path / "large.bmp")
+    assert visit.text("#cards .label") == "blue"
+
+
+def test_a_photo_of_100_megapixels_is_judged(visit, tmp_path):
+    """It is decoded at an eighth of its size, so that memory does not decide."""
+    large = Image.new("RGB", (11_600, 8_700), COLOURS["blue"])
+    large.save(tmp_path / "large.jpg", quality=60)
+    visit.choose(tmp_path / "large.jpg")
     assert visit.text("#cards .label") == "blue"
 
 
