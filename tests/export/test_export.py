@@ -226,7 +226,7 @@ def test_the_metadata_is_all_a_program_needs(_exported):
     """model.onnx carries labels, recipe and name as the contract says."""
     _, done = _exported
     metadata = {entry.key: entry.value for entry in onnx.load(done.onnx).metadata_props}
-    assert (metadata.pop("name"), metadata.pop("writer")) == ("t", "1")
+    assert (metadata.pop("name"), metadata.pop("writer")) == ("t", "2")
     facts = {key: json.loads(value) for key, value in metadata.items()}
     assert facts == {
         "labels": ["cat", "dog"],
