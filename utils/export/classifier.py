@@ -83,7 +83,7 @@ def export_classifier(dataset: Dataset, learn) -> Export:
             write_whole(staged / ONNX, made_before)
         else:
             save_onnx(learn, staged / ONNX, temperature=temperature, metadata=metadata)
-        onnx = load_classifier(staged / ONNX)
+        onnx = _vetted(staged / ONNX)
         by_fastai = require_agreement(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
         awkward = require_agreement_on_awkward(pickled, onnx)
         card = _in_words(dataset, staged, evaluation, earlier, temperature=temperature, unknown=unknown)
@@ -197,6 +197,11 @@ def sampled_pictures(dataset: Dataset, *, most: int = MOST_LOOKED_AT) -> Dataset
 def _pickled(learn, path: Path, temperature: float, bits: int | None) -> Classifier:
     """Write export.pkl and return it as `load_classifier` loads it, or refuse what it would refuse."""
     save_learner(learn, path, temperature=temperature, bits=bits)
+    return _vetted(path)
+
+
+def _vetted(path: Path) -> Classifier:
+    """Return a model file as `load_classifier` loads it, or refuse what it would refuse."""
     try:
         return load_classifier(path)
     except ModelError as error:
