@@ -90,6 +90,7 @@ class Project(BaseModel):
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
+    int8: bool = False
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
     allowed_hosts: list[str] = []

@@ -393,14 +393,14 @@ def test_shapes_are_those_of_onnx(name, given, settings):
         None if each is None else Result(np.shape(each), np.array(each)) if isinstance(each, list) else Result(each)
         for each in given
     ]
-    made = onnx_shapes._made(Step(name, [], [b"o"] * answers, listed), results)
+    made = onnx_shapes._step_results(Step(name, [], [b"o"] * answers, listed), results)
     assert [result.shape for result in made] == made_by(name, given, settings, answers)
 
 
 def test_a_last_window_that_begins_beyond_the_edge_is_left_out():
     """As onnxruntime and torch do: seven numbers with an edge of one have four windows of two, not five."""
     settings = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "ceil_mode": [1]}
-    made = onnx_shapes._made(Step("MaxPool", [], [b"o"], settings), [Result((2, 6, 7, 8))])
+    made = onnx_shapes._step_results(Step("MaxPool", [], [b"o"], settings), [Result((2, 6, 7, 8))])
     assert made[0].shape == (2, 6, 4, 5)
 
 
@@ -418,16 +418,16 @@ def test_shapes_are_worked_out_as_numpy_does():
     known = KNOWN | {b"from": numbers(2), b"to": numbers(3), b"minus": numbers(-1), b"back": numbers(0, -1)}
     results = dict(known)
     for step in steps:
-        results[step.makes[0]] = onnx_shapes._made(step, [results[name] for name in step.reads])[0]
+        results[step.makes[0]] = onnx_shapes._step_results(step, [results[name] for name in step.reads])[0]
     assert results[b"wanted"].numbers.tolist() == [4, 16, -1]
     assert results[b"p"].numbers.tolist() == [PICTURES] * 9
     assert (results[b"e"].shape, results[b"r"].shape) == ((16,), (PICTURES, 16))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in onnx_vetting.WIDTHS if kind != TensorProto.INT64])
+@pytest.mark.parametrize("kind", [kind for kind in onnx_vetting.BYTES_EACH if kind != TensorProto.INT64])
 def test_only_numbers_of_64_bits_say_a_shape(kind):
     """Shorter ones would begin again from below, as 300 in eight bits is 44: with them a shape counts as unknown."""
-    cast = onnx_shapes._made(Step("Cast", [b"wide"], [b"y"], {"to": [kind]}), [KNOWN[b"wide"]])
+    cast = onnx_shapes._step_results(Step("Cast", [b"wide"], [b"y"], {"to": [kind]}), [KNOWN[b"wide"]])
     assert cast == [Result((3,))]
     value = numpy_helper.from_array(np.ones(2, helper.tensor_dtype_to_np_dtype(kind)), "t").SerializeToString()
     name, constant = onnx_vetting._vetted_constant(

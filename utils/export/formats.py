@@ -142,7 +142,7 @@ def bared(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-def _in_order(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+def _contiguous(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     """Have a layer read what lies in order in memory: else pooling is written in operations that few programs know."""
     return tuple(value.contiguous() for value in given)
 
@@ -155,7 +155,7 @@ class FromPixels(torch.nn.Module):
         self.network = network
         for layer in network.modules():
             if isinstance(layer, POOLING):
-                layer.register_forward_pre_hook(_in_order)
+                layer.register_forward_pre_hook(_contiguous)
         self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
         self.register_buffer("std", std.view(CHANNELS, 1, 1))
 

@@ -52,7 +52,7 @@ def vet_memory(steps: Sequence[Step], known: Mapping[bytes, Result], pixels: int
     sizes: dict[bytes, int] = {}
     for at, step in enumerate(steps):
         try:
-            made = _made(step, [known[name] if name else None for name in step.reads])
+            made = _step_results(step, [known[name] if name else None for name in step.reads])
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError):
             raise ModelError(f"the shape of what its step {step.name} makes cannot be told beforehand") from None
         for name, result in zip(step.makes, made, strict=False):
@@ -63,7 +63,7 @@ def vet_memory(steps: Sequence[Step], known: Mapping[bytes, Result], pixels: int
         alive -= sum(sizes.pop(name, 0) for name in {*step.reads, *step.makes} if last[name] == at)
 
 
-def _made(step: Step, given: list[Result | None]) -> list[Result]:
+def _step_results(step: Step, given: list[Result | None]) -> list[Result]:
     """Return what a step makes of what it is given."""
     shapes = RULES[step.name](step.settings, *given)
     shapes = shapes if isinstance(shapes, list) else [shapes] * len(step.makes)
@@ -92,11 +92,11 @@ def _broadcast(settings: Mapping, *given: Result) -> Shape:
     return np.broadcast_shapes(*(result.shape for result in given))
 
 
-def _convolved(settings: Mapping, x: Result, weights: Result, *bias: Result | None) -> Shape:
+def _conv_shape(settings: Mapping, x: Result, weights: Result, *bias: Result | None) -> Shape:
     return (x.shape[0], weights.shape[0], *_windows(settings, x.shape[2:], weights.shape[2:]))
 
 
-def _pooled(settings: Mapping, x: Result) -> Shape:
+def _pool_shape(settings: Mapping, x: Result) -> Shape:
     return (*x.shape[:2], *_windows(settings, x.shape[2:], settings["kernel_shape"]))
 
 
@@ -169,7 +169,7 @@ def _concatenated(settings: Mapping, *given: Result) -> Shape:
     return tuple(shape)
 
 
-def _split(settings: Mapping, x: Result, sizes: Result | None = None) -> list[Shape]:
+def _split_shapes(settings: Mapping, x: Result, sizes: Result | None = None) -> list[Shape]:
     axis = _one(settings, "axis", 0) % len(x.shape)
     if sizes is None:
         count = settings["num_outputs"][0]
@@ -195,7 +195,7 @@ def _sliced(settings: Mapping, x: Result, *places: Result | None) -> Shape:
     return tuple(len(range(*each.indices(side))) for each, side in zip(slices, x.shape, strict=True))
 
 
-def _gathered(settings: Mapping, x: Result, places: Result) -> Shape:
+def _gather_shape(settings: Mapping, x: Result, places: Result) -> Shape:
     axis = _one(settings, "axis", 0) % len(x.shape)
     return (*x.shape[:axis], *places.shape, *x.shape[axis + 1 :])
 
@@ -252,9 +252,9 @@ RULES: dict[str, Callable[..., Shape | list[Shape]]] = {
     **dict.fromkeys(("LayerNormalization", "ScatterND", "QuantizeLinear", "DequantizeLinear"), _same),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min", "PRelu", "Equal", "Where"), _broadcast),
     **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2"), _reduced),
-    **dict.fromkeys(("AveragePool", "MaxPool"), _pooled),
+    **dict.fromkeys(("AveragePool", "MaxPool"), _pool_shape),
     "GlobalAveragePool": _of_pixels,
-    "Conv": _convolved,
+    "Conv": _conv_shape,
     "MatMul": _multiplied,
     "Gemm": _gemm,
     "Transpose": _transposed,
@@ -262,9 +262,9 @@ RULES: dict[str, Callable[..., Shape | list[Shape]]] = {
     "Squeeze": _squeezed,
     "Unsqueeze": _unsqueezed,
     "Concat": _concatenated,
-    "Split": _split,
+    "Split": _split_shapes,
     "Slice": _sliced,
-    "Gather": _gathered,
+    "Gather": _gather_shape,
     "GatherND": _gathered_by_place,
     "Pad": _padded,
     "Expand": _expanded,

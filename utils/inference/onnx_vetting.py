@@ -13,16 +13,16 @@ from itertools import count
 import numpy as np
 
 from .onnx_shapes import FEW, INT64, PICTURES, RULES, Result, Shape, Step, vet_memory
+from .recipe import MAX_SIZE
 from .vetting import ModelError, in_one_line
 
 MAX_FIELDS = 200_000  # of the message; ours have some thousands
 MAX_OPERATIONS = 20_000  # ours have up to a thousand, and four times as many in int8
 MAX_ELEMENTS = 2**28  # numbers in one constant; those of a large network have a tenth of it together
 MAX_NUMBER = 2**16  # in a step's settings, such as a stride; the largest of ours is a number of channels
-MAX_SIDE = 1024  # pixels of its input's height and width, as in the recipe
 MAX_RANK = 8  # dimensions of a constant, or numbers of a setting; ours have at most 6
-NUMBER, BYTES, FIXED = 0, 2, 5  # how the format writes a value: as long as it needs, with its length, in four bytes
-DAMAGED = "it is not an ONNX file, or damaged"
+VARINT, BYTES, FIXED = 0, 2, 5  # how the format writes a value: as long as it needs, with its length, in four bytes
+NOT_ONNX = "it is not an ONNX file, or damaged"
 CUT_SHORT = "it is cut short, or not an ONNX file"
 # The parts of each message that are looked into, by the numbers of their fields …
 INNER = {
@@ -46,10 +46,24 @@ REFUSED = {
 }
 DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 where the weights lie in the file itself
 READS, MAKES, OPERATION = 1, 2, 4  # of a node: the names of what it reads and makes, and what it does
-NAME, ONE_NUMBER, WORD, SEVERAL = 1, 3, 4, 8  # of an attribute
-DIMS, KIND, FLOATS, NUMBERS, TENSOR_NAME, RAW = 1, 2, 4, (5, 7), 8, 9  # of a tensor; its numbers come in three ways
-VALUE_NAME, SIDE = 1, 1  # of an input, and of a side of its shape
-WIDTHS = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1}  # bytes of a number: float, uint8, int8, int32, int64, truth value
+SETTING_NAME, SET_NUMBER, SET_WORD, SET_NUMBERS = 1, 3, 4, 8  # of an attribute
+DIMS, ELEMENT_KIND, FLOATS, WHOLE_NUMBERS, TENSOR_NAME, PACKED = (
+    1,
+    2,
+    4,
+    (5, 7),
+    8,
+    9,
+)  # of a tensor; numbers in three ways
+VALUE_NAME, SIDE_AT = 1, 1  # of an input, and of a side of its shape
+BYTES_EACH = {
+    1: 4,
+    2: 1,
+    3: 1,
+    6: 4,
+    7: 8,
+    9: 1,
+}  # of float, uint8, int8, int32, int64, truth value
 Fields = Mapping[int, list[tuple[int, int | memoryview]]]  # of a message: by number, how each is written, its value
 
 
@@ -84,7 +98,7 @@ def _fields(part: str, message: memoryview, left: Iterator[int]) -> Fields:
         if at in REFUSED or (at == LOCATION and value != 0):
             raise ModelError(f"it holds {REFUSED.get(at, ELSEWHERE)}, which exports of notebook 07 never do")
         if number in INNER.get(part, ()) and kind != BYTES:
-            raise ModelError(DAMAGED)
+            raise ModelError(NOT_ONNX)
         fields.setdefault(number, []).append((kind, value))
     return fields
 
@@ -103,13 +117,13 @@ def _vetted_step(message: memoryview, left: Iterator[int]) -> Step:
         settings[name] = setting
     for maker in _texts(fields, DOMAIN[1]):
         if maker not in (b"", b"ai.onnx"):
-            raise ModelError(f"it needs an operation that is not ONNX's own, of {_told(maker)}")
+            raise ModelError(f"it needs an operation that is not ONNX's own, of {_shown_name(maker)}")
     names = _texts(fields, OPERATION)
     for name in names:
         if name.decode("utf-8", "replace") not in RULES:
-            raise ModelError(f"it needs the operation {_told(name)}, which exports of notebook 07 never have")
+            raise ModelError(f"it needs the operation {_shown_name(name)}, which exports of notebook 07 never have")
     if len(names) != 1 or len(settings) != len(fields.get(ATTRIBUTES, ())):
-        raise ModelError(DAMAGED)
+        raise ModelError(NOT_ONNX)
     return Step(names[0].decode(), _texts(fields, READS), _texts(fields, MAKES), settings)
 
 
@@ -118,16 +132,20 @@ def _vetted_setting(fields: Fields, left: Iterator[int]) -> tuple[str, list[int 
     tensors = [*_inner(fields, ONE_TENSOR), *_inner(fields, TENSORS)]
     for tensor in tensors:
         _vetted_constant(_fields("tensor", tensor, left))
-    one, numbers, words = _whole_numbers(fields, ONE_NUMBER), _whole_numbers(fields, SEVERAL), _texts(fields, WORD)
+    one, numbers, words = (
+        _whole_numbers(fields, SET_NUMBER),
+        _whole_numbers(fields, SET_NUMBERS),
+        _texts(fields, SET_WORD),
+    )
     for number in (*one, *numbers):
         if abs(number) > MAX_NUMBER:
             raise ModelError(
                 f"it sets a step to {number:,}, which is beyond {MAX_NUMBER:,}: more than any network here"
             )
-    names = _texts(fields, NAME)
+    names = _texts(fields, SETTING_NAME)
     # Written twice, a reader would take the last, or merge them into something else.
     if max(map(len, (names, one, words, _inner(fields, ONE_TENSOR)))) > 1 or len(names) != 1:
-        raise ModelError(DAMAGED)
+        raise ModelError(NOT_ONNX)
     return names[0].decode("utf-8", "replace"), one or numbers or words
 
 
@@ -137,12 +155,12 @@ def _input(message: memoryview, left: Iterator[int]) -> tuple[bytes, Shape]:
     kinds = [_fields("type", each, left) for each in _inner(fields, VALUE_TYPE)]
     tensors = [_fields("tensor type", each, left) for kind in kinds for each in _inner(kind, TENSOR_TYPE)]
     shapes = [_fields("shape", each, left) for tensor in tensors for each in _inner(tensor, TENSOR_SHAPE)]
-    sides = [_whole_numbers(_fields("side", each, left), SIDE) for shape in shapes for each in _inner(shape, SIDES)]
+    sides = [_whole_numbers(_fields("side", each, left), SIDE_AT) for shape in shapes for each in _inner(shape, SIDES)]
     names = _texts(fields, VALUE_NAME)
     shape = tuple((side or [PICTURES])[-1] for side in sides)
-    if len(names) != 1 or len(shapes) != 1 or len(shape) != 4 or any(not 0 < side <= MAX_SIDE for side in shape):
+    if len(names) != 1 or len(shapes) != 1 or len(shape) != 4 or any(not 0 < side <= MAX_SIZE for side in shape):
         told = " × ".join(f"{side:,}" for side in shape[:MAX_RANK]) or "no shape"
-        raise ModelError(f"it takes an input of {told}, expected N × height × width × 3 of at most {MAX_SIDE:,} pixels")
+        raise ModelError(f"it takes an input of {told}, expected N × height × width × 3 of at most {MAX_SIZE:,} pixels")
     return names[0], (PICTURES, *shape[1:])
 
 
@@ -152,20 +170,20 @@ def _vetted_constant(fields: Fields) -> tuple[bytes, Result]:
     told = " × ".join(f"{side:,}" for side in shape[:MAX_RANK]) or "1"
     if len(shape) > MAX_RANK or any(not 0 <= side <= MAX_ELEMENTS for side in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise ModelError(f"it holds a constant of {told} numbers, more than any network here")
-    kinds = _whole_numbers(fields, KIND)
-    if len(kinds) != 1 or kinds[0] not in WIDTHS:
+    kinds = _whole_numbers(fields, ELEMENT_KIND)
+    if len(kinds) != 1 or kinds[0] not in BYTES_EACH:
         raise ModelError(
             f"it holds a constant of the type {str(kinds)[1:40].rstrip(']')}, which exports of notebook 07 never have"
         )
     (kind,), size = kinds, math.prod(shape)
-    listed = sum(_how_many(field, *value) for field in (FLOATS, *NUMBERS) for value in fields.get(field, ()))
-    packed = _texts(fields, RAW) if size <= FEW else [value for _, value in fields.get(RAW, ())]
-    held = len(packed[0]) / WIDTHS[kind] if packed else listed
+    listed = sum(_how_many(field, *value) for field in (FLOATS, *WHOLE_NUMBERS) for value in fields.get(field, ()))
+    packed = _texts(fields, PACKED) if size <= FEW else [value for _, value in fields.get(PACKED, ())]
+    held = len(packed[0]) / BYTES_EACH[kind] if packed else listed
     if held != size or len(packed) > 1 or (packed and listed):
         raise ModelError(f"it says that a constant has {told} numbers, and holds {held:,g}")
     numbers = None
     if size <= FEW and kind == INT64:
-        known = np.frombuffer(packed[0], "<i8") if packed else _whole_numbers(fields, *NUMBERS, most=FEW)
+        known = np.frombuffer(packed[0], "<i8") if packed else _whole_numbers(fields, *WHOLE_NUMBERS, most=FEW)
         numbers = np.array(known, dtype=np.int64).reshape(shape)
     return b"".join(_texts(fields, TENSOR_NAME)[-1:]), Result(tuple(shape), numbers)
 
@@ -176,8 +194,8 @@ def _how_many(field: int, kind: int, value: int | memoryview) -> int:
         return len(value) // 4
     if kind == BYTES:
         return np.count_nonzero(np.frombuffer(value, np.uint8) < 128)  # the last byte of a number is below 128
-    if kind != (FIXED if field == FLOATS else NUMBER):
-        raise ModelError(DAMAGED)
+    if kind != (FIXED if field == FLOATS else VARINT):
+        raise ModelError(NOT_ONNX)
     return 1
 
 
@@ -185,7 +203,7 @@ def _whole_numbers(fields: Fields, *numbers: int, most: int = MAX_RANK) -> list[
     """Return the few whole numbers of some fields, each written on its own or several in a row."""
     found: list[int] = []
     for kind, value in (each for number in numbers for each in fields.get(number, ())):
-        if kind == NUMBER:
+        if kind == VARINT:
             found.append(value)
         elif kind == BYTES and len(value) <= 10 * most:
             at = 0
@@ -193,7 +211,7 @@ def _whole_numbers(fields: Fields, *numbers: int, most: int = MAX_RANK) -> list[
                 each, at = _varint(value, at)
                 found.append(each)
         else:
-            raise ModelError(DAMAGED)
+            raise ModelError(NOT_ONNX)
     found = [each & (2**64 - 1) for each in found]
     return [each - 2**64 if each >= 2**63 else each for each in found]  # the first of 64 bits is the sign
 
@@ -201,11 +219,11 @@ def _whole_numbers(fields: Fields, *numbers: int, most: int = MAX_RANK) -> list[
 def _texts(fields: Fields, number: int) -> list[bytes]:
     """Return the texts of a field of a message."""
     if any(kind != BYTES for kind, _ in fields.get(number, ())):
-        raise ModelError(DAMAGED)
+        raise ModelError(NOT_ONNX)
     return [bytes(value) for _, value in fields.get(number, ())]
 
 
-def _told(name: bytes) -> str:
+def _shown_name(name: bytes) -> str:
     """Return a name out of the file as it may be shown."""
     return repr(in_one_line(name[:60].decode("utf-8", "replace")))
 
@@ -217,8 +235,8 @@ def message_fields(message: memoryview) -> Iterator[tuple[int, int, int | memory
         key, at = _varint(message, at)
         number, kind = key >> 3, key & 7
         if not 0 < number < 2**29 or kind not in (0, 1, 2, 5):
-            raise ModelError(DAMAGED)
-        if kind == NUMBER:
+            raise ModelError(NOT_ONNX)
+        if kind == VARINT:
             value, at = _varint(message, at)
         else:
             length, at = _varint(message, at) if kind == BYTES else ({1: 8, 5: 4}[kind], at)
