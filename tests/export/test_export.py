@@ -611,7 +611,7 @@ def test_an_earlier_set_is_kept_by_number(dataset, project, _learner):
     assert (listing(kept), done.backup) == (["001", "002"], kept / "002")
     assert files_of(kept / "001") == {"export.pkl": b"first", "card.json": b"first"}
     last = files_of(kept / "002")
-    assert sorted(last) == sorted(FILES)  # 001's successor was whole before it was overwritten by hand
+    assert sorted(last) == sorted(SIX)  # 001's successor was whole before it was overwritten by hand
     assert (last["export.pkl"], last["card.json"]) == (b"second", b"second")
     assert (project.models / "export.001.pkl").read_bytes() == b"older still"
 

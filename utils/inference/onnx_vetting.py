@@ -47,14 +47,8 @@ REFUSED = {
 DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 where the weights lie in the file itself
 READS, MAKES, OPERATION = 1, 2, 4  # of a node: the names of what it reads and makes, and what it does
 SETTING_NAME, SET_NUMBER, SET_WORD, SET_NUMBERS = 1, 3, 4, 8  # of an attribute
-DIMS, ELEMENT_KIND, FLOATS, WHOLE_NUMBERS, TENSOR_NAME, PACKED = (
-    1,
-    2,
-    4,
-    (5, 7),
-    8,
-    9,
-)  # of a tensor; numbers in three ways
+DIMS, ELEMENT_KIND, TENSOR_NAME = 1, 2, 8  # of a tensor …
+FLOATS, WHOLE_NUMBERS, PACKED = 4, (5, 7), 9  # … and its numbers, in a list of their type or as they lie in memory
 VALUE_NAME, SIDE_AT = 1, 1  # of an input, and of a side of its shape
 BYTES_EACH = {
     1: 4,
