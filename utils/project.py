@@ -91,6 +91,7 @@ class Project(BaseModel):
     page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
+    int8: bool = False
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")
     allowed_hosts: list[str] = []

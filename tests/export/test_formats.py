@@ -9,15 +9,19 @@ import zipfile
 from copy import deepcopy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+import torchvision
 from fastai.layers import Flatten
 from fastai.learner import load_learner
+from fastai.vision.learner import create_vision_model
 from test_inference import draw, make_learner, run
 
+from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
 from utils.export.formats import OPSET, cooled_network, save_learner, save_onnx
 from utils.inference.vetting import vet
@@ -308,14 +312,46 @@ def test_the_exporter_is_silent(small, tmp_path, capfd, caplog):
     assert logging.root.manager.disable == 0
 
 
-def test_other_networks_answer_the_same(tmp_path):
-    """resnet18 at another size, of three labels, gives in ONNX what it gives in torch."""
-    learn = make_learner(tmp_path / "images", labels=("a", "b", "c"), size=96)
-    save_onnx(learn, tmp_path / "model.onnx", temperature=5.0, metadata={})
-    pictures = pixels(3, size=96)
-    wanted = expected(learn, pictures, 5.0)
-    assert np.ptp(wanted[:, 0]) > 0.02
-    assert answers(tmp_path / "model.onnx", pictures) == pytest.approx(wanted, abs=1e-5)
+@pytest.mark.parametrize(
+    ("network", "size", "temperature"), [(torchvision.models.resnet18, 96, 5.0), (efficientnet_lite0, 64, 0.1)]
+)
+def test_other_programs_answer_the_same(tmp_path, network, size, temperature):
+    """Of one picture and of several, onnxruntime and OpenCV make of the file what torch makes of the network."""
+    learn = make_learner(tmp_path / "images", labels=("a", "b", "c"), size=size, network="squeezenet1_1")
+    torch.manual_seed(2)
+    learn.model = create_vision_model(network, 3, pretrained=network is efficientnet_lite0)  # its file is at hand
+    save_onnx(learn, tmp_path / "model.onnx", temperature=temperature, metadata={})
+    for count in (1, 3):
+        pictures = pixels(count, size=size)
+        wanted = expected(learn, pictures, temperature)
+        assert count == 1 or np.ptp(wanted, axis=0).max() > 0.02
+        by_opencv = cv2.dnn.readNetFromONNX(str(tmp_path / "model.onnx"))
+        by_opencv.setInput(pictures)
+        assert answers(tmp_path / "model.onnx", pictures) == pytest.approx(wanted, abs=1e-5)
+        assert by_opencv.forward() == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_file_says_no_shape_that_is_not_so(_onnx):
+    """Inside, the exporter names the number of pictures otherwise than at the ends, which strict readers refuse."""
+    model = onnx.load(_onnx)
+    assert list(model.graph.value_info) == []
+    inner = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph.value_info
+    assert len(inner) == len(model.graph.node) - 1
+
+
+def test_no_pooling_is_written_in_pieces(small, tmp_path):
+    """Also behind a layer that leaves numbers in another order in memory, pooling is one operation."""
+
+    class Turned(torch.nn.Module):
+        def forward(self, maps):
+            return maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+    first, *others = tiny_layers()
+    pooling = (torch.nn.MaxPool2d, lambda: torch.nn.AvgPool2d(2))
+    for layers in ((first, *others), (first, lambda: pooling[0](2), *others), (first, Turned, pooling[1], *others)):
+        save_onnx(small(*layers), tmp_path / "model.onnx", metadata={})
+        kinds = {node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node}
+        assert {"Shape", "Gather", "Range", "Expand"} & kinds == set()
 
 
 def test_a_learner_that_does_not_normalise_is_exported_so(small, tmp_path, monkeypatch):

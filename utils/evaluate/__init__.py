@@ -17,6 +17,8 @@ from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
     coded,
+    p_text,
+    paired_figures,
     read_evaluation,
     read_predictions,
     round_numbers,
@@ -37,7 +39,9 @@ __all__ = [
     "mark_line",
     "mark_sheet",
     "mirroring_sentence",
+    "p_text",
     "pair_table",
+    "paired_figures",
     "predict_side",
     "read_evaluation",
     "read_predictions",

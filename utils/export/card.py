@@ -61,6 +61,20 @@ class CardUnknown(TypedDict, total=False):
 
 
 @STRICT
+class CardInt8(TypedDict, total=False):
+    """What `small_model` found of model.int8.onnx; ``why`` there is none, "" if there is one."""
+
+    why: Required[str]
+    bytes: dict[str, int]
+    share: float
+    agreement: CardFigure
+    difference: CardFigure
+    gained: int
+    lost: int
+    p: float
+
+
+@STRICT
 class Card(TypedDict, total=False):
     """The keys of card.json, which models/README.md explains; a card made by an earlier version has fewer."""
 
@@ -78,6 +92,7 @@ class Card(TypedDict, total=False):
     unknown: CardUnknown
     limits: Annotated[list[str], FailFast()]
     bits: int | None
+    int8: CardInt8
     seed: int | None
     arch: str
     weights: str

@@ -3,8 +3,9 @@ Stage 07: turn the trained learner into files that others can use.
 
 Reads the learner, evaluation.json, the last round's predictions, out_of_fold.csv and the photos; writes export.pkl,
 model.onnx, ATTRIBUTION.csv, MODEL_CARD.md, README.md and card.json into models/<name>, all of them or none. `formats`
-writes the two models, `threshold` and `unseen` find when to say "unknown", `facts` and `modelcard` the words. Files are
-put in place (`placing`) only if vetting accepts the pickle, and if fastai and both files agree (`agreement`).
+writes the two models, `quantised` a small one for who asks, `threshold` and `unseen` find when to say "unknown",
+`facts` and `modelcard` the words. Files are put in place (`placing`) only if vetting accepts the pickle, and if fastai
+and both files agree (`agreement`).
 """
 
 import json
@@ -25,7 +26,8 @@ from utils.export.card import read_card
 from utils.export.facts import make_card
 from utils.export.formats import save_learner, save_onnx
 from utils.export.modelcard import model_card, with_licence
-from utils.export.placing import CARD, MODEL, MODEL_CARD, ONNX, README, SOURCES, put_in_place, workshop
+from utils.export.placing import CARD, INT8, MODEL, MODEL_CARD, ONNX, README, SOURCES, put_in_place, workshop
+from utils.export.quantised import small_model, small_model_sentence
 from utils.export.threshold import Answers, certify_threshold
 from utils.export.unseen import unseen_labels
 from utils.features import picture_features
@@ -38,7 +40,7 @@ TABLES = ("split", "corrections")  # beside the settings, they made this model w
 MOST_LOOKED_AT = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
 LEAST_LOOKED_AT = 10  # of each label and side
 AGAIN = "Run 04 and 05 again, then this notebook."
-WRITER = 1  # of model.onnx: raise it when `save_onnx` writes the same learner differently, so that no old file stays
+WRITER = 2  # of model.onnx: raise it when `save_onnx` writes the same learner differently, so that no old file stays
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,11 @@ def export_classifier(dataset: Dataset, learn) -> Export:
             write_whole(staged / ONNX, made_before)
         else:
             save_onnx(learn, staged / ONNX, temperature=temperature, metadata=metadata)
-        onnx = load_classifier(staged / ONNX)
+        onnx = _vetted(staged / ONNX)
         by_fastai = require_agreement(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
         awkward = require_agreement_on_awkward(pickled, onnx)
-        card = _in_words(dataset, staged, evaluation, earlier, temperature=temperature, unknown=unknown)
+        small = small_model(dataset, staged) if project.int8 else None
+        card = _in_words(dataset, staged, evaluation, earlier, temperature=temperature, unknown=unknown, int8=small)
         current_evaluation(read_dataset(project), learn)  # again: someone may have cleaned or trained meanwhile
         backup = put_in_place(staged, project.models)
     places = (project.models / name for name in (MODEL, ONNX, MODEL_CARD, CARD))
@@ -197,6 +200,11 @@ def sampled_pictures(dataset: Dataset, *, most: int = MOST_LOOKED_AT) -> Dataset
 def _pickled(learn, path: Path, temperature: float, bits: int | None) -> Classifier:
     """Write export.pkl and return it as `load_classifier` loads it, or refuse what it would refuse."""
     save_learner(learn, path, temperature=temperature, bits=bits)
+    return _vetted(path)
+
+
+def _vetted(path: Path) -> Classifier:
+    """Return a model file as `load_classifier` loads it, or refuse what it would refuse."""
     try:
         return load_classifier(path)
     except ModelError as error:
@@ -229,16 +237,15 @@ def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mappi
 
 
 def _in_words(
-    dataset: Dataset, staged: Path, evaluation: Mapping, earlier: Mapping, *, temperature: float, unknown: Mapping
+    dataset: Dataset, staged: Path, evaluation: Mapping, earlier: Mapping, *, unknown: Mapping, **facts
 ) -> dict:
     """Write ATTRIBUTION.csv, MODEL_CARD.md, README.md and card.json into the staged set; return the card."""
     project, (origins, licences) = dataset.project, attribution(dataset)
     write_whole(staged / SOURCES, origins)
-    paths = {name: staged / name for name in (MODEL, ONNX, SOURCES)}
+    paths = {name: staged / name for name in (MODEL, ONNX, INT8, SOURCES) if (staged / name).exists()}
     paths |= {f"{name}.csv": project.table(name) for name in TABLES if project.table(name).exists()}
     sha256 = {name: file_hash(path) for name, path in paths.items()}
-    facts = {"temperature": temperature, "unknown": unknown, "licences": licences, "sha256": sha256}
-    card = make_card(dataset, evaluation, **facts)
+    card = make_card(dataset, evaluation, unknown=unknown, licences=licences, sha256=sha256, **facts)
     words, readme = model_card(card), project.models / README
     mine = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     write_whole(staged / MODEL_CARD, words)
@@ -266,4 +273,7 @@ def checked_sentence(exported: Export) -> str:
         f"awkward ones. fastai itself gave it too, to {asked:,} of the held-out photos"
     )
     own = "others are not upright 8-bit RGB of at most 512 pixels, and fastai opens such files in its own way"
-    return f"{told}; the {others:,} {own}." if others else f"{told}."
+    small = exported.card.get("int8")
+    return (f"{told}; the {others:,} {own}." if others else f"{told}.") + (
+        f" {small_model_sentence(small)}" if small else ""
+    )

@@ -35,6 +35,7 @@ def make_card(
     unknown: Mapping,
     licences: Mapping[str, int],
     sha256: Mapping[str, str],
+    int8: Mapping | None = None,
 ) -> dict:
     """
     Return the facts of card.json, or refuse a figure that is not a number.
@@ -42,7 +43,7 @@ def make_card(
     `evaluation` is what evaluation.json holds: figures of the model before scaling, but for
     ``calibration_error_scaled``, and the settings that training really used. The files' last layer was divided by
     `temperature`. `unknown` is as `certify_threshold` returns it, with ``unseen``. `licences` maps each to a number of
-    photos, `sha256` each file name to hex digits.
+    photos, `sha256` each file name to hex digits. `int8` is as `small_model` returns it, None if nobody asked for it.
     """
     project, settings = dataset.project, evaluation["settings"]
     pairs = Counter((label, side) for label, side in zip(dataset.labels, dataset.sides, strict=True) if side)
@@ -62,7 +63,7 @@ def make_card(
         "temperature": temperature,
         "unknown": dict(unknown),
         "bits": dataset.records.bits,
-    }
+    } | ({"int8": dict(int8)} if int8 else {})
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),

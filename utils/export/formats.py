@@ -14,7 +14,8 @@ import math
 import pickle
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from enum import Enum
 from pathlib import Path, PurePath
@@ -36,6 +37,7 @@ from utils.storage import write_whole
 OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23
 EXAMPLES = 2  # pictures shown to the exporter; of one alone it would take N for a constant
 CHANNELS = 3
+POOLING = (torch.nn.AvgPool2d, torch.nn.AdaptiveAvgPool2d, torch.nn.MaxPool2d, torch.nn.AdaptiveMaxPool2d)
 LAST_PICTURE = {"orig_sz", "cp_size", "final_size", "tl"}  # what RandomResizedCrop remembers of the last picture
 # What timm notes in a network of where it comes from and how it was made.
 NOTES_OF_TIMM = {"pretrained_cfg", "default_cfg", "pretrained_model_args", "feature_info", "_model_args", "_traits"}
@@ -140,17 +142,25 @@ def bared(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
+def _contiguous(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Have a layer read what lies in order in memory: else pooling is written in operations that few programs know."""
+    return tuple(value.contiguous() for value in given)
+
+
 class FromPixels(torch.nn.Module):
     """A network with everything around it: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out."""
 
     def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
         self.network = network
+        for layer in network.modules():
+            if isinstance(layer, POOLING):
+                layer.register_forward_pre_hook(_contiguous)
         self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
         self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        images = pixels.permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W)
+        images = pixels.permute(0, 3, 1, 2).contiguous().float() / 255  # (N, 3, H, W)
         return self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
 
 
@@ -167,11 +177,8 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
     model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
     example = torch.zeros(EXAMPLES, height, width, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)  # the exporter's log and warnings are meant for its makers
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with silenced():
             program = torch.onnx.export(
                 model,
                 (example,),
@@ -183,15 +190,26 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
                 external_data=False,
                 verbose=False,
             )
-            proto = _neutral(program.model_proto, metadata)
+            proto = neutral(program.model_proto, metadata)
             onnx.checker.check_model(proto, full_check=True)
         data = proto.SerializeToString(deterministic=True)
     except Exception as error:  # each step of the exporter raises kinds of its own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FieldguideError(f"This network cannot be written as ONNX ({reason[:200]}). {OTHER_NETWORKS}") from error
+    write_whole(path, data)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep what a library prints, warns and logs from the notebook: it is meant for the library's makers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(before)
-    write_whole(path, data)
 
 
 def _preparation(learn) -> tuple[tuple[int, int], torch.Tensor, torch.Tensor]:
@@ -238,10 +256,11 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
         )
 
 
-def _neutral(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
+def neutral(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """Take out what the exporter notes of this machine's files and versions, and put in our metadata."""
     graph = proto.graph
-    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+    graph.ClearField("value_info")  # inner shapes, with a name of their own for N: tract and the quantiser stumble
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     proto.ClearField("producer_version")

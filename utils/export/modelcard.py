@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from utils.export.attribution import visible
 from utils.export.facts import judging_side
+from utils.export.quantised import small_model_sentence
 from utils.export.threshold import CHOSEN_BY
 from utils.pictures import height_and_width, size_text
 from utils.settling import SAMPLE, SEARCH
@@ -29,6 +30,7 @@ SOURCE_NAMES = {SEARCH: "a web search", SAMPLE: "the drawn sample", FOLDER: "the
 CONTENTS = {
     "export.pkl": "the model, for fastai and for this project",
     "model.onnx": "the model, for programs without fastai",
+    "model.int8.onnx": "the same, smaller: in whole numbers of eight bits",
     "ATTRIBUTION.csv": "where each photo is from",
     "split.csv": "which photos trained it and which judged it",
     "corrections.csv": "what a person put right before it was trained",
@@ -72,6 +74,7 @@ def model_card(card: Mapping) -> str:
         searched=SEARCH in card["sources"],
         height=height,
         width=width,
+        small=small_model_sentence(card["int8"]) if "int8" in card else "",
         **{"listed": listed, "percent": percent, "share": share, "verdict_sentence": verdict_sentence},
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from utils.storage import explained, file_hash, make_folder, sync_folder, write_whole
 
-MODEL, ONNX, SOURCES, README, MODEL_CARD, CARD = FILES = (
+MODEL, ONNX, INT8, SOURCES, README, MODEL_CARD, CARD = FILES = (
     "export.pkl",
     "model.onnx",
+    "model.int8.onnx",  # where the project file asks for it, and it is not worse
     "ATTRIBUTION.csv",
     "README.md",  # MODEL_CARD.md once more, for the Hub shows no other name; a person may add to it
     "MODEL_CARD.md",
@@ -43,7 +44,8 @@ def put_in_place(staged: Path, folder: Path) -> Path | None:
     Move a staged set of files into `folder`, card.json last; return where the earlier, different set is kept.
 
     Killed at any moment, this leaves the earlier set, or it is in exports/<NNN> already. Files that are the same stay.
-    While MODEL_CARD.md is the same, README.md stays too: a person may have added to it.
+    One that the new set lacks goes, for it is of another model. While MODEL_CARD.md is the same, README.md stays too: a
+    person may have added to it.
     """
     new = [name for name in FILES if _hash(staged / name) != _hash(folder / name)]
     if README in new and MODEL_CARD not in new and (folder / README).exists():
@@ -52,7 +54,10 @@ def put_in_place(staged: Path, folder: Path) -> Path | None:
     sync_folder(staged)
     for name in new:
         with explained(folder / name):
-            (staged / name).replace(folder / name)
+            if (staged / name).exists():
+                (staged / name).replace(folder / name)
+            else:
+                (folder / name).unlink()
     sync_folder(folder)
     return backup
 

@@ -1,8 +1,7 @@
 """
 Reading a model.onnx: the bytes are vetted, then onnxruntime gets them. Needs neither torch nor onnx.
 
-An ONNX file is a message of Google's protobuf format, described by onnx.proto. It holds numbers and arithmetic, not a
-program; but it can name other files for onnxruntime to read, or loop without end. Such files are refused.
+`onnx_vetting` says what is refused, and `onnx_shapes` how much memory a network may take.
 """
 
 import json
@@ -14,31 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from .onnx_vetting import vet_onnx
 from .recipe import Recipe, checked_labels, checked_recipe, checked_threshold
 from .vetting import FIRST_HEADER, ModelError, in_one_line
 
 LANES = 4  # at most so many batches go through onnxruntime at once
 MAX_ONNX = 2**30  # bytes; a large network has a third of it
-MAX_FIELDS = 200_000  # of the message; ours have some thousands
 ONNX_START = b"\x08"  # field 1, a number: the format's version
-# The parts that are looked into, by the number of their field …
-INNER = {
-    "model": {7: "graph"},
-    "graph": {1: "node", 5: "tensor"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 10: "tensor"},
-    "tensor": {},
-}
-# … and those that are refused: our exports have none of them, and the last would have another file read.
-ELSEWHERE = "weights that lie in another file"
-REFUSED = {
-    ("model", 20): "training steps",
-    ("model", 25): "functions of its own",
-    **dict.fromkeys([("attribute", 6), ("attribute", 11)], "loops or branches"),
-    **dict.fromkeys([("graph", 15), ("attribute", 22), ("attribute", 23)], "sparse weights"),
-    ("tensor", 13): ELSEWHERE,
-}
-DOMAIN, LOCATION = ("node", 7), ("tensor", 14)  # who defined an operation; 0 where the weights lie in the file itself
 
 
 @dataclass(frozen=True)
@@ -85,10 +66,12 @@ def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNe
     if path.stat().st_size > MAX_ONNX:
         raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
     network = onnx_network(str(path), path.read_bytes())
-    metadata = network.session.get_modelmeta().custom_metadata_map
     with _naming(path):
         try:
+            metadata = network.session.get_modelmeta().custom_metadata_map
             facts = [json.loads(metadata.get(key, "null")) for key in ("labels", "recipe", "threshold")]
+        except UnicodeDecodeError:
+            raise ModelError("its metadata is not UTF-8, as ONNX wants it") from None
         except (ValueError, RecursionError):
             raise ModelError("its metadata (labels, recipe, threshold) is not JSON") from None
         return checked_labels(facts[0]), checked_recipe(facts[1]), checked_threshold(facts[2]), network
@@ -108,58 +91,6 @@ def _naming(path: str | Path) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
-
-
-def vet_onnx(data: bytes) -> None:
-    """Refuse an ONNX file that would have other files read, or that is not a plain network."""
-    waiting = [("model", memoryview(data))]
-    fields = 0
-    while waiting:
-        part, message = waiting.pop()
-        for number, value in message_fields(message):
-            fields += 1
-            at = part, number
-            if fields > MAX_FIELDS:
-                raise ModelError("it has more parts than any network here")
-            if at in REFUSED or (at == LOCATION and value != 0):
-                raise ModelError(f"it holds {REFUSED.get(at, ELSEWHERE)}, which exports of notebook 07 never do")
-            if (number in INNER[part] or at == DOMAIN) and isinstance(value, int):
-                raise ModelError("it is not an ONNX file, or damaged")
-            if at == DOMAIN and bytes(value) not in (b"", b"ai.onnx"):
-                raise ModelError(f"it needs an operation that is not ONNX's own, of {bytes(value[:60])!r}")
-            if number in INNER[part]:
-                waiting.append((INNER[part][number], value))
-
-
-def message_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield the fields of a protobuf message: the number of each, and its value, an int or bytes."""
-    at = 0
-    while at < len(message):
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if not 0 < number < 2**29 or kind not in (0, 1, 2, 5):
-            raise ModelError("it is not an ONNX file, or damaged")
-        if kind == 0:
-            value, at = _varint(message, at)
-        else:
-            length, at = _varint(message, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
-            value, at = message[at : at + length], at + length
-            if at > len(message):
-                raise ModelError("it is cut short, or not an ONNX file")
-        yield number, value
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    """Return the number written at a place, seven bits per byte, and where it ends."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(message):
-            break
-        byte, at = message[at], at + 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise ModelError("it is cut short, or not an ONNX file")
 
 
 def runtime_session(data: bytes):
