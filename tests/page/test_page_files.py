@@ -125,6 +125,18 @@ def test_what_was_asked_is_told(project, monkeypatch):
     assert asked == [26]
 
 
+def test_the_small_model_is_taken_where_the_project_asks_for_it(tmp_path, project):
+    """int8 = true and 07 kept one: the page runs that; else, or without such a file, model.onnx."""
+    files = []
+    for small, asked in ((False, True), (True, False), (True, True)):
+        if small:
+            (project.models / "model.int8.onnx").write_bytes((project.models / "model.onnx").read_bytes())
+        folder = write_page(made(tmp_path, int8=asked)).folder
+        files.append(json.loads((folder / "page.json").read_text(encoding="utf-8"))["model"]["file"])
+    assert files == ["model.onnx", "model.onnx", "model.int8.onnx"]
+    assert not (folder / "model.onnx").exists()
+
+
 def test_without_the_runtime_one_sentence_says_how_to_get_it(project, monkeypatch):
     """07 writes no page then, and names the command; nothing is on disk."""
     monkeypatch.setattr(module, "cached_runtime", lambda: None)

@@ -22,7 +22,7 @@ from utils.dataset import read_dataset, seeded_rank
 from utils.errors import FieldguideError
 from utils.export.awkward import awkward_pictures
 from utils.export.difference import AGREEMENT, disagreement
-from utils.export.placing import EARLIER, ONNX, README, workshop
+from utils.export.placing import EARLIER, INT8, ONNX, README, workshop
 from utils.export.plainwords import about
 from utils.inference import Classifier, Prediction, load_classifier
 from utils.page import NOTICE, RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
@@ -65,7 +65,7 @@ def write_page(project: Project) -> WrittenPage:
     runtime = notice if project.page == "cdn" else cached_runtime()
     if runtime is None:
         raise FieldguideError(f"What the page runs on is not in {runtime_folder()} yet. Type: make page")
-    path, folder = project.models / ONNX, project.models / PAGE_FOLDER
+    path, folder = model_file(project), project.models / PAGE_FOLDER
     classifier = load_classifier(path)
     with locked(project.models), workshop(project.models, f".{PAGE_FOLDER}") as staged:
         facts = write_files(staged, project, path, classifier, runtime)
@@ -80,13 +80,19 @@ def write_page(project: Project) -> WrittenPage:
     return WrittenPage(folder, facts["asked"], size_of(folder, facts))
 
 
+def model_file(project: Project) -> Path:
+    """Return the model that the page gets: the small one where the project asks for it and 07 kept it."""
+    small = project.models / INT8
+    return small if project.int8 and small.exists() else project.models / ONNX
+
+
 def write_files(
     folder: Path, project: Project, model: Path, classifier: Classifier, runtime: Mapping[str, Path]
 ) -> dict:
     """Write all files of the page into an empty folder, and return what page.json says."""
     for name, data in web_files().items():
         write_whole(folder / name, with_cdn(data) if (project.page, name) == ("cdn", "index.html") else data)
-    write_whole(folder / ONNX, model.read_bytes())
+    write_whole(folder / model.name, model.read_bytes())
     for name, path in runtime.items():
         make_folder((folder / name).parent)
         write_whole(folder / name, path.read_bytes())
@@ -119,7 +125,7 @@ def page_facts(project: Project, model: Path, classifier: Classifier) -> dict:
         "threshold": classifier.threshold,
         "verdict": verdict,
         "about": lines,
-        "model": {"file": ONNX, "bytes": model.stat().st_size, "sha256": file_hash(model)},
+        "model": {"file": model.name, "bytes": model.stat().st_size, "sha256": file_hash(model)},
         "runtime": addresses(project.page),
         "probe": classifier.probabilities(probe(sizes["size"])[None])[0].tolist(),
     }
