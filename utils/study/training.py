@@ -71,7 +71,7 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
         raise
     except Exception as error:  # whatever a setting leads to is a result of the study
         require_pictures(pool)
-        return TrainingRun(**named, status=RUN_FAILED, reason=_reason(error), seconds=time.perf_counter() - began)
+        return TrainingRun(**named, status=RUN_FAILED, reason=_why_failed(error), seconds=time.perf_counter() - began)
     finally:
         gc.collect()  # a learner and its callbacks hold each other, and the memory of a GPU
     right, rest = found
@@ -82,7 +82,7 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     )
 
 
-def _reason(error: Exception) -> str:
+def _why_failed(error: Exception) -> str:
     """Return why a run failed, without what 04 advises: a study keeps no epoch, and goes on by itself."""
     text = str(error) or type(error).__name__
     return (text.partition(". ")[0] + "." if text.endswith("un 04 again.") else text)[:LONGEST_REASON]
