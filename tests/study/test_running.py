@@ -126,6 +126,7 @@ def test_no_run_begins_that_would_end_too_late(ready, quick, capsys):
     assert "The time is over." in capsys.readouterr().out and not read_runs(found.folder)
     found.run(minutes=1 / 120)
     assert len(read_runs(found.folder)) == 1  # nobody knew how long the first takes
+    assert "The time left is too short for “size 48”, 2 seconds. study.run() goes on." in capsys.readouterr().out
     found.run(minutes=1 / 120)
     assert "A run of “size 48” takes about 2 seconds: allow more minutes." in capsys.readouterr().out
 

@@ -38,9 +38,9 @@ TWO = "size = [32, 64]\nepochs = [1, 2]\nseeds = 4"
 def study_of(tmp_path):
     """Return a function that makes a study of 60 pictures per label, with runs of the accuracies that are given."""
 
-    def make(text, share, *, train_share=lambda values: 1.0):
+    def make(text, share, *, train_share=lambda values: 1.0, top=""):
         path = tmp_path / "birds.toml"
-        path.write_text(TOML.format(study=text))
+        path.write_text(f"{top}\n{TOML.format(study=text)}")
         project = Project.load(path)
         fill(project)
         found = read_study(project)
@@ -215,6 +215,14 @@ def test_a_head_of_other_pixels_becomes_a_training_of_all_layers(study_of, tmp_p
     best = Project.load(tmp_path / "birds_best.toml")
     assert (best.train, best.size, best.arch) == ("all", 96, "efficientnet_lite0")
     assert 'So the file says train = "all" with that size: it is not the setting that led.' in told
+
+
+def test_all_layers_that_won_in_a_project_of_a_head_train_as_they_did(study_of, tmp_path):
+    """Network and size of the file did not count while it said train = "head"; those that trained do."""
+    found = study_of('train = ["head", "all"]', lambda v: float(v["train"] == "all"), top='train = "head"')
+    save_winner(found, source=tmp_path / "birds.toml")
+    best = Project.load(tmp_path / "birds_best.toml")
+    assert (best.train, best.arch, best.weights, best.size) == ("all", "efficientnet_lite0", "imagenet", 128)
 
 
 def test_many_settings_are_told_with_their_time(study_of):

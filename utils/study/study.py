@@ -198,6 +198,8 @@ class Study:
                 if time.monotonic() + lasts > ended:
                     if not began_any and lasts:
                         return f"A run of “{setting.name}” takes about {span(lasts)}: allow more minutes."
+                    if lasts and ended > time.monotonic():
+                        return f"The time left is too short for “{setting.name}”, {span(lasts)}. study.run() goes on."
                     return "The time is over. study.run() goes on."
                 with claimed(self.folder, (setting.id, seed)) as deaths:
                     if deaths is None or ((setting.id, seed) in self.runs() and (setting.id, seed) not in again):

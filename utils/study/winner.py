@@ -53,6 +53,8 @@ def _with_settings(source: Path, path: Path, study: Study, setting: Setting) -> 
         )
     elif setting.project.train == "head":
         chosen = {key: value for key, value in chosen.items() if key not in HEAD_SETTINGS}
+    elif study.project.train == "head":  # then these keys of the file did not count, and now they would
+        chosen |= {key: getattr(setting.project, key) for key in HEAD_SETTINGS}
     for key, value in chosen.items():
         _set(document, key, value)
     if path.parent.resolve() != source.parent.resolve():  # paths in the file count from its folder
