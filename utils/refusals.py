@@ -78,7 +78,7 @@ MENDINGS: list[tuple[str, str, str | Callable[[re.Match], str]]] = [
     ("put text with backslashes in single quotes (in a path, / works too)", BACKSLASHES, lambda m: in_quotes(m[1])),
     ("write straight quotes, not curly ones", r"[^\n]+", lambda m: m[0].translate(CURLY)),
     ("write plain blanks and a plain = [ ] , here", r"[^\n]+", lambda m: m[0].translate(LOOKALIKES)),
-    ("begin a section with its name in brackets", r"\A\s*(labels|filters|augment)\s*[=:]?\s*\{?\s*\Z", r"[\1]"),
+    ("begin a section with its name in brackets", r"\A\s*(labels|filters|augment|study)\s*[=:]?\s*\{?\s*\Z", r"[\1]"),
     ("begin a remark with #", r"\A\s*(?://|--|;|%|\*)", "#"),
     ("write = between a name and its value", rf"""\A(\s*(?:{STRING}|[^"'=:\[\]]+?))\s*(?:==|:=|=>|:)\s*""", r"\1 = "),
     (
@@ -101,6 +101,7 @@ MENDINGS: list[tuple[str, str, str | Callable[[re.Match], str]]] = [
     ("write true or false in small letters", r"(=\s*)(?:[Ff]alse|FALSE|[Nn]o)\b", r"\1false"),
     ("write a fraction, not percent", r"(=\s*)(\d+)\s*%", lambda m: f"{m[1]}{int(m[2]) / 100:g}"),
     ("write height and width in square brackets", r"(=\s*)(\d+)\s*[xX×*]\s*(\d+)(?=\s*(?:#|\Z))", r"\1[\2, \3]"),
+    ("write several values in square brackets", r"(=\s*)(\d[\d.]*(?:,\s+\d[\d.]*)+)(?=\s*(?:#|\Z))", r"\1[\2]"),
     ("write a number without a comma or a blank in it", r"(=\s*[1-9]\d{0,2})[, ](\d{3})(?!\d)", r"\1\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?\d+),(\d+)", r"\1.\2"),
     ("write a number with a point, such as 0.2", r"(=\s*-?)[.,](\d)", r"\g<1>0.\2"),

@@ -55,7 +55,7 @@ def checked_study(given: Mapping) -> dict:
         if key in HOW:
             continue
         if key not in STUDIED:
-            near = get_close_matches(key, [*STUDIED, *HOW], n=1)
+            near = get_close_matches(key, [*STUDIED, *HOW], n=1, cutoff=0.7)
             told = f"did you mean {near[0]}?" if near else f"write one of {', '.join(STUDIED)}"
             raise ValueError(f"{key} is not a setting of training; {told}")
         if not isinstance(value, list) or not value:

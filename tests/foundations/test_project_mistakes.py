@@ -48,6 +48,7 @@ SETTINGS = [
     ("seed = 042", "Write a number without a zero in front", "seed = 42"),
     ("size = 256 x 512", "Write height and width in square brackets", "size = [256, 512]"),
     ("size = 256×512   # pixels", "Write height and width in square brackets", "size = [256, 512]   # pixels"),
+    ("size = 128, 224  # two", "Write several values in square brackets", "size = [128, 224]  # two"),
     ("size = 224 px", "Write a number without its unit", "size = 224"),
     ("epochs = 3;", "End the line after the value", "epochs = 3"),
     ('arch = "resnet18', QUOTE, 'arch = "resnet18"'),

@@ -3,7 +3,7 @@
 import pytest
 
 from utils.errors import FieldguideError
-from utils.project import Project
+from utils.project import PACKAGED, Project
 from utils.study import settings
 from utils.study.settings import settings_of
 from utils.study.study import read_study
@@ -63,6 +63,31 @@ def test_a_key_that_changes_nothing_is_refused(tmp_path):
     """A study of epochs with heads alone would compare a setting with itself."""
     with pytest.raises(FieldguideError, match="varies epochs, which changes nothing here: a head reads train, size"):
         settings_of(load(tmp_path, "epochs = [1, 2]", top='train = "head"\n'))
+
+
+def test_a_head_of_224_pixels_is_not_one_of_128(tmp_path):
+    """By itself a head looks at 128, the project's default is 224: neither may stand for the other."""
+    tried = settings_of(load(tmp_path, 'train = ["head", "all"]\nsize = [128, 224]'))
+    assert [(s.name, s.project.size) for s in tried] == [
+        (f"train {train}, size {size}", size) for train in ("head", "all") for size in (128, 224)
+    ]
+
+
+def test_what_a_head_reads_is_told_where_the_study_alone_asks_for_one(tmp_path):
+    """The project trains all layers; the advice names the line that stands in the file."""
+    with pytest.raises(FieldguideError, match=r"a head reads train, size, class_weights, strength\. Remove the line"):
+        settings_of(load(tmp_path, 'train = ["head"]\nepochs = [1, 2]'))
+    with pytest.raises(FieldguideError, match=r"Remove the line augment_search = …"):
+        settings_of(load(tmp_path, 'train = ["head"]\naugment_search = true'))
+
+
+def test_strength_counts_where_a_training_begins_with_a_head(tmp_path):
+    """The packaged network's fine-tuning begins with the quick model's head, another network's with none."""
+    strengths = 'train = ["all"]\nstrength = [0.01, 1.0]'
+    packaged = load(tmp_path, strengths).model_copy(update={"arch": PACKAGED, "weights": "imagenet"})
+    assert [s.name for s in settings_of(packaged)] == ["strength 0.01", "strength 1.0"]
+    with pytest.raises(FieldguideError, match="varies strength, which changes nothing here"):
+        settings_of(load(tmp_path, strengths))
 
 
 def test_a_network_that_is_not_there_is_refused_before_training(tmp_path):

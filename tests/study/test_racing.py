@@ -49,6 +49,13 @@ def test_one_seed_drops_nobody_two_do(settings):
     assert now.leader == "good"
 
 
+def test_runs_of_later_seeds_are_not_to_do_again(settings):
+    """A setting that joins a study finds the others done: only its own runs are left."""
+    runs = found(settings[:2], {"good": 0.9, "fair": 0.9}, SEEDS)
+    now = standing(settings, SEEDS, runs, GROUPS)
+    assert ([(s.id, seed) for s, seed in now.due], now.left) == ([("poor", 1)], 4)
+
+
 def test_without_a_race_every_seed_is_due(settings):
     """With race = false the full grid is trained."""
     runs = found(settings, {"good": 0.9, "fair": 0.9, "poor": 0.3}, SEEDS[:2])

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import time
 from collections import defaultdict
@@ -13,12 +14,14 @@ import numpy as np
 import pytest
 import small_set
 from small_set import fill
+from tqdm.notebook import tqdm_notebook as notebook_tqdm
 
 from utils.dataset import read_dataset
 from utils.errors import FieldguideError, WriteError
 from utils.study import read_study, runs, study, training
 from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, add_run, claimed, read_runs
 from utils.study.training import run_setting, with_sides
+from utils.train import recipe
 
 plain = small_set.plain
 
@@ -123,6 +126,7 @@ def test_no_run_begins_that_would_end_too_late(ready, quick, capsys):
     assert "The time is over." in capsys.readouterr().out and not read_runs(found.folder)
     found.run(minutes=1 / 120)
     assert len(read_runs(found.folder)) == 1  # nobody knew how long the first takes
+    assert "The time left is too short for “size 48”, 2 seconds. study.run() goes on." in capsys.readouterr().out
     found.run(minutes=1 / 120)
     assert "A run of “size 48” takes about 2 seconds: allow more minutes." in capsys.readouterr().out
 
@@ -145,6 +149,59 @@ def test_a_failure_is_a_row_with_its_reason(ready, quick, monkeypatch):
     found.run(retry=True)
     assert {run.status for run in read_runs(found.folder).values()} == {RUN_DONE}
     assert len(read_runs(found.folder)) == 4
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_picture_that_was_moved_is_no_result(ready, when, monkeypatch):
+    """Whether before a run or in it: it is told with what to do, and no setting has failed."""
+    found = read_study(ready)
+    gone = found.pool.paths[0]
+
+    def train(_):
+        gone.unlink()
+        raise FileNotFoundError(gone)
+
+    monkeypatch.setattr(training, "train_as_04", train)
+    if when == "before":
+        gone.unlink()
+        monkeypatch.setattr(training, "train_as_04", lambda _: pytest.fail("it trained without a picture"))
+    with pytest.raises(FieldguideError, match=f"{gone.name} was moved or deleted .* Run this notebook from the top"):
+        found.run()
+    assert not found.runs() and not list(found.folder.glob("under_way/*.begun"))
+
+
+def test_a_training_that_diverges_is_a_row_without_the_advice_of_04(ready, monkeypatch):
+    """A study keeps no epoch and runs no notebook again: the row names loss, rate and optimizer alone."""
+    found, make = read_study(ready), recipe.learner_as_04
+
+    def diverging(dataset):
+        learn = make(dataset)
+        learn.loss_func = lambda out, targets: (out * float("nan")).sum()
+        return learn
+
+    monkeypatch.setattr(recipe, "learner_as_04", diverging)
+    run = run_setting(found.pool, found.settings[0], 42)
+    assert run.status == RUN_FAILED
+    assert re.fullmatch(r"The loss of epoch 0 is not a number \(learning rate \S+, optimizer adam\)\.", run.reason)
+
+
+def test_the_bar_of_a_notebook_has_its_full_width(ready, quick, monkeypatch):
+    """It begins before the number of runs is known, and tells the time to go that the plan tells."""
+    bars = []
+
+    class Bar(notebook_tqdm):
+        def __init__(self, *args, **how):
+            super().__init__(*args, **how)
+            bars.append(self)
+
+    monkeypatch.setattr(study, "tqdm", Bar)
+    found, train = read_study(ready), study.run_setting
+    told = []
+    monkeypatch.setattr(study, "run_setting", lambda *args, **how: told.append(str(bars[0])) or train(*args, **how))
+    found.run()
+    _, bar, _ = bars[0].container.children
+    assert (bar.max, bar.value, bar.layout.width) == (4, 4, None)
+    assert told[-1].endswith("3 of 4 runs, about 1 second to go")
 
 
 def test_a_full_disk_is_no_result(ready, quick, monkeypatch):

@@ -12,7 +12,7 @@ from utils.errors import FieldguideError
 from utils.project import Project
 from utils.study import conclusions, cost_picture, curves, key_pictures, read_study, save_winner
 from utils.study.conclusions import value_pairs
-from utils.study.runs import RUN_DONE, TrainingRun, add_run
+from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, add_run
 from utils.study.training import with_sides
 
 TOML = """# my birds
@@ -38,9 +38,9 @@ TWO = "size = [32, 64]\nepochs = [1, 2]\nseeds = 4"
 def study_of(tmp_path):
     """Return a function that makes a study of 60 pictures per label, with runs of the accuracies that are given."""
 
-    def make(text, share, *, train_share=lambda values: 1.0):
+    def make(text, share, *, train_share=lambda values: 1.0, top=""):
         path = tmp_path / "birds.toml"
-        path.write_text(TOML.format(study=text))
+        path.write_text(f"{top}\n{TOML.format(study=text)}")
         project = Project.load(path)
         fill(project)
         found = read_study(project)
@@ -120,6 +120,48 @@ def test_nothing_is_concluded_before_the_first_run(study_of, tmp_path):
         save_winner(found, source=tmp_path / "birds.toml")
 
 
+def test_why_nobody_leads_is_told(study_of, tmp_path):
+    """In the middle of the first round, and where every setting failed, it does not say that no run is done."""
+    found = study_of("size = [32, 64]\nseeds = 2", lambda _: 1.0)
+    first, second = (run for (_, seed), run in found.runs().items() if seed == 42)
+    path = found.folder / "runs.csv"
+    path.unlink()
+    add_run(found.folder, first)
+    assert conclusions(found).startswith("No setting leads before all have trained once: 1 of 2 have.")
+    path.unlink()
+    for run in (first, second):
+        add_run(found.folder, replace(run, status=RUN_FAILED, reason="it broke"))
+    assert conclusions(found).startswith("Every setting failed: study.table() says why. study.run(retry=True)")
+    with pytest.raises(FieldguideError, match="Every setting failed"):
+        save_winner(found, source=tmp_path / "birds.toml")
+
+
+def test_a_setting_that_failed_is_named(study_of):
+    """It is compared with nothing, so that a sentence of its own says so."""
+    found = study_of("size = [32, 64]\nseeds = 2", lambda _: 1.0)
+    runs = list(found.runs().values())
+    (found.folder / "runs.csv").unlink()
+    for run in runs:
+        add_run(found.folder, replace(run, status=RUN_FAILED) if run.settings == "size 32" else run)
+    assert "Failed, and not compared: size 32. study.table() says why." in conclusions(found)
+
+
+def test_runs_from_before_augment_was_studied(study_of):
+    """They have no accuracy on the training set: the sentence leaves them out, and never says "nan"."""
+    text = 'augment = ["standard", "strong"]\nseeds = 2'
+    found = study_of(text, lambda _: 0.9, train_share=lambda v: float("nan") if v["augment"] == "standard" else 0.99)
+    told = conclusions(found)
+    assert "training pictures: strong 99.0 %. Just enough is strong:" in told and "nan" not in told
+
+
+def test_the_time_to_go_is_that_of_the_runs_to_do(study_of):
+    """Of four settings that take 1, 2, 3 and 4 seconds the slower two are left in the last round."""
+    found = study_of(TWO, lambda _: 1.0)
+    runs = found.runs()
+    left = {(found.settings[n].id, found.seeds[-1]) for n in (2, 3)}
+    assert "2 to do (about 7 seconds" in found.outlook({key: run for key, run in runs.items() if key not in left})
+
+
 def test_every_curve_names_its_run(study_of):
     """Three figures of each run, drawn twice, carry its setting and seed as a title, with markup made harmless."""
     shown = curves(study_of(TWO, lambda _: 1.0)).data
@@ -171,7 +213,16 @@ def test_a_head_of_other_pixels_becomes_a_training_of_all_layers(study_of, tmp_p
     found = study_of(text, lambda values: float(values["size"] == 96))
     told = save_winner(found, source=tmp_path / "birds.toml")
     best = Project.load(tmp_path / "birds_best.toml")
-    assert (best.train, best.size, best.arch) == ("all", 96, "efficientnet_lite0") and 'train = "all"' in told
+    assert (best.train, best.size, best.arch) == ("all", 96, "efficientnet_lite0")
+    assert 'So the file says train = "all" with that size: it is not the setting that led.' in told
+
+
+def test_all_layers_that_won_in_a_project_of_a_head_train_as_they_did(study_of, tmp_path):
+    """Network and size of the file did not count while it said train = "head"; those that trained do."""
+    found = study_of('train = ["head", "all"]', lambda v: float(v["train"] == "all"), top='train = "head"')
+    save_winner(found, source=tmp_path / "birds.toml")
+    best = Project.load(tmp_path / "birds_best.toml")
+    assert (best.train, best.arch, best.weights, best.size) == ("all", "efficientnet_lite0", "imagenet", 128)
 
 
 def test_many_settings_are_told_with_their_time(study_of):

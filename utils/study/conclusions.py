@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 from utils.study.comparing import MOST_MORE, Contrast, Estimate, accuracy_interval, contrasts, paired
-from utils.study.runs import TrainingRun
+from utils.study.runs import RUN_FAILED, TrainingRun
 from utils.study.settings import Setting, told
 from utils.study.study import Study
 from utils.words import counted, rounded
@@ -24,7 +24,7 @@ def conclusions(study: Study) -> str:
     runs = study.runs()
     leads = study.standing(runs).leader
     if leads is None:
-        return "No run is done yet: study.run() begins."
+        return study.undecided(runs)
     setting = next(setting for setting in study.settings if setting.id == leads)
     done = study.done(setting, runs)
     value, low, high = accuracy_interval(done, study.groups)
@@ -37,6 +37,9 @@ def conclusions(study: Study) -> str:
     for key in dict.fromkeys(key for setting in study.settings for key in setting.values):
         lines += _about(key, [each for each in compared if each.better[0] == key])
     lines += _just_enough(study, runs, compared)
+    failed = [s.name for s in study.settings if any(r.status == RUN_FAILED for r in runs.values() if r.setting == s.id)]
+    if failed:
+        lines.append(f"Failed, and not compared: {'; '.join(failed)}. study.table() says why.")
     if len(done) < 2:
         lines.append("One training per setting says nothing of how much trainings differ. Take seeds = 3 or more.")
     if len(compared) > 1:
@@ -117,7 +120,8 @@ def _just_enough(study: Study, runs: Mapping[tuple[str, int], TrainingRun], comp
     shares: dict[str, list[float]] = {}
     for setting in study.settings:
         for run in study.done(setting, runs) if "augment" in setting.values else ():
-            shares.setdefault(told(setting.values["augment"]), []).append(run.train_accuracy)
+            if not math.isnan(run.train_accuracy):  # of a run from before augment was part of the study
+                shares.setdefault(told(setting.values["augment"]), []).append(run.train_accuracy)
     means = {value: sum(found) / len(found) for value, found in shares.items()}
     worse = {each.worse[1] for each in compared if each.differs and each.better[0] == "augment"}
     fine = [value for value in means if value not in worse and means[value] >= JUST_ENOUGH]

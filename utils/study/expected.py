@@ -16,7 +16,8 @@ A_DAY, AN_HOUR, A_MINUTE = 86400, 3600, 60  # seconds
 def work(setting: Setting) -> float:
     """Return how much a training of a setting has to do, in a unit of its own: pixels times epochs."""
     project = setting.project
-    return math.prod(project.height_width) * (1 if project.train == "head" else project.epochs + 1)
+    epochs = 1 if project.train == "head" else project.epochs + project.freeze_epochs
+    return math.prod(project.height_width) * epochs
 
 
 def seconds_of(settings: Sequence[Setting], runs: Mapping[tuple[str, int], TrainingRun]) -> dict[str, float | None]:

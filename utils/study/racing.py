@@ -44,7 +44,7 @@ def standing(
             break  # nobody is left to compare it with
         due = [(setting, seed) for setting in racing if (setting.id, seed) not in runs]
         if due:
-            left = len(due) + len(racing) * (len(seeds) - n)
+            left = sum((setting.id, later) not in runs for setting in racing for later in seeds[n - 1 :])
             return Standing(out, due, left, leader_of(racing, seeds[: n - 1], runs))
         for setting in racing:
             if (run := runs[setting.id, seed]).status == RUN_FAILED:

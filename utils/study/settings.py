@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from utils.errors import FieldguideError
 from utils.pictures import size_text
-from utils.project import FEATURE_SIZE, Project
+from utils.project import FEATURE_SIZE, PACKAGED, Project
 from utils.storage import content_id
 from utils.studied import HOW, READ_BY_A_HEAD, STUDIED, as_toml
 from utils.train import architecture
@@ -39,7 +39,7 @@ class Setting:
     @property
     def name(self) -> str:
         """Return what differs from the others, such as "size 256 × 512, augment strong"."""
-        return ", ".join(f"{key} {told(value)}" for key, value in self.values.items()) or "the project's settings"
+        return ", ".join(f"{key} {told(value)}" for key, value in self.values.items()) or "the only setting"
 
 
 def told(value: object) -> str:
@@ -77,10 +77,13 @@ def settings_of(project: Project) -> list[Setting]:
     found = {setting.id: setting for setting in _each(project, keys)}
     read = {key for setting in found.values() for key in setting.values}
     if unread := [key for key in keys if key not in read and len(keys[key]) > 1]:
-        trains = "a head reads" if "head" in keys.get("train", [project.train]) else "training reads"
+        own = next(iter(found.values())).project
+        line = "augment_search" if unread[0] == "augment" and project.study["augment_search"] else unread[0]
+        reader = "a head" if own.train == "head" else "training"
         raise FieldguideError(
-            f"[study] varies {unread[0]}, which changes nothing here: {trains} {', '.join(read_by(project))}. Remove "
-            f'that line, or set train = "{"all" if unread[0] not in READ_BY_A_HEAD else "head"}".'
+            f"[study] varies {unread[0]}, which changes nothing here: {reader} "
+            f"reads {', '.join(read_by(own))}. Remove the line {line} = …, or set "
+            f'train = "{"all" if unread[0] not in READ_BY_A_HEAD else "head"}".'
         )
     return list(found.values())
 
@@ -109,7 +112,8 @@ def read_by(project: Project) -> tuple[str, ...]:
     """Return the keys that a training of this project reads."""
     if project.train == "head":
         return ("train", *READ_BY_A_HEAD)
-    return tuple(key for key in STUDIED if key not in ("strength",) and key in Project.model_fields)
+    begins_with_a_head = project.arch == PACKAGED and project.weights == "imagenet"
+    return tuple(key for key in STUDIED if key != "strength" or begins_with_a_head)
 
 
 def recipe_id(project: Project) -> str:
@@ -118,8 +122,8 @@ def recipe_id(project: Project) -> str:
 
     Defaults are left out: so a key that a later version adds changes nothing.
     """
-    fields = Project.model_fields
     asked = {key: getattr(project, key) for key in read_by(project)}
-    asked |= {"size": None} if project.train == "head" and project.size == FEATURE_SIZE else {}
-    told_of = {key: value for key, value in asked.items() if value is not None and value != fields[key].default}
+    defaults = {key: Project.model_fields[key].default for key in asked}
+    defaults |= {"size": FEATURE_SIZE} if project.train == "head" else {}
+    told_of = {key: value for key, value in asked.items() if value != defaults[key]}
     return content_id(json.dumps(told_of, sort_keys=True).encode())

@@ -34,6 +34,7 @@ from utils.words import counted, rounded
 MOST_COMBINATIONS = 100_000
 MANY_SETTINGS = 1000  # combinations: then the plan says how long they would take, and how to try fewer
 ROWS_SHOWN = 50  # rows of a table
+BAR = "{l_bar}{bar}| {n_fmt} of {total_fmt} runs{postfix}"  # tqdm's own time to go takes all runs for equally long
 WAIT = 2.0  # seconds between two looks at what another notebook is doing
 
 
@@ -92,13 +93,13 @@ class Study:
         settings, seeds = counted(len(self.settings), "setting"), counted(len(self.seeds), "seed")
         told = f"{settings} × {seeds} = {counted(total, 'run')}: {len(runs):,} done"
         if now.left:
-            left = [setting for setting in self.settings if setting.id not in now.out]
-            mean = None if None in expected.values() else np.mean([expected[setting.id] for setting in left])
-            if mean is None:
+            seconds = self._seconds_left(now, expected)
+            if seconds is None:
                 long = f"how long that takes is known after the first; at a minute each it is {span(60 * now.left)}"
             else:
-                long = f"about {span(mean * now.left)}"
-            race = ", fewer if settings drop out" if self.project.study["race"] and len(self.seeds) > 2 else ""
+                long = f"about {span(seconds)}"
+            races = self.project.study["race"] and len(self.seeds) > 2 and len(self.settings) > 1
+            race = ", fewer if settings drop out" if races else ""
             told += f", {now.left:,} to do ({long}{race})."
         else:
             dropped = f"; {total - len(runs):,} were not needed" if total > len(runs) else ""
@@ -106,6 +107,23 @@ class Study:
         if len(self.settings) > MANY_SETTINGS:
             told += " That is a lot: vary two or three keys first, with two or three values each."
         return told
+
+    def _seconds_left(self, now: Standing, expected: Mapping[str, float | None]) -> float | None:
+        """Return how long the runs to do are expected to take; None as long as no run tells."""
+        if None in expected.values():
+            return None
+        later = [expected[setting.id] for setting in self.settings if setting.id not in now.out]
+        due = sum(expected[setting.id] for setting, _ in now.due)
+        return due + (now.left - len(now.due)) * float(np.mean(later))
+
+    def undecided(self, runs: Mapping[tuple[str, int], TrainingRun]) -> str:
+        """Return in words why no setting leads."""
+        if not runs:
+            return "No run is done yet: study.run() begins."
+        if not self.standing(runs).left:
+            return "Every setting failed: study.table() says why. study.run(retry=True) tries them again."
+        tried = f"{len({setting for setting, _ in runs}):,} of {len(self.settings):,}"
+        return f"No setting leads before all have trained once: {tried} have. Go on with study.run()."
 
     def table(self, runs: Mapping[tuple[str, int], TrainingRun] | None = None) -> Styler:
         """Return the settings as a table to show, the best first: accuracy, time, what became of them."""
@@ -132,6 +150,7 @@ class Study:
         table = pd.DataFrame(rows).sort_values("rank", kind="stable").drop(columns="rank").head(ROWS_SHOWN)
         left = {"selector": "th, td", "props": "text-align: left"}
         style = table.style.hide(axis="index").set_table_styles([left])
+        style = style.set_properties(subset=["accuracy", "runs", "time per run"], **{"white-space": "nowrap"})
         more = f"the first {ROWS_SHOWN} of {len(rows):,} settings" if len(rows) > ROWS_SHOWN else ""
         return style.set_caption(more) if more else style
 
@@ -153,7 +172,7 @@ class Study:
                 download_weights(project)  # what cannot be had would fail every run
         again = {key for key, run in self.runs().items() if run.status == RUN_FAILED} if retry else set()
         try:
-            with tqdm(total=0, desc="study", unit="run") as bar:
+            with tqdm(total=0, desc="study", bar_format=BAR) as bar:
                 stopped = self._run_until(ended, again, bar)
         except KeyboardInterrupt:
             stopped = "Stopped. The run under way is lost; those before it are kept. study.run() goes on."
@@ -167,16 +186,20 @@ class Study:
         while True:
             runs = self.runs()
             now = self.standing({key: run for key, run in runs.items() if key not in again})
-            bar.total, bar.n = len(runs) + now.left, len(runs)
-            bar.refresh()
+            expected = seconds_of(self.settings, runs)
+            if bar.total != len(runs) + now.left:
+                bar.reset(len(runs) + now.left)  # in a notebook this draws the bar anew, at its full width
+            bar.n, seconds = len(runs), self._seconds_left(now, expected)
+            bar.set_postfix_str(f"about {span(seconds)} to go" if now.left and seconds is not None else "")
             if not now.due:
                 return ""
-            expected = seconds_of(self.settings, runs)
             for setting, seed in now.due:
                 lasts = expected[setting.id] or 0
                 if time.monotonic() + lasts > ended:
                     if not began_any and lasts:
                         return f"A run of “{setting.name}” takes about {span(lasts)}: allow more minutes."
+                    if lasts and ended > time.monotonic():
+                        return f"The time left is too short for “{setting.name}”, {span(lasts)}. study.run() goes on."
                     return "The time is over. study.run() goes on."
                 with claimed(self.folder, (setting.id, seed)) as deaths:
                     if deaths is None or ((setting.id, seed) in self.runs() and (setting.id, seed) not in again):
@@ -194,7 +217,10 @@ class Study:
     def _trained(self, setting: Setting, seed: int, deaths: int) -> TrainingRun:
         """Return a run, trained now unless that ended the whole process several times."""
         if deaths >= MOST_DEATHS:
-            reason = f"the notebook ended {deaths} times in the middle of this run: memory may be short for it"
+            reason = (
+                f"the notebook ended {deaths} times in the middle of this run: memory may be short for it. "
+                "study.run(retry=True) tries it again"
+            )
             return TrainingRun(setting.id, seed, setting.name, RUN_FAILED, reason)
         return run_setting(self.pool, setting, seed, look_back="augment" in setting.values)
 

@@ -40,12 +40,27 @@ def with_sides(pool: Dataset, seed: int) -> Dataset:
     return pool.with_split({id: (groups[id], side) for id, side in sides.items()})
 
 
+class PicturesMoved(FieldguideError):
+    """A picture of the study is no longer where it was: what trained now would not be comparable."""
+
+
+def require_pictures(pool: Dataset) -> None:
+    """Raise PicturesMoved if a picture of the study was moved or deleted, as 06 does."""
+    if (gone := next((path for path in pool.paths if not path.is_file()), None)) is not None:
+        raise PicturesMoved(
+            f"{gone} was moved or deleted after this study was read. Run this notebook from the top: a study of the "
+            "pictures as they are now begins, and the runs of this one are kept."
+        )
+
+
 def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool = False) -> TrainingRun:
     """
     Train a setting with a seed and judge it; a run that fails has its reason.
 
-    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C and a full disk pass.
+    `look_back` also judges the training pictures as they are, without augmentation. Ctrl-C, a full disk, and pictures
+    that are gone are raised: they say nothing of the setting.
     """
+    require_pictures(pool)
     began, named = time.perf_counter(), {"setting": setting.id, "seed": seed, "settings": setting.name}
     try:
         drawn = with_sides(pool, seed)
@@ -55,16 +70,22 @@ def run_setting(pool: Dataset, setting: Setting, seed: int, *, look_back: bool =
     except WriteError:  # a full disk says nothing of the setting
         raise
     except Exception as error:  # whatever a setting leads to is a result of the study
-        reason = str(error) or type(error).__name__
-        return TrainingRun(
-            **named, status=RUN_FAILED, reason=reason[:LONGEST_REASON], seconds=time.perf_counter() - began
-        )
+        require_pictures(pool)
+        return TrainingRun(**named, status=RUN_FAILED, reason=_why_failed(error), seconds=time.perf_counter() - began)
+    finally:
+        gc.collect()  # a learner and its callbacks hold each other, and the memory of a GPU
     right, rest = found
     judged = judged_id(dataset.on("valid").ids)
     seconds = time.perf_counter() - began
     return TrainingRun(
         **named, status=RUN_DONE, right=right, accuracy=float(right.mean()), judged=judged, seconds=seconds, **rest
     )
+
+
+def _why_failed(error: Exception) -> str:
+    """Return why a run failed, without what 04 advises: a study keeps no epoch, and goes on by itself."""
+    text = str(error) or type(error).__name__
+    return (text.partition(". ")[0] + "." if text.endswith("un 04 again.") else text)[:LONGEST_REASON]
 
 
 def _head(dataset: Dataset) -> tuple[np.ndarray, dict]:
@@ -93,8 +114,6 @@ def _all_layers(dataset: Dataset, *, look_back: bool) -> tuple[np.ndarray, dict]
         return right, told
     finally:
         learn.dls = None
-        del learn
-        gc.collect()  # a learner and its callbacks hold each other
 
 
 def _right(learn: Learner, dl) -> np.ndarray:

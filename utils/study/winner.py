@@ -2,11 +2,13 @@
 Stage 09, what becomes of it: the best settings as a project file of their own, beside yours.
 """
 
+import shlex
 from pathlib import Path
 
 import tomlkit
 
 from utils.errors import FieldguideError
+from utils.pictures import size_text
 from utils.project import HEAD_SETTINGS, Project, project_file
 from utils.storage import write_whole
 from utils.study.settings import Setting, read_by, studied
@@ -23,16 +25,18 @@ def save_winner(study: Study, path: Path | str | None = None, *, source: Path | 
     """
     source = project_file(source)
     path = source.with_name(f"{source.stem}_best.toml") if path is None else Path(path)
-    leads = study.standing().leader
+    runs = study.runs()
+    leads = study.standing(runs).leader
     if leads is None:
-        raise FieldguideError("No run is done yet, so no setting leads. Call study.run() first.")
+        raise FieldguideError(study.undecided(runs))
     if path.exists():
         raise FieldguideError(f"{path} is there already, and is not overwritten. Name another file, or move that one.")
     setting = next(setting for setting in study.settings if setting.id == leads)
     text, told = _with_settings(source, path, study, setting)
     write_whole(path, text)
     Project.load(path)  # what we wrote can be read
-    return f"Written: {path}{told}. Run it: PROJECT={path} make run. It trains {study.project.models} anew."
+    command = f"PROJECT={shlex.quote(str(path))} make run"
+    return f"Written: {path}{told}. Run it: {command}. It trains {study.project.models} anew."
 
 
 def _with_settings(source: Path, path: Path, study: Study, setting: Setting) -> tuple[str, str]:
@@ -43,9 +47,14 @@ def _with_settings(source: Path, path: Path, study: Study, setting: Setting) -> 
     told = ""
     if setting.project.train == "head" and setting.project.size != HEAD_SETTINGS["size"]:
         chosen |= {"train": "all", "arch": setting.project.arch, "weights": setting.project.weights}
-        told = f' (train = "all": a head of its own stands on {HEAD_SETTINGS["size"]} pixels)'
+        told = (
+            f'. The leader is a head at {size_text(setting.project.size)} pixels, and train = "head" takes '
+            f'{HEAD_SETTINGS["size"]}. So the file says train = "all" with that size: it is not the setting that led'
+        )
     elif setting.project.train == "head":
         chosen = {key: value for key, value in chosen.items() if key not in HEAD_SETTINGS}
+    elif study.project.train == "head":  # then these keys of the file did not count, and now they would
+        chosen |= {key: getattr(setting.project, key) for key in HEAD_SETTINGS}
     for key, value in chosen.items():
         _set(document, key, value)
     if path.parent.resolve() != source.parent.resolve():  # paths in the file count from its folder
