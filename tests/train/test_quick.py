@@ -22,6 +22,8 @@ from utils.train import (
     head_options,
     image_dataloaders,
     keep_quick_model,
+    learner_as_04,
+    learning_rates,
     load_trained,
     make_learner,
     overfitting_sentence,
@@ -30,7 +32,7 @@ from utils.train import (
     training_loss,
     training_status,
 )
-from utils.train.record import asked_settings
+from utils.train.record import asked_settings, changed_sentence
 
 ready, plain = small_set.ready, small_set.plain
 STANDS = "The model stands: pictures, split and settings are those that it was trained with."
@@ -168,6 +170,19 @@ def test_a_training_at_another_size_begins_with_a_head_for_that_size(make_projec
     fitted = fit_head(seen, np.array(train.codes), 2, strength=quick.strength)
     assert said == pytest.approx(fitted.probabilities(seen), abs=2e-3)  # kept features have 11 bits
     assert not np.allclose(said, quick.head.probabilities(seen), atol=0.02)
+
+
+def test_the_strength_of_the_head_that_a_training_began_with_is_recorded(make_project):
+    """It decides the first weights of the packaged network: with another one in the project file the round is stale."""
+    project = make_project(arch="efficientnet_lite0", weights="imagenet", size=32, batch_size=4, strength=0.01)
+    dataset = fill(project)
+    learn = learner_as_04(dataset)
+    train(dataset, learn=learn, **learning_rates(project))
+    record = learn.record
+    other = dataset.project.model_copy(update={"strength": 1.0})
+    assert (record.changed, record.settings["strength"]) == ("", 0.01)
+    assert changed_sentence(record.settings, asked_settings(read_dataset(other))) != ""
+    assert asked_settings(read_dataset(project.model_copy(update={"strength": 0.0}))).get("strength") is None
 
 
 @pytest.mark.parametrize(("accuracy", "gained"), [(1.0, True), (0.5, False)])

@@ -72,7 +72,8 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
     cbs = {type(cb).__name__: cb for cb in learn.cbs}
     others = [cb for cb in learn.cbs if not type(cb).__module__.startswith(__package__)]
     network = network_settings(learn, asked)
-    return network | {
+    chosen = {"strength": asked["strength"]} if "strength" in asked and network["head"] == "linear" else {}
+    return network | chosen | {
         "train": "all",
         "initial_weights": "seeded" if begins_as_asked(learn, asked, network["start"]) else "others",
         "layer_groups": [sum(p.numel() for p in group) for group in learn.opt.param_lists],
@@ -114,11 +115,12 @@ def asked_settings(dataset: Dataset) -> dict:
     project, block = dataset.project, image_block(dataset.project)
     head = "linear" if (project.arch, project.weights) == (PACKAGED, "imagenet") else "fastai"
     network, groups = network_facts(architecture(project), len(project.labels), linear=head == "linear")
+    # Of the quick model's head, also where it only begins the training; 0 lets cross-validation choose.
+    chosen = {"strength": project.strength} if project.strength and head == "linear" else {}
     if project.train == "head":
-        chosen = {"strength": project.strength} if project.strength else {}  # else cross-validation chooses it
         return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
     rates, make = learning_rates(project), optimizer(project)
-    return project.model_dump(include=AS_ASKED) | {
+    return project.model_dump(include=AS_ASKED) | chosen | {
         "weights": project.weights_name,
         "head": head,
         "n_in": 3,
