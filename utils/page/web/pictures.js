@@ -4,10 +4,11 @@
  * The browser decodes and brings colours to sRGB; turning, reducing and squishing are done here (resample.js).
  */
 
-import { inspect, PictureError } from "./files.js";
+import { inspect, isCut, PictureError } from "./files.js";
 import { deepGrey, pngOf, profileOfPng } from "./png.js";
 import { bounded, FILTERS, reduce, squishAndCrop, turned } from "./resample.js";
 import { toEven } from "./rounding.js";
+import { givesDrafts, takesCutFiles } from "./trials.js";
 
 export { PictureError };
 
@@ -50,6 +51,7 @@ export async function opened(file, { longest_side: longest, bits }) {
     throw new PictureError(`${NOT_HERE[format]} files cannot be read by browsers; save it as JPEG or PNG`);
   }
   if (facts.animated) throw new PictureError("animated or many pages");
+  if ((await takesCutFiles()) && isCut(bytes, facts)) throw broken();
   const most = MOST_PIXELS[format] ?? MAX_PIXELS;
   if (width * height > most) throw tooMany(width, height, most);
   if (format === "HEIC") return bounded(await fromHeic(bytes, facts), longest);
@@ -77,7 +79,7 @@ async function decoded(bytes, facts, longest) {
 async function drafted(bytes, facts, by) {
   const { width, height, stored } = facts;
   const colours = await conversion(bytes, facts);
-  if (typeof ImageDecoder === "function") {
+  if (await givesDrafts()) {
     const size = { desiredWidth: Math.ceil(width / by), desiredHeight: Math.ceil(height / by) };
     const decoder = new ImageDecoder({ data: bytes, type: "image/jpeg", ...colours, ...size });
     try {
