@@ -88,7 +88,7 @@ def main(options: argparse.Namespace) -> None:
         show(preparing_table(sides[0], browser, options.rounds))
         show(visits_table(sides, browser))
         show(sizes_table(sides))
-        show(answers_table(sides, browser, photos))
+        show(answers_table([sides[0], *sides[len(NETWORKS) :]], browser, photos))
         if options.gradio_python:
             show(gradio_table(sides, browser, options.gradio_python, photos))
 
