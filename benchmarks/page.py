@@ -8,7 +8,8 @@ Chromium without a window: WebAssembly, one thread; and two where the page is is
 onnxruntime with one thread on the same pixels. Sides take turns, and a ratio is the median of those within a round, for
 other work on the machine slows both. `--model` measures any model.onnx as well. FOLDER holds photos at any depth; the
 page and `load_classifier` are asked about each. PATH is a Python that has gradio 6, onnxruntime and Pillow: its app,
-an Interface from Image to Label around `load_classifier`, then judges the same photos in the same browser.
+an Interface from Image to Label around `load_classifier`, then judges the same photos in the same browser: on this
+machine, and as if it stood behind a line that takes 10 Mbit/s from the visitor after 30 ms.
 """
 
 import argparse
@@ -49,7 +50,8 @@ LABELS = {"this": ["this"], "that": ["that"]}
 NETWORKS = (("resnet18", 224), ("resnet18", 128), ("efficientnet_lite0", 224))
 JUDGED = 15  # pictures of one round
 VISITS = 5
-FEW, FEW_LARGE = 30, 10  # photos that are judged beside Gradio's app
+FEW, FEW_LARGE = 30, 6  # photos that are judged beside Gradio's app
+LINE = {"offline": False, "latency": 30, "downloadThroughput": 50e6 / 8, "uploadThroughput": 10e6 / 8}  # ms, bytes/s
 SMALL, MEGAPIXEL, CAMERA = (500, 375), (1156, 867), (4000, 3000)  # pixels: width, height
 APP = """
 import sys
@@ -90,7 +92,7 @@ def main(options: argparse.Namespace) -> None:
         show(sizes_table(sides))
         show(answers_table([sides[0], *sides[len(NETWORKS) :]], browser, photos))
         if options.gradio_python:
-            show(gradio_table(sides, browser, options.gradio_python, photos))
+            show(gradio_table([sides[0], *sides[2:]], browser, options.gradio_python, photos))
 
 
 def show(lines: Sequence[str]) -> None:
@@ -327,7 +329,10 @@ def gradio_table(sides: Sequence[Side], browser, python: str, photos: Sequence[P
             theirs = page.context.new_page()
             open_page(page, address)
             theirs.goto(other)
-            for words, files in sets.items():
+            line = theirs.context.new_cdp_session(theirs)
+            for words, files in [*sets.items(), *((f"{words}, 10 Mbit/s", files) for words, files in sets.items())]:
+                if words.endswith("Mbit/s"):
+                    line.send("Network.emulateNetworkConditions", LINE)
                 pairs, sent = beside(page, theirs, files)
                 ours, their = (statistics.median(column) for column in zip(*pairs, strict=True))
                 cells = f"{ours:.2f} | {their:.2f} | {their / ours:.1f} | {sent[0] / 1e6:.1f} | {sent[1] / 1e6:.1f}"
@@ -337,9 +342,9 @@ def gradio_table(sides: Sequence[Side], browser, python: str, photos: Sequence[P
 
 def beside(page, theirs, files: dict[str, bytes]) -> tuple[list[tuple[float, float]], list[int]]:
     """Give each photo to the page and to Gradio's app in turn; return the seconds of both, and the bytes both sent."""
-    sent = [0, 0]
-    for n, each in enumerate((page, theirs)):
-        each.on("request", lambda request, n=n: add_body(sent, n, request))
+    posted: tuple[list, list] = ([], [])
+    for each, requests in zip((page, theirs), posted, strict=True):
+        each.on("request", requests.append)
     pairs = []
     for name, data in files.items():
         photo = {"name": name, "mimeType": "image/jpeg", "buffer": data}
@@ -355,13 +360,10 @@ def beside(page, theirs, files: dict[str, bytes]) -> tuple[list[tuple[float, flo
         theirs.get_by_role("button", name="Clear").last.click()
         theirs.wait_for_selector("[data-testid=label-output-value]", state="detached")
         theirs.wait_for_selector("input[type=file]", state="attached")
+    for each, requests in zip((page, theirs), posted, strict=True):
+        each.remove_listener("request", requests.append)
+    sent = [sum(int(each.all_headers().get("content-length", 0)) for each in requests) for requests in posted]
     return pairs[1:], sent  # the first photo also warms both up
-
-
-def add_body(sent: list[int], side: int, request) -> None:
-    """Add the bytes of a request's body."""
-    if request.method != "GET":
-        sent[side] += int(request.all_headers().get("content-length", 0))
 
 
 @contextmanager
