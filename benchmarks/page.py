@@ -83,7 +83,7 @@ def main(options: argparse.Namespace) -> None:
     photos = sorted(path for path in options.photos.rglob("*") if path.is_file()) if options.photos else []
     with tempfile.TemporaryDirectory() as scratch, _browser() as browser:
         if browser is None:
-            sys.exit("No Chromium, Chrome or Edge is installed: nothing was measured.")
+            return print("No Chromium, Chrome or Edge is installed: nothing was measured.")
         sides = [prepared_side(model, Path(scratch) / str(n)) for n, model in enumerate(models(options, Path(scratch)))]
         print(f"{browser.browser_type.name} {browser.version}, {os.cpu_count()} cores, {options.rounds} rounds\n")
         show(rates_table(sides, browser, options.rounds))
@@ -343,8 +343,9 @@ def gradio_table(sides: Sequence[Side], browser, python: str, photos: Sequence[P
 def beside(page, theirs, files: dict[str, bytes]) -> tuple[list[tuple[float, float]], list[int]]:
     """Give each photo to the page and to Gradio's app in turn; return the seconds of both, and the bytes both sent."""
     posted: tuple[list, list] = ([], [])
-    for each, requests in zip((page, theirs), posted, strict=True):
-        each.on("request", requests.append)
+    counting = [lambda request, to=requests: to.append(request) for requests in posted]
+    for each, handler in zip((page, theirs), counting, strict=True):
+        each.on("request", handler)
     pairs = []
     for name, data in files.items():
         photo = {"name": name, "mimeType": "image/jpeg", "buffer": data}
@@ -360,8 +361,8 @@ def beside(page, theirs, files: dict[str, bytes]) -> tuple[list[tuple[float, flo
         theirs.get_by_role("button", name="Clear").last.click()
         theirs.wait_for_selector("[data-testid=label-output-value]", state="detached")
         theirs.wait_for_selector("input[type=file]", state="attached")
-    for each, requests in zip((page, theirs), posted, strict=True):
-        each.remove_listener("request", requests.append)
+    for each, handler in zip((page, theirs), counting, strict=True):
+        each.remove_listener("request", handler)
     sent = [sum(int(each.all_headers().get("content-length", 0)) for each in requests) for requests in posted]
     return pairs[1:], sent  # the first photo also warms both up
 
