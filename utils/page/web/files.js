@@ -72,7 +72,10 @@ function ofJpeg(bytes) {
     if (marker === 0xe2 && text(bytes, at + 4, at + 16) === "ICC_PROFILE\0") {
       profile[bytes[at + 16]] = bytes.subarray(at + 18, at + 2 + length);
     }
-    if (marker === 0xda || marker === 0xd9) break; // the picture's data, or its end
+    if (marker === 0xda || marker === 0xd9) {
+      facts.pixelsAt = at; // or its end
+      break;
+    }
     at += 2 + length;
   }
   return { stored: 1, profile: joined(profile.filter(Boolean)), ...facts };
@@ -144,6 +147,7 @@ function ofGif(bytes) {
       break;
     }
     while (at < bytes.length && bytes[at]) at += 1 + bytes[at];
+    facts.whole = frames === 1 && at < bytes.length;
     at += 1;
   }
   return facts;
@@ -174,6 +178,33 @@ function ofBoxes(bytes) {
     if (kind === "nclx") facts.numbers ??= [big(bytes, at + 8), big(bytes, at + 10)];
   }
   return facts;
+}
+
+/** Return whether a file's end is missing: for browsers that decode such a file. AVIF none of them does. */
+export function isCut(bytes, facts) {
+  return ENDS[facts.format]?.(bytes, facts) === false;
+}
+
+const ENDS = {
+  JPEG: hasEndMarker,
+  PNG: (bytes) => [...chunks(bytes)].some(({ name }) => name === "IEND"),
+  GIF: (bytes, { whole }) => whole === true,
+  WEBP: (bytes) => 8 + little(bytes, 4, 4) <= bytes.length,
+  BMP: hasAllRows,
+};
+
+/** Behind where a JPEG's pixels begin, 0xff 0xd9 is its end. */
+function hasEndMarker(bytes, { pixelsAt }) {
+  for (let at = pixelsAt ?? bytes.length; at >= 0; at = bytes.indexOf(0xd9, at + 1)) {
+    if (bytes[at] === 0xd9 && bytes[at - 1] === 0xff) return true;
+  }
+  return false;
+}
+
+function hasAllRows(bytes, { width, height }) {
+  const [start, bits, packing] = [little(bytes, 10, 4), little(bytes, 28), little(bytes, 30, 4)];
+  const isPlain = packing === 0 || packing === 3; // else the rows are of different lengths
+  return !isPlain || start + Math.ceil((width * bits) / 32) * 4 * height <= bytes.length;
 }
 
 /** EXIF's note of how a picture is stored, 1 to 8; 1 (upright) where it says nothing or is broken. */

@@ -4,10 +4,11 @@
  * The browser decodes and brings colours to sRGB; turning, reducing and squishing are done here (resample.js).
  */
 
-import { inspect, PictureError } from "./files.js";
+import { inspect, isCut, PictureError } from "./files.js";
 import { deepGrey, pngOf, profileOfPng } from "./png.js";
-import { bounded, FILTERS, reduce, squishAndCrop, turned } from "./resample.js";
+import { bounded, FILTERS, reduce, squishAndCrop, threefold, turned } from "./resample.js";
 import { toEven } from "./rounding.js";
+import { givesDrafts, takesCutFiles } from "./trials.js";
 
 export { PictureError };
 
@@ -50,6 +51,7 @@ export async function opened(file, { longest_side: longest, bits }) {
     throw new PictureError(`${NOT_HERE[format]} files cannot be read by browsers; save it as JPEG or PNG`);
   }
   if (facts.animated) throw new PictureError("animated or many pages");
+  if ((await takesCutFiles()) && isCut(bytes, facts)) throw broken();
   const most = MOST_PIXELS[format] ?? MAX_PIXELS;
   if (width * height > most) throw tooMany(width, height, most);
   if (format === "HEIC") return bounded(await fromHeic(bytes, facts), longest);
@@ -77,7 +79,7 @@ async function decoded(bytes, facts, longest) {
 async function drafted(bytes, facts, by) {
   const { width, height, stored } = facts;
   const colours = await conversion(bytes, facts);
-  if (typeof ImageDecoder === "function") {
+  if (await givesDrafts()) {
     const size = { desiredWidth: Math.ceil(width / by), desiredHeight: Math.ceil(height / by) };
     const decoder = new ImageDecoder({ data: bytes, type: "image/jpeg", ...colours, ...size });
     try {
@@ -116,7 +118,7 @@ async function fromHeic(bytes, { profile, numbers }) {
   const done = await new Promise((settle) => image.display(shown, settle));
   images.forEach((each) => each.free?.());
   if (!done) throw new PictureError("truncated or broken inside");
-  const plain = { data: onWhite(shown.data), width, height };
+  const plain = { data: onWhite(shown), width, height };
   if (profile ? await changesNothing(profile) : !numbers || AS_SRGB.includes(numbers[0])) return plain;
   return pixelsOfBlob(await pngOf(plain, profile ? { profile } : { numbers: [numbers[0], SRGB_CURVE] }));
 }
@@ -139,7 +141,7 @@ async function changesNothing(profile) {
   const colours = { data, width: STEPS, height: STEPS ** 2 };
   let moved = 0;
   try {
-    const shown = await pixelsOfBlob(await pngOf(colours, { profile }));
+    const shown = threefold(await pixelsOfBlob(await pngOf(colours, { profile })));
     moved = data.reduce((most, value, n) => Math.max(most, Math.abs(value - shown.data[n])), 0);
   } catch {
     moved = 0; // a broken profile counts as none
@@ -168,7 +170,7 @@ function broken(error) {
 }
 
 /**
- * Return the red, green and blue of something that can be drawn, on white where it is transparent.
+ * Return the pixels of something that can be drawn, on white where it is transparent.
  *
  * With `by`, squares of so many pixels become their mean. It goes strip by strip, so that a large photo fits in memory.
  */
@@ -178,31 +180,24 @@ function pixelsOf(drawable, width, height, by = 1) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   if (!context) throw new PictureError("needs more memory than there is");
   context.fillStyle = "#fff";
+  const strip = (top, part) => {
+    context.fillRect(0, 0, width, part);
+    context.drawImage(drawable, 0, -top);
+    return { data: context.getImageData(0, 0, width, part).data, width, height: part, step: 4 };
+  };
+  if (by === 1 && rows >= height) return strip(0, height);
   const whole = { width: Math.ceil(width / by), height: Math.ceil(height / by) };
   whole.data = new Uint8Array(whole.width * whole.height * 3);
   for (let top = 0; top < height; top += rows) {
-    const part = Math.min(rows, height - top);
-    context.fillRect(0, 0, width, part);
-    context.drawImage(drawable, 0, -top);
-    const data = withoutAlpha(context.getImageData(0, 0, width, part).data);
-    whole.data.set(reduce({ data, width, height: part }, by).data, (top / by) * whole.width * 3);
+    const part = threefold(reduce(strip(top, Math.min(rows, height - top)), by));
+    whole.data.set(part.data, (top / by) * whole.width * 3);
   }
   return whole;
 }
 
-function withoutAlpha(data) {
-  const result = new Uint8Array((data.length / 4) * 3);
-  for (let at = 0, out = 0; at < data.length; at += 4) {
-    result[out++] = data[at];
-    result[out++] = data[at + 1];
-    result[out++] = data[at + 2];
-  }
-  return result;
-}
-
 /** Return four values per pixel as three, on white where they are transparent. */
-function onWhite(data) {
-  const result = withoutAlpha(data);
+function onWhite({ data, width, height }) {
+  const result = threefold({ data, width, height, step: 4 }).data;
   for (let at = 0; at < data.length; at += 4) {
     const share = data[at + 3];
     if (share === 255) continue;

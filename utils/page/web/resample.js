@@ -2,7 +2,8 @@
  * Resizing as Pillow does it, to the last bit: whole-number sums of 22 bits, one pass per direction.
  *
  * A browser's own drawImage resizes in another way, and that moves the probabilities by up to 0.17. Pictures are
- * { data: Uint8ClampedArray or Uint8Array, width, height } with three values (red, green, blue) per pixel.
+ * { data: Uint8ClampedArray or Uint8Array, width, height } with three values (red, green, blue) per pixel. One that comes
+ * from a canvas has `step: 4`: a value that is passed over stands behind each three.
  */
 
 import { toEven } from "./rounding.js";
@@ -24,68 +25,88 @@ export const FILTERS = {
   lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
-/** For each of `size` places, where its weights begin among `length` values, and the weights as whole numbers. */
+/** For each of `size` places: where it begins among `length` values, how many it takes, and their weights, side by side. */
 function weights(length, from, to, size, { support, weight }) {
   const scale = (Math.fround(to) - from) / size; // Pillow keeps the box in single precision
   const wider = Math.max(1, scale);
   const reach = support * wider;
-  return Array.from({ length: size }, (_, place) => {
+  const most = 2 * Math.ceil(reach) + 1;
+  const [firsts, counts, whole] = [size, size, size * most].map((each) => new Int32Array(each));
+  const shares = new Float64Array(most);
+  for (let place = 0; place < size; place += 1) {
     const centre = from + (place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach + 0.5));
-    const end = Math.min(length, Math.trunc(centre + reach + 0.5));
-    const shares = [];
+    const count = Math.min(length, Math.trunc(centre + reach + 0.5)) - first;
     let sum = 0;
-    for (let at = first; at < end; at += 1) {
-      const share = weight((at - centre + 0.5) * (1 / wider));
-      shares.push(share);
-      sum += share;
+    for (let n = 0; n < count; n += 1) {
+      shares[n] = weight((first + n - centre + 0.5) * (1 / wider));
+      sum += shares[n];
     }
-    const whole = shares.map((share) => {
-      const part = (sum ? share / sum : share) * 2 ** BITS;
-      return Math.trunc(part < 0 ? part - 0.5 : part + 0.5);
-    });
-    return { first, whole: Int32Array.from(whole) };
-  });
+    for (let n = 0; n < count; n += 1) {
+      const part = (sum ? shares[n] / sum : shares[n]) * 2 ** BITS;
+      whole[place * most + n] = Math.trunc(part < 0 ? part - 0.5 : part + 0.5);
+    }
+    firsts[place] = first;
+    counts[place] = count;
+  }
+  return { firsts, counts, whole, most };
 }
 
-const clipped = (sum) => Math.min(255, Math.max(0, sum >> BITS));
-
+// The sums fit into 32 bits: Math.imul and | 0 tell the browser so, which makes it twice as quick.
 function across(picture, width, from, to, filter) {
-  const { data, height } = picture;
-  const columns = weights(picture.width, from, to, width, filter);
-  const result = new Uint8Array(width * height * CHANNELS);
+  const { data, height, step = CHANNELS } = picture;
+  const { firsts, counts, whole, most } = weights(picture.width, from, to, width, filter);
+  const result = new Uint8ClampedArray(width * height * CHANNELS);
   for (let row = 0, out = 0; row < height; row += 1) {
-    const start = row * picture.width * CHANNELS;
-    for (const { first, whole } of columns) {
+    const start = row * picture.width * step;
+    for (let column = 0; column < width; column += 1) {
       let red = 1 << (BITS - 1);
       let green = red;
       let blue = red;
-      for (let n = 0, at = start + first * CHANNELS; n < whole.length; n += 1, at += CHANNELS) {
-        red += data[at] * whole[n];
-        green += data[at + 1] * whole[n];
-        blue += data[at + 2] * whole[n];
+      let at = start + firsts[column] * step;
+      const end = column * most + counts[column];
+      for (let n = column * most; n < end; n += 1) {
+        const share = whole[n];
+        red = (red + Math.imul(data[at], share)) | 0;
+        green = (green + Math.imul(data[at + 1], share)) | 0;
+        blue = (blue + Math.imul(data[at + 2], share)) | 0;
+        at += step;
       }
-      result[out++] = clipped(red);
-      result[out++] = clipped(green);
-      result[out++] = clipped(blue);
+      result[out++] = red >> BITS;
+      result[out++] = green >> BITS;
+      result[out++] = blue >> BITS;
     }
   }
   return { data: result, width, height };
 }
 
 function down(picture, height, from, to, filter) {
-  const { data, width } = picture;
-  const rowLength = width * CHANNELS;
-  const result = new Uint8Array(height * rowLength);
-  const sums = new Int32Array(rowLength);
-  weights(picture.height, from, to, height, filter).forEach(({ first, whole }, row) => {
+  const { data, width } = threefold(picture);
+  const { firsts, counts, whole, most } = weights(picture.height, from, to, height, filter);
+  const length = width * CHANNELS;
+  const result = new Uint8ClampedArray(height * length);
+  const sums = new Int32Array(length);
+  for (let row = 0; row < height; row += 1) {
     sums.fill(1 << (BITS - 1));
-    whole.forEach((share, n) => {
-      const start = (first + n) * rowLength;
-      for (let at = 0; at < rowLength; at += 1) sums[at] += data[start + at] * share;
-    });
-    for (let at = 0; at < rowLength; at += 1) result[row * rowLength + at] = clipped(sums[at]);
-  });
+    for (let n = 0; n < counts[row]; n += 1) {
+      const share = whole[row * most + n];
+      let from = (firsts[row] + n) * length;
+      for (let at = 0; at < length; at += 1) sums[at] += Math.imul(data[from++], share);
+    }
+    for (let at = 0, out = row * length; at < length; at += 1) result[out++] = sums[at] >> BITS;
+  }
+  return { data: result, width, height };
+}
+
+/** Return a picture without what is to be passed over. */
+export function threefold({ data, width, height, step = CHANNELS }) {
+  if (step === CHANNELS) return { data, width, height };
+  const result = new Uint8Array(width * height * CHANNELS);
+  for (let at = 0, out = 0; out < result.length; at += step) {
+    result[out++] = data[at];
+    result[out++] = data[at + 1];
+    result[out++] = data[at + 2];
+  }
   return { data: result, width, height };
 }
 
@@ -99,38 +120,39 @@ export function resize(picture, width, height, filter, right = picture.width, bo
 /** Reduce a picture by whole numbers: each new pixel is the mean of a block, a smaller one at the right and the bottom. */
 export function reduce(picture, byX, byY = byX) {
   if (byX === 1 && byY === 1) return picture;
+  const { data, step = CHANNELS } = picture;
   const width = Math.ceil(picture.width / byX);
   const height = Math.ceil(picture.height / byY);
-  const data = new Uint8Array(width * height * CHANNELS);
-  const sums = new Uint32Array(width * CHANNELS);
-  for (let row = 0; row < height; row += 1) {
+  const result = new Uint8Array(width * height * CHANNELS);
+  for (let row = 0, out = 0; row < height; row += 1) {
     const rows = Math.min(byY, picture.height - row * byY);
-    sums.fill(0);
-    for (let y = 0; y < rows; y += 1) {
-      let at = (row * byY + y) * picture.width * CHANNELS;
-      for (let x = 0; x < picture.width; x += 1) {
-        const out = Math.trunc(x / byX) * CHANNELS;
-        sums[out] += picture.data[at++];
-        sums[out + 1] += picture.data[at++];
-        sums[out + 2] += picture.data[at++];
-      }
-    }
     for (let column = 0; column < width; column += 1) {
-      const count = rows * Math.min(byX, picture.width - column * byX);
-      const multiplier = Math.trunc(2 ** 24 / count);
-      for (let n = 0; n < CHANNELS; n += 1) {
-        const sum = sums[column * CHANNELS + n] + Math.trunc(count / 2);
-        data[(row * width + column) * CHANNELS + n] = Math.trunc((sum * multiplier) / 2 ** 24);
+      const columns = Math.min(byX, picture.width - column * byX);
+      const count = rows * columns;
+      let red = count >> 1;
+      let green = red;
+      let blue = red;
+      for (let y = 0; y < rows; y += 1) {
+        let at = ((row * byY + y) * picture.width + column * byX) * step;
+        for (let x = 0; x < columns; x += 1, at += step) {
+          red += data[at];
+          green += data[at + 1];
+          blue += data[at + 2];
+        }
       }
+      const multiplier = Math.trunc(2 ** 24 / count);
+      result[out++] = (red * multiplier) / 2 ** 24; // an array of bytes drops the fraction
+      result[out++] = (green * multiplier) / 2 ** 24;
+      result[out++] = (blue * multiplier) / 2 ** 24;
     }
   }
-  return { data, width, height };
+  return { data: result, width, height };
 }
 
 /** Reduce a picture so that its longest side is at most `longest` pixels; never enlarge. */
 export function bounded(picture, longest) {
   const side = Math.max(picture.width, picture.height);
-  if (side <= longest) return picture;
+  if (side <= longest) return threefold(picture);
   const scale = longest / side;
   const [width, height] = [picture.width, picture.height].map((each) => Math.max(1, toEven(each * scale)));
   const byX = Math.trunc(picture.width / width) || 1;
@@ -166,17 +188,17 @@ const STORED_AT = {
 export function turned(picture, stored) {
   const storedAt = STORED_AT[stored];
   if (!storedAt) return picture;
-  const { width: w, height: h } = picture;
+  const { data, width: w, height: h, step = CHANNELS } = picture;
   const [width, height] = stored > 4 ? [h, w] : [w, h];
-  const data = new Uint8Array(width * height * CHANNELS);
+  const place = (x, y) => storedAt(x, y, w, h).reduce((column, row) => row * w + column) * step;
+  const right = place(1, 0) - place(0, 0);
+  const result = new Uint8Array(width * height * CHANNELS);
   for (let y = 0, out = 0; y < height; y += 1) {
-    for (let x = 0; x < width; x += 1, out += CHANNELS) {
-      const [column, row] = storedAt(x, y, w, h);
-      const at = (row * w + column) * CHANNELS;
-      data[out] = picture.data[at];
-      data[out + 1] = picture.data[at + 1];
-      data[out + 2] = picture.data[at + 2];
+    for (let x = 0, at = place(0, y); x < width; x += 1, at += right) {
+      result[out++] = data[at];
+      result[out++] = data[at + 1];
+      result[out++] = data[at + 2];
     }
   }
-  return { data, width, height };
+  return { data: result, width, height };
 }
