@@ -41,7 +41,7 @@ from utils.export.awkward import awkward_pictures
 from utils.export.page import has_profile, write_files
 from utils.inference import Classifier, load_classifier
 from utils.page import RUNTIME, fetch_runtime, served
-from utils.page.asking import _browser, asked, open_page
+from utils.page.asking import asked, open_page, windowless_browser
 from utils.pictures import LONGEST_SIDE
 from utils.project import Project
 from utils.train import make_learner
@@ -81,7 +81,7 @@ class Side:
 def main(options: argparse.Namespace) -> None:
     """Measure everything and print the tables."""
     photos = sorted(path for path in options.photos.rglob("*") if path.is_file()) if options.photos else []
-    with tempfile.TemporaryDirectory() as scratch, _browser() as browser:
+    with tempfile.TemporaryDirectory() as scratch, windowless_browser() as browser:
         if browser is None:
             return print("No Chromium, Chrome or Edge is installed: nothing was measured.")
         sides = [prepared_side(model, Path(scratch) / str(n)) for n, model in enumerate(models(options, Path(scratch)))]

@@ -57,7 +57,7 @@ def ask_page(folder: Path, pictures: Mapping[str, bytes]) -> list[PageAnswer] | 
 
 
 def _answers(folder: Path, pictures: Mapping[str, bytes]) -> list[PageAnswer] | None:
-    with _browser() as browser, served(folder) as address:
+    with windowless_browser() as browser, served(folder) as address:
         if browser is None:
             return None
         page = browser.new_page()
@@ -86,7 +86,7 @@ def asked(page, name: str, content: bytes) -> PageAnswer:
 
 
 @contextmanager
-def _browser() -> Iterator:
+def windowless_browser() -> Iterator:
     """Yield a browser of the Chromium family without a window; None if there is none, or no Playwright."""
     try:
         from playwright.sync_api import Error, sync_playwright

@@ -73,22 +73,26 @@ def first_settings(learn: Learner, asked: Mapping) -> dict:
     others = [cb for cb in learn.cbs if not type(cb).__module__.startswith(__package__)]
     network = network_settings(learn, asked)
     chosen = {"strength": asked["strength"]} if "strength" in asked and network["head"] == "linear" else {}
-    return network | chosen | {
-        "train": "all",
-        "initial_weights": "seeded" if begins_as_asked(learn, asked, network["start"]) else "others",
-        "layer_groups": [sum(p.numel() for p in group) for group in learn.opt.param_lists],
-        "train_bn": learn.train_bn,
-        "batch_size": loader.bs,
-        "seed": getattr(cbs.get("Seed"), "seed", None),
-        "patience": getattr(cbs.get("Patience"), "patience", 0),
-        "augment": asked["augment"] if batches == asked["batch_tfms"] else "changed in 04",
-        "item_tfms": texts(loader.after_item),
-        "batch_tfms": batches,
-        "class_weights": "weight=" in loss,
-        "loss": loss,
-        "optimizer": optimizer_text(learn.opt_func, learn.opt),
-        "callbacks": sorted(callback_text(cb) for cb in others if type(cb).__name__ not in FAST | STANDARD),
-    }
+    return (
+        network
+        | chosen
+        | {
+            "train": "all",
+            "initial_weights": "seeded" if begins_as_asked(learn, asked, network["start"]) else "others",
+            "layer_groups": [sum(p.numel() for p in group) for group in learn.opt.param_lists],
+            "train_bn": learn.train_bn,
+            "batch_size": loader.bs,
+            "seed": getattr(cbs.get("Seed"), "seed", None),
+            "patience": getattr(cbs.get("Patience"), "patience", 0),
+            "augment": asked["augment"] if batches == asked["batch_tfms"] else "changed in 04",
+            "item_tfms": texts(loader.after_item),
+            "batch_tfms": batches,
+            "class_weights": "weight=" in loss,
+            "loss": loss,
+            "optimizer": optimizer_text(learn.opt_func, learn.opt),
+            "callbacks": sorted(callback_text(cb) for cb in others if type(cb).__name__ not in FAST | STANDARD),
+        }
+    )
 
 
 def begins_as_asked(learn: Learner, asked: Mapping, start: str) -> bool:
@@ -120,25 +124,29 @@ def asked_settings(dataset: Dataset) -> dict:
     if project.train == "head":
         return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
     rates, make = learning_rates(project), optimizer(project)
-    return project.model_dump(include=AS_ASKED) | chosen | {
-        "weights": project.weights_name,
-        "head": head,
-        "n_in": 3,
-        "initial_weights": "seeded",
-        "network": network,
-        "layer_groups": list(groups),
-        "train_bn": True,
-        "batch_size": min(project.batch_size, len(dataset.on("train"))),
-        "freeze_epochs": project.freeze_epochs,
-        **({"base_lr": digits(rates["base_lr"]), "frozen_schedule": "one-cycle"} if project.freeze_epochs else {}),
-        "lr_mult": rates["lr_mult"],
-        "lr": digits(rates["base_lr"] / 2),
-        "item_tfms": texts(Pipeline(block.item_tfms)),
-        "batch_tfms": texts(Pipeline(block.batch_tfms)),
-        "loss": loss_text(training_loss(dataset)),
-        "optimizer": optimizer_text(make, make([torch.zeros(1)], lr=0)),
-        "callbacks": [],
-    }
+    return (
+        project.model_dump(include=AS_ASKED)
+        | chosen
+        | {
+            "weights": project.weights_name,
+            "head": head,
+            "n_in": 3,
+            "initial_weights": "seeded",
+            "network": network,
+            "layer_groups": list(groups),
+            "train_bn": True,
+            "batch_size": min(project.batch_size, len(dataset.on("train"))),
+            "freeze_epochs": project.freeze_epochs,
+            **({"base_lr": digits(rates["base_lr"]), "frozen_schedule": "one-cycle"} if project.freeze_epochs else {}),
+            "lr_mult": rates["lr_mult"],
+            "lr": digits(rates["base_lr"] / 2),
+            "item_tfms": texts(Pipeline(block.item_tfms)),
+            "batch_tfms": texts(Pipeline(block.batch_tfms)),
+            "loss": loss_text(training_loss(dataset)),
+            "optimizer": optimizer_text(make, make([torch.zeros(1)], lr=0)),
+            "callbacks": [],
+        }
+    )
 
 
 def head_text(network) -> str:
