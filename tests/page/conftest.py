@@ -24,9 +24,12 @@ UNTIL_KEPT = """async () => {
     const facts = await (await fetch("page.json")).json();
     const lasting = [...facts.runtime.wasm, `${facts.model.file}?${facts.model.sha256}`];
     const store = (await caches.keys()).find((name) => name.endsWith(facts.version));
-    for (const address of lasting) {
-        while (!(await caches.match(address, { cacheName: store }))) await new Promise((go) => setTimeout(go, 50));
+    for (let tries = 0; tries < 400; tries += 1) {
+        const found = await Promise.all(lasting.map((address) => caches.match(address, { cacheName: store })));
+        if (found.every(Boolean)) return;
+        await new Promise((go) => setTimeout(go, 50));
     }
+    throw new Error("not kept");
 }"""
 
 
