@@ -291,6 +291,28 @@ def test_steps_that_grow_are_refused(how, _little):
         vet_memory(GROWING[how], KNOWN, 1)
 
 
+MAPS, ROWS, TALL = Result((PICTURES, 2, 6, 6)), Result((3, 5)), Result((5, 7))
+WORK = {  # a step, what it is given, and its work counted by hand: numbers of the result, times products for each
+    "MatMul": (Step("MatMul", [b"a", b"b"], [b"y"]), [ROWS, TALL], 3 * 7 * 5),
+    "Gemm": (Step("Gemm", [b"a", b"b"], [b"y"], {"transA": [1]}), [Result((5, 3)), TALL], 3 * 7 * 5),
+    "Conv": (Step("Conv", [b"a", b"b"], [b"y"]), [MAPS, Result((4, 2, 3, 3))], PICTURES * 4 * 4 * 4 * 2 * 3 * 3),
+    "MaxPool": (Step("MaxPool", [b"a"], [b"y"], {"kernel_shape": [3, 3]}), [MAPS], PICTURES * 2 * 4 * 4 * 3 * 3),
+    "ReduceMean": (Step("ReduceMean", [b"a"], [b"y"]), [MAPS], PICTURES * 2 * 6 * 6),
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_more_work_than_any_network_has_is_refused(name, monkeypatch):
+    """A small file that asks for days of work, which onnxruntime would do while it loads: refused before."""
+    step, given, work = WORK[name]
+    known = dict(zip((b"a", b"b"), given, strict=False))
+    monkeypatch.setattr(onnx_shapes, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(onnx_shapes, "MOST_WORK_PER_PIXEL", 3 * work / PICTURES)
+    vet_memory([step] * 3, known, 1)
+    with pytest.raises(ModelError, match=r"would work out more than [\d,.]+ products"):
+        vet_memory([step] * 4, known, 1)
+
+
 def test_what_is_no_longer_read_is_not_counted(_little):
     """A long row of steps holds two results at once, however many there are."""
     names = [b"row", *(f"n{n}".encode() for n in range(100))]

@@ -20,6 +20,18 @@ from utils.project import Project
 
 CAMERA = ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
 
+UNTIL_KEPT = """async () => {
+    const facts = await (await fetch("page.json")).json();
+    const lasting = [...facts.runtime.wasm, `${facts.model.file}?${facts.model.sha256}`];
+    const store = (await caches.keys()).find((name) => name.endsWith(facts.version));
+    for (let tries = 0; tries < 400; tries += 1) {
+        const found = await Promise.all(lasting.map((address) => caches.match(address, { cacheName: store })));
+        if (found.every(Boolean)) return;
+        await new Promise((go) => setTimeout(go, 50));
+    }
+    throw new Error("not kept");
+}"""
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -45,6 +57,10 @@ class Visit:
         self.page.set_input_files("#photos", given)
         self.page.locator("#cards > li").nth(before + len(files) - 1).wait_for(timeout=120_000, state="attached")
         self.page.wait_for_selector("#judging", state="hidden")
+
+    def wait_until_kept(self) -> None:
+        """Wait until the model and what it runs on are kept for a visit without a network."""
+        self.page.evaluate(UNTIL_KEPT)
 
     def text(self, selector: str) -> str:
         return self.page.text_content(selector) or ""

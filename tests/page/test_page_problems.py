@@ -1,15 +1,17 @@
 """What the page says when something is wrong with it: always a sentence, and no photo is judged by a wrong model."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from threading import Event
 
 import pytest
 from browser.app_project import COLOURS, WARM, photo
 
 from page.conftest import Visit, visited
 from utils.errors import FieldguideError
-from utils.page import served
+from utils.page import ask_page, asking, served
 from utils.page.asking import open_page
 
 pytestmark = pytest.mark.browser
@@ -55,8 +57,6 @@ def test_a_model_that_answers_otherwise_is_refused(chromium, copy, colours):
 
 def test_a_file_that_is_no_model_is_a_sentence(chromium, copy, colours):
     """Even if page.json says that it is the right one."""
-    import hashlib
-
     data = b"not a model" * 100
     (copy / "model.onnx").write_bytes(data)
     change(copy, model={"file": "model.onnx", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
@@ -72,9 +72,10 @@ def test_a_file_that_was_not_copied_is_told(chromium, copy, colours, missing):
     assert said.startswith("The page does not start: ") and len(said) > 40
 
 
-def test_a_page_json_that_is_broken_is_told(chromium, copy, colours):
-    """Cut short by a full disk, say."""
-    (copy / "page.json").write_text('{"name": "colo', encoding="utf-8")
+@pytest.mark.parametrize("content", ['{"name": "colo', "[]", "null"])
+def test_a_page_json_that_is_broken_is_told(chromium, copy, colours, content):
+    """Cut short by a full disk, say, or another program's."""
+    (copy / "page.json").write_text(content, encoding="utf-8")
     assert "page.json could not be read" in told(chromium, copy, colours[1])
 
 
@@ -160,8 +161,71 @@ def test_its_policy_forbids_scripts_and_addresses_of_others(visit: Visit):
     visit.said.clear()  # the browser told of both, as it should
 
 
+@pytest.fixture
+def slow(copy, monkeypatch):
+    """Let the server stop half-way through model.onnx, which has 4 MB more here; return how it goes on: `set` it."""
+    go_on, path = Event(), copy / "model.onnx"
+    data = path.read_bytes() + b"\x32\x80\x80\x80\x02" + b" " * 2**22  # a remark, as ONNX writes one
+    path.write_bytes(data)
+    change(copy, model={"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()})
+
+    def copyfile(handler, source, target):
+        content = source.read()
+        half = len(content) // 2 if "model.onnx" in handler.path else len(content)
+        target.write(content[:half])
+        if half < len(content):
+            go_on.wait(60)
+        target.write(content[half:])
+
+    monkeypatch.setattr("utils.page.serving._Files.copyfile", copyfile)
+    yield go_on
+    go_on.set()
+
+
+def test_progress_is_told_while_the_model_loads(chromium, slow, copy, colours):
+    """Before the model is there a bar says how much of it is loaded, and photos cannot be chosen yet."""
+    with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
+        visit.page.goto(address)
+        visit.page.wait_for_selector("#loaded-bytes:not(:empty)")
+        assert visit.text("#loaded-bytes").endswith("of 4.2\u00a0MB") and not visit.page.is_visible("#drop")
+        slow.set()
+        visit.page.wait_for_selector("body[data-ready]", timeout=60_000)
+        assert not visit.page.is_visible("#loading")
+
+
+def test_a_connection_that_breaks_is_told(chromium, slow, copy, colours, monkeypatch):
+    """Half of model.onnx came: a sentence says so, and the page starts when it is loaded again."""
+    with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
+        with monkeypatch.context() as patch, pytest.raises(FieldguideError, match=r"the connection broke .* Reload"):
+            patch.setattr(slow, "wait", lambda seconds: 1 / 0)  # the server's thread ends here
+            open_page(visit.page, address)
+        slow.set()
+        open_page(visit.page, address)
+
+
+def test_a_page_opened_while_it_was_uploaded_is_mended_by_a_reload(chromium, copy, colours):
+    """A model.onnx that is not there as a whole yet is refused, and not kept for later visits."""
+    whole = (copy / "model.onnx").read_bytes()
+    (copy / "model.onnx").write_bytes(whole[:-9] + bytes(9))
+    with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
+        with pytest.raises(FieldguideError, match="not the file that this page was made for"):
+            open_page(visit.page, address)
+        (copy / "model.onnx").write_bytes(whole)
+        open_page(visit.page, address)
+
+
+def test_a_browser_that_cannot_try_the_page_is_a_sentence(runtime, copy, monkeypatch):
+    """The page waits for ever: notebook 07 says so, without a traceback."""
+    (copy / "worker.js").write_text("", encoding="utf-8")
+    monkeypatch.setattr(asking, "PATIENCE", 100)
+    with pytest.raises(
+        FieldguideError, match=r"The browser could not try the page: .*Timeout 100ms exceeded. Try again"
+    ):
+        ask_page(copy, {})
+
+
 def test_a_new_model_replaces_what_was_kept_for_offline_use(chromium, copy, colours, make_page):
-    """Written again for another model and opened in the same browser, the page judges with the new one."""
+    """Written again for another model and opened in the same browser, the page judges with the new one, offline too."""
     with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
         open_page(visit.page, address)
         other, _ = make_page(WARM)
@@ -169,3 +233,6 @@ def test_a_new_model_replaces_what_was_kept_for_offline_use(chromium, copy, colo
         open_page(visit.page, address)
         visit.choose(("warm.jpg", photo(WARM["warm"])))
         assert visit.text("#cards .label") == "warm"
+        visit.wait_until_kept()
+        visit.page.context.set_offline(True)
+        open_page(visit.page, address)

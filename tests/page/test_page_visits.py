@@ -2,7 +2,8 @@
 
 import csv
 import io
-import time
+import shutil
+from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -44,7 +45,7 @@ def test_below_the_threshold_it_says_not_sure(visit):
     """A picture that looks like none of the labels is not named, and counts as unknown in the table."""
     visit.choose(("grey.jpg", UNSURE))
     assert visit.text("#cards .label") == "Not sure"
-    assert visit.text("#summary") == "1 photo: 1 unknown."
+    assert visit.text("#summary") == "1 photo: 1 not sure."
 
 
 @pytest.mark.parametrize("kind", ["drop", "paste"])
@@ -130,6 +131,44 @@ def test_stop_ends_what_is_under_way_and_keeps_what_is_there(visit):
     assert visit.page.locator("#cards .label").last.text_content() == "blue"
 
 
+def test_clear_ends_what_is_under_way_and_leaves_nothing(visit):
+    """No card comes after it, the keyboard stands at the first button, and the next photos are judged as always."""
+    files = [{"name": f"{n}.jpg", "mimeType": "image/jpeg", "buffer": RED} for n in range(300)]
+    visit.page.set_input_files("#photos", files)
+    visit.page.wait_for_selector("#cards > li")
+    visit.page.click("#clear")
+    assert visit.page.locator("#cards > li").count() == 0 and visit.text("#summary") == ""
+    assert visit.page.evaluate("document.activeElement.id") == "choose"
+    visit.choose(("after.jpg", BLUE))
+    assert visit.text("#summary") == "1 photo: 1 blue."
+
+
+def test_a_photo_that_is_gone_is_told(visit, tmp_path):
+    """Deleted after it was judged, it cannot be shown larger: a sentence says why."""
+    (tmp_path / "red.jpg").write_bytes(RED)
+    visit.choose(tmp_path / "red.jpg")
+    (tmp_path / "red.jpg").unlink()
+    visit.page.click("#cards button.thumbnail")
+    visit.page.wait_for_selector("#alert:not(:empty)")
+    assert visit.text("#alert").startswith(
+        "red.jpg cannot be shown: it cannot be read any more: it was moved or changed"
+    )
+
+
+def test_a_link_that_is_dropped_does_not_lead_away(visit):
+    """The browser would leave the page, and the results with it."""
+    prevented = visit.page.evaluate(
+        """() => ["dragover", "drop"].map((kind) => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.setData("text/uri-list", "https://example.org/");
+            const event = new DragEvent(kind, { dataTransfer, bubbles: true, cancelable: true });
+            document.body.dispatchEvent(event);
+            return event.defaultPrevented;
+        })"""
+    )
+    assert prevented == [True, True]
+
+
 def test_a_click_shows_the_photo_larger(visit):
     """The dialog holds the photo at its own size, and Escape closes it."""
     visit.choose(("wide.jpg", photo(size=(900, 600))))
@@ -164,12 +203,41 @@ def test_decoders_and_engines_load_only_where_they_are_needed(visit):
 
 
 def test_after_the_first_visit_it_works_without_a_network(visit):
-    """Reloaded offline, the page opens its model and judges."""
+    """Opened offline, also by a link with something after a question mark, the page opens its model and judges."""
+    visit.wait_until_kept()
     visit.page.context.set_offline(True)
-    visit.page.reload()
+    visit.page.goto(f"{visit.address}?from=a-mail")
     visit.page.wait_for_selector("body[data-ready]", timeout=60_000)
     visit.choose(("red.jpg", RED))
     assert visit.text("#cards .label") == "red"
+
+
+def test_it_works_below_an_address_and_in_the_frame_of_another_site(chromium, colours, tmp_path):
+    """As a Space shows it: all addresses are relative, and a browser that keeps nothing for a frame is no trouble."""
+    shutil.copytree(colours[0], tmp_path / "user" / "page")
+    with served(tmp_path) as address:
+        frame = f'<iframe sandbox="allow-scripts allow-same-origin" src="{address}user/page/?a=1"></iframe>'
+        (tmp_path / "frame.html").write_text(frame, encoding="utf-8")
+        with visited(chromium, address, *colours) as visit:
+            visit.page.goto(address.replace("127.0.0.1", "localhost") + "frame.html")
+            frame = visit.page.frame(url="**/user/page/*")
+            frame.wait_for_selector("body[data-ready]", timeout=60_000, state="attached")
+            frame.set_input_files("#photos", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": RED})
+            frame.wait_for_selector("#cards > li")
+            assert frame.text_content("#cards .label") == "red"
+
+
+def test_other_pages_of_the_same_address_are_let_alone(visit, colours):
+    """What is kept for offline use is this page's own, not what another program serves at the same address."""
+    (colours[0] / "other").mkdir(exist_ok=True)
+    (colours[0] / "other" / "private.json").write_text("1")
+    visit.page.evaluate("fetch('other/private.json').then((answer) => answer.text())")
+    visit.wait_until_kept()
+    kept = visit.page.evaluate(
+        "async () => (await (await caches.open((await caches.keys())[0])).keys()).map((request) => request.url)"
+    )
+    assert {"/", "/page.json", "/model.onnx"} <= {urlsplit(url).path for url in kept}
+    assert not [url for url in kept if "private" in url]
 
 
 def test_where_the_server_allows_it_several_threads_are_used(chromium, colours):
@@ -195,6 +263,39 @@ def test_the_live_view_names_what_the_camera_sees(camera_visit):
     page.click("#stop-live")
     assert page.evaluate("document.querySelector('#video').srcObject") is None
     assert not page.is_visible("#viewer")
+
+
+TRACKS = """() => {
+    window.tracks = [];
+    const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => {
+        const stream = await real(wanted);
+        window.tracks.push(...stream.getTracks());
+        return stream;
+    };
+}"""
+
+
+def test_a_double_click_starts_one_camera(camera_visit):
+    """Stop lets every camera go that a click started."""
+    page = camera_visit.page
+    page.evaluate(TRACKS)
+    page.dblclick("#live")
+    page.wait_for_selector("#seen:not(:empty)")
+    page.click("#stop-live")
+    assert page.evaluate("tracks.map((track) => track.readyState)") == ["ended"]
+
+
+def test_a_camera_that_is_unplugged_is_told(camera_visit):
+    """The live view ends with a sentence, instead of naming its last picture for ever; it can be started again."""
+    page = camera_visit.page
+    page.click("#live")
+    page.wait_for_selector("#seen:not(:empty)")
+    page.evaluate("document.querySelector('#video').srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")
+    assert camera_visit.text("#alert").startswith("The camera stopped: ") and not page.is_visible("#viewer")
+    page.click("#live")
+    page.wait_for_selector("#seen:not(:empty)")
+    assert camera_visit.text("#alert") == ""
 
 
 def test_a_camera_that_is_refused_is_a_sentence(visit):
@@ -242,14 +343,3 @@ def test_the_keyboard_reaches_everything(visit):
     visit.page.focus("#cards button.thumbnail")
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_selector("#larger[open]")
-
-
-def test_progress_is_told_while_the_model_loads(chromium, address, colours):
-    """Before the model is there a bar says how much of it is loaded, and photos cannot be chosen yet."""
-    with visited(chromium, address, *colours) as visit:
-        visit.page.route("**/model.onnx*", lambda route: (time.sleep(1), route.continue_()))
-        visit.page.goto(address)
-        visit.page.wait_for_selector("#loading:not([hidden])")
-        assert not visit.page.is_visible("#drop")
-        visit.page.wait_for_selector("body[data-ready]", timeout=60_000)
-        assert not visit.page.is_visible("#loading")

@@ -1,9 +1,10 @@
 """
-How much memory will this network need? Answered from the shapes of its steps, before any of them is run.
+How much memory and work will this network need? Answered from the shapes of its steps, before any of them is run.
 
 A few bytes can ask for all the memory there is: a constant made as large as another says, a sum of a column and a row,
-a join of a result with itself, again and again. So the shape of every result is found here by the
-rules of ONNX. A step whose result has no known shape is refused.
+a join of a result with itself, again and again. A few more can ask for days of work, which onnxruntime already does
+while it loads the file: products of large constants. So the shape of every result is found here by the rules of ONNX. A
+step whose result has no known shape is refused.
 """
 
 import math
@@ -17,6 +18,7 @@ from .vetting import ModelError
 Shape = tuple[int, ...]
 PICTURES = 16  # in the batch whose shapes are found
 MOST_PER_PIXEL = 512  # numbers that a network holds at once for each pixel of its input; vgg's hold 128
+MOST_WORK_PER_PIXEL = 4_000_000  # products or numbers to work out for it; vgg's take 400,000, ViT-L 1,700,000
 LEAST_PIXELS = 224**2  # smaller inputs are counted as this
 INT64 = 7  # ONNX's number of the type that shapes have
 FEW = 1000  # numbers of a result that is worked out, for it may say a shape
@@ -42,17 +44,20 @@ class Step:
 
 def vet_memory(steps: Sequence[Step], known: Mapping[bytes, Result], pixels: int) -> None:
     """
-    Refuse a network that holds more numbers at once than any of ours.
+    Refuse a network that holds more numbers at once, or works out more, than any of ours.
 
     `known` are its input of so many `pixels`, for a batch of `PICTURES`, and its constants, by name.
     """
     known = dict(known)
     last = {name: at for at, step in enumerate(steps) for name in (*step.makes, *step.reads)}
-    most, alive = PICTURES * MOST_PER_PIXEL * max(pixels, LEAST_PIXELS), 0
+    counted = PICTURES * max(pixels, LEAST_PIXELS)
+    most, alive, work = counted * MOST_PER_PIXEL, 0, 0
     sizes: dict[bytes, int] = {}
     for at, step in enumerate(steps):
         try:
-            made = _step_results(step, [known[name] if name else None for name in step.reads])
+            given = [known[name] if name else None for name in step.reads]
+            made = _step_results(step, given)
+            work += _work(step, given, made)
         except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError):
             raise ModelError(f"the shape of what its step {step.name} makes cannot be told beforehand") from None
         for name, result in zip(step.makes, made, strict=False):
@@ -60,6 +65,9 @@ def vet_memory(steps: Sequence[Step], known: Mapping[bytes, Result], pixels: int
             alive += sizes[name]
         if alive > most:
             raise ModelError(f"it would hold more than {most:,} numbers at once, as no network here does")
+        if work > counted * MOST_WORK_PER_PIXEL:
+            told = f"{counted * MOST_WORK_PER_PIXEL:,}"
+            raise ModelError(f"it would work out more than {told} products, as no network here does")
         alive -= sum(sizes.pop(name, 0) for name in {*step.reads, *step.makes} if last[name] == at)
 
 
@@ -77,6 +85,21 @@ def _step_results(step: Step, given: list[Result | None]) -> list[Result]:
             found = WORKED_OUT[step.name](step.settings, *numbers)
             return [Result(shapes[0], None if found is None else found.reshape(shapes[0]))]
     return [Result(shape) for shape in shapes]
+
+
+def _work(step: Step, given: list[Result | None], made: list[Result]) -> int:
+    """Return how many products or numbers a step works out, or how many it reads, if these are more."""
+    each = 1  # for one number of its result
+    if step.name == "Conv":
+        each = math.prod(given[1].shape[1:])
+    elif step.name == "MatMul":
+        each = given[0].shape[-1]
+    elif step.name == "Gemm":
+        each = given[0].shape[1 - _one(step.settings, "transA", 0)]
+    elif step.name in ("AveragePool", "MaxPool"):
+        each = math.prod(step.settings["kernel_shape"])
+    read = (math.prod(result.shape) for result in given if result)
+    return max(each * sum(math.prod(result.shape) for result in made), *read, 0)
 
 
 def _one(settings: Mapping, name: str, usual: int) -> int:

@@ -103,6 +103,9 @@ def windowless_browser() -> Iterator:
                 continue
         try:
             yield browser
+        except Error as error:  # it waited too long, or the browser ended, of too little memory say
+            reason = error.message.partition("\n")[0].rstrip(".")
+            raise FieldguideError(f"The browser could not try the page: {reason}. Try again.") from error
         finally:
             if browser:
                 browser.close()

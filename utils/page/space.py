@@ -43,7 +43,7 @@ The lines between `---` above are for Hugging Face. They also let the page use s
 opened at its own address. Add `license:` and the licence of your model, if it is missing.
 
 **GitHub Pages (free):** put the contents of this folder into a repository, and choose the branch under Settings, Pages.
-A file may have at most 100 MB there.
+A file may have at most 100 MB there. Push with git: GitHub's own page for uploads takes files of up to 25 MB only.
 
 **Your own web server:** copy the folder. The server should send `.mjs` files as `text/javascript` and `.wasm` files as
 `application/wasm`. The page is quicker if the server also sends these headers:

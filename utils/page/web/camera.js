@@ -12,6 +12,7 @@ const REASONS = {
  * Make the buttons of the live view work.
  *
  * `judge` returns the answer to a bitmap, `told` its best label, `keep` takes a photo, `say` tells the visitor something.
+ * Returns a function that stops the camera.
  */
 export function startCamera({ judge, told, keep, say }) {
   const video = byId("video");
@@ -21,15 +22,20 @@ export function startCamera({ judge, told, keep, say }) {
   byId("live").hidden = !navigator.mediaDevices?.getUserMedia; // plain http from another machine has none
 
   byId("live").addEventListener("click", async () => {
-    if (stream) return;
+    byId("live").disabled = true; // a second click would start a second camera, which nobody stops
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      stream.getVideoTracks()[0].addEventListener("ended", () => {
+        stop();
+        say("The camera stopped: it was unplugged, or it may not be used any more.");
+      });
+      video.srcObject = stream;
+      await video.play();
     } catch (error) {
+      stop();
       return say(`The camera could not be used: ${REASONS[error.name] ?? error.message}.`);
     }
     say("");
-    video.srcObject = stream;
-    await video.play();
     byId("viewer").hidden = false;
     byId("snap").focus();
     look(stream);
@@ -38,11 +44,13 @@ export function startCamera({ judge, told, keep, say }) {
   /** Judge one frame after another for as long as the camera runs. */
   async function look(mine) {
     while (stream === mine) {
-      const { probabilities, shown, error } = await judge(await createImageBitmap(video));
+      // In a window that nobody sees there is nothing to name, and at the very start no picture.
+      const bitmap = document.hidden ? null : await createImageBitmap(video).catch(() => null);
+      const { probabilities, shown, error } = bitmap ? await judge(bitmap) : {};
       shown?.close();
       if (stream !== mine) return;
-      const best = error ? null : told(probabilities);
-      byId("seen").textContent = error ?? `${best.label ?? "Not sure"} · ${percent(best.probability)}`;
+      const best = probabilities && told(probabilities);
+      byId("seen").textContent = best ? `${best.label ?? "Not sure"} · ${percent(best.probability)}` : error ?? "";
       await new Promise((settle) => setTimeout(settle, 50)); // the page must stay quick
     }
   }
@@ -56,10 +64,18 @@ export function startCamera({ judge, told, keep, say }) {
   });
 
   byId("stop-live").addEventListener("click", () => {
+    stop();
+    byId("live").focus();
+  });
+
+  function stop() {
     stream?.getTracks().forEach((track) => track.stop());
     stream = undefined;
     video.srcObject = null;
+    byId("seen").textContent = "";
     byId("viewer").hidden = true;
-    byId("live").focus();
-  });
+    byId("live").disabled = false;
+  }
+
+  return stop;
 }

@@ -2,6 +2,7 @@
 
 // What counts as a photo inside a folder: by its name, as nothing is opened to find out.
 const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|jxl|svg)$/i;
+export const GONE = "it cannot be read any more: it was moved or changed after you chose it";
 export const ORDER = new Intl.Collator("en", { numeric: true }); // IMG_2 before IMG_10
 
 /** Return the photos of a file input, and empty it, so that the same ones can be chosen again. */

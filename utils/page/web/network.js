@@ -44,7 +44,9 @@ async function fetched({ file, bytes, sha256 }, progress) {
   const data = new Uint8Array(bytes);
   let loaded = 0;
   for (const reader = response.body.getReader(); ; ) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(() => {
+      throw new Problem(`${file} could not be loaded: the connection broke after ${(loaded / 1e6).toFixed(1)} of ${(bytes / 1e6).toFixed(1)} MB. Reload the page.`);
+    });
     if (done) break;
     if (loaded + value.length > bytes) throw another(file);
     data.set(value, loaded);

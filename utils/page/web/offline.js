@@ -7,13 +7,14 @@
 
 const MINE = `fieldguide ${self.registration.scope} `; // pages of several models may share an address's host
 const KEPT = MINE + new URL(location.href).search; // another state of this page, another store
-const LASTING = /\/(runtime\/|model)[^?]*\?[0-9a-f]{64}$/;
+const OURS = /^(index\.html|page\.(css|json)|[a-z]+\.js|(runtime\/|model)[^/]*)?$/; // other files below may be other pages
+const LASTING = /\/(?:runtime\/|model)[^?]*\?([0-9a-f]{64})$/;
 
 self.addEventListener("install", (event) => {
   const first = async () => {
     const { files } = await (await fetch("page.json", { cache: "no-cache" })).json();
     const small = Object.keys(files).filter((name) => /^[^/]+\.(html|css|js)$/.test(name));
-    await (await caches.open(KEPT)).addAll(["./", "page.json", ...small]);
+    await (await caches.open(KEPT)).addAll(["./", "page.json", ...small].map((name) => new Request(name, { cache: "no-cache" })));
     await self.skipWaiting();
   };
   event.waitUntil(first());
@@ -31,18 +32,21 @@ self.addEventListener("activate", (event) => {
 
 self.addEventListener("fetch", (event) => {
   const { request } = event;
-  if (request.method !== "GET" || new URL(request.url).origin !== location.origin) return;
-  event.respondWith(LASTING.test(request.url) ? kept(request).then((found) => found ?? fresh(request)) : fresh(request));
+  const { scope } = self.registration;
+  const [address] = request.url.split(/[?#]/);
+  if (request.method !== "GET" || !address.startsWith(scope) || !OURS.test(address.slice(scope.length))) return;
+  event.respondWith(LASTING.test(request.url) ? kept(request).then((found) => found ?? fresh(event)) : fresh(event));
 });
 
-const kept = async (request) => (await caches.open(KEPT)).match(request);
+// A link to the page may have anything after a question mark.
+const kept = async (request) => (await caches.open(KEPT)).match(request, { ignoreSearch: request.mode === "navigate" });
 
-async function fresh(request) {
+async function fresh(event) {
+  const { request } = event;
   try {
     const response = await fetch(request);
     if (response.ok && response.type === "basic") {
-      const store = await caches.open(KEPT);
-      await store.put(request, response.clone()).catch(() => {}); // a full disk must not stop the page
+      event.waitUntil(keep(request, response.clone()).catch(() => {})); // a full disk must not stop the page
     }
     return response;
   } catch (error) {
@@ -50,4 +54,16 @@ async function fresh(request) {
     if (found) return found;
     throw error;
   }
+}
+
+/** Keep a file. One that is taken from here first must hold what its address names: else a half-made upload would stay. */
+async function keep(request, response) {
+  const sha256 = LASTING.exec(request.url)?.[1];
+  if (sha256 && (await sha256Of(await response.clone().arrayBuffer())) !== sha256) return;
+  await (await caches.open(KEPT)).put(request, response);
+}
+
+async function sha256Of(data) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", data));
+  return [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -5,7 +5,7 @@
  */
 
 import { startCamera } from "./camera.js";
-import { fromInput, fromTransfer, ORDER } from "./chosen.js";
+import { fromInput, fromTransfer, GONE, ORDER } from "./chosen.js";
 import { byId, element, name, number, percent, several } from "./elements.js";
 import { table } from "./table.js";
 
@@ -15,6 +15,7 @@ const LARGER = 1600; // pixels of the longest side
 const PATIENCE = 3000; // milliseconds that the store for offline use gets to start
 
 let worker;
+let stopCamera;
 let facts;
 let run = 0; // changes whenever what is under way is to be dropped
 let queue = [];
@@ -29,34 +30,38 @@ let asked = 0;
 async function start() {
   byId("unserved").remove();
   try {
-    const response = await fetch("page.json");
+    const response = await fetch("page.json", { cache: "no-cache" });
     if (!response.ok) throw new Error(`answer ${response.status}`);
     facts = await response.json();
+    tellAbout();
   } catch (error) {
     return say(`page.json could not be read (${error.message}). It must lie beside index.html: copy the whole folder.`);
   }
-  tellAbout();
   await keepForOffline();
   byId("loading").hidden = false;
   worker = new Worker(new URL("worker.js", location.href), { type: "module" });
   worker.onmessage = ({ data }) => HANDLERS[data.tell](data);
   worker.onerror = (event) => {
     event.preventDefault();
-    HANDLERS.problem({ text: `The model's part of the page could not start${event.message ? ` (${event.message})` : ""}. Reload the page.` });
+    HANDLERS.problem({ text: `The part of the page that runs the model stopped${event.message ? ` (${event.message})` : ""}. Reload the page.` });
   };
   worker.postMessage({ ask: "open", facts });
 }
 
 /** Keep what is loaded for a visit without a network, where the browser lets a page do that. */
 async function keepForOffline() {
-  if (!navigator.serviceWorker) return;
-  const active = new Promise((settle) => {
-    if (navigator.serviceWorker.controller) settle();
-    navigator.serviceWorker.addEventListener("controllerchange", settle, { once: true });
-  });
   try {
-    await navigator.serviceWorker.register(`offline.js?${facts.version}`);
-    await Promise.race([active, new Promise((settle) => setTimeout(settle, PATIENCE))]);
+    const { serviceWorker } = navigator; // a frame of another page may not even ask for it
+    if (!serviceWorker) return;
+    const ours = new URL(`offline.js?${facts.version}`, location.href).href;
+    const active = new Promise((settle) => {
+      // An earlier version's, or that of a page further up, would keep the model in a store that is not this page's.
+      const look = () => serviceWorker.controller?.scriptURL === ours && settle();
+      serviceWorker.addEventListener("controllerchange", look);
+      look();
+    });
+    const tooLong = new Promise((settle) => setTimeout(settle, PATIENCE));
+    await Promise.race([serviceWorker.register(ours).then(() => active), tooLong]);
   } catch (error) {
     console.warn(error); // it works all the same, with a network
   }
@@ -77,6 +82,7 @@ const HANDLERS = {
   problem({ text }) {
     byId("loading").hidden = true;
     byId("drop").hidden = true;
+    stopCamera();
     stop();
     say(text);
   },
@@ -129,8 +135,8 @@ async function work() {
   byId("judging").hidden = false;
   advance();
   for (let photo; (photo = queue.shift()); ) {
-    const answer = await judged(photo);
-    if (mine !== run) return;
+    const answer = await askAbout(photo, "judge");
+    if (mine !== run) return answer.shown?.close();
     show(photo, answer);
     done += 1;
     advance();
@@ -138,12 +144,9 @@ async function work() {
   rest();
 }
 
-async function judged(photo) {
-  try {
-    return await ask("judge", { file: await photo.open() });
-  } catch {
-    return { error: "it cannot be read any more: it was moved or changed after you chose it" };
-  }
+async function askAbout(photo, what, details) {
+  const file = await photo.open().catch(() => null);
+  return file ? ask(what, { file, ...details }) : { error: GONE };
 }
 
 function advance() {
@@ -170,6 +173,7 @@ function clear() {
   results = [];
   say("");
   stop();
+  byId("choose").focus(); // the button that had it goes
 }
 
 // --- results ---
@@ -208,7 +212,7 @@ function thumbnail(photo, shown) {
 }
 
 async function showLarger(photo) {
-  const { shown, error } = await ask("show", { file: await photo.open().catch(() => new Blob()), longest: LARGER });
+  const { shown, error } = await askAbout(photo, "show", { longest: LARGER });
   if (error) return say(`${photo.path} cannot be shown: ${error}.`);
   const canvas = Object.assign(byId("larger-picture"), { width: shown.width, height: shown.height });
   canvas.getContext("2d").drawImage(shown, 0, 0);
@@ -229,7 +233,7 @@ function bars(top) {
 function count() {
   const tally = new Map();
   for (const { error, label } of results) if (!error) tally.set(label, (tally.get(label) ?? 0) + 1);
-  const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label}`);
+  const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label === "unknown" ? "not sure" : label}`);
   const broken = results.filter(({ error }) => error).length;
   if (broken) parts.push(`${number(broken)} could not be read`);
   byId("summary").textContent = results.length ? `${several(results.length, "photo")}: ${parts.join(", ")}.` : "";
@@ -258,23 +262,22 @@ function listen() {
   const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
   for (const kind of ["dragenter", "dragover"]) {
     addEventListener(kind, (event) => {
-      if (!holdsFiles(event)) return;
-      event.preventDefault();
-      event.dataTransfer.dropEffect = takes() ? "copy" : "none";
-      light(true);
+      event.preventDefault(); // else the browser would leave the page for a link or a photo that is dropped
+      const welcome = takes() && holdsFiles(event);
+      event.dataTransfer.dropEffect = welcome ? "copy" : "none";
+      light(welcome);
     });
   }
   addEventListener("dragleave", (event) => event.relatedTarget || light(false));
   addEventListener("drop", async (event) => {
+    event.preventDefault();
     light(false);
-    if (!holdsFiles(event)) return;
-    event.preventDefault(); // else the browser would leave the page for the photo
-    if (takes()) add(await fromTransfer(event.dataTransfer));
+    if (takes() && holdsFiles(event)) add(await fromTransfer(event.dataTransfer));
   });
   addEventListener("paste", async (event) => {
     if (takes() && event.clipboardData?.files.length) add(await fromTransfer(event.clipboardData));
   });
-  startCamera({
+  stopCamera = startCamera({
     judge: (bitmap) => ask("frame", { bitmap }, [bitmap]),
     told: (probabilities) => best(probabilities),
     keep: (photo) => add([photo]),

@@ -6,6 +6,7 @@
  */
 
 import { fromBitmap, opened, PictureError, prepared, setHeicDecoder } from "./pictures.js";
+import { GONE } from "./chosen.js";
 import { openModel, Problem } from "./network.js";
 
 let network;
@@ -67,8 +68,9 @@ async function answer(id, prepare, withInput = false) {
 
 function reason(error) {
   if (error instanceof PictureError) return error.message;
+  if (error.name === "NotFoundError" || error.name === "NotReadableError") return GONE;
   console.warn(error);
-  return error instanceof RangeError ? "needs more memory than there is" : `could not be judged (${error.message})`;
+  return error instanceof RangeError ? "needs more memory than there is" : `this browser could not do it (${error.message})`;
 }
 
 async function bitmapOf({ data, width, height }) {
