@@ -159,7 +159,8 @@ def test_on_a_public_server_the_runtime_is_named_by_version(tmp_path, project):
     facts = json.loads((folder / "page.json").read_text(encoding="utf-8"))
     assert [path.name for path in (folder / "runtime").iterdir()] == ["NOTICE.txt"]
     assert facts["runtime"]["wasm"][0] == "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/ort.wasm.min.mjs"
-    assert "script-src 'self' https://cdn.jsdelivr.net 'wasm-unsafe-eval'" in (folder / "index.html").read_text()
+    for name in ("index.html", "offline.js"):
+        assert "script-src 'self' https://cdn.jsdelivr.net 'wasm-unsafe-eval'" in (folder / name).read_text()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")

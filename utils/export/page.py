@@ -41,6 +41,7 @@ MOST_ASKED = 40  # held-out photos that the page is asked about; each takes up t
 WIDE_AGREEMENT = 5e-3  # where a browser converts colours by its own rounding
 MOST_IN_TITLE, LONGEST_TITLE = 4, 60  # labels in the title, and their letters
 CDN = "https://cdn.jsdelivr.net"
+WITH_POLICY = ("index.html", "offline.js")
 NOT_FOR_BROWSERS = ("TIFF", "JXL")
 
 
@@ -91,7 +92,7 @@ def write_files(
 ) -> dict:
     """Write all files of the page into an empty folder, and return what page.json says."""
     for name, data in web_files().items():
-        write_whole(folder / name, with_cdn(data) if (project.page, name) == ("cdn", "index.html") else data)
+        write_whole(folder / name, with_cdn(data) if project.page == "cdn" and name in WITH_POLICY else data)
     write_whole(folder / model.name, model.read_bytes())
     for name, path in runtime.items():
         make_folder((folder / name).parent)
@@ -167,7 +168,7 @@ def addresses(place: str) -> dict:
 
 
 def with_cdn(data: bytes) -> bytes:
-    """Return index.html with a policy that lets it load the runtime from the public server, too."""
+    """Return a file with a policy that lets the page load the runtime from the public server, too."""
     text = data.decode()
     for rule in ("script-src 'self'", "connect-src 'self'"):
         text = text.replace(rule, f"{rule} {CDN}", 1)

@@ -39,7 +39,7 @@ async function hasGraphics() {
 
 /** Load the model's file, and refuse one that is not the one that this page was made for. */
 async function fetched({ file, bytes, sha256 }, progress) {
-  const response = await fetch(`${file}?${sha256}`).catch(() => null);
+  const response = await fetch(new URL(`${file}?${sha256}`, import.meta.url)).catch(() => null);
   if (!response?.ok) throw new Problem(`${file} could not be loaded${response ? ` (${response.status})` : ""}. It must lie beside index.html. Check the connection and reload the page.`);
   const data = new Uint8Array(bytes);
   let loaded = 0;
@@ -65,7 +65,7 @@ const another = (file) => new Problem(`${file} is not the file that this page wa
 
 async function opened(engine, model, { runtime, recipe, labels }) {
   const names = engine === "webgpu" ? runtime.webgpu : runtime.wasm;
-  const [entry, mjs, wasm] = names.map((name) => new URL(name, location.href).href);
+  const [entry, mjs, wasm] = names.map((name) => new URL(name, import.meta.url).href);
   const ort = await import(entry);
   const threads = globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency || 1) : 1;
   Object.assign(ort.env.wasm, { wasmPaths: { mjs, wasm }, numThreads: threads });

@@ -8,6 +8,8 @@
 const MINE = `fieldguide ${self.registration.scope} `; // pages of several models may share an address's host
 const KEPT = MINE + new URL(location.href).search; // another state of this page, another store
 const OURS = /^(index\.html|page\.(css|json)|[a-z]+\.js|(runtime\/|model)[^/]*)?$/; // other files below may be other pages
+// A page's own policy does not count for its workers, in which the model and the decoders run.
+const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; worker-src 'self'";
 const LASTING = /\/(?:runtime\/|model)[^?]*\?([0-9a-f]{64})$/;
 
 self.addEventListener("install", (event) => {
@@ -35,11 +37,18 @@ self.addEventListener("fetch", (event) => {
   const { scope } = self.registration;
   const [address] = request.url.split(/[?#]/);
   if (request.method !== "GET" || !address.startsWith(scope) || !OURS.test(address.slice(scope.length))) return;
-  event.respondWith(LASTING.test(request.url) ? kept(request).then((found) => found ?? fresh(event)) : fresh(event));
+  const answer = LASTING.test(request.url) ? kept(request).then((found) => found ?? fresh(event)) : fresh(event);
+  event.respondWith(request.destination === "worker" ? answer.then(policed) : answer);
 });
 
 // A link to the page may have anything after a question mark.
 const kept = async (request) => (await caches.open(KEPT)).match(request, { ignoreSearch: request.mode === "navigate" });
+
+function policed(response) {
+  const headers = new Headers(response.headers);
+  headers.set("Content-Security-Policy", POLICY);
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
 
 async function fresh(event) {
   const { request } = event;

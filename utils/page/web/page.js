@@ -37,9 +37,9 @@ async function start() {
   } catch (error) {
     return say(`page.json could not be read (${error.message}). It must lie beside index.html: copy the whole folder.`);
   }
-  await keepForOffline();
+  const policed = await keepForOffline();
   byId("loading").hidden = false;
-  worker = new Worker(new URL("worker.js", location.href), { type: "module" });
+  worker = new Worker(policed ? "worker.js" : blobOfWorker(), { type: "module" });
   worker.onmessage = ({ data }) => HANDLERS[data.tell](data);
   worker.onerror = (event) => {
     event.preventDefault();
@@ -48,22 +48,32 @@ async function start() {
   worker.postMessage({ ask: "open", facts });
 }
 
-/** Keep what is loaded for a visit without a network, where the browser lets a page do that. */
+/**
+ * Return an address of worker.js under which it keeps to the policy of index.html: a <meta> counts for the page alone, but
+ * a blob inherits it. Where offline.js is at work it sends the policy along; it does not see what a blob loads.
+ */
+function blobOfWorker() {
+  const script = `import ${JSON.stringify(new URL("worker.js", location.href).href)};`;
+  return URL.createObjectURL(new Blob([script], { type: "text/javascript" }));
+}
+
+/** Keep what is loaded for a visit without a network, where the browser lets a page do that; return whether it does. */
 async function keepForOffline() {
   try {
     const { serviceWorker } = navigator; // a frame of another page may not even ask for it
-    if (!serviceWorker) return;
+    if (!serviceWorker) return false;
     const ours = new URL(`offline.js?${facts.version}`, location.href).href;
     const active = new Promise((settle) => {
       // An earlier version's, or that of a page further up, would keep the model in a store that is not this page's.
-      const look = () => serviceWorker.controller?.scriptURL === ours && settle();
+      const look = () => serviceWorker.controller?.scriptURL === ours && settle(true);
       serviceWorker.addEventListener("controllerchange", look);
       look();
     });
-    const tooLong = new Promise((settle) => setTimeout(settle, PATIENCE));
-    await Promise.race([serviceWorker.register(ours).then(() => active), tooLong]);
+    const tooLong = new Promise((settle) => setTimeout(settle, PATIENCE, false));
+    return await Promise.race([serviceWorker.register(ours).then(() => active), tooLong]);
   } catch (error) {
     console.warn(error); // it works all the same, with a network
+    return false;
   }
 }
 

@@ -29,7 +29,7 @@ let lastProfile;
 let lastAnswer;
 
 export function setHeicDecoder(address) {
-  heicAddress = new URL(address, location.href).href;
+  heicAddress = new URL(address, import.meta.url).href;
 }
 
 /**
