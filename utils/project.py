@@ -88,6 +88,8 @@ class Project(BaseModel):
     class_weights: bool = False
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    mask_source: str = ""
+    mask_thing: Literal["light", "dark"] = "light"
     page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
@@ -348,4 +350,4 @@ SECTIONS = {
     "augment": Augment.__annotations__,
     "study": dict.fromkeys([*STUDIED, *HOW]),
 }
-WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by")
+WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by", "mask_source")
