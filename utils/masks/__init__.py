@@ -6,7 +6,7 @@ of its own, which train the masker and are never classified. The masker is a set
 maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
-from utils.masks.masker import Masker, fit_masker, masker_for, overlap, read_masker, save_masker
+from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
 from utils.masks.showing import (
     masks_sentence,
@@ -19,6 +19,7 @@ from utils.masks.showing import (
 from utils.masks.source import DrawnMask, Masks, take_masks
 
 __all__ = [
+    "MASKER_FILE",
     "DrawnMask",
     "Masker",
     "Masks",

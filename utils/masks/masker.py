@@ -9,6 +9,7 @@ Masks of the validation and test sets never train; they judge the masker that is
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import safetensors
@@ -61,7 +62,7 @@ class Masker:
 
 def masker_for(project: Project, drawn: Sequence[DrawnMask]) -> Masker:
     """Return the project's masker: the one that is kept if it learned from these very masks, else fitted and kept."""
-    kept = read_masker(project)
+    kept = read_masker(project.models / MASKER_FILE)
     if kept and kept.drawn == _depends_on(project, drawn):
         return kept
     fitted = fit_masker(project, drawn)
@@ -197,9 +198,8 @@ def save_masker(project: Project, masker: Masker) -> None:
     write_whole(project.models / MASKER_FILE, safetensors.torch.save(tensors, {"masker": json.dumps(facts)}))
 
 
-def read_masker(project: Project) -> Masker | None:
-    """Return the masker that is kept; None if there is none, or one of another version. Nothing in the file can run."""
-    path = project.models / MASKER_FILE
+def read_masker(path: Path) -> Masker | None:
+    """Return the masker in a file; None if there is none, or one of another version. Nothing in the file can run."""
     if not path.exists():
         return None
     try:

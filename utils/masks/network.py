@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from fastai.layers import Cat
+from fastai.torch_core import no_random
 from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
@@ -55,30 +56,28 @@ def scores(maps: Sequence[torch.Tensor], head: Scorer) -> torch.Tensor:
     return sum(enlarged(each, finest) for each in found) + head[BIAS]
 
 
-def masker_network(head: Scorer, size: Sequence[int], colours=((0.0,) * 3, (1.0,) * 3)) -> nn.Sequential:
+def masker_network(head: Scorer, colours=((0.0,) * 3, (1.0,) * 3)) -> nn.Sequential:
     """
-    Return the masker as one network: pictures (B, 3, H, W) to scores (B, 1, H, W).
+    Return the masker as one network: pictures (B, 3, H, W) to scores (B, 1, H, W); H and W are multiples of 32.
 
-    `size` is the height and width of its pictures, the only ones it takes. `colours` are the mean and spread by which
-    the values of pictures, from 0 to 1, were normalised; by default they were not. Its numbers are buffers, not
-    parameters: no optimizer finds them, so no training changes them.
+    `colours` are the mean and spread by which the values of pictures, from 0 to 1, were normalised; by default they
+    were not. Its numbers are buffers, not parameters: no optimizer finds them, so no training changes them.
     """
-    stages = level_stages()
-    with torch.no_grad():
-        finest = stages[0](torch.zeros(1, 3, *size)).shape[2:]
-    branches = None
-    for level, stage in reversed(list(zip(MAP_LEVELS, stages, strict=True))):
-        score = nn.Sequential(_convolution(head[str(level)]), _enlarging(finest))
-        branches = nn.Sequential(stage, score if branches is None else Cat([score, branches]))
-    added = _convolution(torch.ones(1, len(MAP_LEVELS), 1, 1), head[BIAS])
-    return _untrainable(nn.Sequential(_recoloured(colours), branches, added, _enlarging(size))).eval()
+    with no_random():  # torch draws numbers for each layer, which are replaced: nobody else's draw may move by that
+        branches = None
+        for level, stage in reversed(list(zip(MAP_LEVELS, level_stages(), strict=True))):
+            score = nn.Sequential(_convolution(head[str(level)]), _enlarging(level // MAP_LEVELS[0]))
+            branches = nn.Sequential(stage, score if branches is None else Cat([score, branches]))
+        added = _convolution(torch.ones(1, len(MAP_LEVELS), 1, 1), head[BIAS])
+        network = nn.Sequential(_recoloured(colours), branches, added, _enlarging(MAP_LEVELS[0]))
+    return _untrainable(network).eval()
 
 
 def _recoloured(colours) -> nn.Conv2d:
     """Return the layer that turns colours as a classifier gets them into those of the packaged network."""
     (mean, std), (own_mean, own_std) = (torch.tensor(colours), torch.tensor(COLOURS))
-    layer = nn.Conv2d(3, 3, 1, groups=3)
-    layer.weight = nn.Parameter((std / own_std).view(3, 1, 1, 1))
+    layer = nn.Conv2d(3, 3, 1)  # without groups: by its shape, fastai finds out how many colours a network takes
+    layer.weight = nn.Parameter(torch.diag(std / own_std).view(3, 3, 1, 1))
     layer.bias = nn.Parameter((mean - own_mean) / own_std)
     return layer
 
@@ -92,9 +91,9 @@ def _convolution(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.C
     return layer
 
 
-def _enlarging(size: Sequence[int]) -> nn.Upsample:
-    """Return the layer that enlarges maps to a height and width."""
-    return nn.Upsample(size=tuple(map(int, size)), mode="bilinear", align_corners=False)
+def _enlarging(times: int) -> nn.Upsample:
+    """Return the layer that makes maps so many times as high and wide."""
+    return nn.Upsample(scale_factor=float(times), mode="bilinear", align_corners=False)
 
 
 def _untrainable(network: nn.Module) -> nn.Module:
