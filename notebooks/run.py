@@ -1,5 +1,5 @@
 """
-Run the notebooks 01–08 one after another, without a browser, and say what came of it.
+Run the notebooks 01–08 one after another, and 03a where there are masks, without a browser, and say what came of it.
 
     python notebooks/run.py [01_download ...] [--reports FOLDER]
 
@@ -39,8 +39,9 @@ from utils.storage import write_whole
 from utils.tables import REJECTED_COLUMNS, each_row
 from utils.words import capitalised, counted, verdict_sentence
 
-AFTER_MOVES = ("03_split", "04_train", "05_evaluate")  # what depends on where the pictures are
+AFTER_MOVES = ("03_split", "03a_masks", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
+MASKS = "03a_masks"  # runs where the project file has mask_source
 ON_REQUEST = ("00_start", "09_study")  # roads of their own, for who asks for them
 # Settings of the project file that 04 keeps as they are.
 SETTINGS = (
@@ -62,7 +63,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def main(arguments: list[str]) -> int:
     """Run the named notebooks, by default all that apply; return the exit status."""
-    stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
     parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
     told = f"which ones, by default all but {' and '.join(ON_REQUEST)}: {', '.join(stages)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=told)
@@ -87,8 +88,9 @@ def main(arguments: list[str]) -> int:
 
 
 def planned(project: Project, stages: list[str]) -> list[str]:
-    """Return the notebooks of the road; on the drawn sample, the comparison with the truth follows 06."""
-    names = [stage for stage in stages if stage not in ON_REQUEST]
+    """Return the notebooks of the road: with masks 03a, too; on the drawn sample the truth, after 06."""
+    left_out = ON_REQUEST if project.mask_source else (*ON_REQUEST, MASKS)
+    names = [stage for stage in stages if stage not in left_out]
     if SAMPLE in project.sources and TRUTH.exists():
         names.insert(names.index("06_clean") + 1, TRUTH.stem)
     return names
@@ -108,7 +110,7 @@ def run_all(names: list[str], project: Project, reports: Path, *, again: bool) -
             run_notebook(execution, reports)
             if moves and read_dataset(project).fingerprint != before:
                 print("\nPictures were moved: what depends on them is made again.")
-                waiting.extendleft(reversed(AFTER_MOVES))
+                waiting.extendleft(name for name in reversed(AFTER_MOVES) if name in names)
     finally:
         for execution in started.values():
             execution.cancel()
@@ -273,6 +275,7 @@ def changed_keys(project: Project, settings: Mapping) -> list[str]:
     keys = OF_A_HEAD if project.train == "head" else SETTINGS
     asked = {key: getattr(project, key) for key in keys} | {"weights": project.weights_name}
     changed = [key for key, value in asked.items() if settings.get(key) != value]
+    changed += ["mask"] * (settings.get("mask", "none").partition(" ")[0] != project.mask)
     if project.train != "head":  # the record names the optimizer with its numbers, and the rate of the unfrozen phase
         changed += ["optimizer"] * (settings.get("optimizer", "").partition("(")[0].lower() != project.optimizer)
         changed += ["lr"] * (not math.isclose(2 * settings.get("lr", 0), project.base_lr, rel_tol=0.01))

@@ -5,7 +5,7 @@ The drawn sample: pictures of three sea creatures that need no network, and the 
 the stages found, `filing` saves them. utils knows nothing of it.
 """
 
-from sample.filing import save_sample
+from sample.filing import save_outlines, save_sample
 from sample.pictures import BROKEN, FAULTS, LABELS, SamplePicture, gathered_sample, sample_pictures
 from sample.truth import (
     accuracy_against_truth,
@@ -27,6 +27,7 @@ __all__ = [
     "near_duplicates_together",
     "read_truth",
     "sample_pictures",
+    "save_outlines",
     "save_sample",
     "write_truth",
     "wrong_labels_found",

@@ -22,6 +22,17 @@ HARD = 0.06
 
 def draw_photo(rng: np.random.Generator, label: str) -> bytes:
     """Return a JPEG of one creature, the same for the same state of `rng`; `label` is one of `CREATURES`."""
+    image, _ = _painted(rng, label)
+    return jpeg_bytes(image, quality=int(rng.integers(72, 96)))
+
+
+def draw_outline(rng: np.random.Generator, label: str) -> np.ndarray:
+    """Return where the creature of `draw_photo` is, bool (H, W), also behind what drifts in front of it."""
+    return _painted(rng, label)[1] > 0.5
+
+
+def _painted(rng, label):
+    """The picture, and how much of each pixel the creature covers."""
     hard = rng.random() < HARD
     long, aspect = int(rng.integers(320, 641)), rng.choice([1, 4 / 5, 3 / 4, 3 / 4, 2 / 3])
     shape = (round(long * aspect), long) if rng.random() < 0.75 else (long, round(long * aspect))
@@ -34,11 +45,11 @@ def draw_photo(rng: np.random.Generator, label: str) -> bytes:
         _lay_thing(scene, rng, sun)
     scene = _defocus(rng, scene)
     pose = _some_pose(rng, shape, label, hard)
-    _put(scene, CREATURES[label](rng, shape, pose, sun), rng, sun)
+    creature = CREATURES[label](rng, shape, pose, sun)
+    _put(scene, creature, rng, sun)
     for front in rng.choice(FRONTS, int(rng.random() < 0.2) + hard, replace=False):
         front(rng, scene, pose, sun)
-    image = _develop(rng, scene, wet=ground in WET, hard=hard)
-    return jpeg_bytes(image, quality=int(rng.integers(72, 96)))
+    return _develop(rng, scene, wet=ground in WET, hard=hard), creature.cover
 
 
 def _some_pose(rng, shape, label, hard):

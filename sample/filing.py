@@ -5,12 +5,13 @@ Drawing takes 20 to 30 seconds. What drew the sample is kept in data/<name>/samp
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from sample import drawing, pictures
-from sample.pictures import gathered_sample, sample_pictures
+from sample.pictures import gathered_sample, outline_of, sample_pictures
 from sample.truth import read_truth, write_truth
 from utils.download import save_pictures
 from utils.project import Project
@@ -29,6 +30,21 @@ def save_sample(project: Project) -> bool:
     save_pictures(project, gathered_sample(drawn), total=len(drawn))
     write_whole(kept, asked)
     return True
+
+
+def save_outlines(project: Project, folder: Path, *, per_label: int = 10) -> int:
+    """
+    Draw the true outlines of the sample as masks, `per_label` of each label, and return how many.
+
+    They are called <id>.png and are white where the creature is: `folder` is a `mask_source` for the project file.
+    """
+    drawn = sample_pictures(project.labels, per_label=project.images_per_label, seed=project.seed)
+    counts: Counter[str] = Counter()
+    for picture in tqdm(drawn, desc="drawing outlines", unit="picture"):
+        if counts[picture.label] < per_label and (outline := outline_of(picture, seed=project.seed)):
+            write_whole(folder / f"{content_id(picture.data)}.png", outline)
+            counts[picture.label] += 1
+    return counts.total()
 
 
 def _asked(project: Project) -> dict:

@@ -13,7 +13,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from sample.drawing import draw_photo
+from sample.drawing import draw_outline, draw_photo
 from utils.download import Gathered
 from utils.errors import FieldguideError
 from utils.pictures import jpeg_bytes
@@ -80,6 +80,20 @@ def sample_pictures(labels: Iterable[str], *, per_label: int = 80, seed: int = 4
     if per_label < 1:
         raise FieldguideError(f"per_label is {per_label}. Ask for at least 1 picture per label.")
     return _pictures(labels, per_label, seed)
+
+
+def outline_of(picture: SamplePicture, *, seed: int) -> bytes | None:
+    """
+    Return where the creature of a picture is: a PNG, white where it is; None for a broken file or a copy.
+
+    `seed` is the one that drew the picture.
+    """
+    if picture.fault not in ("", "wrong label"):
+        return None
+    outline = draw_outline(_rng(seed, picture.true_label, picture.name), picture.true_label)
+    buffer = BytesIO()
+    Image.fromarray(outline.astype(np.uint8) * 255).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def gathered_sample(pictures: Iterable[SamplePicture]) -> Iterator[Gathered]:

@@ -81,9 +81,9 @@ def text_of(name: str) -> str:
 
 
 def test_all_stages_are_there():
-    """A start, eight stages in their order, the studies, the app, and the truth of the sample."""
-    names = ["01_download", "02_verify", "03_split", "04_train", "05_evaluate", "06_clean", "07_export", "08_predict"]
-    names += ["09_study"]
+    """A start, eight stages in their order with the masks, the studies, the app, and the truth of the sample."""
+    names = ["01_download", "02_verify", "03_split", "03a_masks", "04_train", "05_evaluate", "06_clean", "07_export"]
+    names += ["08_predict", "09_study"]
     assert [path.stem for path in NOTEBOOKS] == ["00_start", *names, "app", "sample_truth"]
 
 
@@ -118,7 +118,7 @@ def test_a_notebook_says_what_it_reads_writes_and_takes(path):
     """H1, a one-line blockquote and the table; at the end, which notebook comes next."""
     cells = nbformat.read(path, as_version=4).cells
     header = cells[0].source.splitlines()
-    title = f"# {path.stem[:2]} · " if path in NUMBERED else "# "
+    title = f"# {path.stem.partition('_')[0]} · " if path in NUMBERED else "# "
     assert header[0].startswith(title) and header[2].startswith("> ")
     assert [word for word in ("**Reads**", "**Writes**", "**Takes**") if word not in cells[0].source] == []
     assert "**Next:**" in cells[-1].source

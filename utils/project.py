@@ -88,6 +88,9 @@ class Project(BaseModel):
     class_weights: bool = False
     patience: Annotated[int, Field(ge=0, le=1000)] = 0
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    mask_source: str = ""
+    mask_thing: Literal["light", "dark"] = "light"
+    mask: Literal["none", "channel"] = "none"
     page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}
     cache: Literal["none", "memory"] = "none"
@@ -211,6 +214,11 @@ class Project(BaseModel):
             raise ValueError(
                 f"license = {self.license!r} speaks of photos of your own, and source names none; did you mean license "
                 "in the section [filters]?"
+            )
+        if self.mask != "none" and self.train == "head":
+            raise ValueError(
+                f'mask = "{self.mask}" goes with train = "all" only: a head stands on a network that sees no mask. Set '
+                'train = "all", or remove mask'
             )
         if SEARCH in self.sources:
             for label, searches in self.labels.items():
@@ -349,4 +357,4 @@ SECTIONS = {
     "augment": Augment.__annotations__,
     "study": dict.fromkeys([*STUDIED, *HOW]),
 }
-WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by")
+WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by", "mask_source")

@@ -33,15 +33,15 @@ def seen_by_network(paths: Sequence[Path], size: int | Sequence[int] = FEATURE_S
     height, width = height_and_width(size)
     batch = max(1, BATCH * FEATURE_SIZE**2 // (height * width))  # large pictures take memory on each core
     batches = [paths[start : start + batch] for start in range(0, len(paths), batch)]
-    with _one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
+    with one_thread_each(), tqdm(total=len(paths), desc="looking at pictures", unit="picture") as bar:
         for rows in in_threads(lambda batch: _batch_features(network, batch, size), batches):
             yield rows
             bar.update(len(rows))
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let torch use one thread per caller: the callers are as many as there are cores."""
+def one_thread_each() -> Iterator[None]:
+    """Let torch use one thread per caller: callers may be as many as cores, and sums are added up in one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -26,8 +26,12 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
     [labels] is not there, or this project's own files lie in it.
     """
     whole = dict(settings)
-    for key in ("data_dir", "models_dir", "weights"):
-        if isinstance(whole.get(key), str) and (key != "weights" or whole[key].endswith(tuple(weight_files))):
+    for key in ("data_dir", "models_dir", "mask_source", "weights"):
+        if (
+            isinstance(whole.get(key), str)
+            and whole[key]
+            and (key != "weights" or whole[key].endswith(tuple(weight_files)))
+        ):
             whole[key] = _absolute(whole[key], folder)
     study = whole.get("study")
     if isinstance(study, dict) and isinstance(study.get("weights"), list):

@@ -264,6 +264,7 @@ GROWING = {
     "windows on an edge": [Step("MaxPool", [b"maps"], [b"y"], {"kernel_shape": [1, 1], "pads": [30, 30, 30, 30]})],
     "no end of sides": [Step("ConstantOfShape", [b"sides"], [b"y"])],
     "a larger picture": [Step("Resize", [b"maps", b"", b"", b"large"], [b"y"])],
+    "a picture made larger": [Step("Resize", [b"maps", b"", b"factors"], [b"y"])],
     "numbers of a range": [Step("Range", [b"zero", b"end", b"one"], [b"y"])],
     "many at once": [Step("Relu", [b"row"], [name]) for name in (b"a", b"b", b"c", b"d")]
     + [Step("Concat", [b"a", b"b", b"c", b"d"], [b"y"], {"axis": [0]})],
@@ -273,6 +274,7 @@ KNOWN = {
     b"row": Result((1, 700)),
     b"column": Result((700, 1)),
     b"maps": Result((PICTURES, 1, 4, 4)),
+    b"factors": Result((4,), factors=np.array([1.0, 1, 1e4, 1e4])),
     b"wide": numbers(100, PICTURES, 4),
     b"large": numbers(PICTURES, 1, 40, 40),
     b"sides": numbers(*[2**62] * 900),
@@ -403,6 +405,28 @@ CASES = [
     ("Split", [(2, 7), [3, 4]], {"axis": 1}),
     ("Split", [(2, 7)], {"axis": -1, "num_outputs": 3}),
 ]
+
+
+@pytest.mark.parametrize("factors", [[1.0, 1, 2, 4], [1.0, 1, 0.5, 0.75]])
+def test_a_picture_grows_by_its_factors(factors):
+    """As the masker's maps do: onnx's own inference finds the same shape."""
+    given = [Result((2, 3, 8, 5)), None, Result((4,), factors=np.array(factors))]
+    (made,) = onnx_shapes._step_results(Step("Resize", [], [b"o"]), given)
+    step = helper.make_node("Resize", ["x", "", "by"], ["o"])
+    weights = [numpy_helper.from_array(np.array(factors, np.float32), "by")]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, given[0].shape)
+    graph = helper.make_graph([step], "g", [x], [helper.make_empty_tensor_value_info("o")], weights)
+    model = onnx.shape_inference.infer_shapes(helper.make_model(graph), strict_mode=True)
+    sides = model.graph.output[0].type.tensor_type.shape.dim
+    assert made.shape == tuple(side.dim_value for side in sides)
+
+
+@pytest.mark.parametrize("broken", [[1.0, 1, np.nan, 1], [1.0, 1, np.inf, 1], [1.0, 1, -2, 1], [1.0, 2]])
+def test_factors_that_make_no_picture_are_refused(broken):
+    """No number, without end, below 0, or too few."""
+    known = {b"maps": Result((PICTURES, 1, 4, 4)), b"by": Result((len(broken),), factors=np.array(broken))}
+    with pytest.raises(ModelError, match="the shape of what its step Resize makes cannot be told beforehand"):
+        vet_memory([Step("Resize", [b"maps", b"", b"by"], [b"y"])], known, 16)
 
 
 @pytest.mark.parametrize(("name", "given", "settings"), CASES, ids=[f"{n}-{case[0]}" for n, case in enumerate(CASES)])

@@ -30,6 +30,7 @@ class Result:
 
     shape: Shape
     numbers: np.ndarray | None = None  # of 64 bits: shorter ones would begin again from below
+    factors: np.ndarray | None = None  # of a constant of a few fractions, by which sides may grow
 
 
 @dataclass(frozen=True)
@@ -242,10 +243,15 @@ def _expanded(settings: Mapping, x: Result, wanted: Result) -> Shape:
     return np.broadcast_shapes(x.shape, tuple(wanted.numbers.tolist()))
 
 
-def _resized(settings: Mapping, x: Result, area: None, factors: None, wanted: Result) -> Shape:
-    if area or factors or "axes" in settings or settings.get("keep_aspect_ratio_policy", [b"stretch"]) != [b"stretch"]:
+def _resized(settings: Mapping, x: Result, area: Result | None, factors: Result | None, wanted=None) -> Shape:
+    if (area and math.prod(area.shape)) or "axes" in settings:
         raise ValueError("exports of ours name every side")
-    sides = wanted.numbers.tolist()
+    if settings.get("keep_aspect_ratio_policy", [b"stretch"]) != [b"stretch"] or bool(factors) == bool(wanted):
+        raise ValueError("exports of ours name sides or factors")
+    if wanted:
+        sides = wanted.numbers.tolist()
+    else:
+        sides = [math.floor(side * by) for side, by in zip(x.shape, factors.factors.tolist(), strict=True)]
     if len(sides) != len(x.shape):
         raise ValueError("a picture keeps its number of sides")
     return tuple(sides)

@@ -49,6 +49,7 @@ READS, MAKES, OPERATION = 1, 2, 4  # of a node: the names of what it reads and m
 SETTING_NAME, SET_NUMBER, SET_WORD, SET_NUMBERS = 1, 3, 4, 8  # of an attribute
 DIMS, ELEMENT_KIND, TENSOR_NAME = 1, 2, 8  # of a tensor …
 FLOATS, WHOLE_NUMBERS, PACKED = 4, (5, 7), 9  # … and its numbers, in a list of their type or as they lie in memory
+FLOAT = 1  # ONNX's number of the type that weights have
 VALUE_NAME, SIDE_AT = 1, 1  # of an input, and of a side of its shape
 BYTES_EACH = {
     1: 4,
@@ -179,7 +180,9 @@ def _vetted_constant(fields: Fields) -> tuple[bytes, Result]:
     if size <= FEW and kind == INT64:
         known = np.frombuffer(packed[0], "<i8") if packed else _whole_numbers(fields, *WHOLE_NUMBERS, most=FEW)
         numbers = np.array(known, dtype=np.int64).reshape(shape)
-    return b"".join(_texts(fields, TENSOR_NAME)[-1:]), Result(tuple(shape), numbers)
+    few = packed and size <= MAX_RANK and kind == FLOAT
+    factors = np.frombuffer(packed[0], "<f4").astype(float) if few else None
+    return b"".join(_texts(fields, TENSOR_NAME)[-1:]), Result(tuple(shape), numbers, factors)
 
 
 def _how_many(field: int, kind: int, value: int | memoryview) -> int:

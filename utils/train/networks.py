@@ -25,9 +25,11 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
+from utils.masks import MASKER_FILE
 from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
 from utils.sections import as_setting, multiples
 from utils.storage import content_id, file_stamp, make_folder
+from utils.train.masked import mask_front, with_mask
 from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
@@ -78,10 +80,13 @@ def architecture(project: Project) -> Callable:
             f"shifted. Set size = {as_setting(multiples(sides, backbone.STEP))} in the project file.",
             stacklevel=2,
         )
-    if project.weights in WEIGHTS:
+    if project.weights not in WEIGHTS:
+        path = Path(project.weights)
+        arch = _with_weights(arch, path, tuple(file_stamp(path)))
+    if project.mask == "none":
         return arch
-    path = Path(project.weights)
-    return _with_weights(arch, path, tuple(file_stamp(path)))
+    masker = project.models / MASKER_FILE
+    return _with_mask_channel(arch, masker, tuple(file_stamp(masker)), sides, preparation(project).stats)
 
 
 def _named(project: Project) -> Callable:
@@ -229,15 +234,42 @@ def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callabl
             model.load_state_dict(weights, strict=False)  # all but the last layer, which fastai replaces
         return model
 
+    return _called_as(arch, network)
+
+
+@lru_cache(maxsize=4)
+def _with_mask_channel(arch: Callable, masker: Path, stamp: tuple[int, ...], sides, stats) -> Callable:
+    """Return a function that makes a network with the mask as a fourth channel; a new masker has another `stamp`."""
+
+    def bare(pretrained: bool) -> nn.Module:
+        if not pretrained:
+            return _untrained(arch)
+        return arch(weights=imagenet_weights(arch)) if _of_torchvision(arch) else arch(pretrained=True)
+
+    return _called_as(arch, with_mask(bare, mask_front(masker, sides, stats), sides))
+
+
+def asked_front(project: Project) -> nn.Module:
+    """Return the layer that makes the mask in the project's network."""
+    return mask_front(project.models / MASKER_FILE, project.height_width, preparation(project).stats)
+
+
+def _called_as(arch: Callable, network: Callable) -> Callable:
+    """Let fastai take a function for another's network, whose weights `pretrained` asks for, and return it."""
     network.__name__ = arch.__name__
     meta = model_meta.get(arch, _default_meta)
-    model_meta[network] = {key: value for key, value in meta.items() if key != "weights"}  # so fastai asks `pretrained`
+    model_meta[network] = {key: value for key, value in meta.items() if key != "weights"}
     return network
 
 
+def _of_torchvision(arch: Callable) -> bool:
+    """Return whether a function is torchvision's own: it takes `weights`, the others `pretrained`."""
+    return arch.__module__.startswith("torchvision.")
+
+
 def _untrained(arch: Callable) -> nn.Module:
-    """Return a network with random numbers; torchvision's take `weights`, the others `pretrained`."""
-    return arch(weights=None) if arch.__module__.startswith("torchvision.") else arch(pretrained=False)
+    """Return a network with random numbers."""
+    return arch(weights=None) if _of_torchvision(arch) else arch(pretrained=False)
 
 
 def fitting_weights(arch: Callable, path: Path) -> dict[str, torch.Tensor]:

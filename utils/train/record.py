@@ -18,7 +18,8 @@ from utils.pictures import size_text
 from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
-from utils.train.networks import architecture, network_facts, seeded_start, weights_id
+from utils.train.masked import mask_front_of
+from utils.train.networks import architecture, asked_front, network_facts, seeded_start, weights_id
 from utils.train.schedule import learning_rates, optimizer, schedule_name, scheduled
 
 FAST = {"ChannelsLast", "MixedPrecision"}  # of the machine, not of the training: see `device`
@@ -48,15 +49,21 @@ def network_settings(learn: Learner, asked: Mapping) -> dict:
     """Return what is known of a learner's network, and the size of its pictures."""
     loader, network = learn.dls.train, getattr(learn, "arch", type(learn.model))
     sizes = [step.size for step in [*loader.after_item.fs, *loader.after_batch.fs] if getattr(step, "size", None)]
-    return {
+    front = mask_front_of(learn.model)
+    return ({"mask": mask_id(front)} if front else {}) | {
         "arch": getattr(network, "__name__", str(network)),
         "weights": asked["weights"] if getattr(learn, "pretrained", False) else "none",
         "start": weights_id(learn.model),
         "network": content_id(repr(learn.model).encode()),
-        "n_in": next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
+        "n_in": 3 if front else next((p.shape[1] for p in learn.model.parameters() if p.ndim == 4), None),
         "size": _one_or_two(sizes[-1]) if sizes else None,
         "head": head_text(learn.model),
     }
+
+
+def mask_id(front) -> str:
+    """Return the setting of a network with a mask: the word, and hex digits of the masker's numbers."""
+    return f"channel {weights_id(front)}"
 
 
 def _one_or_two(size: tuple[int, int]) -> int | list[int]:
@@ -124,9 +131,11 @@ def asked_settings(dataset: Dataset) -> dict:
     if project.train == "head":
         return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
     rates, make = learning_rates(project), optimizer(project)
+    masked = {} if project.mask == "none" else {"mask": mask_id(asked_front(project))}
     return (
         project.model_dump(include=AS_ASKED)
         | chosen
+        | masked
         | {
             "weights": project.weights_name,
             "head": head,

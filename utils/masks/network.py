@@ -1,0 +1,105 @@
+"""
+Masks, the network: scores on the packaged network's maps of four levels, enlarged and added.
+
+The packaged network stays as it is, its normalisations folded into its convolutions. So nothing here depends on whether
+a network trains or judges. All layers are torch's, torchvision's and fastai's own: a file that holds them loads
+wherever fastai is.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from fastai.layers import Cat
+from fastai.torch_core import no_random
+from torch import nn
+from torch.nn.functional import conv2d, interpolate
+
+from utils.backbone import COLOURS, packaged_body
+from utils.seeing import folded
+
+MAP_LEVELS = 4, 8, 16, 32  # pixels of the picture for each place of a map
+BIAS = "bias"
+Scorer = Mapping[str, torch.Tensor]  # the level, as text → weights (1, C, 1, 1); "bias" → (1,)
+
+
+def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return maps (B, C, h, w) as (B, C, *size)."""
+    return interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def level_stages() -> list[nn.Sequential]:
+    """Return the packaged network in four parts, each of which ends with the last map of its level."""
+    layers, ends = list(folded(packaged_body())), {}
+    with torch.no_grad():
+        maps = torch.zeros(1, 3, max(MAP_LEVELS), max(MAP_LEVELS))
+        for n, layer in enumerate(layers):
+            maps = layer(maps)
+            ends[max(MAP_LEVELS) // maps.shape[-1]] = n + 1
+    starts = 0, *(ends[level] for level in MAP_LEVELS[:-1])
+    return [nn.Sequential(*layers[start : ends[level]]) for start, level in zip(starts, MAP_LEVELS, strict=True)]
+
+
+def level_maps(stages: Sequence[nn.Module], pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Return what each part makes of pixels (B, 3, H, W) in [0, 1]: four maps (B, C, h, w)."""
+    mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in COLOURS)
+    maps = [(pixels - mean) / std]
+    with torch.no_grad():
+        for stage in stages:
+            maps.append(stage(maps[-1]))
+    return maps[1:]
+
+
+def scores(maps: Sequence[torch.Tensor], head: Scorer) -> torch.Tensor:
+    """Return the scores (B, 1, h, w) on maps of four levels, at the finest: above 0 means the thing."""
+    finest = maps[0].shape[2:]
+    found = [conv2d(each, head[str(level)]) for level, each in zip(MAP_LEVELS, maps, strict=True)]
+    return sum(enlarged(each, finest) for each in found) + head[BIAS]
+
+
+def masker_network(head: Scorer, colours=((0.0,) * 3, (1.0,) * 3)) -> nn.Sequential:
+    """
+    Return the masker as one network: pictures (B, 3, H, W) to scores (B, 1, H, W); H and W are multiples of 32.
+
+    `colours` are the mean and spread by which the values of pictures, from 0 to 1, were normalised; by default they
+    were not. Its numbers are buffers, not parameters: no optimizer finds them, so no training changes them.
+    """
+    with no_random():  # torch draws numbers for each layer, which are replaced: nobody else's draw may move by that
+        branches = None
+        for level, stage in reversed(list(zip(MAP_LEVELS, level_stages(), strict=True))):
+            score = nn.Sequential(_convolution(head[str(level)]), _enlarging(level // MAP_LEVELS[0]))
+            branches = nn.Sequential(stage, score if branches is None else Cat([score, branches]))
+        added = _convolution(torch.ones(1, len(MAP_LEVELS), 1, 1), head[BIAS])
+        network = nn.Sequential(_recoloured(colours), branches, added, _enlarging(MAP_LEVELS[0]))
+    return _untrainable(network).eval()
+
+
+def _recoloured(colours) -> nn.Conv2d:
+    """Return the layer that turns colours as a classifier gets them into those of the packaged network."""
+    (mean, std), (own_mean, own_std) = (torch.tensor(colours), torch.tensor(COLOURS))
+    layer = nn.Conv2d(3, 3, 1)  # without groups: by its shape, fastai finds out how many colours a network takes
+    layer.weight = nn.Parameter(torch.diag(std / own_std).view(3, 3, 1, 1))
+    layer.bias = nn.Parameter((mean - own_mean) / own_std)
+    return layer
+
+
+def _convolution(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:
+    """Return a 1×1 convolution with these weights (1, C, 1, 1)."""
+    layer = nn.Conv2d(weight.shape[1], 1, 1, bias=bias is not None)
+    layer.weight = nn.Parameter(weight.clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.clone())
+    return layer
+
+
+def _enlarging(times: int) -> nn.Upsample:
+    """Return the layer that makes maps so many times as high and wide."""
+    return nn.Upsample(scale_factor=float(times), mode="bilinear", align_corners=False)
+
+
+def _untrainable(network: nn.Module) -> nn.Module:
+    """Turn the parameters of a network into buffers, and return it."""
+    for module in network.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            delattr(module, name)
+            module.register_buffer(name, value.detach().clone())
+    return network
