@@ -10,7 +10,7 @@ from sample import save_outlines
 from utils.masks import read_masker
 from utils.project import Project
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.long]
 SOURCE = 'source = "sample"\nmask_source = "outlines"'
 
 
