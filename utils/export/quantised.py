@@ -71,10 +71,10 @@ def calibration_batches(dataset: Dataset, classifier: Classifier) -> Iterable[np
     train, seed = dataset.on("train"), dataset.project.seed
     drawn = sorted(sorted(train.ids, key=lambda id: seeded_rank(seed, id))[:CALIBRATED_ON])
     for start in range(0, len(drawn), PHOTOS_AT_ONCE):
-        yield np.stack([seen_pixels(classifier, train[id].path) for id in drawn[start : start + PHOTOS_AT_ONCE]])
+        yield np.stack([network_pixels(classifier, train[id].path) for id in drawn[start : start + PHOTOS_AT_ONCE]])
 
 
-def seen_pixels(classifier: Classifier, photo: Path) -> np.ndarray:
+def network_pixels(classifier: Classifier, photo: Path) -> np.ndarray:
     """Return a photo as the classifier's network sees it, uint8 (H, W, 3)."""
     try:
         return classifier.recipe.pixels(photo)

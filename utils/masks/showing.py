@@ -20,7 +20,7 @@ from utils.words import counted, share
 
 DRAWN, FOUND = (0, 114, 178), (230, 159, 0)  # blue and orange, which nearly everybody can tell apart
 SHEET_SIDE, THICK = 224, 3  # pixels: of a photo on a sheet, and of the square that widens an outline
-FEWEST = 10  # masks; with fewer a masker is a guess
+SHOWN_FROM = 10  # masks; with fewer a masker is a guess
 
 
 def masks_sentence(masks: Masks, *, wanted: bool) -> str:
@@ -60,7 +60,7 @@ def quality_sentence(masker: Masker) -> str:
     """Return how good a masker is, in words."""
     figure = overlap_figure(masker)
     ends = f" (95 % interval {figure['low']:.3f} to {figure['high']:.3f})" if figure["low"] is not None else ""
-    few = f" With fewer than {FEWEST} masks to learn from, draw more." if masker.masks < FEWEST else ""
+    few = f" With fewer than {SHOWN_FROM} masks to learn from, draw more." if masker.masks < SHOWN_FROM else ""
     return (
         f"Mean IoU {figure['value']:.3f}{ends} on {counted(figure['n'], 'mask')}, each held out from the masker that "
         f"found it. 1 is the same outline, 0 no overlap. The masker learned from {counted(masker.masks, 'mask')}.{few}"
