@@ -68,6 +68,18 @@ def test_a_card_that_calculates_wrongly_is_not_used(with_graphics, address, colo
         assert visit.judge("blue.jpg", BLUE).probabilities == pytest.approx(list(ours.probabilities.values()), abs=1e-5)
 
 
+def test_a_card_that_is_taken_away_is_no_end(with_graphics, address, colours):
+    """It fails while photos are judged: the page goes on with WebAssembly, and says so."""
+    count = "(globalThis.times = (globalThis.times ?? 0) + 1) > 2"
+    lost = ("const pixels =", f'if (engine === "webgpu" && {count}) throw new Error("lost");\n      const pixels =')
+    with opened(with_graphics, address, colours, IMITATION, lost) as visit:
+        (ours,) = visit.classifier.predict([BLUE])
+        for _ in range(2):
+            said = visit.judge("blue.jpg", BLUE).probabilities
+            assert said == pytest.approx(list(ours.probabilities.values()), abs=1e-3)
+        assert visit.text("#engine").startswith("The model runs on the processor (WebAssembly")
+
+
 def test_a_card_that_the_browser_imitates_is_not_used(with_graphics, address, colours):
     """It would be slower than WebAssembly."""
     with opened(with_graphics, address, colours) as visit:

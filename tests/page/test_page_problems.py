@@ -211,6 +211,16 @@ def test_a_connection_that_breaks_is_told(chromium, slow, copy, colours, monkeyp
         open_page(visit.page, address)
 
 
+def test_a_server_that_falls_silent_is_told(chromium, slow, copy, colours):
+    """Nothing comes for a minute (half a second here): a sentence, instead of a bar that stands still."""
+    script = copy / "network.js"
+    script.write_text(script.read_text(encoding="utf-8").replace("SILENCE = 60_000", "SILENCE = 500"), encoding="utf-8")
+    with served(copy) as address, visited(chromium, address, copy, colours[1]) as visit:
+        with pytest.raises(FieldguideError, match=r"the connection broke .* Reload"):
+            open_page(visit.page, address)
+        slow.set()
+
+
 def test_a_page_opened_while_it_was_uploaded_is_mended_by_a_reload(chromium, copy, colours):
     """A model.onnx that is not there as a whole yet is refused, and not kept for later visits."""
     whole = (copy / "model.onnx").read_bytes()

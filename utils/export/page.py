@@ -97,6 +97,7 @@ def write_files(
     for name, path in runtime.items():
         make_folder((folder / name).parent)
         write_whole(folder / name, path.read_bytes())
+    write_whole(folder / ".nojekyll", "")  # GitHub would take README.md for a template
     facts = page_facts(project, model, classifier)
     write_whole(folder / README, space_readme(facts["title"], facts["verdict"]))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())

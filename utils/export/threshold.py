@@ -74,7 +74,8 @@ def certify_threshold(
             who = "out-of-fold answers and " * (others is not None) + "its own confidences"
             why = f"going by {who}, the test for {promise} would probably fail with {count} validation photos"
         elif binom.cdf(mistakes[place], named[place], target) > 1 - CONFIDENCE:
-            told = f"{mistakes[place]} of the {named[place]} most confident photos are wrong"
+            verb = "is" if mistakes[place] == 1 else "are"
+            told = f"{mistakes[place]} of the {named[place]} most confident photos {verb} wrong"
             why = f"{promise} cannot be certified: {told}"
         else:
             chosen = place

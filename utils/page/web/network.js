@@ -7,17 +7,22 @@
 
 const AGREEMENT = 1e-3; // the largest difference of a probability, as between the files of notebook 07
 const MOST_THREADS = 4;
+const SILENCE = 60_000; // milliseconds
 
 /** Something that keeps the model from working; the message is for the visitor. */
 export class Problem extends Error {}
 
-/** Return { how, judge } for the model that page.json describes; `progress` is told the bytes loaded, and of how many. */
-export async function openModel(facts, progress) {
+/**
+ * Return { how, onGraphics, judge } for the model that page.json describes.
+ *
+ * `progress` is told the bytes loaded, and of how many. Without `graphics` the processor is used in any case.
+ */
+export async function openModel(facts, progress, graphics = true) {
   if (typeof WebAssembly !== "object") {
     throw new Problem("This browser does not run WebAssembly, which the model needs. Try a current Firefox, Chrome, Edge or Safari.");
   }
   const model = await fetched(facts.model, progress);
-  for (const engine of (await hasGraphics()) ? ["webgpu", "wasm"] : ["wasm"]) {
+  for (const engine of graphics && (await hasGraphics()) ? ["webgpu", "wasm"] : ["wasm"]) {
     try {
       const network = await opened(engine, model, facts);
       const answer = await network.judge(probe(facts.recipe.size));
@@ -44,7 +49,7 @@ async function fetched({ file, bytes, sha256 }, progress) {
   const data = new Uint8Array(bytes);
   let loaded = 0;
   for (const reader = response.body.getReader(); ; ) {
-    const { done, value } = await reader.read().catch(() => {
+    const { done, value } = await inTime(reader.read()).catch(() => {
       throw new Problem(`${file} could not be loaded: the connection broke after ${(loaded / 1e6).toFixed(1)} of ${(bytes / 1e6).toFixed(1)} MB. Reload the page.`);
     });
     if (done) break;
@@ -61,6 +66,12 @@ async function fetched({ file, bytes, sha256 }, progress) {
   return data;
 }
 
+/** Give up on a server that is silent for a minute: a bar that stands still says nothing. */
+function inTime(promise) {
+  const silence = new Promise((_, failed) => setTimeout(failed, SILENCE, new Error("silent")));
+  return Promise.race([promise, silence]);
+}
+
 const another = (file) => new Problem(`${file} is not the file that this page was made for, or it was cut short. Write the page again with notebook 07, and copy all of its files.`);
 
 async function opened(engine, model, { runtime, recipe, labels }) {
@@ -73,6 +84,7 @@ async function opened(engine, model, { runtime, recipe, labels }) {
   const session = await ort.InferenceSession.create(model, { executionProviders: [engine], logSeverityLevel: 3 });
   const [height, width] = recipe.size;
   return {
+    onGraphics: engine === "webgpu",
     how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
     async judge({ data }) {
       const pixels = new ort.Tensor("uint8", data, [1, height, width, 3]);

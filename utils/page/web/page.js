@@ -24,6 +24,7 @@ let total = 0;
 let results = [];
 const waiting = new Map(); // the number of a question → what awaits its answer
 let asked = 0;
+let gone = ""; // why the worker answers no more
 
 // --- start ---
 
@@ -94,6 +95,9 @@ const HANDLERS = {
     byId("drop").hidden = true;
     stopCamera();
     stop();
+    gone = text;
+    for (const settle of waiting.values()) settle({ error: text });
+    waiting.clear();
     say(text);
   },
   answer(message) {
@@ -124,6 +128,7 @@ function tellAbout() {
 
 /** Ask the worker, and return its answer. */
 export function ask(what, details, transfer = []) {
+  if (gone) return Promise.resolve({ error: gone });
   asked += 1;
   const id = asked;
   return new Promise((settle) => {

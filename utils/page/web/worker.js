@@ -56,13 +56,26 @@ async function answer(id, prepare, withInput = false) {
   try {
     const { input, picture } = await prepare();
     const ready = performance.now();
-    const probabilities = await network.judge(input);
+    const probabilities = await judged(input);
     const milliseconds = { preparing: ready - began, judging: performance.now() - ready };
     const shown = await bitmapOf(picture);
     const more = withInput ? { input: input.data } : {};
     postMessage({ tell: "answer", id, probabilities, shown, milliseconds, ...more }, [shown]);
   } catch (error) {
     postMessage({ tell: "answer", id, error: reason(error) });
+  }
+}
+
+/** Ask the network; where the graphics card was taken away (a driver's update, a computer that slept), the processor. */
+async function judged(input) {
+  try {
+    return await network.judge(input);
+  } catch (error) {
+    if (!network.onGraphics) throw error;
+    console.warn(error);
+    network = await openModel(facts, () => {}, false);
+    postMessage({ tell: "ready", how: network.how });
+    return network.judge(input);
   }
 }
 
