@@ -93,7 +93,8 @@ def test_what_is_missing_is_said_without_a_traceback(command, opened, monkeypatc
 def test_a_real_ctrl_c_ends_the_process(tmp_path):
     """While it waits: exit code 0, nothing on stderr."""
     script = f"""
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background has it ignored
 import utils.export.__main__ as command
 command.Project = types.SimpleNamespace(load=lambda: types.SimpleNamespace(page="cdn"))
 command.write_page = lambda project: types.SimpleNamespace(folder={str(tmp_path)!r})
@@ -103,4 +104,4 @@ sys.exit(command.show_page(["--no-browser"]))
     with subprocess.Popen([sys.executable, "-c", script], **options) as process:
         assert "The page is in" in process.stdout.readline() and "Ctrl-C" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert (process.wait(), process.stderr.read()) == (0, "")
+        assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
