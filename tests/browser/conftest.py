@@ -42,11 +42,16 @@ class Servers:
     voila: Server
 
 
+def browser_program() -> str | None:
+    """Return the path of a browser of the Chromium family, None if there is none."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 # Of the package, not of the session: as long as Playwright runs, no other test could have an event loop of its own.
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
     """A browser without a window; the tests are skipped where there is none."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    found = browser_program()
     if not found:
         pytest.skip("no browser: install Debian's package chromium (or Google Chrome) to run these tests")
     with sync_playwright() as playwright:

@@ -1,6 +1,5 @@
 """A browser, and the page of a model that knows colours, served to it; without the runtime these tests are skipped."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from browser.app_project import COLOURS, save_model
-from browser.conftest import FLAGS, NAMES, chromium  # noqa: F401
+from browser.conftest import FLAGS, browser_program, chromium  # noqa: F401
 from playwright.sync_api import Browser, Page
 
 from utils.export.page import write_files
@@ -129,9 +128,7 @@ def visit(chromium, address, colours) -> Iterator[Visit]:  # noqa: F811
 @pytest.fixture(scope="package")
 def camera(chromium) -> Iterator[Browser]:  # noqa: F811
     """A browser with a drawn camera, which it lets every page use."""
-    chosen = chromium.browser_type.launch(
-        executable_path=next(filter(None, map(shutil.which, NAMES))), args=[*FLAGS, *CAMERA]
-    )
+    chosen = chromium.browser_type.launch(executable_path=browser_program(), args=[*FLAGS, *CAMERA])
     yield chosen
     chosen.close()
 

@@ -1,11 +1,11 @@
 """The page on a graphics card that the browser imitates: the same answers; one that calculates wrongly is not used."""
 
-import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from browser.app_project import COLOURS, photo
-from browser.conftest import FLAGS, NAMES
+from browser.conftest import FLAGS, browser_program
 from playwright.sync_api import Browser
 
 from page.conftest import Visit, visited
@@ -21,31 +21,25 @@ BLUE = photo(COLOURS["blue"])
 def with_graphics(chromium) -> Iterator[Browser]:
     """A browser that imitates a graphics card; the tests are skipped where it cannot."""
     flags = [flag for flag in FLAGS if flag != "--disable-gpu"]
-    path = next(filter(None, map(shutil.which, NAMES)))
-    browser = chromium.browser_type.launch(executable_path=path, args=[*flags, *IMITATED])
+    browser = chromium.browser_type.launch(executable_path=browser_program(), args=[*flags, *IMITATED])
     yield browser
     browser.close()
 
 
+@contextmanager
 def opened(browser: Browser, address: str, colours, *changes: tuple[str, str]) -> Iterator[Visit]:
-    """Return a context manager of the page whose network.js has texts exchanged."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def window():
-        with visited(browser, address, *colours, service_workers="block") as visit:
-            script = (colours[0] / "network.js").read_text(encoding="utf-8")
-            for old, new in changes:
-                assert old in script
-                script = script.replace(old, new)
-            answer = {"body": script, "content_type": "text/javascript"}
-            visit.page.context.route("**/network.js", lambda route: route.fulfill(**answer))
-            open_page(visit.page, address)
-            if not visit.page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
-                pytest.skip("this browser imitates no graphics card")
-            yield visit
-
-    return window()
+    """Yield the open page, whose network.js has texts exchanged."""
+    with visited(browser, address, *colours, service_workers="block") as visit:
+        script = (colours[0] / "network.js").read_text(encoding="utf-8")
+        for old, new in changes:
+            assert old in script
+            script = script.replace(old, new)
+        answer = {"body": script, "content_type": "text/javascript"}
+        visit.page.context.route("**/network.js", lambda route: route.fulfill(**answer))
+        open_page(visit.page, address)
+        if not visit.page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+            pytest.skip("this browser imitates no graphics card")
+        yield visit
 
 
 IMITATION = ("isFallbackAdapter", "isNoRealAdapter")  # so that the imitated card counts as one

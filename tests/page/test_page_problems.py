@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
@@ -134,17 +135,12 @@ def test_a_thousand_labels_are_no_trouble(chromium, make_page):
         assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@contextmanager
 def opened_with(browser, made):
-    """Return a context manager of the open page of another model."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def opened():
-        with served(made[0]) as address, visited(browser, address, *made) as visit:
-            open_page(visit.page, address)
-            yield visit
-
-    return opened()
+    """Yield the open page of another model."""
+    with served(made[0]) as address, visited(browser, address, *made) as visit:
+        open_page(visit.page, address)
+        yield visit
 
 
 FETCH = "(address) => fetch(address, { mode: 'no-cors' }).then(() => true, () => false)"

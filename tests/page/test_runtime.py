@@ -79,7 +79,7 @@ def deliver(folder: Path, package: str, data: bytes) -> None:
 
 
 def refused() -> str:
-    """Return what the refusal says; the cache holds no file of a page then."""
+    """Fetch, expect an error, and return its words; the runtime is not cached then."""
     with pytest.raises(FieldguideError) as caught:
         fetch_runtime()
     assert cached_runtime() is None

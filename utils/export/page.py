@@ -76,8 +76,8 @@ def write_page(project: Project) -> WrittenPage:
         # A page that loads its runtime from the network is not asked: this machine may have none.
         photos = {} if project.page == "cdn" else held_out_files(project)
         facts["asked"] = None if project.page == "cdn" else require_same_answers(staged, classifier, photos)
-        write_whole(staged / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
-        put_page_in_place(staged, folder)
+        write_facts(staged, facts)
+        put_page_in_place(staged, folder, facts)
     return WrittenPage(folder, facts["asked"], size_of(folder, facts))
 
 
@@ -104,8 +104,13 @@ def write_files(
     facts["files"] = {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
     told = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     facts["version"] = hashlib.sha256(told.encode()).hexdigest()
-    write_whole(folder / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
+    write_facts(folder, facts)
     return facts
+
+
+def write_facts(folder: Path, facts: Mapping) -> None:
+    """Write page.json."""
+    write_whole(folder / FACTS, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
 
 def web_files() -> dict[str, bytes]:
@@ -227,21 +232,20 @@ def said_by_page(answer: PageAnswer, labels: Sequence[str]) -> Prediction:
     return Prediction(label, probabilities[label], probabilities)
 
 
-def put_page_in_place(staged: Path, folder: Path) -> None:
+def put_page_in_place(staged: Path, folder: Path, facts: Mapping) -> None:
     """
-    Put the files of a new page into its folder, page.json last, and take away those of an earlier one.
+    Put the files that `facts` names into the page's folder, page.json last, and take away those of an earlier page.
 
     What a person added stays. README.md stays if a person changed it; another file that was changed is kept, under its
     SHA-256, in exports/page.
     """
     make_folder(folder)
-    before = facts_of(folder).get("files", {})
-    new = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
-    for name in sorted(new, key=lambda name: name == FACTS):
+    before, new = facts_of(folder).get("files", {}), facts["files"]
+    for name in (*new, FACTS):
         target = folder / name
         there = file_hash(target) if target.is_file() else None
         by_a_person = there is not None and name != FACTS and there != before.get(name)
-        if there == file_hash(staged / name) or (by_a_person and name == README):
+        if (there and there == new.get(name)) or (by_a_person and name == README):
             continue
         if by_a_person:
             kept = make_folder(folder.parent / EARLIER / PAGE_FOLDER) / f"{there[:16]}-{target.name}"
@@ -249,14 +253,14 @@ def put_page_in_place(staged: Path, folder: Path) -> None:
         make_folder(target.parent)
         with explained(target):
             (staged / name).replace(target)
-    for name in set(before) - set(new):
+    for name in before.keys() - new.keys():
         if (folder / name).is_file() and file_hash(folder / name) == before[name]:
             (folder / name).unlink()
     sync_folder(folder)
 
 
 def facts_of(folder: Path) -> dict:
-    """Return the page.json of a folder; {} where there is none that names the files inside it."""
+    """Return a folder's page.json; {} if it is missing or broken, or names files outside the folder."""
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         inside = all((folder / name).resolve().is_relative_to(folder.resolve()) for name in facts["files"])

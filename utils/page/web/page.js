@@ -294,7 +294,7 @@ function listen() {
   });
   stopCamera = startCamera({
     judge: (bitmap) => ask("frame", { bitmap }, [bitmap]),
-    told: (probabilities) => best(probabilities),
+    told: best,
     keep: (photo) => add([photo]),
     say,
   });

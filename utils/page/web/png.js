@@ -1,8 +1,8 @@
 /**
  * PNG, as far as the browser's own decoder does not do what is needed here.
  *
- * `deepGrey` reads grey values of 16 bits, of which a browser keeps 8. `pngOf` writes pixels with a colour profile, so
- * that the browser brings them to sRGB.
+ * `deepGrey` reads 16-bit grey values; the browser would keep 8 of the bits. `pngOf` writes pixels with a colour profile,
+ * and the browser converts them to sRGB.
  */
 
 import { big, chunks, PictureError } from "./files.js";
@@ -33,16 +33,17 @@ function chunk(name, body) {
 }
 
 /**
- * Return a PNG file of a picture with `channels` values per pixel (3, or 4 with transparency).
+ * Return a PNG file of a picture with three values per pixel.
  *
  * `space` says what its colours mean: { profile } as an ICC profile, or { numbers } as two of H.273's.
  */
-export async function pngOf({ data, width, height }, space, channels = 3) {
-  const rows = new Uint8Array((width * channels + 1) * height); // each row begins with 0: stored as it is
+export async function pngOf({ data, width, height }, space) {
+  const length = width * 3;
+  const rows = new Uint8Array((length + 1) * height); // each row begins with 0: stored as it is
   for (let row = 0; row < height; row += 1) {
-    rows.set(data.subarray(row * width * channels, (row + 1) * width * channels), row * (width * channels + 1) + 1);
+    rows.set(data.subarray(row * length, (row + 1) * length), row * (length + 1) + 1);
   }
-  const header = [...numbered(width), ...numbered(height), 8, channels === 4 ? 6 : 2, 0, 0, 0];
+  const header = [...numbered(width), ...numbered(height), 8, 2, 0, 0, 0];
   const parts = [Uint8Array.from(SIGNATURE), chunk("IHDR", header)];
   if (space.profile) {
     const packed = await through(new CompressionStream("deflate"), space.profile);

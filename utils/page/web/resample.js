@@ -25,16 +25,16 @@ export const FILTERS = {
   lanczos: { support: 3, weight: (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0) },
 };
 
-/** For each of `size` places: where it begins among `length` values, how many it takes, and their weights, side by side. */
-function weights(length, from, to, size, { support, weight }) {
-  const scale = (Math.fround(to) - from) / size; // Pillow keeps the box in single precision
+/** For each of `size` places up to `end`: where it begins among `length` values, how many it takes, and their weights. */
+function weights(length, end, size, { support, weight }) {
+  const scale = Math.fround(end) / size; // Pillow keeps the box in single precision
   const wider = Math.max(1, scale);
   const reach = support * wider;
   const most = 2 * Math.ceil(reach) + 1;
   const [firsts, counts, whole] = [size, size, size * most].map((each) => new Int32Array(each));
   const shares = new Float64Array(most);
   for (let place = 0; place < size; place += 1) {
-    const centre = from + (place + 0.5) * scale;
+    const centre = (place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - reach + 0.5));
     const count = Math.min(length, Math.trunc(centre + reach + 0.5)) - first;
     let sum = 0;
@@ -53,9 +53,9 @@ function weights(length, from, to, size, { support, weight }) {
 }
 
 // The sums fit into 32 bits: Math.imul and | 0 tell the browser so, which makes it twice as quick.
-function across(picture, width, from, to, filter) {
+function across(picture, width, right, filter) {
   const { data, height, step = CHANNELS } = picture;
-  const { firsts, counts, whole, most } = weights(picture.width, from, to, width, filter);
+  const { firsts, counts, whole, most } = weights(picture.width, right, width, filter);
   const result = new Uint8ClampedArray(width * height * CHANNELS);
   for (let row = 0, out = 0; row < height; row += 1) {
     const start = row * picture.width * step;
@@ -80,9 +80,9 @@ function across(picture, width, from, to, filter) {
   return { data: result, width, height };
 }
 
-function down(picture, height, from, to, filter) {
+function down(picture, height, bottom, filter) {
   const { data, width } = threefold(picture);
-  const { firsts, counts, whole, most } = weights(picture.height, from, to, height, filter);
+  const { firsts, counts, whole, most } = weights(picture.height, bottom, height, filter);
   const length = width * CHANNELS;
   const result = new Uint8ClampedArray(height * length);
   const sums = new Int32Array(length);
@@ -112,8 +112,8 @@ export function threefold({ data, width, height, step = CHANNELS }) {
 
 /** Resize a picture, or the part of it from its corner to `right` and `bottom`, which may lie between pixels. */
 export function resize(picture, width, height, filter, right = picture.width, bottom = picture.height) {
-  if (width !== picture.width || right !== picture.width) picture = across(picture, width, 0, right, filter);
-  if (height !== picture.height || bottom !== picture.height) picture = down(picture, height, 0, bottom, filter);
+  if (width !== picture.width || right !== picture.width) picture = across(picture, width, right, filter);
+  if (height !== picture.height || bottom !== picture.height) picture = down(picture, height, bottom, filter);
   return picture;
 }
 

@@ -1,8 +1,8 @@
 /**
  * The model, in a thread of its own, so that the page never freezes while a photo is judged.
  *
- * It is asked by messages: { ask: "open", facts }, { ask: "judge", id, file } and { ask: "frame", id, bitmap }. It
- * answers with { tell: "loading" | "ready" | "problem" | "answer" }. One photo is in memory at a time.
+ * It is asked by messages: { ask: "open", facts }, { ask: "judge", id, file }, { ask: "show", id, file, longest } and
+ * { ask: "frame", id, bitmap }. It answers with { tell: "loading" | "ready" | "problem" | "answer" }. One photo is in memory at a time.
  */
 
 import { fromBitmap, opened, PictureError, prepared, setHeicDecoder } from "./pictures.js";
