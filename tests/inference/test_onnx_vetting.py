@@ -1,4 +1,4 @@
-"""What vetting promises of a model.onnx: what is no plain network is refused, before onnxruntime gets its bytes."""
+"""Vetting a model.onnx: anything but a plain network is refused before onnxruntime gets its bytes."""
 
 from itertools import pairwise
 
@@ -341,7 +341,7 @@ def test_what_is_no_longer_read_is_not_counted(_little):
     ids=lambda step: step.name,
 )
 def test_a_shape_that_cannot_be_told_is_refused(step):
-    """Where a step's result has no shape that is known beforehand, the step is named."""
+    """If the shape of a result cannot be predicted, the file is refused, and the step named."""
     with pytest.raises(ModelError, match=f"the shape of what its step {step.name} makes cannot be told"):
         vet_memory([step], KNOWN, 1)
 

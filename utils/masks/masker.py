@@ -98,16 +98,18 @@ def fit_masker(project: Project, drawn: Sequence[DrawnMask], *, folds: int = FOL
     parts = min(folds, len(groups))
     fold_of = {group: rank % parts if parts else -1 for rank, group in enumerate(groups)}
     with one_thread_each():
-        learnt = [_learnt(mask, stages, size) for mask in tqdm(training, desc="looking at masks", unit="mask")]
-        pairs, heads, judged = list(zip(training, learnt, strict=True)), [], []
+        looked = [_looked_at(mask, stages, size) for mask in tqdm(training, desc="looking at masks", unit="mask")]
+        pairs, heads, judged = list(zip(training, looked, strict=True)), [], []
         for fold in tqdm(range(-1, parts), desc="fitting", unit="masker"):  # the first leaves no fold out
             heads.append(_fitted([one for mask, one in pairs if fold < 0 or fold_of[mask.group] != fold]))
             judged += [
-                _held_out(mask, one[0], heads[-1], fold) for mask, one in pairs if fold_of[mask.group] == fold >= 0
+                _held_out(mask, maps, drawn, heads[-1], fold)
+                for mask, (maps, drawn) in pairs
+                if fold_of[mask.group] == fold >= 0
             ]
         judging = [mask for mask in drawn if not mask.trains]
         for mask in tqdm(judging, desc="judging", unit="mask", disable=not judging):
-            judged.append(_held_out(mask, picture_maps(stages, mask.read()[0], size), heads[0], -1))
+            judged.append(_held_out(mask, *_looked_at(mask, stages, size), heads[0], -1))
     return Masker(size, heads[0], tuple(heads[1:]), tuple(judged), len(training), _depends_on(project, drawn))
 
 
@@ -134,31 +136,33 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.count_nonzero(one & other) / union) if union else 1.0
 
 
-def _learnt(mask: DrawnMask, stages: Sequence[nn.Module], size: tuple[int, int]) -> tuple[Maps, torch.Tensor]:
-    """Return the maps of a photo, and how much of each place of the finest the thing covers, (1, 1, h, w)."""
+def _looked_at(mask: DrawnMask, stages: Sequence[nn.Module], size: tuple[int, int]) -> tuple[Maps, np.ndarray]:
+    """Return the maps of a photo, and its mask, bool (H, W)."""
     image, drawn = mask.read()
-    maps = picture_maps(stages, image, size)
-    height, width = maps[0].shape[2:]
-    cover = Image.fromarray(drawn.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
-    return maps, torch.from_numpy(np.asarray(cover).astype(np.float32) / 255)[None, None]
+    return picture_maps(stages, image, size), drawn
 
 
-def _held_out(mask: DrawnMask, maps: Maps, head: Scorer, fold: int) -> HeldOut:
+def _cover(drawn: np.ndarray, size: Sequence[int]) -> torch.Tensor:
+    """Return how much of each place of a map of this height and width the thing covers, (1, 1, h, w)."""
+    cover = Image.fromarray(drawn.astype(np.uint8) * 255).resize(tuple(size[::-1]), Image.Resampling.BOX)
+    return torch.from_numpy(np.asarray(cover).astype(np.float32) / 255)[None, None]
+
+
+def _held_out(mask: DrawnMask, maps: Maps, drawn: np.ndarray, head: Scorer, fold: int) -> HeldOut:
     """Return how well a head finds a mask."""
-    _, drawn = mask.read()
     iou = overlap(found_mask(maps, head, drawn.shape[::-1]), drawn)
     return HeldOut(mask.name, mask.group, fold, round(iou, 6), mask.content)
 
 
-def _fitted(learnt: Sequence[tuple[Maps, torch.Tensor]]) -> Scorer:
+def _fitted(learnt: Sequence[tuple[Maps, np.ndarray]]) -> Scorer:
     """
     Return the head that finds N things best: logistic regression on each place, by L-BFGS.
 
     It learns on standardised maps, for which one decay suits all; their mean and spread are then folded into it. A map
     is a matrix here, (C, places of all N): its product with the weights takes an eighth of a convolution's time.
     """
-    cover = torch.cat([one for _, one in learnt])
     sizes = [each.shape[2:] for each in learnt[0][0]]
+    cover = torch.cat([_cover(drawn, sizes[0]) for _, drawn in learnt])
     maps, means, spreads = [], [], []
     for level in range(len(MAP_LEVELS)):
         each = torch.cat([one[level][0].flatten(1) for one, _ in learnt], 1)

@@ -64,7 +64,7 @@ def same_shape(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def _require_both(values: np.ndarray, thing: str) -> None:
-    """Raise MaskError if a mask has no pixel of the thing, or no other."""
+    """Raise MaskError if a mask is empty, or covers the whole photo."""
     lowest, highest = int(values.min()), int(values.max())
     if lowest < MIDDLE <= highest:
         return
