@@ -25,7 +25,8 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     """
     Return N pictures as the network sees them, and where it finds what speaks for a label (by default its own answer).
 
-    The pictures, uint8 array (N, H, W, 3), come after the validation transforms, which cut off the edges. The
+    The pictures, uint8 array (N, H, W, 3), come after the validation transforms, which cut off the edges, and after
+    the crop or the paint of a network that finds the thing first. The
     heat, float array (N, h, w), runs from 0 to 1, the place that speaks most for the label; all is 0 if no place does.
     The grid is the body's: in a resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
     Raises FieldguideError if the network has no feature map with places, or a picture is gone.
@@ -40,12 +41,18 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
         raise FieldguideError(
             "Where this network looks cannot be shown: it is not made of a body and a head, as by vision_learner."
         )
+    from utils.masks import mask_front_of, mask_way  # loads fastai, as the learner did
+
+    front = mask_front_of(model)
+    seen = front if front and mask_way(front) != "channel" else torch.nn.Identity()
     loader = learn.dls.test_dl(list(paths), num_workers=0)
     for batch in loader:
         start = sum(map(len, shown))
         chosen = None if wanted is None else wanted[start : start + len(batch[0])]
         heat.append(_batch_heat(model, batch[0], chosen))
-        pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, H, W), 0 to 255
+        with torch.no_grad():
+            batch = (seen(batch[0]), *batch[1:])
+        pixels = loader.after_batch.decode(batch)[0].detach().cpu().clamp(0, 255)  # (B, 3, H, W)
         shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     return np.concatenate(shown), np.concatenate(heat)
 
