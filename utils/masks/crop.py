@@ -91,11 +91,11 @@ def _resampling(across: int, length: int, read: int) -> nn.Sequential:
     channels = PLANES * across
     attention = SelfAttention(8)  # its own layers are replaced
     same = _distances(channels, (read + 1) * across, length)
-    attention.query = nn.Sequential(*same, _scaling(length, -1.0, 1.0), nn.ReLU())  # 1 for a place's own number, else 0
-    attention.key = nn.Sequential(*_distances(channels, read * across, length), _scaling(length, -NEARNESS))
+    attention.query = nn.Sequential(*same, _times(length, -1.0, 1.0), nn.ReLU())  # 1 for a place's own number, else 0
+    attention.key = nn.Sequential(*_distances(channels, read * across, length), _times(length, -NEARNESS))
     attention.value, attention.gamma = nn.Identity(), nn.Parameter(torch.tensor([-1.0]))
     # It adds its input, so what comes out is the input minus what is wanted.
-    wanted = SequentialEx(attention, _scaling(channels, -1.0), MergeLayer())
+    wanted = SequentialEx(attention, _times(channels, -1.0), MergeLayer())
     return nn.Sequential(nn.Flatten(1, 2), wanted, nn.Unflatten(1, (PLANES, across)))
 
 
@@ -106,7 +106,7 @@ def _distances(channels: int, chosen: int, length: int) -> list[nn.Module]:
     return [convolution(picked), convolution(ones, -torch.arange(length).float()), nn.PReLU(init=-1.0)]
 
 
-def _scaling(channels: int, times: float, plus: float = 0.0) -> nn.Module:
+def _times(channels: int, times: float, plus: float = 0.0) -> nn.Module:
     """Return the layer that multiplies every value of all channels, and adds."""
     bias = torch.full((channels,), plus) if plus else None
     return convolution(torch.full((channels, 1, 1), times), bias, groups=channels)
