@@ -41,20 +41,24 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
         raise FieldguideError(
             "Where this network looks cannot be shown: it is not made of a body and a head, as by vision_learner."
         )
-    from utils.masks import mask_front_of, mask_way  # loads fastai, as the learner did
-
-    front = mask_front_of(model)
-    seen = front if front and mask_way(front) != "channel" else torch.nn.Identity()
     loader = learn.dls.test_dl(list(paths), num_workers=0)
     for batch in loader:
         start = sum(map(len, shown))
         chosen = None if wanted is None else wanted[start : start + len(batch[0])]
         heat.append(_batch_heat(model, batch[0], chosen))
         with torch.no_grad():
-            batch = (seen(batch[0]), *batch[1:])
+            batch = (_cut_or_painted(model, batch[0]), *batch[1:])
         pixels = loader.after_batch.decode(batch)[0].detach().cpu().clamp(0, 255)  # (B, 3, H, W)
         shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     return np.concatenate(shown), np.concatenate(heat)
+
+
+def _cut_or_painted(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return a batch (B, 3, H, W) after the layers in front of a network that find the thing, and learn nothing."""
+    unlearned = (layer for layer in model.modules() if list(layer.children()) and not list(layer.parameters()))
+    front = next((layer for layer in unlearned if list(layer.buffers())), torch.nn.Identity())
+    made = front(x)
+    return made if made.shape == x.shape else x  # a mask as a fourth channel leaves the picture as it is
 
 
 def _batch_heat(model: torch.nn.Module, x: torch.Tensor, chosen: torch.Tensor | None) -> np.ndarray:
