@@ -6,7 +6,7 @@ of its own, which train the masker and are never classified. The masker is a set
 maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
-from utils.masks.front import mask_front, mask_front_of, mask_way
+from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
 from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
 from utils.masks.showing import (
@@ -27,6 +27,7 @@ __all__ = [
     "fit_masker",
     "mask_front",
     "mask_front_of",
+    "mask_scorer",
     "mask_way",
     "masker_for",
     "masker_network",
