@@ -13,6 +13,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
+from utils.evaluate.individuals import NEW_ONE, individual_sentence, individual_table
 from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
@@ -29,12 +30,15 @@ from utils.evaluate.scores import scale, scorecard
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
+    "NEW_ONE",
     "coach_picture",
     "coach_sentence",
     "coach_table",
     "coded",
     "evaluate_round",
     "heat_strip",
+    "individual_sentence",
+    "individual_table",
     "label_table",
     "mark_line",
     "mark_sheet",
