@@ -2,6 +2,7 @@
 Stage 05: how good is the model, on which labels, and where does it err?
 """
 
+from utils.evaluate.background import background_line
 from utils.evaluate.coach import coach_picture, coach_sentence, coach_table, what_next
 from utils.evaluate.diagrams import reliability_diagram, verdict_picture
 from utils.evaluate.evaluation import (
@@ -31,6 +32,7 @@ from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
     "NEW_ONE",
+    "background_line",
     "coach_picture",
     "coach_sentence",
     "coach_table",

@@ -18,6 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
+from utils.evaluate.background import find_background
 from utils.evaluate.individuals import CaughtFeatures, individual_figures
 from utils.evaluate.marks import find_marks
 from utils.evaluate.mirroring import mirrored_batches, mirroring_gain, trained_mirrored
@@ -100,6 +101,7 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         evaluation = earlier | {"changed": record.changed}
         if "marks" not in earlier["shortcuts"]:  # an earlier version did not look for them
             evaluation["shortcuts"] = {**earlier["shortcuts"], "marks": find_marks(dataset)}
+        evaluation["shortcuts"] = _with_background(dataset, evaluation["shortcuts"])
         if "mirrored" not in earlier:
             evaluation["mirrored"] = _mirrored(dataset, learn, read_predictions(project, side="valid"))
         if project.individuals and "individuals" not in earlier:
@@ -109,7 +111,7 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed}
-        told["shortcuts"] = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
+        told["shortcuts"] = _with_background(dataset, {**find_shortcuts(dataset), "marks": find_marks(dataset)})
         told["mirrored"] = _mirrored(dataset, learn, valid)
         if project.individuals:
             told["individuals"] = _individuals(dataset, learn, {"valid": valid, "test": test})
@@ -121,6 +123,12 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         text = json.dumps(evaluation, indent=1, ensure_ascii=False, allow_nan=False)
         write_whole(project.models / "evaluation.json", text)
     return evaluation
+
+
+def _with_background(dataset: Dataset, shortcuts: Mapping) -> dict:
+    """Return the shortcuts with what the background alone tells, where a masker can hide the thing."""
+    background = find_background(dataset, shortcuts.get("background"))
+    return {**shortcuts, "background": background} if background else dict(shortcuts)
 
 
 def _mirrored(dataset: Dataset, learn, valid: pd.DataFrame) -> dict:

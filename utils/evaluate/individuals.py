@@ -19,7 +19,7 @@ from utils.intervals import Figure, bootstrap, interval, mean_of
 from utils.words import SETS, counted, percent
 
 AMONG = 5  # individuals that are shown: of top-5 and MAP@5
-PHOTOS_AT_ONCE = 256  # photos compared with all known ones at once
+RANKED_AT_ONCE = 256  # photos compared with all known ones at once
 WAYS = {
     "nearest": "by the nearest known photo",
     "softmax": "by the network's own probabilities",
@@ -82,8 +82,8 @@ def nearest_of_each(
     present, starts = np.unique(codes[order], return_index=True)
     _, both = np.unique(np.array([*groups, *known_groups], dtype=str), return_inverse=True)
     own, others = both[: len(features)], both[len(features) :][order]
-    for start in range(0, len(features), PHOTOS_AT_ONCE):
-        rows = slice(start, start + PHOTOS_AT_ONCE)
+    for start in range(0, len(features), RANKED_AT_ONCE):
+        rows = slice(start, start + RANKED_AT_ONCE)
         alike = features[rows] @ known[order].T
         alike[own[rows, None] == others] = -np.inf
         found[rows, present] = np.maximum.reduceat(alike, starts, axis=1)

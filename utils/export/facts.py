@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.evaluate import individual_sentence, mark_line, shortcut_line
+from utils.evaluate import background_line, individual_sentence, mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
 from utils.project import TIMM
 from utils.settling import SAMPLE, SEARCH
@@ -114,7 +114,7 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
     pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
     if pairs:
         said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
-    lines = (shortcut_line(shortcuts), mark_line(shortcuts)) if shortcuts else ()
+    lines = (shortcut_line(shortcuts), mark_line(shortcuts), background_line(shortcuts)) if shortcuts else ()
     for told in (line.removeprefix("Shortcut! ") for line in lines if line.startswith("Shortcut! ")):
         said.append(f"It may have learned something other than what the photos show. {told}")
     unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())

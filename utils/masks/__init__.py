@@ -6,6 +6,7 @@ of its own, which train the masker and are never classified. The masker is a set
 maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
+from utils.masks.hiding import without_things
 from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
 from utils.masks.showing import (
@@ -35,5 +36,6 @@ __all__ = [
     "refused_table",
     "save_masker",
     "take_masks",
+    "without_things",
     "worst_sheet",
 ]
