@@ -13,7 +13,7 @@ from utils.evaluate import background, background_line
 from utils.evaluate.background import find_background, sampled_groups
 from utils.evaluate.evaluation import _with_background
 from utils.intervals import wilson
-from utils.masks import DrawnMask, fit_masker, save_masker
+from utils.masks import DrawnMask, fit_masker, hiding, save_masker
 from utils.masks.hiding import painted_over
 from utils.project import Project
 from utils.storage import content_id, write_whole
@@ -69,9 +69,14 @@ def discs(make_project, masker):
     return make
 
 
+def background_of(dataset):
+    """Return what 05 finds of the background."""
+    return find_background(dataset, hiding(dataset.project))
+
+
 def test_a_ground_that_tells_the_label_rings(discs):
     """The dogs' ground is bluish and the discs are alike: right without the disc, p below 0.05, and an alarm."""
-    found = find_background(discs(ground=True))
+    found = background_of(discs(ground=True))
     assert found["accuracy"]["value"] > 0.8 and found["majority"] == 0.5 and found["p"] < 0.05
     line = background_line({"background": found})
     assert line.startswith("Shortcut! With a box over the thing, the background alone gives the right label for ")
@@ -80,7 +85,7 @@ def test_a_ground_that_tells_the_label_rings(discs):
 
 def test_a_thing_that_alone_tells_the_label_does_not_ring(discs):
     """Blue and red discs on the same ground: told by the whole photo, not without the disc."""
-    found = find_background(discs(thing=True))
+    found = background_of(discs(thing=True))
     assert found["whole"]["value"] > 0.9
     assert found["p"] > 0.05 and found["accuracy"]["value"] < 0.75
     assert background_line({"background": found}).startswith("No shortcut found. ")
@@ -98,7 +103,7 @@ def test_folds_keep_groups_whole_and_evidence_counts_groups(discs, monkeypatch):
         return real(features, dataset, numbers)
 
     monkeypatch.setattr(background, "held_out_labels", spied)
-    found = find_background(discs(ground=True, group=lambda n: n % 2))
+    found = background_of(discs(ground=True, group=lambda n: n % 2))
     assert all(len(own) == 1 for own in folds[0].values()) and len(folds[0]) == 4
     assert found["accuracy"]["high"] - found["accuracy"]["low"] > 0.3 and found["p"] > 0.05
 
@@ -106,20 +111,22 @@ def test_folds_keep_groups_whole_and_evidence_counts_groups(discs, monkeypatch):
 def test_it_is_asked_once_for_each_masker(discs, masker, monkeypatch):
     """What stands in evaluation.json stays as it is until the masker changes; without a masker nothing is looked at."""
     dataset = discs(ground=True, count=6)
-    shortcuts = _with_background(dataset, {"facts": {}})
+    boxes = hiding(dataset.project)
+    shortcuts = _with_background(dataset, {"facts": {}}, boxes)
     assert json.loads(json.dumps(shortcuts)) == shortcuts
     monkeypatch.setattr(background, "hidden_features", lambda *given: pytest.fail("looked again"))
-    assert _with_background(dataset, shortcuts) == shortcuts
+    assert _with_background(dataset, shortcuts, boxes) == shortcuts
     with pytest.raises(pytest.fail.Exception):
-        _with_background(dataset, shortcuts | {"background": shortcuts["background"] | {"masker": "another"}})
+        _with_background(dataset, shortcuts | {"background": shortcuts["background"] | {"masker": "another"}}, boxes)
     (dataset.project.models / "masker.safetensors").unlink()
-    assert _with_background(dataset, {"facts": {}}) == {"facts": {}}
+    assert hiding(dataset.project) is None and _with_background(dataset, shortcuts, None) == shortcuts
+    assert _with_background(dataset, {"facts": {}}, None) == {"facts": {}}
     assert background_line({"facts": {}}).startswith("What the background tells was not looked at")
 
 
 def test_too_few_photos_are_said_to_be_too_few(discs):
     """Two photos give no folds; the line says so."""
-    found = find_background(discs(ground=True, count=1))
+    found = background_of(discs(ground=True, count=1))
     assert found["accuracy"]["value"] is None
     assert "too few photos" in background_line({"background": found})
 

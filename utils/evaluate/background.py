@@ -1,7 +1,7 @@
 """
 The shortcut alarm's third look: what does a model know that sees the picture without the thing?
 
-Reads the photos and models/<name>/masker.safetensors, for stage 05. Where photos of one animal come from few days, the
+For stage 05, with what utils.masks hides. Where photos of one animal come from few days, the
 sea tells which one it is. So a box hides what the masker of 03a finds, and linear heads on what the packaged network
 sees of the rest judge photos held out (folds by group).
 """
@@ -28,26 +28,24 @@ MOST_HIDDEN = 400  # photos: the masker takes about a tenth of a second for each
 HIDDEN_AT_ONCE = 16
 
 
-def find_background(dataset: Dataset, earlier: Mapping | None = None) -> dict | None:
+def find_background(dataset: Dataset, hiding, earlier: Mapping | None = None) -> dict | None:
     """
     Return how well the background alone tells the labels of the training and validation sets.
 
-    None if there is no masker; `earlier`, as it was returned before, if that was by the same masker. The dict holds
-    ``accuracy``, a figure; ``whole``, that of the same photos with the thing; ``majority``, the share of the most
-    frequent label; ``p``, the chance that guessing gets as many right; ``left_out``, the photos in which nothing was
-    found, or nothing else was to be seen; ``masker``. With too few photos, accuracy has no value and says why.
+    `hiding` is as utils.masks makes it; without it, or where `earlier` was found with the same one, `earlier` is
+    returned. The dict holds ``accuracy``, a figure; ``whole``, that of the same photos with the thing; ``majority``,
+    the share of the most frequent label; ``p``, the chance that guessing gets as many right; ``left_out``, the photos
+    in which nothing was found, or nothing else was to be seen; ``masker``, the name of `hiding`. With too few photos,
+    accuracy has no value and says why.
     """
-    from utils.masks import MASKER_FILE, read_masker, without_things  # loads fastai
-
-    masker = read_masker(dataset.project.models / MASKER_FILE)
-    if masker is None or (earlier and earlier["masker"] == masker.drawn):
-        return dict(earlier) if masker and earlier else None
+    if hiding is None or (earlier and earlier["masker"] == hiding.name):
+        return earlier
     sample = sampled_groups(dataset.on("train", "valid"), most=MOST_HIDDEN)
-    features = hidden_features(without_things(masker, sample.paths), len(sample))
+    features = hidden_features(hiding(sample.paths), len(sample))
     whole = picture_features(sample)
     seen = ~np.isnan(features).any(1) & ~np.isnan(whole).any(1)
     left = sample.where(lambda picture: seen[sample.position[picture.id]])
-    found = {"masker": masker.drawn, "left_out": int((~seen).sum())}
+    found = {"masker": hiding.name, "left_out": int((~seen).sum())}
     try:
         folds = fold_of(left.labels, left.groups, seed=dataset.project.seed)
         if folds.max() < 1 or len(set(left.labels)) < 2:

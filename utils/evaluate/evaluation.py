@@ -77,17 +77,18 @@ def predict_side(dataset: Dataset, learn, side: str, *, cbs: Sequence = ()) -> p
     return facts.join(pd.DataFrame(probs / probs.sum(1, keepdims=True), columns=vocab))
 
 
-def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
+def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False, hiding=None) -> dict:
     """
     Judge the learner on the validation set (and on the test set if asked), save and return evaluation.json.
 
     A round that was judged before stands as it is. Openings of the test set are counted: if it is looked at after each
     change, it no longer tells how good a model is on pictures that nobody chose it by.
 
-    `learn.record` says what training really used. models/README.md lists the keys of the dict; its ``verdict`` is about
-    the ``side`` test if that is open, else valid. The temperature is fitted on the validation set. So that set's
-    ``calibration_error_scaled`` comes from five folds, each scaled by the temperature of the others. Raises
-    FieldguideError if pictures, labels or sides changed since the training.
+    `learn.record` says what training really used; with `hiding` of utils.masks the background is looked at alone.
+    models/README.md lists the keys of the dict; its ``verdict`` is about the ``side`` test if that is open, else valid.
+    The temperature is fitted on the validation set. So that set's ``calibration_error_scaled`` comes from five folds,
+    each scaled by the temperature of the others. Raises FieldguideError if pictures, labels or sides changed since the
+    training.
     """
     project, record = dataset.project, learn.record
     earlier = stored_evaluation(project) or {}
@@ -101,7 +102,7 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         evaluation = earlier | {"changed": record.changed}
         if "marks" not in earlier["shortcuts"]:  # an earlier version did not look for them
             evaluation["shortcuts"] = {**earlier["shortcuts"], "marks": find_marks(dataset)}
-        evaluation["shortcuts"] = _with_background(dataset, evaluation["shortcuts"])
+        evaluation["shortcuts"] = _with_background(dataset, evaluation["shortcuts"], hiding)
         if "mirrored" not in earlier:
             evaluation["mirrored"] = _mirrored(dataset, learn, read_predictions(project, side="valid"))
         if project.individuals and "individuals" not in earlier:
@@ -111,7 +112,8 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed}
-        told["shortcuts"] = _with_background(dataset, {**find_shortcuts(dataset), "marks": find_marks(dataset)})
+        shortcuts = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
+        told["shortcuts"] = _with_background(dataset, shortcuts, hiding)
         told["mirrored"] = _mirrored(dataset, learn, valid)
         if project.individuals:
             told["individuals"] = _individuals(dataset, learn, {"valid": valid, "test": test})
@@ -125,9 +127,9 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
     return evaluation
 
 
-def _with_background(dataset: Dataset, shortcuts: Mapping) -> dict:
+def _with_background(dataset: Dataset, shortcuts: Mapping, hiding) -> dict:
     """Return the shortcuts with what the background alone tells, where a masker can hide the thing."""
-    background = find_background(dataset, shortcuts.get("background"))
+    background = find_background(dataset, hiding, shortcuts.get("background"))
     return {**shortcuts, "background": background} if background else dict(shortcuts)
 
 

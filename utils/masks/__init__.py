@@ -6,7 +6,7 @@ of its own, which train the masker and are never classified. The masker is a set
 maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
-from utils.masks.hiding import without_things
+from utils.masks.hiding import hiding
 from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
 from utils.masks.showing import (
@@ -25,6 +25,7 @@ __all__ = [
     "Masker",
     "Masks",
     "fit_masker",
+    "hiding",
     "masker_for",
     "masker_network",
     "masks_sentence",
@@ -36,6 +37,5 @@ __all__ = [
     "refused_table",
     "save_masker",
     "take_masks",
-    "without_things",
     "worst_sheet",
 ]
