@@ -25,7 +25,8 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     """
     Return N pictures as the network sees them, and where it finds what speaks for a label (by default its own answer).
 
-    The pictures, uint8 array (N, H, W, 3), come after the validation transforms, which cut off the edges. The
+    The pictures, uint8 array (N, H, W, 3), come after the validation transforms, which cut off the edges, and after
+    the crop or the paint of a network that finds the thing first. The
     heat, float array (N, h, w), runs from 0 to 1, the place that speaks most for the label; all is 0 if no place does.
     The grid is the body's: in a resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
     Raises FieldguideError if the network has no feature map with places, or a picture is gone.
@@ -45,9 +46,19 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
         start = sum(map(len, shown))
         chosen = None if wanted is None else wanted[start : start + len(batch[0])]
         heat.append(_batch_heat(model, batch[0], chosen))
-        pixels = loader.after_batch.decode(batch)[0].detach().cpu()  # (B, 3, H, W), 0 to 255
+        with torch.no_grad():
+            batch = (_cut_or_painted(model, batch[0]), *batch[1:])
+        pixels = loader.after_batch.decode(batch)[0].detach().cpu().clamp(0, 255)  # (B, 3, H, W)
         shown.append(pixels.permute(0, 2, 3, 1).numpy().astype(np.uint8))
     return np.concatenate(shown), np.concatenate(heat)
+
+
+def _cut_or_painted(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return a batch (B, 3, H, W) after the layers in front of a network that find the thing, and learn nothing."""
+    unlearned = (layer for layer in model.modules() if list(layer.children()) and not list(layer.parameters()))
+    front = next((layer for layer in unlearned if list(layer.buffers())), torch.nn.Identity())
+    made = front(x)
+    return made if made.shape == x.shape else x  # a mask as a fourth channel leaves the picture as it is
 
 
 def _batch_heat(model: torch.nn.Module, x: torch.Tensor, chosen: torch.Tensor | None) -> np.ndarray:

@@ -160,13 +160,13 @@ def _name_table(table: str) -> frozenset[str]:
 # Parts of a network. They may hold numbers, tensors and further layers, never a function: see "layer" in `SHAPES`.
 # Those of timm are needed only by networks of timm: where it is not installed, their names lead nowhere.
 LAYERS = _name_table("""
-    fastai.layers:AdaptiveConcatPool2d,Cat,Flatten
-    torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,ReLU,ReLU6,Sigmoid,SiLU
+    fastai.layers:AdaptiveConcatPool2d,Cat,Flatten,MergeLayer,ProdLayer,SelfAttention,SequentialEx
+    torch.nn.modules.activation:GELU,Hardsigmoid,Hardswish,PReLU,ReLU,ReLU6,Sigmoid,SiLU
     torch.nn.modules.batchnorm:BatchNorm1d,BatchNorm2d torch.nn.modules.container:ModuleList,Sequential
-    torch.nn.modules.conv:Conv1d,Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.flatten:Unflatten
+    torch.nn.modules.conv:Conv1d,Conv2d torch.nn.modules.dropout:Dropout torch.nn.modules.flatten:Flatten,Unflatten
     torch.nn.modules.linear:Identity,Linear
     torch.nn.modules.loss:CrossEntropyLoss torch.nn.modules.normalization:LayerNorm torch.nn.modules.padding:ZeroPad2d
-    torch.nn.modules.pooling:AdaptiveAvgPool2d,AdaptiveMaxPool2d,AvgPool2d,MaxPool2d
+    torch.nn.modules.pooling:AdaptiveAvgPool2d,AdaptiveMaxPool2d,AvgPool2d,MaxPool1d,MaxPool2d
     torch.nn.modules.upsampling:Upsample
     torchvision.models.convnext:CNBlock,LayerNorm2d torchvision.models.densenet:_DenseBlock,_DenseLayer,_Transition
     torchvision.models.efficientnet:FusedMBConv,MBConv torchvision.models.mobilenetv2:InvertedResidual

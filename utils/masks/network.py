@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import conv2d, interpolate
 
 from utils.backbone import COLOURS, packaged_body
+from utils.masks.layers import convolution, untrainable
 from utils.seeing import folded
 
 MAP_LEVELS = 4, 8, 16, 32  # pixels of the picture for each place of a map
@@ -66,40 +67,20 @@ def masker_network(head: Scorer, colours=((0.0,) * 3, (1.0,) * 3)) -> nn.Sequent
     with no_random():  # torch draws numbers for each layer, which are replaced: nobody else's draw may move by that
         branches = None
         for level, stage in reversed(list(zip(MAP_LEVELS, level_stages(), strict=True))):
-            score = nn.Sequential(_convolution(head[str(level)]), _enlarging(level // MAP_LEVELS[0]))
+            score = nn.Sequential(convolution(head[str(level)]), _enlarging(level // MAP_LEVELS[0]))
             branches = nn.Sequential(stage, score if branches is None else Cat([score, branches]))
-        added = _convolution(torch.ones(1, len(MAP_LEVELS), 1, 1), head[BIAS])
+        added = convolution(torch.ones(1, len(MAP_LEVELS), 1, 1), head[BIAS])
         network = nn.Sequential(_recoloured(colours), branches, added, _enlarging(MAP_LEVELS[0]))
-    return _untrainable(network).eval()
+    return untrainable(network).eval()
 
 
 def _recoloured(colours) -> nn.Conv2d:
     """Return the layer that turns colours as a classifier gets them into those of the packaged network."""
     (mean, std), (own_mean, own_std) = (torch.tensor(colours), torch.tensor(COLOURS))
-    layer = nn.Conv2d(3, 3, 1)  # without groups: by its shape, fastai finds out how many colours a network takes
-    layer.weight = nn.Parameter(torch.diag(std / own_std).view(3, 3, 1, 1))
-    layer.bias = nn.Parameter((mean - own_mean) / own_std)
-    return layer
-
-
-def _convolution(weight: torch.Tensor, bias: torch.Tensor | None = None) -> nn.Conv2d:
-    """Return a 1×1 convolution with these weights (1, C, 1, 1)."""
-    layer = nn.Conv2d(weight.shape[1], 1, 1, bias=bias is not None)
-    layer.weight = nn.Parameter(weight.clone())
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.clone())
-    return layer
+    # Without groups: by its shape, fastai finds out how many colours a network takes.
+    return convolution(torch.diag(std / own_std).view(3, 3, 1, 1), (mean - own_mean) / own_std)
 
 
 def _enlarging(times: int) -> nn.Upsample:
     """Return the layer that makes maps so many times as high and wide."""
     return nn.Upsample(scale_factor=float(times), mode="bilinear", align_corners=False)
-
-
-def _untrainable(network: nn.Module) -> nn.Module:
-    """Turn the parameters of a network into buffers, and return it."""
-    for module in network.modules():
-        for name, value in list(module.named_parameters(recurse=False)):
-            delattr(module, name)
-            module.register_buffer(name, value.detach().clone())
-    return network

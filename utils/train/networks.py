@@ -25,11 +25,11 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.masks import MASKER_FILE
+from utils.masks import MASKER_FILE, mask_front
 from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
 from utils.sections import as_setting, multiples
 from utils.storage import content_id, file_stamp, make_folder
-from utils.train.masked import mask_front, with_mask
+from utils.train.masked import with_mask
 from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 
 SIZES = (64, 128, 224, 512)  # pixels; the first that is enough for a network is advised
@@ -86,7 +86,7 @@ def architecture(project: Project) -> Callable:
     if project.mask == "none":
         return arch
     masker = project.models / MASKER_FILE
-    return _with_mask_channel(arch, masker, tuple(file_stamp(masker)), sides, preparation(project).stats)
+    return _with_front(arch, project.mask, masker, tuple(file_stamp(masker)), sides, preparation(project).stats)
 
 
 def _named(project: Project) -> Callable:
@@ -238,20 +238,20 @@ def _with_weights(arch: Callable, path: Path, stamp: tuple[int, ...]) -> Callabl
 
 
 @lru_cache(maxsize=4)
-def _with_mask_channel(arch: Callable, masker: Path, stamp: tuple[int, ...], sides, stats) -> Callable:
-    """Return a function that makes a network with the mask as a fourth channel; a new masker has another `stamp`."""
+def _with_front(arch: Callable, way: str, masker: Path, stamp: tuple[int, ...], sides, stats) -> Callable:
+    """Return a function that makes a network which finds the thing first; a new masker has another `stamp`."""
 
     def bare(pretrained: bool) -> nn.Module:
         if not pretrained:
             return _untrained(arch)
         return arch(weights=imagenet_weights(arch)) if _of_torchvision(arch) else arch(pretrained=True)
 
-    return _called_as(arch, with_mask(bare, mask_front(masker, sides, stats), sides))
+    return _called_as(arch, with_mask(bare, mask_front(way, masker, sides, stats), sides))
 
 
 def asked_front(project: Project) -> nn.Module:
-    """Return the layer that makes the mask in the project's network."""
-    return mask_front(project.models / MASKER_FILE, project.height_width, preparation(project).stats)
+    """Return the layers that find the thing in the project's network."""
+    return mask_front(project.mask, project.models / MASKER_FILE, project.height_width, preparation(project).stats)
 
 
 def _called_as(arch: Callable, network: Callable) -> Callable:

@@ -14,11 +14,11 @@ from fastai.vision.all import Learner
 from fasttransform import Pipeline
 
 from utils.dataset import Dataset
+from utils.masks import mask_front_of, mask_way
 from utils.pictures import size_text
 from utils.project import PACKAGED
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
-from utils.train.masked import mask_front_of
 from utils.train.networks import architecture, asked_front, network_facts, seeded_start, weights_id
 from utils.train.schedule import learning_rates, optimizer, schedule_name, scheduled
 
@@ -62,8 +62,8 @@ def network_settings(learn: Learner, asked: Mapping) -> dict:
 
 
 def mask_id(front) -> str:
-    """Return the setting of a network with a mask: the word, and hex digits of the masker's numbers."""
-    return f"channel {weights_id(front)}"
+    """Return the setting of a network with a mask: the word, and hex digits of the front's numbers."""
+    return f"{mask_way(front)} {weights_id(front)}"
 
 
 def _one_or_two(size: tuple[int, int]) -> int | list[int]:

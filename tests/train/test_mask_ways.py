@@ -1,4 +1,4 @@
-"""mask = "channel": one network that makes the mask itself; it trains, is kept, exported and vetted as any other."""
+"""mask = "crop", "channel", "paint": one network that finds the thing; it trains, is kept, exported, vetted as any."""
 
 import numpy as np
 import onnxruntime
@@ -11,12 +11,13 @@ from small_set import SIDES, plain, quick_learner, train  # noqa: F401
 
 from utils.dataset import read_dataset, round_fingerprint
 from utils.errors import FieldguideError
+from utils.evaluate.heatmaps import heat_maps
 from utils.export.formats import save_learner, save_onnx
 from utils.inference.vetting import vet
-from utils.masks import masker_for, take_masks
+from utils.masks import mask_front, mask_front_of, masker_for, take_masks
+from utils.masks.crop import crop_layers
 from utils.project import Project, ProjectError
 from utils.train import architecture, load_trained, preparation
-from utils.train.masked import mask_front_of
 from utils.train.networks import weights_id
 from utils.train.record import asked_settings
 from utils.train.schedule import learning_rates
@@ -74,6 +75,78 @@ def test_the_mask_counts_and_the_masker_stays(masked, arch, weights):
     assert {id(p) for group in learn.opt.param_lists for p in group}.isdisjoint(id(b) for b in front.buffers())
 
 
+def on_a_ground(left, top, right, bottom):
+    """Return a picture in which one rectangle is the thing, as normalised colours; red says where, green which row."""
+    height, width = SIZE
+    pixels = torch.zeros(1, 3, height, width)
+    pixels[0, 0, top:bottom, left:right] = 1
+    pixels[0, 1], pixels[0, 2] = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    return pixels
+
+
+class RedIsTheThing(torch.nn.Module):
+    """Scores (B, 1, h, w) of a masker that is always right."""
+
+    def forward(self, pixels):
+        return torch.nn.functional.avg_pool2d(pixels[:, :1], 4) * 20 - 10
+
+
+@pytest.mark.parametrize("box", [(32, 16, 64, 40), (0, 0, 96, 64), (0, 48, 12, 64), (88, 0, 96, 4)])
+def test_the_crop_is_the_box_and_8_percent(box):
+    """As grid_sample cuts it: the box, 8 % wider on each side, and no further than the picture."""
+    left, top, right, bottom = box
+    height, width = SIZE
+    pixels = on_a_ground(*box)
+    made = crop_layers(RedIsTheThing(), SIZE)(pixels)
+    wide, high = (0.08 * side for side in (right - left, bottom - top))
+    x = (max(0, left - wide) / width, min(width, right + wide) / width)
+    y = (max(0, top - high) / height, min(height, bottom + high) / height)
+    theta = torch.tensor([[[x[1] - x[0], 0, sum(x) - 1], [0, y[1] - y[0], sum(y) - 1]]])
+    grid = torch.nn.functional.affine_grid(theta, pixels.shape, align_corners=False)
+    wanted = torch.nn.functional.grid_sample(pixels, grid, align_corners=False, padding_mode="border")
+    assert made.shape == pixels.shape
+    torch.testing.assert_close(made[:, 1:], wanted[:, 1:], atol=0.4 / min(SIZE), rtol=0)
+
+
+def test_two_things_are_in_one_box_and_none_leaves_the_picture_whole():
+    """The box holds both; without any, and with one that touches every border, nothing is cut."""
+    both = on_a_ground(8, 8, 24, 24)
+    both[0, 0, 40:56, 60:88] = 1
+    crop = crop_layers(RedIsTheThing(), SIZE)
+    columns = crop(both)[0, 2, 0] * SIZE[1]
+    # The middles of the outermost columns, counted from that of the first: half a column less on both sides.
+    assert abs(columns[0] - (8 - 0.08 * 80)) < 0.5 and abs(columns[-1] - (88 + 0.08 * 80 - 1)) < 0.5
+    for whole in (on_a_ground(0, 0, 0, 0), on_a_ground(0, 0, 96, 64)):
+        torch.testing.assert_close(crop(whole), whole, atol=0.01, rtol=0)
+
+
+def test_paint_leaves_the_thing_and_greys_the_rest(masked):
+    """Where the masker is sure, the thing keeps its colours and the ground has the mean colour."""
+    project = masked(mask="paint").project
+    wants, (height, width) = preparation(project), SIZE
+    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in wants.stats)
+    front = mask_front("paint", project.models / "masker.safetensors", tuple(SIZE), wants.stats)
+    photo = photo_and_mask(50)[0].resize((width, height))
+    given = ((torch.tensor(np.array(photo)).permute(2, 0, 1) / 255 - mean) / std)[None]
+    made, sure = front(given), torch.sigmoid(4 * front.layers[0](given))
+    assert sure.max() > 0.9 and sure.min() < 0.1 and ((sure > 0.1) & (sure < 0.9)).float().mean() < 0.1
+    torch.testing.assert_close(made, given * sure)
+
+
+def test_heat_maps_lie_on_what_was_cut_out(masked):
+    """With "crop" the pictures beside the heat are the crops: the map's places are theirs."""
+    dataset = masked(mask="crop")
+    learn = quick_learner(dataset)
+    shown, _ = heat_maps(learn, list(dataset.on("valid").paths))
+    front = mask_front_of(learn.model)
+    (batch,) = learn.dls.test_dl(list(dataset.on("valid").paths), num_workers=0).one_batch()
+    mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in preparation(dataset.project).stats)
+    cut = ((front(torch.Tensor(batch)) * std + mean) * 255).clamp(0, 255)
+    whole = ((torch.Tensor(batch) * std + mean) * 255).clamp(0, 255)
+    told = torch.tensor(shown).permute(0, 3, 1, 2).float()
+    assert (told - cut).abs().mean() < 1 < (told - whole).abs().mean()
+
+
 def test_the_front_gives_the_mask_and_the_colours(masked):
     """Four channels: how likely each pixel belongs to the thing, then the picture as it came, also in training."""
     dataset = masked()
@@ -93,10 +166,17 @@ def test_the_front_gives_the_mask_and_the_colours(masked):
     assert 0 <= np.mean(outside) < np.mean(inside) / 3 <= 1 / 3
 
 
-@pytest.mark.parametrize(("arch", "weights"), [("resnet18", "none"), ("efficientnet_lite0", "imagenet")])
-def test_the_files_agree_and_are_vetted(masked, tmp_path, arch, weights):
+@pytest.mark.parametrize(
+    ("way", "arch", "weights"),
+    [
+        ("crop", "resnet18", "none"),
+        *(pytest.param(way, "resnet18", "none", marks=pytest.mark.long) for way in ("channel", "paint")),
+        pytest.param("crop", "efficientnet_lite0", "imagenet", marks=pytest.mark.long),
+    ],
+)
+def test_the_files_agree_and_are_vetted(masked, tmp_path, way, arch, weights):
     """A photo alone goes in: fastai, export.pkl and model.onnx give the same probabilities; nobody draws."""
-    dataset = masked(arch=arch, weights=weights)
+    dataset = masked(mask=way, arch=arch, weights=weights)
     learn = quick_learner(dataset)
     train(dataset, 1, learn=learn, save=False)
     save_learner(learn, tmp_path / "export.pkl")
@@ -118,13 +198,14 @@ def test_the_files_agree_and_are_vetted(masked, tmp_path, arch, weights):
     np.testing.assert_allclose(answered, wanted, atol=1e-3)
 
 
-def test_a_round_stands_until_the_masker_changes(masked):
+@pytest.mark.parametrize("way", ["crop", "channel"])
+def test_a_round_stands_until_the_masker_changes(masked, way):
     """The record tells the masker's numbers; the round is loaded again, and another masker makes it out of date."""
-    dataset = masked()
+    dataset = masked(mask=way)
     learn = quick_learner(dataset)
     train(dataset, 1, learn=learn, **learning_rates(dataset.project))
     settings = learn.record.settings
-    assert settings["mask"] == asked_settings(dataset)["mask"] and settings["mask"].startswith("channel ")
+    assert settings["mask"] == asked_settings(dataset)["mask"] and settings["mask"].startswith(f"{way} ")
     assert (learn.record.changed, settings["n_in"], settings["initial_weights"]) == ("", 3, "seeded")
     assert learn.record.fingerprint == round_fingerprint(dataset, settings)
     kept = load_trained(dataset)
