@@ -71,6 +71,7 @@ class Project(BaseModel):
     valid: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(ge=0, lt=1)] = 0.1
     group_by: str = ""
+    individuals: bool = False
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
     size: Size = 224

@@ -4,9 +4,12 @@ Numbers, lists and plurals in words.
 Foundation of every stage: one way to write a percentage, an interval, a count or a list of labels.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 SETS = {"train": "training set", "valid": "validation set", "test": "test set"}  # what a side of split.csv is called
+FEWEST_PHOTOS = 5  # of a label, in all sets together
+LABELS_NAMED = 8  # labels in one sentence
 
 
 def rounded(fraction: float, digits: int = 0) -> str:
@@ -53,7 +56,7 @@ def percent(figure: Mapping, *, told: str = "95 % interval ", digits: int = 1) -
     return rounded(figure["value"], digits) + (f" ({told}{span})" if span else "")
 
 
-def listed(labels: Iterable[str], *, most: int = 8) -> str:
+def listed(labels: Iterable[str], *, most: int = LABELS_NAMED) -> str:
     """
     Return labels as a part of a sentence.
 
@@ -81,6 +84,24 @@ def counted(count: int, noun: str = "picture", plural: str | None = None) -> str
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def few_photos_sentence(labels: Iterable[str]) -> str:
+    """
+    Return a warning that names the labels of fewer than 5 photos, given the label of each photo; "" if there is none.
+
+    >>> few_photos_sentence(["ant"] * 5 + ["bee"] * 3 + ["fly"])
+    'Fewer than 5 photos: “fly” (1), “bee” (3). Luck decides how well such a label does. Gather more of it.'
+    """
+    few = sorted((count, label) for label, count in Counter(labels).items() if count < FEWEST_PHOTOS)
+    if not few:
+        return ""
+    named = [f"“{label}” ({count})" for count, label in few[:LABELS_NAMED]]
+    more = f" and {len(few) - LABELS_NAMED} more" * (len(few) > LABELS_NAMED)
+    return (
+        f"Fewer than {FEWEST_PHOTOS} photos: {', '.join(named)}{more}. Luck decides how well such a label does. Gather "
+        "more of it."
+    )
+
+
 def verdict_sentence(verdict: Mapping) -> str:
     """
     Return a verdict of `utils.intervals.verdict` as the one sentence that stands before all figures.
@@ -88,10 +109,10 @@ def verdict_sentence(verdict: Mapping) -> str:
     >>> verdict_sentence({"right": 23, "n": 36, "guess": 18, "p": 0.066, "better": False, "pictures": 36})
     'Right for 23 of 36 photos; guessing would get 18. On so few photos this cannot be told from guessing.'
     >>> verdict_sentence({"right": 33, "n": 36, "guess": 18, "p": 0.0, "better": True, "pictures": 40})
-    'Right for 33 of 36 photos (near-duplicates counted once); guessing would get 18. That is better than guessing.'
+    'Right for 33 of 36 photos (photos of one group counted once); guessing would get 18. That is better than guessing.'
     """
     right, n, guess = verdict["right"], verdict["n"], verdict["guess"]
-    once = " (near-duplicates counted once)" if verdict.get("pictures", n) > n else ""
+    once = " (photos of one group counted once)" if verdict.get("pictures", n) > n else ""
     if verdict["better"]:
         told = "That is better than guessing."
     elif right <= guess:

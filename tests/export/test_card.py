@@ -367,6 +367,20 @@ CASES = {
         {"counts": {"cat": {"train": 50, "valid": 99, "test": 29}, "dog": {"train": 50, "test": 30}}},
         "Fewer than 30 photos of the test set say how well it knows “cat” (29).",
     ),
+    "few of an individual": (
+        {"individuals": {}, "counts": {"cat": {"train": 4, "test": 1}, "dog": {"train": 5, "test": 1}}},
+        "Fewer than 5 photos trained it to know “cat” (4).",
+    ),
+    "individuals": (
+        {
+            "individuals": {
+                "individuals": 9,
+                "photos": 40,
+                "valid": {"nearest": {"top1": figure(0.5, 0.4, 0.6, 20), "top5": figure(0.8, 0.7, 0.9, 20)}},
+            }
+        },
+        "the nearest of 40 known photos shows the right individual for 50 % (95 % interval 40 % to 60 %).",
+    ),
     "wide": (
         {"test": {"accuracy": figure(0.9, 0.84, 0.95, 100)}},
         f"roughly only: {percent(figure(0.9, 0.84, 0.95, 100))}, from 100 photos.",

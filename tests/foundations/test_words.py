@@ -3,7 +3,7 @@
 import pytest
 
 from utils.intervals import figure, verdict
-from utils.words import counted, percent, share, verdict_sentence
+from utils.words import counted, few_photos_sentence, percent, share, verdict_sentence
 
 
 @pytest.mark.parametrize(
@@ -47,4 +47,14 @@ def test_the_sentence_claims_what_the_verdict_says(right, n, guess, told):
 def test_the_sentence_says_that_near_duplicates_count_once():
     """Where the photos are more than the sentence counts, it says why."""
     found = verdict([0, 0, 1], [0, 0, 1], groups=["a", "a", "b"])
-    assert verdict_sentence(found).startswith("Right for 2 of 2 photos (near-duplicates counted once); guessing")
+    assert verdict_sentence(found).startswith("Right for 2 of 2 photos (photos of one group counted once); guessing")
+
+
+def test_labels_of_fewer_than_5_photos_are_named():
+    """Four are few and five are not; the smallest come first, and of many labels eight are named."""
+    assert few_photos_sentence(["cat"] * 5) == few_photos_sentence([]) == ""
+    assert few_photos_sentence(["dog"] * 4 + ["cat"] * 5 + ["ant"]).startswith(
+        "Fewer than 5 photos: “ant” (1), “dog” (4)."
+    )
+    many = few_photos_sentence([f"w{n}" for n in range(10)])
+    assert "“w7” (1) and 2 more." in many and "w8" not in many

@@ -7,6 +7,7 @@ from conftest import draw_picture, picture_bytes
 from PIL import Image, ImageDraw, ImageFilter
 
 from utils.pictures import LONGEST_SIDE, open_with_facts
+from utils.verify import verify_images
 from utils.verify.quality import (
     BLURRY,
     grey_reduction,
@@ -199,3 +200,13 @@ def test_labels_that_are_small_or_uneven_are_named_with_what_to_do():
     assert none.startswith("Label 'cat' has 2 pictures, and 03 needs 3") and none.endswith(" Do this.")
     assert few.startswith("'cow' has 29, 'hen' has 3 pictures; below 30") and few.endswith(" Do this.")
     assert uneven.startswith("Label 'dog' has 60.5 times as many pictures as 'cat' (121 to 2)")
+
+
+def test_single_animals_have_few_photos_by_nature(make_project, fill_raw):
+    """With individuals = true 02 warns below 5 photos of a label, not below 30."""
+    project = make_project(individuals=True)
+    fill_raw(project, 5)
+    assert verify_images(project).remarks == []
+    ids = fill_raw(project.model_copy(update={"name": "fewer"}), 4)
+    (remark,) = verify_images(project.model_copy(update={"name": "fewer"})).remarks
+    assert remark.startswith("'cat' has 4, 'dog' has 4 pictures; below 5, luck") and len(ids["cat"]) == 4

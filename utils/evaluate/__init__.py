@@ -2,6 +2,7 @@
 Stage 05: how good is the model, on which labels, and where does it err?
 """
 
+from utils.evaluate.background import background_line
 from utils.evaluate.coach import coach_picture, coach_sentence, coach_table, what_next
 from utils.evaluate.diagrams import reliability_diagram, verdict_picture
 from utils.evaluate.evaluation import (
@@ -13,6 +14,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
+from utils.evaluate.individuals import NEW_ONE, individual_sentence, individual_table
 from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
@@ -29,12 +31,16 @@ from utils.evaluate.scores import scale, scorecard
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
+    "NEW_ONE",
+    "background_line",
     "coach_picture",
     "coach_sentence",
     "coach_table",
     "coded",
     "evaluate_round",
     "heat_strip",
+    "individual_sentence",
+    "individual_table",
     "label_table",
     "mark_line",
     "mark_sheet",

@@ -3,7 +3,8 @@ Stage 05: how good is it, on which labels, and where does it err?
 
 Reads the trained learner and the pictures; writes evaluation.json and rounds/<NNN>/predictions.csv. Every figure has a
 95 % interval and the number of pictures behind it (`scores`). `rounds` keeps and compares the rounds, `shortcuts` asks
-what the files alone give away, `marks` what one label's pictures have at their edges, `diagrams` and `heatmaps` draw.
+what the files alone give away, `marks` what one label's pictures have at their edges, `individuals` which known animal
+has the nearest photo, `diagrams` and `heatmaps` draw.
 """
 
 import json
@@ -17,6 +18,8 @@ from sklearn.metrics import confusion_matrix
 
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
+from utils.evaluate.background import find_background
+from utils.evaluate.individuals import CaughtFeatures, individual_figures
 from utils.evaluate.marks import find_marks
 from utils.evaluate.mirroring import mirrored_batches, mirroring_gain, trained_mirrored
 from utils.evaluate.rounds import (
@@ -74,17 +77,18 @@ def predict_side(dataset: Dataset, learn, side: str, *, cbs: Sequence = ()) -> p
     return facts.join(pd.DataFrame(probs / probs.sum(1, keepdims=True), columns=vocab))
 
 
-def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
+def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False, hiding=None) -> dict:
     """
     Judge the learner on the validation set (and on the test set if asked), save and return evaluation.json.
 
     A round that was judged before stands as it is. Openings of the test set are counted: if it is looked at after each
     change, it no longer tells how good a model is on pictures that nobody chose it by.
 
-    `learn.record` says what training really used. models/README.md lists the keys of the dict; its ``verdict`` is about
-    the ``side`` test if that is open, else valid. The temperature is fitted on the validation set. So that set's
-    ``calibration_error_scaled`` comes from five folds, each scaled by the temperature of the others. Raises
-    FieldguideError if pictures, labels or sides changed since the training.
+    `learn.record` says what training really used; with `hiding` of utils.masks the background is looked at alone.
+    models/README.md lists the keys of the dict; its ``verdict`` is about the ``side`` test if that is open, else valid.
+    The temperature is fitted on the validation set. So that set's ``calibration_error_scaled`` comes from five folds,
+    each scaled by the temperature of the others. Raises FieldguideError if pictures, labels or sides changed since the
+    training.
     """
     project, record = dataset.project, learn.record
     earlier = stored_evaluation(project) or {}
@@ -98,14 +102,21 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
         evaluation = earlier | {"changed": record.changed}
         if "marks" not in earlier["shortcuts"]:  # an earlier version did not look for them
             evaluation["shortcuts"] = {**earlier["shortcuts"], "marks": find_marks(dataset)}
+        evaluation["shortcuts"] = _with_background(dataset, evaluation["shortcuts"], hiding)
         if "mirrored" not in earlier:
             evaluation["mirrored"] = _mirrored(dataset, learn, read_predictions(project, side="valid"))
+        if project.individuals and "individuals" not in earlier:
+            tables = {side: read_predictions(project, side=side) for side in ("valid", "test")}
+            evaluation["individuals"] = _individuals(dataset, learn, tables)
     else:
         valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed}
-        told["shortcuts"] = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
+        shortcuts = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
+        told["shortcuts"] = _with_background(dataset, shortcuts, hiding)
         told["mirrored"] = _mirrored(dataset, learn, valid)
+        if project.individuals:
+            told["individuals"] = _individuals(dataset, learn, {"valid": valid, "test": test})
         evaluation = {"form": EVALUATION_FORM, **round_figures(dataset, valid, test), **told, **now}
         save_predictions(project, pd.concat([valid, test]), again=stands)
         counted = earlier.get("test_opened", 0) + (open_test and not was_open)
@@ -116,12 +127,29 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False) -> dict:
     return evaluation
 
 
+def _with_background(dataset: Dataset, shortcuts: Mapping, hiding) -> dict:
+    """Return the shortcuts with what the background alone tells, where a masker can hide the thing."""
+    background = find_background(dataset, hiding, shortcuts.get("background"))
+    return {**shortcuts, "background": background} if background else dict(shortcuts)
+
+
 def _mirrored(dataset: Dataset, learn, valid: pd.DataFrame) -> dict:
     """Return what a second look at each validation photo, mirrored, gains; or why that was not measured."""
     if not trained_mirrored(learn.dls):
         return {"why": "training never showed mirrored photos (do_flip = false), so left and right may matter"}
     mirrored = predict_side(dataset, learn, "valid", cbs=[mirrored_batches()])
     return mirroring_gain(dataset, valid, mirrored, seed=dataset.project.seed)
+
+
+def _individuals(dataset: Dataset, learn, predictions: Mapping[str, pd.DataFrame]) -> dict:
+    """Return how well the nearest training photos tell individuals, on each side that has predictions."""
+    judged = {side: table for side, table in predictions.items() if len(table)}
+    features: dict[str, np.ndarray] = {}
+    for side in ("train", *judged):
+        with CaughtFeatures(learn) as caught:
+            table = predict_side(dataset, learn, side)
+        features |= dict(zip(table.id, caught.rows(), strict=True))
+    return individual_figures(dataset, features, judged)
 
 
 def round_figures(dataset: Dataset, valid: pd.DataFrame, test: pd.DataFrame) -> dict:

@@ -93,6 +93,7 @@ class Card(TypedDict, total=False):
     limits: Annotated[list[str], FailFast()]
     bits: int | None
     int8: CardInt8
+    individuals: dict
     seed: int | None
     arch: str
     weights: str

@@ -13,12 +13,12 @@ from importlib.metadata import version
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.evaluate import mark_line, shortcut_line
+from utils.evaluate import background_line, individual_sentence, mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
 from utils.project import TIMM
 from utils.settling import SAMPLE, SEARCH
 from utils.tables import FOLDER
-from utils.words import SETS, counted, listed, percent
+from utils.words import FEWEST_PHOTOS, SETS, counted, listed, percent
 
 MADE_WITH = ("fastai", "torch", "torchvision", "onnx", "numpy", "Pillow")
 SETTINGS_SHOWN = ("seed", "arch", "weights", "size", "epochs")
@@ -64,6 +64,8 @@ def make_card(
         "unknown": dict(unknown),
         "bits": dataset.records.bits,
     } | ({"int8": dict(int8)} if int8 else {})
+    if project.individuals:
+        facts["individuals"] = evaluation.get("individuals", {})
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
@@ -102,6 +104,7 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
         f"It knows {listed(card['labels'])} and nothing else: a photo of anything else gets one of these names too"
         + (", unless it is asked to say “unknown” and does." if threshold else ".")
     )
+    said += filter(None, [individual_sentence(card.get("individuals"))])
     said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
     if bits := card.get("bits"):
         said.append(
@@ -111,7 +114,7 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
     pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
     if pairs:
         said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
-    lines = (shortcut_line(shortcuts), mark_line(shortcuts)) if shortcuts else ()
+    lines = (shortcut_line(shortcuts), mark_line(shortcuts), background_line(shortcuts)) if shortcuts else ()
     for told in (line.removeprefix("Shortcut! ") for line in lines if line.startswith("Shortcut! ")):
         said.append(f"It may have learned something other than what the photos show. {told}")
     unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())
@@ -137,10 +140,11 @@ def _of_unknown(unknown: Mapping) -> list[str]:
 
 def _of_counts(card: Mapping) -> list[str]:
     sentences, side = [], judging_side(card)
-    for name, least, told in (
-        ("train", FEW_TRAINED, f"Fewer than {FEW_TRAINED} photos trained it to know"),
-        (side, FEW_JUDGED, f"Fewer than {FEW_JUDGED} photos of the {SETS[side]} say how well it knows"),
-    ):
+    few_trained = FEWEST_PHOTOS if "individuals" in card else FEW_TRAINED
+    kinds = [("train", few_trained, f"Fewer than {few_trained} photos trained it to know")]
+    if "individuals" not in card:  # of single animals few photos judge by nature, and all are judged together
+        kinds.append((side, FEW_JUDGED, f"Fewer than {FEW_JUDGED} photos of the {SETS[side]} say how well it knows"))
+    for name, least, told in kinds:
         numbers = {label: counts.get(name, 0) for label, counts in card["counts"].items()}
         few = sorted((number, label) for label, number in numbers.items() if number < least)
         if few:

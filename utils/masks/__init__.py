@@ -7,6 +7,7 @@ maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), f
 """
 
 from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
+from utils.masks.hiding import hiding
 from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
 from utils.masks.showing import (
@@ -25,6 +26,7 @@ __all__ = [
     "Masker",
     "Masks",
     "fit_masker",
+    "hiding",
     "mask_front",
     "mask_front_of",
     "mask_scorer",

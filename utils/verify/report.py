@@ -16,7 +16,7 @@ from utils.settling import SEARCH
 from utils.tables import REJECTED_COLUMNS
 from utils.verify.depths import brightness_remarks
 from utils.verify.verdicts import Run, Tables, already_under, kind, lying, raw_files, two_labels, unlabelled
-from utils.words import counted
+from utils.words import FEWEST_PHOTOS, counted
 
 FEW_PICTURES = 30  # per label; below it the figures of 05 say little
 UNEVEN = 3  # largest : smallest label
@@ -49,7 +49,8 @@ def report_of(project: Project, tables: Tables | None = None, run: Run | None = 
     remarks = [_empty_remark(project, label, tables, rows) for label in project.labels if not there[label]]
     remarks += _renamed_remarks(project, rows) + _alike_remarks(project, counts, rows)
     filled = {label: there[label] for label in project.labels if there[label]}
-    remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.")
+    enough = FEWEST_PHOTOS if project.individuals else FEW_PICTURES
+    remarks += label_remarks(filled, sides=sides, more=f"Gather more: {more}.", few=enough)
     remarks += brightness_remarks(tables, rows) + _file_remarks(project, run)
     if waiting := len(unlabelled(project)):
         remarks.insert(0, f"{counted(waiting, 'photo')} without a label: give each one its label in the grid below.")
@@ -87,19 +88,20 @@ def _empty_remark(project: Project, label: str, tables: Tables, rows: list[dict[
     )
 
 
-def label_remarks(counts: Mapping[str, int], *, sides: int, more: str) -> list[str]:
+def label_remarks(counts: Mapping[str, int], *, sides: int, more: str, few: int = FEW_PICTURES) -> list[str]:
     """
     Return a sentence for each label too small for 03, one on the others with few pictures, one if they are uneven.
 
     `counts` are the pictures of each label, `sides` is how many sets 03 makes, `more` says how to gather more.
+    Fewer than `few` pictures are few.
     """
     remarks = [
         f"Label {label!r} has {counted(count)}, and 03 needs {sides}, one for each set. {more}"
         for label, count in counts.items()
         if count < sides
     ]
-    if few := [f"{label!r} has {count}" for label, count in counts.items() if sides <= count < FEW_PICTURES]:
-        remarks.append(f"{', '.join(few)} pictures; below {FEW_PICTURES}, luck decides how well a label does. {more}")
+    if small := [f"{label!r} has {count}" for label, count in counts.items() if sides <= count < few]:
+        remarks.append(f"{', '.join(small)} pictures; below {few}, luck decides how well a label does. {more}")
     large, small = (pick(counts, key=counts.__getitem__, default="") for pick in (max, min))
     if counts and counts[large] > UNEVEN * counts[small]:
         remarks.append(
