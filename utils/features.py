@@ -10,6 +10,7 @@ network itself runs in `seeing`.
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +24,34 @@ KEPT_TOGETHER = 512  # pictures per file
 LONGEST_FILE = 8 * 2**20  # bytes; ours have 1.4 million
 
 
-def features_name(size: int | Sequence[int]) -> str:
-    """Return what names the features of pictures at `size` pixels: the network, its weights, the size and the form."""
+@dataclass(frozen=True)
+class Front:
+    """What pictures pass before the network."""
+
+    name: str  # changes with its numbers; part of a folder's name
+    layers: object  # torch.nn.Module; not named here, as 02 and 03 start without torch
+
+
+def features_name(size: int | Sequence[int], front: Front | None = None) -> str:
+    """Return what names the features of pictures at `size` pixels: network, weights, size, form, and what is before."""
     pixels = size if isinstance(size, int) else "x".join(map(str, size))
-    return f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{pixels}px-{FEATURES_FORM}"
+    before = f"-{front.name}" if front else ""
+    return f"{PACKAGED}-{PACKAGED_SHA256[:8]}-{pixels}px-{FEATURES_FORM}{before}"
 
 
 FEATURES_NAME = features_name(FEATURE_SIZE)
 
 
-def picture_features(dataset: Dataset, *, size: int | Sequence[int] = FEATURE_SIZE) -> np.ndarray:
+def picture_features(
+    dataset: Dataset, *, size: int | Sequence[int] = FEATURE_SIZE, front: Front | None = None
+) -> np.ndarray:
     """
     Return what the packaged network sees in N pictures, reduced to `size` pixels: float32 array (N, 1280).
 
-    `size` is one number, or height and width. Those known already are read, the others computed and kept. A picture
-    that cannot be read has NaN.
+    `size` is one number, or height and width; `front` goes before the network. Those known already are read, the others
+    computed and kept. A picture that cannot be read has NaN.
     """
-    folder = dataset.project.data / "features" / features_name(size)
+    folder = dataset.project.data / "features" / features_name(size, front)
     sizes = np.array([file_size(path) for path in dataset.paths], dtype=np.int64)
     found = np.full((len(dataset), FEATURES), np.nan, dtype=np.float32)
     known = np.zeros(len(dataset), dtype=bool)
@@ -52,7 +64,7 @@ def picture_features(dataset: Dataset, *, size: int | Sequence[int] = FEATURE_SI
         from utils.seeing import seen_by_network  # loads torch: 3 s and 600 MB that 02 and 03 can start without
 
         start = 0
-        for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing], size)):
+        for rows in _in_files(seen_by_network([dataset.paths[n] for n in missing], size, front and front.layers)):
             places = missing[start : start + len(rows)]
             start += len(rows)
             found[places] = rows.astype(np.float16)  # as it is kept: this call and the next give the same

@@ -37,6 +37,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
+HEAD_MASKS = "crop", "paint"  # what a head can do with a mask: its network takes three channels
 TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
 LONGEST_SEARCH = 499  # characters; DuckDuckGo refuses longer ones
@@ -216,10 +217,10 @@ class Project(BaseModel):
                 f"license = {self.license!r} speaks of photos of your own, and source names none; did you mean license "
                 "in the section [filters]?"
             )
-        if self.mask != "none" and self.train == "head":
+        if self.mask == "channel" and self.train == "head":
             raise ValueError(
-                f'mask = "{self.mask}" goes with train = "all" only: a head stands on a network that sees no mask. Set '
-                'train = "all", or remove mask'
+                'mask = "channel" goes with train = "all" only: a head stands on a network that takes three channels. '
+                'Set train = "all", or mask = "crop" or "paint"'
             )
         if SEARCH in self.sources:
             for label, searches in self.labels.items():

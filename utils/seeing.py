@@ -22,14 +22,19 @@ from utils.project import FEATURE_SIZE, FEATURES
 BATCH = 16  # pictures at once through the network, in each thread
 
 
-def seen_by_network(paths: Sequence[Path], size: int | Sequence[int] = FEATURE_SIZE) -> Iterator[np.ndarray]:
+def seen_by_network(
+    paths: Sequence[Path], size: int | Sequence[int] = FEATURE_SIZE, front: nn.Module | None = None
+) -> Iterator[np.ndarray]:
     """
     Yield the features (B, 1280) of batches of pictures at `size` pixels, in order; NaN for one that cannot be read.
+
+    `front` are layers before the network, which cut or paint its pictures.
 
     Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread. Also
     where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
     """
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
+    network = nn.Sequential(front, network) if front else network
     height, width = height_and_width(size)
     batch = max(1, BATCH * FEATURE_SIZE**2 // (height * width))  # large pictures take memory on each core
     batches = [paths[start : start + batch] for start in range(0, len(paths), batch)]

@@ -16,9 +16,9 @@ from utils.refusals import as_key, in_quotes
 # The settings that training reads; those that a head reads, too.
 STUDIED = (
     *("train", "arch", "weights", "size", "augment", "schedule", "optimizer", "lr", "batch_size", "epochs"),
-    *("freeze_epochs", "class_weights", "patience", "strength"),
+    *("freeze_epochs", "class_weights", "patience", "strength", "mask"),
 )
-READ_BY_A_HEAD = ("size", "class_weights", "strength")
+READ_BY_A_HEAD = ("size", "class_weights", "strength", "mask")
 SEEDS, MINUTES = 3, 30.0  # by default: trainings of each setting, and the time of one call
 MOST_SEEDS = 100
 HOW = {"seeds": SEEDS, "minutes": MINUTES, "race": True, "augment_search": False}  # the other keys, with their defaults

@@ -1,5 +1,7 @@
 """mask = "crop", "channel", "paint": one network that finds the thing; it trains, is kept, exported, vetted as any."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,10 +16,21 @@ from utils.errors import FieldguideError
 from utils.evaluate.heatmaps import heat_maps
 from utils.export.formats import save_learner, save_onnx
 from utils.inference.vetting import vet
-from utils.masks import mask_front, mask_front_of, mask_scorer, masker_for, take_masks
+from utils.masks import mask_front, mask_front_of, mask_scorer, masker_file, masker_for, masker_id, take_masks
 from utils.masks.crop import crop_layers
 from utils.project import Project, ProjectError
-from utils.train import architecture, load_trained, preparation
+from utils.train import (
+    architecture,
+    head_features,
+    head_options,
+    image_dataloaders,
+    keep_quick_model,
+    load_trained,
+    make_learner,
+    preparation,
+    quick_model,
+    training_loss,
+)
 from utils.train.networks import weights_id
 from utils.train.record import asked_settings
 from utils.train.schedule import learning_rates
@@ -247,9 +260,38 @@ def test_a_size_that_is_no_multiple_of_32_is_refused(masked):
         architecture(masked(size=[70, 96]).project)
 
 
-def test_a_head_has_no_mask(tmp_path):
-    """train = "head" stands on a network that sees no mask: the project file is refused, with what to do."""
+def test_a_head_takes_no_fourth_channel(tmp_path):
+    """train = "head" with mask = "channel": the project file is refused, with what to do."""
     path = tmp_path / "project.toml"
     path.write_text('name = "a"\ntrain = "head"\nmask = "channel"\n[labels]\na = ["a"]\nb = ["b"]\n', encoding="utf-8")
-    with pytest.raises(ProjectError, match='mask = "channel" goes with train = "all" only'):
+    with pytest.raises(ProjectError, match=r'mask = "channel" goes with train = "all" only.*"crop" or "paint"'):
         Project.load(path)
+
+
+def test_a_head_sees_what_is_cut_out(masked):
+    """train = "head" with mask = "crop": fitted to crops, and the network that is kept gives the head's answers."""
+    dataset = masked(train="head", mask="crop", arch="efficientnet_lite0", weights="imagenet", size=128)
+    quick = quick_model(dataset)
+    unmasked = replace(dataset, project=dataset.project.model_copy(update={"mask": "none"}))
+    assert not np.array_equal(head_features(dataset, size=128), head_features(unmasked, size=128))
+    options = {"loss_func": training_loss(dataset), **head_options(dataset, quick)}
+    learn = make_learner(dataset.project, image_dataloaders(dataset), pretrained=True, **options)
+    keep_quick_model(dataset, learn, quick)
+    assert learn.record.settings["mask"].startswith("crop ") and learn.record.changed == ""
+    kept = load_trained(dataset)
+    valid = dataset.on("valid")
+    probs = kept.get_preds(dl=kept.dls.test_dl(list(valid.paths), num_workers=0))[0].numpy()
+    wanted = quick.head.probabilities(head_features(valid, size=128))
+    np.testing.assert_allclose(probs, wanted, atol=2e-3)  # features are kept with half the digits
+    masker_for(dataset.project, take_masks(dataset).drawn[1:])
+    with pytest.raises(FieldguideError, match="settings changed since the model was trained"):
+        load_trained(dataset)
+
+
+def test_a_study_has_a_masker_for_each_size(masked):
+    """[study] with masks at another size: 03a fits one for it, and the project's own stays."""
+    study = {"mask": ["none", "crop"], "size": [SIZE, [96, 96]]}
+    dataset = masked(study=study)
+    own, other = (dataset.project.model_copy(update={"size": size}) for size in study["size"])
+    assert [masker_file(each).name for each in (own, other)] == ["masker.safetensors", "masker-96x96.safetensors"]
+    assert masker_id(own) != masker_id(other) and mask_front_of(architecture(other)(False)) is not None

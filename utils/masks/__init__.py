@@ -8,7 +8,17 @@ maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), f
 
 from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
 from utils.masks.hiding import hiding
-from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
+from utils.masks.masker import (
+    MASKER_FILE,
+    Masker,
+    fit_masker,
+    masker_file,
+    masker_for,
+    masker_id,
+    overlap,
+    read_masker,
+    save_masker,
+)
 from utils.masks.network import masker_network
 from utils.masks.showing import (
     masks_sentence,
@@ -31,7 +41,9 @@ __all__ = [
     "mask_front_of",
     "mask_scorer",
     "mask_way",
+    "masker_file",
     "masker_for",
+    "masker_id",
     "masker_network",
     "masks_sentence",
     "outline_sheet",

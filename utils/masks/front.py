@@ -20,7 +20,7 @@ from utils.masks.network import masker_network
 from utils.pictures import size_text
 from utils.sections import as_setting, multiples
 
-WAYS = {nn.Sequential: "crop", Cat: "channel", SequentialEx: "paint"}  # the kind of layer that each is
+MASK_WAYS = {nn.Sequential: "crop", Cat: "channel", SequentialEx: "paint"}  # the kind of layer that each is
 
 
 def mask_front(way: str, path: Path, sides: tuple[int, int], stats) -> nn.Module:
@@ -76,4 +76,4 @@ def mask_scorer(front: nn.Module) -> nn.Module:
 
 def mask_way(front: nn.Module) -> str:
     """Return what a front does with the mask: "crop", "channel" or "paint"."""
-    return WAYS[type(front)]
+    return MASK_WAYS[type(front)]

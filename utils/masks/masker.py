@@ -20,12 +20,13 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm.auto import tqdm
 
-from utils.backbone import RESAMPLE
+from utils.backbone import RESAMPLE, STEP
 from utils.dataset import seeded_rank
 from utils.errors import FieldguideError
 from utils.masks.network import BIAS, MAP_LEVELS, Scorer, enlarged, level_maps, level_stages, scores
 from utils.masks.source import DrawnMask
-from utils.project import PACKAGED_SHA256, Project
+from utils.pictures import height_and_width
+from utils.project import FEATURE_SIZE, PACKAGED_SHA256, Project
 from utils.seeing import one_thread_each
 from utils.storage import content_id, write_whole
 from utils.words import counted
@@ -61,13 +62,55 @@ class Masker:
 
 
 def masker_for(project: Project, drawn: Sequence[DrawnMask]) -> Masker:
-    """Return the project's masker: the one that is kept if it learned from these very masks, else fitted and kept."""
-    kept = read_masker(project.models / MASKER_FILE)
+    """
+    Return the project's masker: the one that is kept if it learned from these very masks, else fitted and kept.
+
+    Where [study] uses masks at other sizes, a masker is kept for each of these, too.
+    """
+    own = _kept_or_fitted(project, drawn, MASKER_FILE, FOLDS)
+    for sides in _studied_sizes(project):
+        _kept_or_fitted(project.model_copy(update={"size": sides}), drawn, _file_of(sides), 0)
+    return own
+
+
+def _kept_or_fitted(project: Project, drawn: Sequence[DrawnMask], name: str, folds: int) -> Masker:
+    """Return the masker that a file holds if it learned from these very masks at the project's size, else fit it."""
+    kept = read_masker(project.models / name)
     if kept and kept.drawn == _depends_on(project, drawn):
         return kept
-    fitted = fit_masker(project, drawn)
-    save_masker(project, fitted)
+    fitted = fit_masker(project, drawn, folds=folds)
+    save_masker(project, fitted, name)
     return fitted
+
+
+def _studied_sizes(project: Project) -> list[tuple[int, int]]:
+    """Return the other sizes, height and width, at which [study] trains with a mask."""
+    study = project.study
+    if all(way == "none" for way in study.get("mask", [project.mask])):
+        return []
+    sizes = list(study.get("size", ()))
+    if not sizes and "head" in study.get("train", ()):
+        sizes = [FEATURE_SIZE]
+    found = {height_and_width(size) for size in sizes} - {project.height_width}
+    return sorted(sides for sides in found if not any(side % STEP for side in sides))  # others are refused when trained
+
+
+def _file_of(sides: Sequence[int]) -> str:
+    """Return the name of the file of a masker that only studies use."""
+    return f"masker-{sides[0]}x{sides[1]}.safetensors"
+
+
+def masker_file(project: Project) -> Path:
+    """Return the file of the masker for a project's size: the project's own, or one for a study."""
+    path, other = project.models / MASKER_FILE, project.models / _file_of(project.height_width)
+    kept = read_masker(path)
+    return other if kept and kept.size != project.height_width and other.exists() else path
+
+
+def masker_id(project: Project) -> str:
+    """Return hex digits that change with the masker of a project's size; "none" if there is none."""
+    masker = read_masker(masker_file(project))
+    return masker.drawn if masker else "none"
 
 
 def _depends_on(project: Project, drawn: Sequence[DrawnMask]) -> str:
@@ -190,7 +233,7 @@ def _fitted(learnt: Sequence[tuple[Maps, np.ndarray]]) -> Scorer:
         }
 
 
-def save_masker(project: Project, masker: Masker) -> None:
+def save_masker(project: Project, masker: Masker, name: str = MASKER_FILE) -> None:
     """Write models/<name>/masker.safetensors, whole or not at all; the same masker gives the same bytes."""
     heads = {"kept": masker.head} | {f"fold{n}": head for n, head in enumerate(masker.folds)}
     tensors = {
@@ -199,7 +242,7 @@ def save_masker(project: Project, masker: Masker) -> None:
     facts = {"form": MASKER_FORM, "size": masker.size, "masks": masker.masks, "drawn": masker.drawn}
     facts["judged"] = [list(vars(one).values()) for one in masker.judged]
     # One key only: with more, their order in the file is left to chance.
-    write_whole(project.models / MASKER_FILE, safetensors.torch.save(tensors, {"masker": json.dumps(facts)}))
+    write_whole(project.models / name, safetensors.torch.save(tensors, {"masker": json.dumps(facts)}))
 
 
 def read_masker(path: Path) -> Masker | None:

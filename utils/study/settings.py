@@ -11,6 +11,7 @@ from itertools import product
 from pydantic import ValidationError
 
 from utils.errors import FieldguideError
+from utils.masks import masker_id
 from utils.pictures import size_text
 from utils.project import FEATURE_SIZE, PACKAGED, Project
 from utils.storage import content_id
@@ -93,6 +94,12 @@ def _each(project: Project, keys: Mapping[str, list]) -> Iterator[Setting]:
     base = project.model_dump() | {"study": {}}
     for values in product(*keys.values()):
         chosen = dict(zip(keys, values, strict=True))
+        if (
+            (base | chosen)["train"] == "head"
+            and (base | chosen)["mask"] == "channel"
+            and len(keys.get("mask", ())) > 1
+        ):
+            continue  # a head has no fourth channel; the others of these values stand
         try:
             own = Project.model_validate(base | chosen)
         except ValidationError as error:
@@ -126,4 +133,6 @@ def recipe_id(project: Project) -> str:
     defaults = {key: Project.model_fields[key].default for key in asked}
     defaults |= {"size": FEATURE_SIZE} if project.train == "head" else {}
     told_of = {key: value for key, value in asked.items() if value != defaults[key]}
+    if project.mask != "none":
+        told_of["masker"] = masker_id(project)
     return content_id(json.dumps(told_of, sort_keys=True).encode())

@@ -14,11 +14,10 @@ from fastai.vision.all import Learner, no_random
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError, WriteError
-from utils.features import picture_features
 from utils.split import assign_sides
 from utils.study.runs import RUN_DONE, RUN_FAILED, TrainingRun, judged_id
 from utils.study.settings import Setting
-from utils.train import quick_model, train_as_04
+from utils.train import head_features, quick_model, train_as_04
 
 LONGEST_REASON = 500  # characters of a table's cell
 
@@ -92,7 +91,7 @@ def _head(dataset: Dataset) -> tuple[np.ndarray, dict]:
     """Fit a head; return which validation pictures it names rightly (no unreadable one), and its figures."""
     size, valid = dataset.project.size, dataset.on("valid")
     quick = quick_model(dataset, size=size)
-    features = picture_features(valid, size=size)
+    features = head_features(valid, size=size)
     readable = ~np.isnan(features).any(1)
     right = np.zeros(len(valid), dtype=bool)
     said = quick.head.probabilities(features[readable]).argmax(1)

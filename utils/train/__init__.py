@@ -11,7 +11,14 @@ from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
-from utils.train.quick import compared_sentence, head_options, keep_quick_model, quick_model, quick_sentence
+from utils.train.quick import (
+    compared_sentence,
+    head_features,
+    head_options,
+    keep_quick_model,
+    quick_model,
+    quick_sentence,
+)
 from utils.train.recipe import learner_as_04, train_as_04
 from utils.train.schedule import learning_rates, optimizer, planned_rates
 
@@ -22,6 +29,7 @@ __all__ = [
     "crops",
     "device_sentence",
     "download_weights",
+    "head_features",
     "head_options",
     "history_table",
     "image_dataloaders",

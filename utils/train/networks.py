@@ -25,7 +25,7 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
-from utils.masks import MASKER_FILE, mask_front
+from utils.masks import mask_front, masker_file
 from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
 from utils.sections import as_setting, multiples
 from utils.storage import content_id, file_stamp, make_folder
@@ -85,7 +85,7 @@ def architecture(project: Project) -> Callable:
         arch = _with_weights(arch, path, tuple(file_stamp(path)))
     if project.mask == "none":
         return arch
-    masker = project.models / MASKER_FILE
+    masker = masker_file(project)
     return _with_front(arch, project.mask, masker, tuple(file_stamp(masker)), sides, preparation(project).stats)
 
 
@@ -251,7 +251,7 @@ def _with_front(arch: Callable, way: str, masker: Path, stamp: tuple[int, ...], 
 
 def asked_front(project: Project) -> nn.Module:
     """Return the layers that find the thing in the project's network."""
-    return mask_front(project.mask, project.models / MASKER_FILE, project.height_width, preparation(project).stats)
+    return mask_front(project.mask, masker_file(project), project.height_width, preparation(project).stats)
 
 
 def _called_as(arch: Callable, network: Callable) -> Callable:

@@ -8,6 +8,7 @@ fine-tuning's accuracy at a fraction of the time (arXiv 2209.07932).
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +18,15 @@ from sklearn.metrics import log_loss
 
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
-from utils.features import picture_features
+from utils.features import Front, picture_features
 from utils.heads import Head, choose_strength, fit_head
 from utils.intervals import verdict
-from utils.project import FEATURE_SIZE, PACKAGED
+from utils.project import FEATURE_SIZE, HEAD_MASKS, PACKAGED
 from utils.train.checkpoint import is_current, read_checkpoint, record_of, save_round
 from utils.train.curves import best_row
 from utils.train.loaders import validation_view
-from utils.train.networks import linear_head
-from utils.train.record import Record, asked_settings, network_settings
+from utils.train.networks import asked_front, linear_head
+from utils.train.record import Record, asked_settings, mask_id, network_settings
 from utils.words import counted, verdict_sentence
 
 
@@ -47,10 +48,11 @@ def quick_model(dataset: Dataset, *, size: int = FEATURE_SIZE) -> QuickModel:
     """
     Fit a linear head to the training set and judge it on the validation set; unreadable pictures stay out.
 
-    The network sees pictures of `size` pixels.
+    The network sees pictures of `size` pixels; with ``train = "head"`` and a mask, the thing in them.
     """
     began = time.perf_counter()
-    project, features = dataset.project, picture_features(dataset, size=size)
+    project = dataset.project
+    features = head_features(dataset, size=size) if project.train == "head" else picture_features(dataset, size=size)
     readable = ~np.isnan(features).any(1)
     codes, groups, k = np.array(dataset.codes), np.array(dataset.groups), len(project.labels)
     sides = {name: readable & (np.array(dataset.sides, dtype=object) == name) for name in ("train", "valid")}
@@ -71,6 +73,19 @@ def quick_model(dataset: Dataset, *, size: int = FEATURE_SIZE) -> QuickModel:
     return QuickModel(head, strength, told, **figures, losses=losses, seconds=time.perf_counter() - began)
 
 
+def head_features(dataset: Dataset, *, size: int | Sequence[int]) -> np.ndarray:
+    """
+    Return what the packaged network sees in N pictures at `size` pixels, (N, 1280); NaN where one cannot be read.
+
+    Where the project cuts or paints its pictures, so are these. A mask as a fourth channel it could not see.
+    """
+    project, front = dataset.project, None
+    if project.mask in HEAD_MASKS:
+        layers = asked_front(project.model_copy(update={"size": size}))
+        front = Front(mask_id(layers).replace(" ", "-"), layers)
+    return picture_features(dataset, size=size, front=front)
+
+
 def quick_sentence(quick: QuickModel) -> str:
     """Return what the quick model took and is worth, in words."""
     return f"The quick model took {quick.seconds:.1f} s. {verdict_sentence(quick.verdict)}"
@@ -81,14 +96,14 @@ def head_options(dataset: Dataset, quick: QuickModel) -> dict:
     Return what ``vision_learner`` needs to begin with the quick model's head; nothing for another network.
 
     A network sees larger pictures differently: on seedlings at 224 pixels a head for 128 was right for 64 % instead of
-    93 %. So for another `size` the head is fitted again, to what the network sees at that size, as freely.
+    93 %. So for another `size`, or with a mask, the head is fitted again, to what the network then sees, as freely.
     """
     project, fitted = dataset.project, quick.head
     if project.arch != PACKAGED or project.weights != "imagenet":
         return {}
-    if project.size != FEATURE_SIZE:
+    if project.train == "all" and (project.size != FEATURE_SIZE or project.mask in HEAD_MASKS):
         train = dataset.on("train")
-        features = picture_features(train, size=project.size)
+        features = head_features(train, size=project.size)
         readable, codes, k = ~np.isnan(features).any(1), np.array(train.codes), len(project.labels)
         how = {"strength": quick.strength, "balanced": project.class_weights}
         fitted = fit_head(features[readable], codes[readable], k, **how)

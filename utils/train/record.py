@@ -128,10 +128,10 @@ def asked_settings(dataset: Dataset) -> dict:
     network, groups = network_facts(architecture(project), len(project.labels), linear=head == "linear")
     # Of the quick model's head, also where it only begins the training; 0 lets cross-validation choose.
     chosen = {"strength": project.strength} if project.strength and head == "linear" else {}
-    if project.train == "head":
-        return project.model_dump(include=OF_A_HEAD) | chosen | {"n_in": 3, "head": head, "network": network}
-    rates, make = learning_rates(project), optimizer(project)
     masked = {} if project.mask == "none" else {"mask": mask_id(asked_front(project))}
+    if project.train == "head":
+        return project.model_dump(include=OF_A_HEAD) | chosen | masked | {"n_in": 3, "head": head, "network": network}
+    rates, make = learning_rates(project), optimizer(project)
     return (
         project.model_dump(include=AS_ASKED)
         | chosen
