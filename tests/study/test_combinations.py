@@ -1,8 +1,10 @@
 """What a study tries: the section [study], and the combinations of its values."""
 
 import pytest
+import torch
 
 from utils.errors import FieldguideError
+from utils.masks import Masker, save_masker
 from utils.project import PACKAGED, Project
 from utils.study import settings
 from utils.study.settings import settings_of
@@ -59,6 +61,20 @@ def test_a_head_knows_no_epochs(tmp_path):
     assert [s.project.size for s in tried] == [64, 64, 64]
 
 
+def test_a_head_has_no_fourth_channel(tmp_path):
+    """Where mask and train vary, a head is tried with each way but "channel"; another masker is another setting."""
+    top = f'arch = "{PACKAGED}"\nmodels_dir = "{tmp_path.as_posix()}"\n'
+    study = 'train = ["head"]\nmask = ["none", "crop", "channel", "paint"]\nsize = [64]'
+    path = tmp_path / "pets.toml"
+    path.write_text(f'name = "pets"\n{top}[study]\n{study}\n{LABELS}')
+    tried = settings_of(Project.load(path))
+    assert [s.name for s in tried] == ["mask none", "mask crop", "mask paint"]
+    head = {level: torch.zeros(1, 1, 1, 1) for level in ("4", "8", "16", "32")} | {"bias": torch.zeros(1)}
+    save_masker(Project.load(path), Masker((64, 64), head, (), (), 2, "0123"))
+    again = settings_of(Project.load(path))
+    assert [one.id == other.id for one, other in zip(tried, again, strict=True)] == [True, False, False]
+
+
 def test_a_key_that_changes_nothing_is_refused(tmp_path):
     """A study of epochs with heads alone would compare a setting with itself."""
     with pytest.raises(FieldguideError, match="varies epochs, which changes nothing here: a head reads train, size"):
@@ -75,7 +91,7 @@ def test_a_head_of_224_pixels_is_not_one_of_128(tmp_path):
 
 def test_what_a_head_reads_is_told_where_the_study_alone_asks_for_one(tmp_path):
     """The project trains all layers; the advice names the line that stands in the file."""
-    with pytest.raises(FieldguideError, match=r"a head reads train, size, class_weights, strength\. Remove the line"):
+    with pytest.raises(FieldguideError, match=r"a head reads train, size, class_weights, strength, mask\. Remove the line"):
         settings_of(load(tmp_path, 'train = ["head"]\nepochs = [1, 2]'))
     with pytest.raises(FieldguideError, match=r"Remove the line augment_search = …"):
         settings_of(load(tmp_path, 'train = ["head"]\naugment_search = true'))
