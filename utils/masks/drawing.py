@@ -36,7 +36,16 @@ from utils.masks.strokes import (
     drawn_over,
 )
 from utils.pictures import PictureError, open_picture
-from utils.storage import content_id, file_stamp, locked, sync_folder, visible_files, write_whole
+from utils.storage import (
+    MINUTE,
+    content_id,
+    file_stamp,
+    locked,
+    remove_leftovers,
+    sync_folder,
+    visible_files,
+    write_whole,
+)
 from utils.tables import STROKES_COLUMNS, append_rows, each_row, mend_log
 
 LARGE = 1e5  # pixels: no number of a stroke is larger
@@ -74,6 +83,7 @@ def _logs(dataset: Dataset) -> list[Path]:
 
 def finish_drawings(dataset: Dataset) -> None:
     """Draw the masks of which a killed kernel stored the last stroke, but not yet the picture."""
+    remove_leftovers(masks_folder(dataset), older=MINUTE)
     for log in _logs(dataset):
         mask = masks_folder(dataset) / f"{log.stem}.png"
         if not mask.exists() or _older(mask, log):
@@ -160,8 +170,10 @@ class Drawing:
             self._check(stroke, after)
             if layer is not None:
                 stroke = replace(stroke, file=self._keep(mask_png(layer)))
-            if self._unstored:
-                self._keep(self.file.read_bytes(), self._unstored)
+            if self._unstored and self._unstored.file != (
+                self._keep(self.file.read_bytes()) if self.file.exists() else ""
+            ):
+                raise FieldguideError(f"{self.file} is being changed elsewhere. Nothing was stored; try again.")
             time = datetime.now(UTC).isoformat(timespec="seconds")
             rows, new = [*([self._unstored] if self._unstored else []), stroke], not self.log.exists()
             append_rows(self.log, STROKES_COLUMNS, [_row(each, time) for each in rows])
@@ -251,13 +263,9 @@ class Drawing:
         self._late = False
         self._seen = [file_stamp(self.log), file_stamp(self.file)]
 
-    def _keep(self, data: bytes, stroke: Stroke | None = None) -> str:
+    def _keep(self, data: bytes) -> str:
         """Store a mask's file under its content, and return its name."""
-        if stroke and stroke.do != FOUND:
-            return ""
         name = content_id(data)
-        if stroke and stroke.file != name:
-            raise FieldguideError(f"{self.file} is being changed elsewhere. Nothing was stored: look at it first.")
         path = self.log.with_name(f"{name}.png")
         if not path.exists():
             write_whole(path, data)

@@ -219,9 +219,11 @@ class Painter {
       button("Drop this stroke", () => this.drop()),
     );
     const section = { className: "fieldguide-painter", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Mask painter" } };
-    const desk = element("div", { className: "fp-desk" }, this.buildStage(), this.buildStrip());
-    const where = element("p", { className: "fp-where" }, this.about);
-    this.section = element("section", section, this.note, this.buildToolbar(), where, desk, status, this.alert, this.retry, this.buildHelp());
+    const toolbar = this.buildToolbar();
+    const where = element("div", { className: "fp-where" }, this.about, this.finish);
+    const foot = element("div", { className: "fp-foot" }, status, this.alert, this.retry);
+    const desk = element("div", { className: "fp-desk" }, this.buildStage(), foot, this.buildStrip());
+    this.section = element("section", section, this.note, toolbar, where, desk, this.buildHelp());
     this.root.replaceChildren(this.section);
     this.section.addEventListener("keydown", (event) => this.key(event));
     this.section.addEventListener("keyup", (event) => event.key === " " && this.holdSpace(false));
@@ -251,7 +253,7 @@ class Painter {
       button("Skip (s)", () => this.skip(), { title: "There is nothing to paint in this photo: it is not offered again" }),
     ];
     const group = (...parts) => element("div", { className: "fp-group" }, ...parts);
-    const parts = [group(...this.tools, this.finish), size, group(this.suggest, this.undo, this.redo, this.clear), group(...zoom), group(...go)];
+    const parts = [group(...this.tools), size, group(this.suggest, this.undo, this.redo, this.clear), group(...zoom), group(...go)];
     return element("div", { className: "fp-bar", aria: { role: "toolbar", label: "Paint" } }, ...parts);
   }
 
