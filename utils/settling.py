@@ -15,6 +15,7 @@ from utils.places import is_archive, is_table, labels_in
 from utils.refusals import entangled, meant_source
 
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside places on this computer
+PAINT = "paint"  # a mask_source: masks are painted in 03a, and no folder holds them
 
 
 def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_files: Sequence[str]) -> dict:
@@ -30,6 +31,7 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
         if (
             isinstance(whole.get(key), str)
             and whole[key]
+            and (key, whole[key]) != ("mask_source", PAINT)
             and (key != "weights" or whole[key].endswith(tuple(weight_files)))
         ):
             whole[key] = _absolute(whole[key], folder)

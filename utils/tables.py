@@ -41,6 +41,7 @@ SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
 REVIEW_COLUMNS = ("id", "choice", "time")
 CORRECTION_COLUMNS = ("time", "id", "old", "new", "predicted", "probability")
+STROKES_COLUMNS = ("time", "token", "do", "size", "points", "file")
 HISTORY_COLUMNS = ("epoch", "phase", "train_loss", "valid_loss", "accuracy", "lr", "seconds")
 RUNS_COLUMNS = (
     *("setting", "seed", "settings", "status", "reason", "accuracy", "valid_loss", "train_accuracy"),

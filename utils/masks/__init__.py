@@ -1,9 +1,9 @@
 """
 Stage 03a: masks, which say where in a photo the thing is, and the masker, a small network that learns to make them.
 
-Masks come from a folder. Those of the project's own photos are copied to data/<name>/masks/; a folder may bring photos
-of its own, which train the masker and are never classified. The masker is a set of scores on the packaged network's
-maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
+Masks come from a folder, or are painted. Those of the project's own photos lie in data/<name>/masks/; a folder may
+bring photos of its own, which train the masker and are never classified. The masker is a set of scores on the packaged
+network's maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
 from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
@@ -20,6 +20,7 @@ from utils.masks.masker import (
     save_masker,
 )
 from utils.masks.network import masker_network
+from utils.masks.painting import MaskPainter, painting_wanted
 from utils.masks.showing import (
     masks_sentence,
     outline_sheet,
@@ -33,6 +34,7 @@ from utils.masks.source import DrawnMask, Masks, take_masks
 __all__ = [
     "MASKER_FILE",
     "DrawnMask",
+    "MaskPainter",
     "Masker",
     "Masks",
     "fit_masker",
@@ -49,6 +51,7 @@ __all__ = [
     "outline_sheet",
     "overlap",
     "overlap_figure",
+    "painting_wanted",
     "quality_sentence",
     "read_masker",
     "refused_table",

@@ -1,10 +1,14 @@
 """
-Masks, a mask file: opened as hostile, and returned as true where the thing is.
+Masks, a mask file: where it lies; opened as hostile, and returned as true where the thing is.
 """
+
+import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from utils.dataset import Dataset
 from utils.pictures import LONGEST_SIDE, PictureError, open_picture, open_with_facts
 
 LIGHT = "light"  # what the thing is in a mask; else "dark"
@@ -14,6 +18,18 @@ COLOURLESS = 8  # channels may differ by so much where a profile rounded them
 
 class MaskError(ValueError):
     """A mask that cannot be used; the message is the reason, without the file's name."""
+
+
+def masks_folder(dataset: Dataset) -> Path:
+    """Return the folder of the masks of a project's own photos: masks/<id>.png, white where the thing is."""
+    return dataset.project.data / "masks"
+
+
+def mask_png(mask: np.ndarray) -> bytes:
+    """Return a mask, bool (H, W), as the bytes of a PNG: 255 where the thing is, else 0."""
+    buffer = io.BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def read_photo(picture) -> tuple[Image.Image, tuple[int, int]]:

@@ -25,17 +25,21 @@ SHOWN_FROM = 10  # masks; with fewer a masker is a guess
 
 
 def masks_sentence(masks: Masks, *, wanted: bool) -> str:
-    """Return how many masks there are; `wanted`: whether the project file names a source of masks."""
+    """Return how many masks there are; `wanted`: whether the project file asks for masks."""
     if not (wanted or masks.drawn or masks.refused):
         return (
-            "There is nothing to do: the project file has no mask_source, and there is no mask in masks/. "
-            "Go on with 04_train."
+            "There is nothing to do: the project file has no mask_source, and there is no mask in masks/. Go on with "
+            '04_train. To paint masks here, write mask_source = "paint" into the project file and run this again.'
         )
+    if not (masks.drawn or masks.refused):
+        return "There is no mask yet. Paint some at the end of this notebook, then run it again."
     train = sum(mask.trains for mask in masks.drawn)
     told = (
         f"{counted(len(masks.drawn), 'mask')} can be used: {train} to train, {len(masks.drawn) - train} only to judge"
     )
     told += f"; {masks.copied} of them new in masks/." if masks.copied else "."
+    if not masks.enough:
+        told += " A masker learns from 2 different photos of the training set at least: paint more below."
     if masks.refused:
         told += f" Not used: {len(masks.refused)}, each with its reason below."
     return told

@@ -5,7 +5,6 @@ A folder with images/ and masks/ brings its own photos. They train the masker an
 holds masks of the project's own photos, named as these were called by their giver, or by their ids.
 """
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,9 @@ from PIL import Image
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.listing import list_photos
-from utils.masks.reading import LIGHT, MaskError, read_mask, read_photo
+from utils.masks.drawing import finish_drawings, strokes_log
+from utils.masks.reading import LIGHT, MaskError, mask_png, masks_folder, read_mask, read_photo
+from utils.settling import PAINT
 from utils.storage import content_id, locked, remove_leftovers, visible_files, write_whole
 
 JUDGING = "valid", "test"  # sides whose photos only judge the masker: in use, nobody draws
@@ -54,23 +55,24 @@ class Masks:
     refused: tuple[tuple[str, str], ...] = ()  # file and reason
 
     @property
+    def enough(self) -> bool:
+        """Whether a masker can learn from them: two photos of the training set have one, and are no near-duplicates."""
+        return len({mask.group for mask in self.drawn if mask.trains}) > 1
+
+    @property
     def reasons(self) -> Counter:
         """How many masks were refused for each reason."""
         return Counter(reason for _, reason in self.refused)
-
-
-def masks_folder(dataset: Dataset) -> Path:
-    """Return the folder of the masks of a project's own photos: masks/<id>.png, white where the thing is."""
-    return dataset.project.data / "masks"
 
 
 def take_masks(dataset: Dataset) -> Masks:
     """
     Copy the masks of the project's own photos from `mask_source`, and return all masks that can be used.
 
-    A mask that is in data/<name>/masks already is a person's, and stays as it is. Raises FieldguideError if the source
-    is not there, or is a folder of this project's own.
+    A mask that is in data/<name>/masks already is a person's, and stays as it is; one that was being painted when the
+    kernel died is finished. Raises FieldguideError if the source is not there, or is a folder of this project's own.
     """
+    finish_drawings(dataset)
     place, copied, refused, brought = _source(dataset), 0, [], []
     if place and (place / "images").is_dir() and (place / "masks").is_dir():
         brought = list(_pairs(place, refused))
@@ -82,7 +84,8 @@ def take_masks(dataset: Dataset) -> Masks:
 
 def _source(dataset: Dataset) -> Path | None:
     """Return the folder that the project file names; None where it names none."""
-    if not (named := dataset.project.mask_source):
+    named = dataset.project.mask_source
+    if named in ("", PAINT):
         return None
     place, own = Path(named), dataset.project.data.resolve()
     if not place.is_dir():
@@ -130,7 +133,7 @@ def _copy_masks(dataset: Dataset, place: Path, refused: list) -> int:
                 continue
             taken.add(ids[0])
             target = masks_folder(dataset) / f"{ids[0]}.png"
-            if target.exists():
+            if target.exists() or strokes_log(dataset, ids[0]).exists():  # what a person cleared does not come back
                 continue
             try:
                 image, _ = read_photo(dataset[ids[0]].path)
@@ -138,16 +141,9 @@ def _copy_masks(dataset: Dataset, place: Path, refused: list) -> int:
             except MaskError as error:
                 refused.append((name, str(error)))
                 continue
-            write_whole(target, _png(mask))
+            write_whole(target, mask_png(mask))
             copied += 1
     return copied
-
-
-def _png(mask: np.ndarray) -> bytes:
-    """Return a mask, bool (H, W), as the bytes of a PNG: 255 where the thing is, else 0."""
-    buffer = io.BytesIO()
-    Image.fromarray(mask.astype(np.uint8) * 255).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _photo_names(dataset: Dataset) -> dict[str, list[str]]:
