@@ -29,11 +29,11 @@ from utils.masks.showing import DRAWN, SHOWN_FROM, with_outlines
 from utils.masks.source import JUDGING
 from utils.masks.strokes import (
     CLEAR,
-    THINNEST,
     GRABCUT,
     LONGEST_STROKE,
     MASKER,
     REDO,
+    THINNEST,
     UNDO,
     WIDEST,
     StrokeError,
