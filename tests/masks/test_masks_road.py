@@ -7,7 +7,8 @@ from PIL import Image
 from tiny_projects import SEA, SETTINGS, run
 
 from sample import save_outlines
-from utils.masks import read_masker
+from utils.dataset import read_dataset
+from utils.masks import MaskPainter, read_masker
 from utils.project import Project
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.long]
@@ -37,3 +38,23 @@ def test_03a_learns_the_outlines_of_the_sample(tmp_path):
     done = run(tmp_path, "notebooks/run.py", "03a_masks", "--reports", str(tmp_path / "reports"))
     assert done.returncode == 0, done.stderr
     assert tree(project.data) | tree(project.models) == before
+
+
+def test_03a_runs_where_masks_are_still_to_be_painted(tmp_path):
+    """With none, and with one that is too few for a masker: the notebook says what to do."""
+    text = SETTINGS.format(source='source = "sample"\nmask_source = "paint"').replace("size = 32", "size = 128") + SEA
+    (tmp_path / "project.toml").write_text(text, encoding="utf-8")
+    project = Project.load(tmp_path / "project.toml")
+    names = ["01_download", "02_verify", "03_split", "03a_masks"]
+    done = run(tmp_path, "notebooks/run.py", *names, "--reports", str(tmp_path / "reports"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reports" / "03a_masks.html").read_text(encoding="utf-8")
+    assert "There is no mask yet." in page and "paint 10 more" in page
+    dataset = read_dataset(project)
+    painter, id = MaskPainter(dataset), dataset.on("train").ids[0]
+    stroke = {"ask": "stroke", "key": id, "do": "brush", "size": 30, "points": [[40, 40]], "token": "v1-1"}
+    assert painter.answer(stroke)[0]["tell"] == "saved"
+    done = run(tmp_path, "notebooks/run.py", "03a_masks", "--reports", str(tmp_path / "reports"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "reports" / "03a_masks.html").read_text(encoding="utf-8")
+    assert "paint more below" in page and "paint 9 more" in page

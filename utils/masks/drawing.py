@@ -9,7 +9,6 @@ The row is written first, then the picture, and no row before the last one's pic
 both, or a picture that lacks the last row: that one is drawn again. Any other picture was made by other hands.
 """
 
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -26,11 +25,11 @@ from utils.masks.strokes import (
     BRUSH,
     CLEAR,
     ERASE,
-    FOUND,
     POLYGON,
     REDO,
     SKIP,
     UNDO,
+    WAS_THERE,
     Stroke,
     StrokeError,
     drawn_over,
@@ -70,9 +69,9 @@ def drawn_ids(dataset: Dataset) -> set[str]:
 def skipped_ids(dataset: Dataset) -> set[str]:
     """Return the ids of the photos that were skipped last, and not drawn on since."""
     skipped = set()
-    for path in _logs(dataset):
-        with suppress(FieldguideError):  # told to whoever opens this photo; the others are none the worse
-            skipped |= {path.stem for stroke in deque(_strokes(path), maxlen=1) if stroke.do == SKIP}
+    for log in _logs(dataset):
+        last = log.read_bytes().rpartition(b"\n")[0].rpartition(b"\n")[2]  # the others need not be understood
+        skipped |= {log.stem} if last.split(b",")[2:3] == [SKIP.encode()] else set()
     return skipped
 
 
@@ -220,11 +219,13 @@ class Drawing:
         """Find out whether the picture on disk is the one that the log gives."""
         there = self._on_disk()
         content = "" if there is None else content_id(self.file.read_bytes())
-        self._late = not _same(there, usable(self.mask))
+        self._late = not _same_mask(there, usable(self.mask))
         if not self._late or self._lacks_last_row(there, content):
             return
         self._late = False
-        by_hand = Stroke(FOUND, f"{BY_HAND}-{content}", file=content) if content else Stroke(CLEAR, f"{BY_HAND}-gone")
+        by_hand = (
+            Stroke(WAS_THERE, f"{BY_HAND}-{content}", file=content) if content else Stroke(CLEAR, f"{BY_HAND}-gone")
+        )
         self._push(by_hand)
         self._unstored = by_hand
 
@@ -232,8 +233,8 @@ class Drawing:
         """Return whether the picture is the one before the last row: a kill came between the two."""
         if not self._rows or (content and not _older(self.file, self.log)):
             return False
-        found = [row.file for row in self._rows[-2:-1] if row.do == FOUND]
-        return _same(there, usable(self._state(self._before))) or content in found
+        found = [row.file for row in self._rows[-2:-1] if row.do == WAS_THERE]
+        return _same_mask(there, usable(self._state(self._before))) or content in found
 
     def _on_disk(self) -> np.ndarray | None:
         """Return masks/<id>.png as bool (H, W) if it has the form of ours, no pixel if not; None if there is none."""
@@ -290,7 +291,7 @@ class Drawing:
             self._steps.append(stroke)
             self._states.append(np.packbits(drawn_over(self._state(self._place), stroke, self._layer)))
             self._place += 1
-            self._floor = int(self._steps[0].do == FOUND)
+            self._floor = int(self._steps[0].do == WAS_THERE)
         self._rows.append(stroke)
         if not stroke.token.startswith(BY_HAND):
             self._tokens.add(stroke.token)
@@ -313,7 +314,7 @@ def usable(mask: np.ndarray) -> np.ndarray | None:
     return mask if mask.any() and not mask.all() else None
 
 
-def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+def _same_mask(one: np.ndarray | None, other: np.ndarray | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.shape == other.shape and bool((one == other).all())
@@ -328,7 +329,7 @@ def _strokes(log: Path) -> Iterator[Stroke]:
             numbers = [stroke.size, *(value for point in points for value in point)]
             if any(len(point) != 2 for point in points) or not all(abs(value) < LARGE for value in numbers):
                 raise ValueError
-            if stroke.do not in (*ASKED, FOUND) or set(stroke.file) - set("0123456789abcdef"):
+            if stroke.do not in (*ASKED, WAS_THERE) or set(stroke.file) - set("0123456789abcdef"):
                 raise ValueError
             if not points and stroke.do in (BRUSH, ERASE, POLYGON):
                 raise ValueError

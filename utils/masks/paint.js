@@ -8,6 +8,7 @@
 const PATIENCE = 10_000; // milliseconds until a silent kernel is reported, and asked again
 const GONE = "The kernel is gone. Run the cell again: what is saved is kept, and what is not is sent then.";
 const SILENT = "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped.";
+const LOOKING = "Looking for the thing…";
 const LAST = "That was the last photo of this list.";
 const STORE = "fieldguide-painter";
 const FILL = [213, 0, 140, 90]; // red, green, blue, opacity: hardly a photo has this pink
@@ -167,6 +168,7 @@ class Painter {
     this.items = []; // of the strip: { facts, node, address }
     this.total = 0;
     this.photo = null; // as the kernel told it
+    this.aim = null; // key of the photo that was asked for
     this.base = this.shown = null; // masks, one byte per pixel: the kernel's, and what is seen
     this.tool = "brush";
     this.size = 24;
@@ -220,10 +222,10 @@ class Painter {
     );
     const section = { className: "fieldguide-painter", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Mask painter" } };
     const toolbar = this.buildToolbar();
-    const where = element("div", { className: "fp-where" }, this.about, this.finish);
-    const foot = element("div", { className: "fp-foot" }, status, this.alert, this.retry);
-    const desk = element("div", { className: "fp-desk" }, this.buildStage(), foot, this.buildStrip());
-    this.section = element("section", section, this.note, toolbar, where, desk, this.buildHelp());
+    const where = element("div", { className: "fp-where" }, this.about, status, this.finish);
+    const said = element("div", { className: "fp-said" }, this.alert, this.retry);
+    const desk = element("div", { className: "fp-desk" }, this.buildStage(), this.buildStrip());
+    this.section = element("section", section, this.note, toolbar, where, said, desk, this.buildHelp());
     this.root.replaceChildren(this.section);
     this.section.addEventListener("keydown", (event) => this.key(event));
     this.section.addEventListener("keyup", (event) => event.key === " " && this.holdSpace(false));
@@ -344,6 +346,7 @@ class Painter {
     if (message.tell === "unsaved") this.unstored(message);
     if (message.tell === "judged") this.judged(message);
     if (message.tell === "alert") this.say(message.alert);
+    if (message.tell === "alert" && message.serial === this.opening) this.empty();
   }
 
   // --- strokes, until they are stored ---
@@ -356,7 +359,7 @@ class Painter {
     const stroke = { key: this.photo.key, token: `${this.id}-${++this.made}`, do: what, after, ...details };
     this.queue.push(stroke);
     this.touched = true;
-    this.say("");
+    if (this.alert.textContent !== LOOKING) this.say("");
     draw(this.shown, this.photo.width, this.photo.height, stroke);
     this.paint();
     this.keep();
@@ -390,6 +393,7 @@ class Painter {
   stored(message, buffers, mine) {
     const first = mine && this.queue[0]?.token === message.token;
     if (first) this.shift();
+    if (first && this.alert.textContent === LOOKING) this.say("");
     this.mark(message.key, message.state);
     if (message.key === this.photo?.key) {
       Object.assign(this.photo, message);
@@ -452,7 +456,10 @@ class Painter {
   }
 
   suggestion() {
-    if (this.setup?.masker) return this.add("masker");
+    if (this.setup?.masker) {
+      this.say(LOOKING);
+      return this.add("masker");
+    }
     this.choose("box");
     this.say("Drag a box around the thing. Or press Enter: the whole photo is the box.");
     this.stage.focus();
@@ -511,11 +518,11 @@ class Painter {
   /** Let the strip show which photo is open, and which are done. */
   mark(key, state) {
     for (const { facts, node } of this.items) {
-      if (facts.key === key) facts.state = state;
+      if (facts.key === key) facts.state = state ?? facts.state;
       node.setAttribute("aria-label", `${facts.name}, ${facts.label}, ${STATES[facts.state]}`);
       node.dataset.state = facts.state;
       node.querySelector(".fp-mark").textContent = { mask: "✓ mask", skipped: "skipped" }[facts.state] ?? "";
-      if (facts.key === this.photo?.key) node.setAttribute("aria-current", "true");
+      if (facts.key === this.aim) node.setAttribute("aria-current", "true");
       else node.removeAttribute("aria-current");
     }
   }
@@ -547,7 +554,7 @@ class Painter {
 
   go(by) {
     if (this.busy()) return;
-    const at = this.items.findIndex(({ facts }) => facts.key === this.photo?.key);
+    const at = this.items.findIndex(({ facts }) => facts.key === this.aim);
     const next = this.items[at + by];
     this.touched = true;
     if (next) {
@@ -568,8 +575,22 @@ class Painter {
   // --- the photo ---
 
   open(key) {
+    this.aim = key;
     this.opening = this.ask("open", { key });
     this.stage.setAttribute("aria-busy", "true");
+  }
+
+  /** There is no photo to show: that which was asked for cannot be read. */
+  empty() {
+    this.forget();
+    this.photo = this.base = this.shown = null;
+    this.image.removeAttribute("src");
+    this.canvas.width = 1;
+    this.about.replaceChildren();
+    this.covered.textContent = "";
+    this.stage.setAttribute("aria-busy", "false");
+    this.mark(this.aim);
+    this.enable();
   }
 
   show(message, buffers) {
@@ -601,7 +622,7 @@ class Painter {
     const { key, width, height } = this.photo;
     const turn = (this.turn = (this.turn ?? 0) + 1);
     const bitmap = await createImageBitmap(new Blob([png], { type: "image/png" }));
-    if (turn !== this.turn || key !== this.photo.key) return;
+    if (turn !== this.turn || key !== this.photo?.key) return;
     const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     context.drawImage(bitmap, 0, 0);
     const pixels = context.getImageData(0, 0, width, height).data;
@@ -823,7 +844,7 @@ class Painter {
 
   takeBox([[ax, ay], [bx, by]]) {
     if (Math.abs(ax - bx) < 4 || Math.abs(ay - by) < 4) return this.say("Drag a box around the thing: press, move, let go.");
-    this.say("Looking for what stands out in the box…");
+    this.say(LOOKING);
     this.add("grabcut", { points: [[Math.min(ax, bx), Math.min(ay, by)], [Math.max(ax, bx), Math.max(ay, by)]] });
   }
 

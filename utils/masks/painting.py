@@ -24,18 +24,18 @@ from utils.errors import FieldguideError
 from utils.masks.drawing import Drawing, drawn_ids, skipped_ids, strokes_folder
 from utils.masks.masker import Masker
 from utils.masks.network import level_stages
-from utils.masks.reading import MaskError, mask_png, masks_folder, read_photo
+from utils.masks.reading import LIGHT, MaskError, mask_png, masks_folder, read_mask, read_photo
 from utils.masks.showing import DRAWN, SHOWN_FROM, with_outlines
 from utils.masks.source import JUDGING
 from utils.masks.strokes import (
     CLEAR,
     GRABCUT,
-    LARGEST,
+    LONGEST_STROKE,
     MASKER,
-    MOST_POINTS,
     REDO,
-    SMALLEST,
+    THINNEST,
     UNDO,
+    WIDEST,
     StrokeError,
     read_stroke,
 )
@@ -52,17 +52,22 @@ from utils.sheets import thumbnail
 from utils.storage import content_id, visible_files
 from utils.words import SETS, counted, share
 
-NEXT, JUDGE, PAINTED, SKIPPED = "next", "judge", "painted", "skipped"
-LISTS = {
+NEXT, JUDGE, PAINTED, PASSED = "next", "judge", "painted", "skipped"
+PHOTO_LISTS = {
     NEXT: "To paint: training set",
     JUDGE: "To judge the masker: validation and test sets",
     PAINTED: "With a mask",
-    SKIPPED: "Skipped",
+    PASSED: "Skipped",
 }
-PER_STRIP, SMALL, SMALL_QUALITY, QUALITY = 12, 120, 80, 92  # photos at a time; pixels and JPEG quality of small ones
+PER_STRIP, SMALL, STRIP_QUALITY, PHOTO_QUALITY = (
+    12,
+    120,
+    80,
+    92,
+)  # photos at a time; pixels and JPEG quality of small ones
 TURN = 0.3  # seconds that the kernel judges photos before it listens again
-LONGEST_NAME = 60  # characters of the name that a view gives itself
-AGAIN = "Reload the browser's page, or run the cell again."
+LONGEST_VIEW = 60  # characters of the name that a view gives itself
+RELOAD_OR_RUN = "Reload the browser's page, or run the cell again."
 logger = logging.getLogger(__name__)
 
 
@@ -135,7 +140,7 @@ class MaskPainter(anywidget.AnyWidget):
             try:
                 ask = asks.get(request.get("ask")) if isinstance(request.get("ask"), str) else None
                 if not ask:
-                    raise StrokeError(f"That is nothing that can be asked here. {AGAIN}")
+                    raise StrokeError(f"That is nothing that can be asked here. {RELOAD_OR_RUN}")
                 if ask == self._store:
                     # The page keeps what could not be stored, and sends it again; what is wrong in itself it drops.
                     failed = {"tell": "unsaved", "token": token if isinstance(token, str) else "", "again": True}
@@ -148,7 +153,7 @@ class MaskPainter(anywidget.AnyWidget):
                 logger.exception("The painter could not answer.")
                 message = failed | {"alert": f"That did not work: {type(error).__name__}: {error}"}
             view, serial = request.get("view"), request.get("serial")
-            message["view"] = view if isinstance(view, str) and len(view) <= LONGEST_NAME else ""
+            message["view"] = view if isinstance(view, str) and len(view) <= LONGEST_VIEW else ""
             message["serial"] = serial if type(serial) is int and abs(serial) < 2**53 else 0
             # A file's name need not be valid text, but a message must be.
             return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")), pictures
@@ -156,7 +161,7 @@ class MaskPainter(anywidget.AnyWidget):
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs, and the photos to paint next."""
         project = self.dataset.project
-        setup = {"masker": self.masker is not None, "smallest": SMALLEST, "largest": LARGEST, "points": MOST_POINTS}
+        setup = {"masker": self.masker is not None, "smallest": THINNEST, "largest": WIDEST, "points": LONGEST_STROKE}
         # What the browser could not have stored belongs to this project, and to no other of the same name.
         setup |= {"project": content_id(os.fsencode(project.data)), "judges": self._judging() > 0}
         message, pictures = self._list({"list": NEXT, "from": 0})
@@ -186,22 +191,22 @@ class MaskPainter(anywidget.AnyWidget):
     def _list(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a part of a list of photos."""
         name, start = request.get("list"), request.get("from")
-        if name not in [*LISTS] or type(start) is not int or not 0 <= start <= len(self.dataset):
-            raise StrokeError(f"There is no such list of photos. {AGAIN}")
+        if name not in [*PHOTO_LISTS] or type(start) is not int or not 0 <= start <= len(self.dataset):
+            raise StrokeError(f"There is no such list of photos. {RELOAD_OR_RUN}")
         there, skipped = drawn_ids(self.dataset), skipped_ids(self.dataset)
         done = there | skipped
         lists = {
             NEXT: to_paint(self.dataset, done, self._unsure),
             JUDGE: to_judge(self.dataset, done),
             PAINTED: [picture for picture in self.dataset if picture.id in there],
-            SKIPPED: [picture for picture in self.dataset if picture.id in skipped - there],
+            PASSED: [picture for picture in self.dataset if picture.id in skipped - there],
         }
         shown = lists[name][start : start + PER_STRIP]
         message = {
             "tell": "list",
             "list": name,
             "from": start,
-            "lists": [[each, title, len(lists[each])] for each, title in LISTS.items()],
+            "lists": [[each, title, len(lists[each])] for each, title in PHOTO_LISTS.items()],
             "items": [self._item(picture, there, skipped) for picture in shown],
             "note": self.next_step(),
         }
@@ -224,12 +229,13 @@ class MaskPainter(anywidget.AnyWidget):
         small = thumbnail(picture.path, SMALL)
         if painted:
             try:
-                drawing = Drawing(self.dataset, picture.id)
-                small = with_outlines(drawing.image, {DRAWN: drawing.mask})
+                image, own = read_photo(picture.path)
+                mask = read_mask(masks_folder(self.dataset) / f"{picture.id}.png", LIGHT, image.size, own)
+                small = with_outlines(image, {DRAWN: mask})
                 small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
-            except (FieldguideError, MaskError, OSError):
+            except MaskError:  # told when the photo is opened
                 logger.info("No outline for %s.", picture.id)
-        return jpeg_bytes(small, quality=SMALL_QUALITY)
+        return jpeg_bytes(small, quality=STRIP_QUALITY)
 
     def _show(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Show one photo, large, with its mask."""
@@ -246,13 +252,16 @@ class MaskPainter(anywidget.AnyWidget):
             "height": drawing.size[1],
             "alert": drawing.remark,
         }
-        return message | self._state(drawing), [mask_png(drawing.mask), jpeg_bytes(drawing.image, quality=QUALITY)]
+        return message | self._state(drawing), [
+            mask_png(drawing.mask),
+            jpeg_bytes(drawing.image, quality=PHOTO_QUALITY),
+        ]
 
     def _drawing(self, request: Mapping) -> Drawing:
         """Return the drawing of the photo that a message names."""
         id = self._ids.get(request.get("key")) if isinstance(request.get("key"), str) else None
         if id is None:
-            raise StrokeError(f"There is no such photo here. {AGAIN}")
+            raise StrokeError(f"There is no such photo here. {RELOAD_OR_RUN}")
         if self._open is None or self._open.id != id:
             self._open = Drawing(self.dataset, id)
         return self._open

@@ -16,11 +16,15 @@ import numpy as np
 from utils.errors import FieldguideError
 
 BRUSH, ERASE, POLYGON, CLEAR = "brush", "erase", "polygon", "clear"
-MASKER, GRABCUT, FOUND = "masker", "grabcut", "found"  # what was suggested, and a mask that was there; each in a file
+MASKER, GRABCUT, WAS_THERE = (
+    "masker",
+    "grabcut",
+    "found",
+)  # what was suggested, and a mask that was there; each in a file
 UNDO, REDO, SKIP = "undo", "redo", "skip"  # lead from one state to another
 ASKED = (BRUSH, ERASE, POLYGON, CLEAR, MASKER, GRABCUT, UNDO, REDO, SKIP)
-SMALLEST, LARGEST = 1, 400  # pixels across a brush
-MOST_POINTS = 5000
+THINNEST, WIDEST = 1, 400  # pixels across a brush
+LONGEST_STROKE = 5000
 LEAST_BOX = 8  # pixels
 TOKEN = re.compile(r"[A-Za-z0-9-]{1,60}")
 Point = tuple[float, float]
@@ -50,10 +54,10 @@ def read_stroke(request: Mapping, size: tuple[int, int]) -> Stroke:
         raise StrokeError("A stroke came without its name. Reload the browser's page.")
     if do not in (BRUSH, ERASE, POLYGON, GRABCUT):
         return Stroke(do, token)
-    points = _points(request.get("points"), size)
+    points = _read_points(request.get("points"), size)
     if do in (BRUSH, ERASE):
-        if not _is_number(across) or not SMALLEST <= across <= LARGEST:
-            raise StrokeError(f"A brush has {SMALLEST} to {LARGEST} pixels. Choose another size.")
+        if not _is_number(across) or not THINNEST <= across <= WIDEST:
+            raise StrokeError(f"A brush has {THINNEST} to {WIDEST} pixels. Choose another size.")
         return Stroke(do, token, round(float(across), 2), points)
     if do == POLYGON and len(points) < 3:
         raise StrokeError("A polygon needs 3 corners at least.")
@@ -62,10 +66,10 @@ def read_stroke(request: Mapping, size: tuple[int, int]) -> Stroke:
     return Stroke(do, token, points=points)
 
 
-def _points(given, size: tuple[int, int]) -> tuple[Point, ...]:
+def _read_points(given, size: tuple[int, int]) -> tuple[Point, ...]:
     """Return places that a message names, to a hundredth of a pixel; they may lie outside, but not far."""
-    if not isinstance(given, list) or not 1 <= len(given) <= MOST_POINTS:
-        raise StrokeError(f"A stroke has 1 to {MOST_POINTS:,} points.")
+    if not isinstance(given, list) or not 1 <= len(given) <= LONGEST_STROKE:
+        raise StrokeError(f"A stroke has 1 to {LONGEST_STROKE:,} points.")
     points = []
     for point in given:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_is_number, point)):
@@ -98,7 +102,7 @@ def drawn_over(mask: np.ndarray, stroke: Stroke, layer: Callable[[Stroke], np.nd
     """Return a mask, bool (H, W), after a stroke; `layer` returns the mask that a stroke brings."""
     if stroke.do == CLEAR:
         return np.zeros_like(mask)
-    if stroke.do in (FOUND, MASKER):
+    if stroke.do in (WAS_THERE, MASKER):
         return layer(stroke)
     if stroke.do == GRABCUT:
         return mask | layer(stroke)

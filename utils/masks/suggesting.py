@@ -22,7 +22,7 @@ from utils.seeing import one_thread_each
 
 MOST_JUDGED = 200  # photos of which the masker is asked how sure it is: 15 seconds
 ROUNDS = 5  # of GrabCut
-TINY = 1e-6
+LEAST_CHANCE = 1e-6
 
 
 def suggested_by_masker(masker: Masker, stages: Sequence[nn.Module], image: Image.Image) -> np.ndarray:
@@ -64,7 +64,11 @@ def _with_margin(box: tuple[int, int, int, int], size: tuple[int, int]) -> tuple
 def uncertainty(masker: Masker, stages: Sequence[nn.Module], image: Image.Image) -> float:
     """Return how unsure the masker is of a photo, from 0 to 1."""
     with one_thread_each(), torch.no_grad():
-        likely = scores(picture_maps(stages, image, masker.size), masker.head).sigmoid().clamp(TINY, 1 - TINY)
+        likely = (
+            scores(picture_maps(stages, image, masker.size), masker.head)
+            .sigmoid()
+            .clamp(LEAST_CHANCE, 1 - LEAST_CHANCE)
+        )
         return float(-(likely * likely.log2() + (1 - likely) * (1 - likely).log2()).mean())
 
 
