@@ -20,7 +20,7 @@ from utils.words import SETS, counted, percent
 
 AMONG = 5  # individuals that are shown: of top-5 and MAP@5
 RANKED_AT_ONCE = 256  # photos compared with all known ones at once
-WAYS = {
+RANKED_BY = {
     "nearest": "by the nearest known photo",
     "softmax": "by the network's own probabilities",
     "guessing": "always the most photographed first",
@@ -177,7 +177,7 @@ NEW_ONE = (
 def individual_table(found: Mapping) -> pd.DataFrame:
     """Return the figures of `individual_figures` as a table of texts, one row per set and way."""
     rows = {
-        f"{SETS[side]}: {WAYS[way]}": {
+        f"{SETS[side]}: {RANKED_BY[way]}": {
             PLACE_COLUMNS[name]: percent(figure, told="", digits=0) for name, figure in figures.items()
         }
         for side in ("valid", "test")
