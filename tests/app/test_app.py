@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser.app_project import COLOURS, GREY, SVG, WARM, animation, card_of, photo, save_model, write_project
+from browser.app_project import (
+    COLOURS,
+    GREY,
+    SVG,
+    WARM,
+    animation,
+    card_of,
+    photo,
+    red_on_grey,
+    save_model,
+    write_project,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +28,7 @@ from utils.app import page as app
 from utils.app.page import LARGEST, PART, ClassifierPage, find_models
 from utils.export import card_in_words
 from utils.inference.classifier import load_classifier
+from utils.pictures.outlines import OUTLINE
 from utils.project import Project
 
 ASKED = {"view": "v1", "serial": 1}
@@ -333,3 +345,25 @@ def test_a_broken_project_is_told_on_the_page(tmp_path, monkeypatch):
     path.write_text(path.read_text() + "\n[colour]\n")
     monkeypatch.setenv("PROJECT", os.fspath(path))
     assert "colour" in ClassifierPage().problem
+
+
+def test_the_outline_of_the_thing_is_on_the_thumbnail(tmp_path):
+    """Where the model finds the thing, the picture comes with an orange line along its border, and the page is told."""
+    path = write_project(tmp_path)
+    save_model(tmp_path / "models" / "colours", "colours", COLOURS, finds=True)
+    page = ClassifierPage(Project.load(path))
+    assert page.answer({"ask": "hello", **ASKED})[0]["finds"] is True
+    _, (jpeg,) = send(page, red_on_grey())
+    seen = np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
+    height, width = seen.shape[:2]
+    orange = (abs(seen - np.array(OUTLINE)).sum(2) < 120).nonzero()
+    for places, side in zip(orange, (height, width), strict=True):
+        assert (places.min() / side, places.max() / side) == pytest.approx((0.25, 0.75), abs=0.04)
+
+
+def test_a_model_that_finds_nothing_says_so(page):
+    """No outline is drawn, and the page is told of none."""
+    assert page.answer({"ask": "hello", **ASKED})[0]["finds"] is False
+    _, (jpeg,) = send(page, red_on_grey())
+    seen = np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
+    assert (abs(seen - np.array(OUTLINE)).sum(2) < 120).sum() == 0

@@ -20,11 +20,14 @@ GREY = (128, 128, 128)  # belongs to no label
 FIGURE = {"value": 0.9, "low": 0.81, "high": 0.95, "n": 60}
 
 
-def save_model(folder: Path, name: str, colours: dict, *, threshold: float | None = THRESHOLD, card=True) -> Path:
+def save_model(
+    folder: Path, name: str, colours: dict, *, threshold: float | None = THRESHOLD, card=True, finds=False
+) -> Path:
     """
     Write a model.onnx that judges a picture by its mean colour, and a card, as stage 07 lays them out.
 
-    Each label is a direction from grey; its score is how far the mean colour lies that way.
+    Each label is a direction from grey; its score is how far the mean colour lies that way. If it `finds` the thing,
+    that is what is red.
     """
     towards = np.array(list(colours.values()), np.float32) / 255 - 0.5  # (K, 3)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
@@ -42,11 +45,21 @@ def save_model(folder: Path, name: str, colours: dict, *, threshold: float | Non
         helper.make_node("MatMul", ["mean", "weight"], ["scores"]),  # (N, K)
         helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1),
     ]
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(colours)])]
+    if finds:
+        constants |= {"redness": np.array([[20], [-20], [0]], np.float32), "least": np.float32(4)}
+        constants |= {"last": np.array([3], np.int64)}
+        nodes += [
+            helper.make_node("MatMul", ["centred", "redness"], ["red"]),  # (N, H, W, 1)
+            helper.make_node("Sub", ["red", "least"], ["surely"]),
+            helper.make_node("Sigmoid", ["surely"], ["places"]),
+            helper.make_node("Squeeze", ["places", "last"], ["mask"]),
+        ]
+        outputs.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", SIZE, SIZE]))
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", SIZE, SIZE, 3])
-    answer = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(colours)])
     weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     model = helper.make_model(
-        helper.make_graph(nodes, "colours", [pixels], [answer], weights),
+        helper.make_graph(nodes, "colours", [pixels], outputs, weights),
         opset_imports=[helper.make_opsetid("", 23)],
         ir_version=11,
     )
@@ -104,6 +117,16 @@ def photo(colour=COLOURS["red"], *, size=(320, 240), format: str = "JPEG", seed:
     soft = Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     Image.blend(soft, Image.new("RGB", size, colour), 0.8).save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def red_on_grey(size=(320, 240)) -> bytes:
+    """Return a grey PNG with a red box in the middle: half as wide and half as high."""
+    picture = Image.new("RGB", size, GREY)
+    width, height = size
+    picture.paste(COLOURS["red"], (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 

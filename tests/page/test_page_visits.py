@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.app_project import COLOURS, GREY, large_photo, photo
+from browser.app_project import COLOURS, GREY, large_photo, photo, red_on_grey
 from PIL import Image
 
 from page.conftest import visited
@@ -26,6 +26,17 @@ DROP = """([name, bytes, kind]) => {
         ? new ClipboardEvent("paste", { clipboardData: transfer, bubbles: true })
         : new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true });
     document.querySelector("#about").dispatchEvent(event);
+}"""
+
+# The box around what is orange on a canvas, in fractions of it: left, top, right, bottom; null if nothing is.
+ORANGE = """(selector) => {
+    const canvas = document.querySelector(selector);
+    const { width, height } = canvas;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    const at = [...Array(width * height).keys()].filter((n) =>
+        [230, 159, 0].every((wanted, k) => Math.abs(data[4 * n + k] - wanted) < 40));
+    const [x, y] = [at.map((n) => (n % width) / width), at.map((n) => Math.floor(n / width) / height)];
+    return at.length ? [Math.min(...x), Math.min(...y), Math.max(...x), Math.max(...y)] : null;
 }"""
 
 
@@ -343,3 +354,24 @@ def test_the_keyboard_reaches_everything(visit):
     visit.page.focus("#cards button.thumbnail")
     visit.page.keyboard.press("Enter")
     visit.page.wait_for_selector("#larger[open]")
+
+
+def test_the_outline_of_the_thing_is_drawn_on_the_photo(chromium, make_page):
+    """Where the model finds the thing, an orange line runs along its border, small and large, and one line says so."""
+    folder, classifier = make_page(finds=True)
+    with served(folder) as address, visited(chromium, address, folder, classifier) as visit:
+        open_page(visit.page, address)
+        assert not visit.page.is_visible("#outlined")
+        visit.choose(("box.png", red_on_grey()))
+        assert visit.page.is_visible("#outlined")
+        box = pytest.approx([0.25, 0.25, 0.75, 0.75], abs=0.04)
+        assert visit.page.evaluate(ORANGE, "#cards canvas") == box
+        visit.page.click("#cards button.thumbnail")
+        visit.page.wait_for_selector("#larger[open]")
+        assert visit.page.evaluate(ORANGE, "#larger-picture") == box
+
+
+def test_a_model_that_finds_nothing_draws_nothing(visit):
+    """The page of a model without a mask says no word of outlines."""
+    visit.choose(("box.png", red_on_grey()))
+    assert visit.page.evaluate(ORANGE, "#cards canvas") is None and not visit.page.is_visible("#outlined")

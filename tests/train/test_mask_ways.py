@@ -14,7 +14,7 @@ from utils.errors import FieldguideError
 from utils.evaluate.heatmaps import heat_maps
 from utils.export.formats import save_learner, save_onnx
 from utils.inference.vetting import vet
-from utils.masks import mask_front, mask_front_of, masker_for, take_masks
+from utils.masks import mask_front, mask_front_of, mask_scorer, masker_for, take_masks
 from utils.masks.crop import crop_layers
 from utils.project import Project, ProjectError
 from utils.train import architecture, load_trained, preparation
@@ -192,7 +192,12 @@ def test_the_files_agree_and_are_vetted(masked, tmp_path, way, arch, weights):
         mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in stats)
         pixels = ((torch.Tensor(batch) * std + mean) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    (answered,) = session.run(None, {"pixels": np.ascontiguousarray(pixels)})
+    answered, mask = session.run(["probabilities", "mask"], {"pixels": np.ascontiguousarray(pixels)})
+    scores = mask_scorer(mask_front_of(learn.model))
+    found = []
+    scores.register_forward_hook(lambda layer, given, made: found.append(made.sigmoid()[:, 0]))
+    learn.model.eval()(torch.Tensor(batch))
+    np.testing.assert_allclose(mask, found[0].detach().numpy(), atol=1e-3)
     assert np.ptp(wanted) > 0
     np.testing.assert_allclose(pickled, wanted, atol=1e-3)
     np.testing.assert_allclose(answered, wanted, atol=1e-3)

@@ -136,12 +136,13 @@ class Page {
     this.saver = button("Save as CSV", () => this.save(), { title: "A table of file, label and probability, for a spreadsheet" });
     this.clearer = button("Clear", () => this.clear(), { title: "Take all results off the page" });
     this.tools = element("div", { className: "fd-tools", hidden: true }, this.saver, this.clearer);
+    this.outlined = element("p", { className: "fd-small", hidden: true, textContent: "The orange outline on a photo is what the model takes for the thing." });
     this.cards = element("ul", { className: "fd-cards", aria: { label: "Results", role: "list" } });
     this.about = element("section", { className: "fd-about", hidden: true, aria: { label: "About this model" } });
     this.root = element(
       "section",
       { className: "fieldguide-app", aria: { label: "Photo classifier", busy: "true" } },
-      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.tools, this.cards, this.about,
+      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.outlined, this.tools, this.cards, this.about,
     );
     this.root.dataset.lmSuppressShortcuts = "true";
     root.replaceChildren(this.root);
@@ -275,7 +276,8 @@ class Page {
   }
 
   /** How good the model is, on top; its card at the foot. */
-  tell({ model, verdict, about }) {
+  tell({ model, verdict, about, finds }) {
+    this.outlined.hidden = !finds;
     this.verdict.textContent = verdict && `How good is this model? ${verdict}`;
     this.verdict.hidden = !verdict;
     const parts = about.flatMap(([heading, lines]) => [

@@ -20,7 +20,7 @@ import anywidget
 from utils.errors import FieldguideError
 from utils.export import about
 from utils.inference import Classifier, ModelError, load_classifier
-from utils.pictures import OWN_BITS, jpeg_bytes, open_picture
+from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
 from utils.storage import subfolders
 
@@ -28,6 +28,7 @@ LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
 THUMBNAIL, QUALITY = 160, 80  # pixels of the longest side, and of JPEG
 TOP = 3  # labels shown of each photo
+IS_THING = 0.5  # of a mask: from here on a place is the thing
 MODELS = ("model.onnx", "export.pkl")  # the first that is there: it opens in a tenth of the time
 LONGEST = 100  # characters of the name that a view of this widget gives itself
 RELOAD = "Reload the browser's page."
@@ -126,6 +127,7 @@ class ClassifierPage(anywidget.AnyWidget):
             "labels": list(self.classifier.labels) if self.classifier else [],
             "verdict": self.verdict,
             "about": self.about,
+            "finds": bool(self.classifier and self.classifier.finds),
             "largest": LARGEST,
             "part": PART,
         }, []
@@ -191,7 +193,10 @@ def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
     }
     if prediction.error:
         return message, []
+    found = classifier.mask(content)
     shown = open_picture(content, longest_side=THUMBNAIL, bits=OWN_BITS)
+    if found is not None:
+        shown = outlined(shown, found >= IS_THING)
     return message, [jpeg_bytes(shown, quality=QUALITY)]
 
 

@@ -31,6 +31,7 @@ from fasttransform import Pipeline
 
 from utils.errors import FieldguideError
 from utils.evaluate import trained_mirrored
+from utils.masks import mask_front_of, mask_scorer
 from utils.pictures import size_text
 from utils.storage import write_whole
 
@@ -148,7 +149,11 @@ def _contiguous(layer: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> tupl
 
 
 class FromPixels(torch.nn.Module):
-    """A network with everything around it: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out."""
+    """
+    A network with everything around it: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out.
+
+    Where the network finds the thing itself, the mask comes out too: (N, H/4, W/4), from 0 to 1.
+    """
 
     def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
         super().__init__()
@@ -156,19 +161,28 @@ class FromPixels(torch.nn.Module):
         for layer in network.modules():
             if isinstance(layer, POOLING):
                 layer.register_forward_pre_hook(_contiguous)
+        front = mask_front_of(network)
+        self.scorer = mask_scorer(front) if front else None
         self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
         self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = pixels.permute(0, 3, 1, 2).contiguous().float() / 255  # (N, 3, H, W)
-        return self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
+        images, found = (images - self.mean) / self.std, []
+        if self.scorer is None:
+            return (self.network(images).softmax(1),)  # (N, K)
+        listening = self.scorer.register_forward_hook(lambda layer, given, scores: found.append(scores))
+        probabilities = self.network(images).softmax(1)
+        listening.remove()
+        return probabilities, found[0].sigmoid()[:, 0]
 
 
 def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[str, str]) -> None:
     """
     Write a learner's network to `path` as an ONNX file that takes pixels and gives probabilities.
 
-    One input ``pixels``, uint8 (N, H, W, 3) in RGB; one output ``probabilities``, float32 (N, K); N is free.
+    One input ``pixels``, uint8 (N, H, W, 3) in RGB; the output ``probabilities``, float32 (N, K), and where the network
+    finds the thing itself also ``mask``, float32 (N, H/4, W/4), how much each place is the thing; N is free.
     Normalisation, network, weights and softmax are inside. The same network gives the same bytes, and nothing in them
     tells of this machine. `metadata` becomes the file's ``metadata_props``. Raises FieldguideError if the learner does
     not sort three-colour photos into one label each, or ONNX cannot express its network.
@@ -185,7 +199,7 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
-                output_names=["probabilities"],
+                output_names=["probabilities", "mask"][: 1 + (model.scorer is not None)],
                 dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
                 external_data=False,
                 verbose=False,
@@ -243,7 +257,7 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
     """Refuse a network that does not give K scores for a picture of three colours."""
     try:
         with torch.inference_mode():
-            shape = tuple(model(example).shape)
+            shape = tuple(model(example)[0].shape)
     except (RuntimeError, IndexError) as error:
         raise FieldguideError(
             f"The network fails on pictures of {size_text(example.shape[1:3])} pixels in {CHANNELS} colours "

@@ -77,6 +77,11 @@ class Classifier:
         """Where the network runs: "cuda" for an export.pkl on a computer with such a GPU, else "cpu"."""
         return self.network.device
 
+    @property
+    def finds(self) -> bool:
+        """Whether `mask` tells where the thing is."""
+        return self.network.finds
+
     def predict(self, images, *, unknown: bool = False, bgr: bool = False, tta: bool = False) -> list[Prediction]:
         """
         Return a prediction for each of N pictures, in their order.
@@ -124,6 +129,24 @@ class Classifier:
             )
         ask = self.mirrored_too if tta else self.probabilities
         return self._streamed(iter(each_of(images)), batch_size, self.threshold if unknown else 0.0, bgr, ask)
+
+    def mask(self, picture, *, bgr: bool = False) -> np.ndarray | None:
+        """
+        Return how much each place of a picture is the thing: float32 (H, W), from 0 to 1; from 0.5 on it is.
+
+        It spans the whole picture, squished to the size at which the network works; the edges that the network does not
+        see are 0. None where the network does not find the thing first (mask = "none"), and for an export.pkl: the
+        model.onnx beside it says it. `picture` is one, as for `predict`. Raises ModelError if it cannot be read.
+        """
+        if not self.finds:
+            return None
+        pixels = _prepared(at_hand(picture), self.recipe, bgr)
+        if isinstance(pixels, str):
+            raise ModelError(f"The picture cannot be read: {pixels}.")
+        (found,) = self.network.masks(pixels[None])
+        if found.ndim != 2 or not (found >= 0).all() or not (found <= 1).all():
+            raise ModelError("the network's mask is not one number from 0 to 1 for each place")
+        return self.recipe.whole(found)
 
     def _streamed(
         self, source: Iterator, batch_size: int, threshold: float, bgr: bool, ask: Callable[[np.ndarray], np.ndarray]

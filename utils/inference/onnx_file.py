@@ -43,6 +43,15 @@ class OnnxNetwork:
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.session.run(["probabilities"], {"pixels": pixels})[0]
 
+    @property
+    def finds(self) -> bool:
+        """Whether the network finds the thing before it tells which one it is."""
+        return any(output.name == "mask" for output in self.session.get_outputs())
+
+    def masks(self, pixels: np.ndarray) -> np.ndarray:
+        """Return how much each place of N pictures is the thing: (N, h, w), from 0 to 1."""
+        return self.session.run(["mask"], {"pixels": pixels})[0]
+
 
 def cores() -> int:
     """Return how many processors this program may use."""

@@ -51,6 +51,15 @@ class Recipe:
         image = open_picture(picture, longest_side=self.longest_side, bits=self.bits)
         return np.asarray(squish_and_crop(image, self.size, extra=self.extra, resample=REDUCTIONS[self.resample]))
 
+    def whole(self, found: np.ndarray) -> np.ndarray:
+        """Return a map (h, w) of what the network sees of a picture as one of the whole picture, squished: float32."""
+        (height, width), (below, beside) = self.height_width, height_and_width(self.extra)
+        top, left = below // 2, beside // 2
+        spread = np.zeros((height + below, width + beside), dtype=np.float32)
+        larger = Image.fromarray(found.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+        spread[top : top + height, left : left + width] = larger
+        return spread
+
 
 def checked_labels(labels) -> tuple[str, ...]:
     """Return the labels, or refuse anything but a list of different texts."""

@@ -6,7 +6,7 @@ of its own, which train the masker and are never classified. The masker is a set
 maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
-from utils.masks.front import mask_front, mask_front_of, mask_way
+from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
 from utils.masks.hiding import hiding
 from utils.masks.masker import MASKER_FILE, Masker, fit_masker, masker_for, overlap, read_masker, save_masker
 from utils.masks.network import masker_network
@@ -29,6 +29,7 @@ __all__ = [
     "hiding",
     "mask_front",
     "mask_front_of",
+    "mask_scorer",
     "mask_way",
     "masker_for",
     "masker_network",

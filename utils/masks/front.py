@@ -68,6 +68,12 @@ def mask_front_of(model: nn.Module) -> nn.Module | None:
     return next((layer for layer in learns if list(layer.buffers())), None)
 
 
+def mask_scorer(front: nn.Module) -> nn.Module:
+    """Return the layer of a front that gives the masker's scores (B, 1, H/4, W/4): above 0 is the thing."""
+    chains = (layer for layer in front.modules() if isinstance(layer, nn.Sequential))
+    return next(layer for layer in chains if isinstance(layer[0], nn.Conv2d))[2]
+
+
 def mask_way(front: nn.Module) -> str:
     """Return what a front does with the mask: "crop", "channel" or "paint"."""
     return WAYS[type(front)]

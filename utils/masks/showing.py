@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from utils.dataset import Dataset, seeded_rank
 from utils.intervals import bootstrap, interval, mean_of
@@ -14,12 +14,13 @@ from utils.masks.masker import Masker, found_mask, picture_maps
 from utils.masks.network import level_stages
 from utils.masks.reading import MaskError, read_photo
 from utils.masks.source import DrawnMask, Masks
+from utils.pictures import outlined
 from utils.seeing import one_thread_each
 from utils.sheets import contact_sheet
 from utils.words import counted, share
 
 DRAWN, FOUND = (0, 114, 178), (230, 159, 0)  # blue and orange, which nearly everybody can tell apart
-SHEET_SIDE, THICK = 224, 3  # pixels: of a photo on a sheet, and of the square that widens an outline
+SHEET_SIDE = 224  # pixels, of a photo on a sheet
 SHOWN_FROM = 10  # masks; with fewer a masker is a guess
 
 
@@ -104,8 +105,5 @@ def with_outlines(image: Image.Image, masks: dict[tuple[int, int, int], np.ndarr
     small = image.copy()
     small.thumbnail((SHEET_SIDE, SHEET_SIDE))
     for colour, mask in masks.items():
-        area = Image.fromarray(mask.astype(np.uint8) * 255).resize(small.size, Image.Resampling.NEAREST)
-        wider, narrower = area.filter(ImageFilter.MaxFilter(THICK)), area.filter(ImageFilter.MinFilter(THICK))
-        edge = Image.fromarray((np.asarray(wider) != np.asarray(narrower)).astype(np.uint8) * 255)
-        small.paste(colour, mask=edge)
+        small = outlined(small, mask, colour)
     return small

@@ -13,6 +13,7 @@ from .formats import PHOTO_SUFFIXES, format_of, image_file
 from .headers import header, known_header
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
+from .outlines import outlined
 from .reasons import PictureError, UnreadableError, shortened
 from .sizes import height_and_width, margins, size_text, squish_and_crop
 from .turning import ORIENTATION
@@ -40,6 +41,7 @@ __all__ = [
     "margins",
     "open_picture",
     "open_with_facts",
+    "outlined",
     "refuse_size",
     "shortened",
     "size_text",

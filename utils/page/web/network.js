@@ -5,6 +5,8 @@
  * judged. So a graphics driver that calculates wrongly is not used, and neither is a file that is another model's.
  */
 
+import { outline } from "./outline.js";
+
 const AGREEMENT = 1e-3; // the largest difference of a probability, as between the files of notebook 07
 const MOST_THREADS = 4;
 const SILENCE = 60_000; // milliseconds
@@ -14,6 +16,8 @@ export class Problem extends Error {}
 
 /**
  * Return { how, onGraphics, judge } for the model that page.json describes.
+ *
+ * `judge` gives { probabilities, outline } of a picture; there is an outline where the model finds the thing first.
  *
  * `progress` is told the bytes loaded, and of how many. Without `graphics` the processor is used in any case.
  */
@@ -25,8 +29,8 @@ export async function openModel(facts, progress, graphics = true) {
   for (const engine of graphics && (await hasGraphics()) ? ["webgpu", "wasm"] : ["wasm"]) {
     try {
       const network = await opened(engine, model, facts);
-      const answer = await network.judge(probe(facts.recipe.size));
-      if (answer.every((value, n) => Math.abs(value - facts.probe[n]) <= AGREEMENT)) return network;
+      const { probabilities } = await network.judge(probe(facts.recipe.size));
+      if (probabilities.every((value, n) => Math.abs(value - facts.probe[n]) <= AGREEMENT)) return network;
       if (engine === "wasm") throw new Problem("The model answers otherwise than it did when this page was made. Write the page again with notebook 07.");
     } catch (error) {
       if (error instanceof Problem) throw error;
@@ -88,15 +92,20 @@ async function opened(engine, model, { runtime, recipe, labels }) {
     how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
     async judge({ data }) {
       const pixels = new ort.Tensor("uint8", data, [1, height, width, 3]);
-      const { probabilities } = await session.run({ pixels });
+      const { probabilities, mask } = await session.run({ pixels });
       const values = Array.from(probabilities.data);
       const sum = values.reduce((total, value) => total + value, 0);
       if (values.length !== labels.length || !(Math.abs(sum - 1) < 1e-3) || values.some((value) => !(value >= 0))) {
         throw new Error("the model's answer is no probabilities");
       }
-      return values.map((value) => value / sum);
+      return { probabilities: values.map((value) => value / sum), outline: mask && outline(grid(mask), recipe) };
     },
   };
+}
+
+/** Return a mask as the network gives it, of one picture, with its height and width. */
+function grid({ data, dims: [, height, width] }) {
+  return { data, height, width };
 }
 
 /** The drawn picture that the model is tried on; utils/export/page.py draws the same. */

@@ -7,6 +7,7 @@
 import { startCamera } from "./camera.js";
 import { fromInput, fromTransfer, GONE, ORDER } from "./chosen.js";
 import { byId, element, name, number, percent, several } from "./elements.js";
+import { drawOutline } from "./outline.js";
 import { table } from "./table.js";
 
 const THUMBNAIL = 112; // pixels, as page.css lays it out
@@ -201,7 +202,7 @@ function best(probabilities) {
   return { top: top.slice(0, SHOWN), label: unsure ? null : top[0].label, probability: top[0].probability };
 }
 
-function show(photo, { error, probabilities, shown }) {
+function show(photo, { error, probabilities, shown, outline }) {
   const { path } = photo;
   const { top, label, probability } = error ? {} : best(probabilities);
   results.push({ path, error, label: error ? "" : label ?? "unknown", probability: error ? null : probability });
@@ -209,11 +210,12 @@ function show(photo, { error, probabilities, shown }) {
     ? [element("p", { className: "label broken", textContent: "Could not be read" }), element("p", { className: "small", textContent: error })]
     : [element("p", { className: label === null ? "label unsure" : "label" }, label === null ? "Not sure" : name(label)), bars(top)];
   const file = element("p", { className: "file", title: path }, name(path));
-  byId("cards").append(element("li", {}, thumbnail(photo, shown), element("div", { className: "body" }, file, ...body)));
+  byId("cards").append(element("li", {}, thumbnail(photo, shown, outline), element("div", { className: "body" }, file, ...body)));
   byId("tools").hidden = false;
+  if (outline) byId("outlined").hidden = false;
 }
 
-function thumbnail(photo, shown) {
+function thumbnail(photo, shown, outline) {
   if (!shown) return element("div", { className: "thumbnail" });
   const scale = Math.min(1, (THUMBNAIL * devicePixelRatio) / Math.max(shown.width, shown.height));
   const canvas = element("canvas", { width: Math.max(1, shown.width * scale), height: Math.max(1, shown.height * scale) });
@@ -221,17 +223,20 @@ function thumbnail(photo, shown) {
   context.imageSmoothingQuality = "high";
   context.drawImage(shown, 0, 0, canvas.width, canvas.height);
   shown.close();
+  if (outline) drawOutline(context, outline);
   const button = element("button", { type: "button", className: "thumbnail", aria: { label: `Show ${photo.path} larger` } }, canvas);
-  button.addEventListener("click", () => showLarger(photo));
+  button.addEventListener("click", () => showLarger(photo, outline));
   return button;
 }
 
-async function showLarger(photo) {
+async function showLarger(photo, outline) {
   const { shown, error } = await askAbout(photo, "show", { longest: LARGER });
   if (error) return say(`${photo.path} cannot be shown: ${error}.`);
   const canvas = Object.assign(byId("larger-picture"), { width: shown.width, height: shown.height });
-  canvas.getContext("2d").drawImage(shown, 0, 0);
+  const context = canvas.getContext("2d");
+  context.drawImage(shown, 0, 0);
   shown.close();
+  if (outline) drawOutline(context, outline);
   byId("larger-name").replaceChildren(name(photo.path));
   byId("larger").showModal();
 }

@@ -56,11 +56,11 @@ async function answer(id, prepare, withInput = false) {
   try {
     const { input, picture } = await prepare();
     const ready = performance.now();
-    const probabilities = await judged(input);
+    const answered = await judged(input);
     const milliseconds = { preparing: ready - began, judging: performance.now() - ready };
     const shown = await bitmapOf(picture);
     const more = withInput ? { input: input.data } : {};
-    postMessage({ tell: "answer", id, probabilities, shown, milliseconds, ...more }, [shown]);
+    postMessage({ tell: "answer", id, ...answered, shown, milliseconds, ...more }, [shown]);
   } catch (error) {
     postMessage({ tell: "answer", id, error: reason(error) });
   }
