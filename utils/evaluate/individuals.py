@@ -28,19 +28,25 @@ RANKED_BY = {
 PLACE_COLUMNS = {"top1": "the first is right", "top5": f"among the first {AMONG}", "map5": f"MAP@{AMONG}"}
 
 
-class CaughtFeatures:
+def feature_layer(network: torch.nn.Module) -> torch.nn.Module:
     """
-    A context in which whatever a learner judges leaves its features: what its head makes its scores of.
+    Return the layer of a network whose input, made flat, are its features: the first of the head that has learned.
 
-    They are the maps of the body, pooled: what reaches the first layer of the head that has learned something.
+    What reaches it are the maps of the body, pooled.
     """
+    head = network[-1] if isinstance(network, torch.nn.Sequential) else network
+    layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
+    if layer is None:
+        raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
+    return layer
+
+
+class CaughtFeatures:
+    """A context in which whatever a learner judges leaves its features."""
 
     def __init__(self, learn):
-        head = learn.model[-1] if isinstance(learn.model, torch.nn.Sequential) else learn.model
-        self._layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
+        self._layer = feature_layer(learn.model)
         self._caught: list[torch.Tensor] = []
-        if self._layer is None:
-            raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
 
     def __enter__(self) -> "CaughtFeatures":
         self._hook = self._layer.register_forward_pre_hook(lambda layer, given: self._caught.append(given[0]))
