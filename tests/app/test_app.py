@@ -13,8 +13,10 @@ from browser.app_project import (
     GREY,
     SVG,
     WARM,
+    WHALES,
     animation,
     card_of,
+    known_whales,
     photo,
     red_on_grey,
     save_model,
@@ -367,3 +369,47 @@ def test_a_model_that_finds_nothing_says_so(page):
     _, (jpeg,) = send(page, red_on_grey())
     seen = np.asarray(Image.open(io.BytesIO(jpeg))).astype(int)
     assert (abs(seen - np.array(OUTLINE)).sum(2) < 120).sum() == 0
+
+
+@pytest.fixture
+def whales(tmp_path) -> ClassifierPage:
+    """A page with a model of seven individuals, each known from two photos of its colour."""
+    path = write_project(tmp_path)
+    save_model(tmp_path / "models" / "colours", "colours", WHALES, knows=known_whales())
+    return ClassifierPage(Project.load(path))
+
+
+def test_the_nearest_known_photos_come_with_the_answer(whales):
+    """Five individuals, the most alike first, each once, with a JPEG each after the photo's own."""
+    assert whales.answer({"ask": "hello", **ASKED})[0]["known"] == {"shown": True, "problem": ""}
+    content = photo(WHALES["Bo"], seed=5)
+    message, buffers = send(whales, content)
+    (wanted,) = whales.classifier.nearest([content])
+    assert message["nearest"] == [[known.label, known.similarity] for known in wanted.individuals]
+    names = [name for name, _ in message["nearest"]]
+    assert names[0] == "Bo" and len(set(names)) == len(names) == 5
+    assert [alike for _, alike in message["nearest"]] == sorted((a for _, a in message["nearest"]), reverse=True)
+    assert len(buffers) == 6 and buffers[1:] == [known.thumbnail for known in wanted.individuals]
+
+
+def test_a_photo_that_cannot_be_read_has_no_neighbours(whales):
+    """Its reason is told, and no picture comes."""
+    message, buffers = send(whales, b"no photo")
+    assert message["error"] and message["nearest"] == [] and buffers == []
+
+
+def test_a_broken_gallery_is_told_and_photos_are_judged(whales):
+    """The page says why no known photos are shown; the answers are as ever."""
+    whales.models["colours"].with_name("gallery.safetensors").write_bytes(b"broken")
+    known = whales.answer({"ask": "model", "model": "colours", **ASKED})[0]["known"]
+    assert known["shown"] is False
+    assert known["problem"].startswith("The known photos cannot be shown. ") and "notebook 07" in known["problem"]
+    message, buffers = send(whales, photo(WHALES["Dot"]))
+    assert message["label"] == "Dot" and message["nearest"] == [] and len(buffers) == 1
+
+
+def test_a_model_of_kinds_shows_no_known_photos(page):
+    """Nothing is said of them, and none come."""
+    assert page.answer({"ask": "hello", **ASKED})[0]["known"] == {"shown": False, "problem": ""}
+    message, buffers = send(page, photo())
+    assert message["nearest"] == [] and len(buffers) == 1

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 SIZE = 32  # pixels
 COLOURS = {"red": (230, 30, 40), "green": (20, 190, 60), "blue": (30, 60, 220)}  # label → what it looks like
 WARM = {"warm": (230, 90, 30), "cold": (30, 90, 230)}
+WHALES = {"Ada": (230, 30, 40), "Bo": (220, 60, 40), "Cleo": (200, 90, 60), "Dot": (30, 190, 60)}
+WHALES |= {"Eve": (30, 60, 220), "Flo": (60, 40, 200), "<b>Gus</b>": (230, 220, 40)}  # individuals, by their colour
 SHARPNESS = 12.0  # how much a colour must win by
 THRESHOLD = 0.6
 GREY = (128, 128, 128)  # belongs to no label
@@ -21,13 +24,14 @@ FIGURE = {"value": 0.9, "low": 0.81, "high": 0.95, "n": 60}
 
 
 def save_model(
-    folder: Path, name: str, colours: dict, *, threshold: float | None = THRESHOLD, card=True, finds=False
+    folder: Path, name: str, colours: dict, *, threshold: float | None = THRESHOLD, card=True, finds=False, knows=()
 ) -> Path:
     """
     Write a model.onnx that judges a picture by its mean colour, and a card, as stage 07 lays them out.
 
     Each label is a direction from grey; its score is how far the mean colour lies that way. If it `finds` the thing,
-    that is what is red.
+    that is what is red. If it `knows` photos, pairs of a label and a JPEG, they lie beside it as 07 would put them; its
+    features are the mean colour, from grey.
     """
     towards = np.array(list(colours.values()), np.float32) / 255 - 0.5  # (K, 3)
     towards /= np.linalg.norm(towards, axis=1, keepdims=True)
@@ -56,6 +60,9 @@ def save_model(
             helper.make_node("Squeeze", ["places", "last"], ["mask"]),
         ]
         outputs.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N", SIZE, SIZE]))
+    if knows:
+        nodes.append(helper.make_node("Identity", ["mean"], ["features"]))
+        outputs.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 3]))
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", SIZE, SIZE, 3])
     weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
     model = helper.make_model(
@@ -75,10 +82,32 @@ def save_model(
     folder.mkdir(parents=True)
     path = folder / "model.onnx"
     path.write_bytes(model.SerializeToString())
+    if knows:
+        (folder / "gallery.safetensors").write_bytes(gallery_of(path, knows))
     if card:
         facts = card_of(name, list(colours), hashlib.sha256(path.read_bytes()).hexdigest(), threshold=threshold)
         (folder / "card.json").write_text(json.dumps(facts), encoding="utf-8")
     return path
+
+
+def known_whales() -> list[tuple[str, bytes]]:
+    """Return two photos of each individual, with its name."""
+    return [(name, photo(colour, size=(90, 60), seed=seed)) for name, colour in WHALES.items() for seed in (1, 2)]
+
+
+def gallery_of(path: Path, knows: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the known photos of a model as 07 writes them; the features are mean colours, from grey."""
+    means = [np.asarray(Image.open(io.BytesIO(jpeg)), float).mean((0, 1)) / 255 - 0.5 for _, jpeg in knows]
+    facts = {
+        "form": 1,
+        "models": [hashlib.sha256(path.read_bytes()).hexdigest()],
+        "labels": [name for name, _ in knows],
+    }
+    facts |= {"ids": [f"{n:016x}" for n in range(len(knows))]}
+    facts |= {"ends": np.cumsum([len(jpeg) for _, jpeg in knows]).tolist()}
+    tensors = {"features": np.array(means, np.float16)}
+    tensors["thumbnails"] = np.frombuffer(b"".join(jpeg for _, jpeg in knows), np.uint8)
+    return safetensors.numpy.save(tensors, {"gallery": json.dumps(facts)})
 
 
 def card_of(name: str, labels: Sequence[str], sha256: str, *, threshold: float | None) -> dict:

@@ -13,7 +13,19 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from browser.app_project import COLOURS, GREY, SVG, WARM, animation, large_photo, photo, save_model, write_project
+from browser.app_project import (
+    COLOURS,
+    GREY,
+    SVG,
+    WARM,
+    WHALES,
+    animation,
+    known_whales,
+    large_photo,
+    photo,
+    save_model,
+    write_project,
+)
 from browser.pages import watched
 from browser.servers import Server, _serving
 from browser.test_cleaner_on_screen import CONTRASTS, NAMELESS, OUTSIDE
@@ -172,6 +184,7 @@ def served(chromium, photos, tmp_path_factory) -> Iterator[App]:
     project = write_project(folder)
     save_model(folder / "models" / "colours", "colours", COLOURS)
     save_model(folder / "models" / "another", "another", WARM, threshold=None, card=False)
+    save_model(folder / "models" / "whales", "whales", WHALES, knows=known_whales())
     (folder / "data").mkdir()
     (folder / "data" / "secret.png").write_text(SECRET)
     with pytest.MonkeyPatch.context() as patch:
@@ -341,7 +354,7 @@ def test_the_model_is_described_in_plain_words(app):
 def test_another_model_is_picked(app):
     """The picker lists the project's own first; another one clears the results with a word, and judges from then on."""
     picker = app.root.get_by_role("combobox", name="Model", exact=True)
-    assert picker.locator("option").all_text_contents() == ["colours", "another"]
+    assert picker.locator("option").all_text_contents() == ["colours", "another", "whales"]
     app.choose("Choose photos", app.photos / "red.jpg", app.photos / "nothing.png")
     app.expect_done("2 photos: 1 not sure, 1 red.")
     picker.select_option("another")
@@ -353,6 +366,36 @@ def test_another_model_is_picked(app):
     assert {verdict for verdict, _ in app.shown().values()} <= set(WARM)
     picker.select_option("colours")
     expect(app.about).to_contain_text("red (120 pictures)")
+
+
+def test_the_nearest_known_photos_stand_below_each_answer(app, screenshot):
+    """Of single animals five are shown by name, each with its photo; unsure means that it may be none of them."""
+    picker = app.root.get_by_role("combobox", name="Model", exact=True)
+    picker.select_option("whales")
+    expect(app.root).to_contain_text("Below each answer: the known individuals with the most similar photo.")
+    app.choose("Choose photos", app.photos / "red.jpg", app.photos / "nothing.png", app.photos / "cut.jpg")
+    app.expect_done("3 photos: ")
+    strip = app.card("red.jpg").get_by_role("list", name="Most similar known photos").locator("li")
+    expect(strip).to_have_count(5)
+    names = strip.locator("bdi").all_text_contents()
+    assert names[0] == "Ada" and set(names) < set(WHALES)
+    shown = strip.locator("img").evaluate_all("each => each.map(one => [one.alt, one.naturalWidth])")
+    assert shown == [[f"Known photo of {name}", 90] for name in names]
+    alike = [float(text) for text in strip.locator(".fd-small").all_text_contents()]
+    assert alike == sorted(alike, reverse=True) and 0.9 < alike[0] <= 1
+    assert app.shown()["nothing.png"][0] == "Not one of the known ones, or not sure"
+    assert app.card("cut.jpg").locator(".fd-nearest").count() == 0
+    assert app.root.evaluate(NAMELESS) == []
+    assert [(text, ratio) for text, ratio in app.root.evaluate(CONTRASTS) if ratio < 4.5] == []
+    try:
+        app.page.set_viewport_size({"width": 360, "height": 740})
+        assert app.root.evaluate(OUTSIDE) == []
+        screenshot(app.page, "app-known-photos-phone")
+    finally:
+        app.page.set_viewport_size({"width": 1280, "height": 900})
+        screenshot(app.page, "app-known-photos")
+        picker.select_option("colours")
+    expect(app.root).not_to_contain_text("most similar photo")
 
 
 def test_a_missing_or_broken_project_is_told_in_a_sentence(served, chromium, screenshot):

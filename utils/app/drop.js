@@ -9,6 +9,7 @@ const SILENT = "No answer for 20 seconds: the computer that judges the photos is
 const GONE = "The connection to the model is gone. Save the results, then reload the page.";
 const LOST = "It cannot be read any more: it was moved or changed after you chose it";
 const UNSURE = "not sure";
+const UNKNOWN_ONE = "not one of the known ones, or not sure"; // where each label is a single animal
 
 // What counts as a photo inside a folder: by its name, as nothing is opened to find out.
 const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|jxl|svg)$/i;
@@ -30,6 +31,9 @@ function button(text, action, properties = {}) {
   made.addEventListener("click", action);
   return made;
 }
+
+/** A JPEG that the kernel sent. */
+const picture = (jpeg, alt) => element("img", { src: URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })), alt });
 
 /** A name from outside, kept from turning the text around it when it is written from right to left. */
 const name = (text) => element("bdi", { textContent: text });
@@ -137,12 +141,13 @@ class Page {
     this.clearer = button("Clear", () => this.clear(), { title: "Take all results off the page" });
     this.tools = element("div", { className: "fd-tools", hidden: true }, this.saver, this.clearer);
     this.outlined = element("p", { className: "fd-small", hidden: true, textContent: "The orange outline on a photo is what the model takes for the thing." });
+    this.known = element("p", { className: "fd-small", hidden: true });
     this.cards = element("ul", { className: "fd-cards", aria: { label: "Results", role: "list" } });
     this.about = element("section", { className: "fd-about", hidden: true, aria: { label: "About this model" } });
     this.root = element(
       "section",
       { className: "fieldguide-app", aria: { label: "Photo classifier", busy: "true" } },
-      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.outlined, this.tools, this.cards, this.about,
+      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.outlined, this.known, this.tools, this.cards, this.about,
     );
     this.root.dataset.lmSuppressShortcuts = "true";
     root.replaceChildren(this.root);
@@ -276,8 +281,11 @@ class Page {
   }
 
   /** How good the model is, on top; its card at the foot. */
-  tell({ model, verdict, about, finds }) {
+  tell({ model, verdict, about, finds, known }) {
     this.outlined.hidden = !finds;
+    this.unsure = known.shown ? UNKNOWN_ONE : UNSURE;
+    this.known.textContent = known.shown ? "Below each answer: the known individuals with the most similar photo. 1.00 is the same photo; the number is no probability." : known.problem;
+    this.known.hidden = !this.known.textContent;
     this.verdict.textContent = verdict && `How good is this model? ${verdict}`;
     this.verdict.hidden = !verdict;
     const parts = about.flatMap(([heading, lines]) => [
@@ -406,17 +414,25 @@ class Page {
   // --- results ---
 
   show(photo, message, buffers) {
-    const { label, probability, top, error } = message;
-    const text = error ? "" : label ?? UNSURE;
+    const { label, probability, top, nearest, error } = message;
+    const text = error ? "" : label ?? this.unsure;
     this.results.push({ path: photo.path, label: error ? "" : label ?? "unknown", probability: error ? null : probability, text, error });
     const body = error
       ? [element("p", { className: "fd-verdict fd-broken" }, "Could not be read"), element("p", { className: "fd-small", textContent: error })]
-      : [element("p", { className: label === null ? "fd-verdict fd-unsure" : "fd-verdict" }, label === null ? "Not sure" : name(label)), this.bars(top)];
+      : [element("p", { className: label === null ? "fd-verdict fd-unsure" : "fd-verdict" }, label === null ? this.unsure[0].toUpperCase() + this.unsure.slice(1) : name(label)), this.bars(top)];
     const thumbnail = element("div", { className: "fd-thumbnail" });
-    if (buffers[0]) thumbnail.append(element("img", { src: URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" })), alt: "" }));
+    if (buffers[0]) thumbnail.append(picture(buffers[0], ""));
     const card = element("li", {}, thumbnail, element("div", { className: "fd-body" }, element("p", { className: "fd-file", title: photo.path }, name(photo.path)), ...body));
+    if (nearest?.length) card.append(this.strip(nearest, buffers.slice(1)));
     this.cards.append(card);
     this.tools.hidden = false;
+  }
+
+  /** The individuals with the nearest known photos, which come as JPEGs in the same order. */
+  strip(nearest, photos) {
+    const known = nearest.map(([label, similarity], n) =>
+      element("li", {}, picture(photos[n], `Known photo of ${label}`), element("span", {}, name(label)), element("span", { className: "fd-small", textContent: similarity.toFixed(2) })));
+    return element("ol", { className: "fd-nearest", aria: { role: "list", label: "Most similar known photos" } }, ...known);
   }
 
   bars(top) {

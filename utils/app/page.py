@@ -19,7 +19,7 @@ import anywidget
 
 from utils.errors import FieldguideError
 from utils.export import about
-from utils.inference import Classifier, ModelError, load_classifier
+from utils.inference import Classifier, ModelError, Nearest, load_classifier
 from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
 from utils.storage import subfolders
@@ -28,6 +28,7 @@ LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
 THUMBNAIL, QUALITY = 160, 80  # pixels of the longest side, and of JPEG
 TOP = 3  # labels shown of each photo
+SHOWN_NEAREST = 5  # individuals whose nearest known photo is shown beside an answer
 IS_THING = 0.5  # of a mask: from here on a place is the thing
 MODELS = ("model.onnx", "export.pkl")  # the first that is there: it opens in a tenth of the time
 LONGEST = 100  # characters of the name that a view of this widget gives itself
@@ -77,6 +78,7 @@ class ClassifierPage(anywidget.AnyWidget):
 
     def _close(self, name: str = "", problem: str = "") -> None:
         self.model, self.problem, self.classifier, self.verdict, self.about = name, problem, None, "", []
+        self.known = {"shown": False, "problem": ""}  # photos of individuals, beside each answer
 
     def _open(self, name: str) -> None:
         """Load one of the models; where that fails, the page says why."""
@@ -85,6 +87,7 @@ class ClassifierPage(anywidget.AnyWidget):
         try:
             self.classifier = load_classifier(path)
             self.verdict, self.about = about(path, self.classifier)
+            self.known = known_photos(self.classifier)
         except (ModelError, FieldguideError, OSError) as error:
             self._close(name, f"{error} Or run 07_export again to make a new model.")
         except Exception as error:  # libraries raise what they like on a damaged model; the page must say so
@@ -128,6 +131,7 @@ class ClassifierPage(anywidget.AnyWidget):
             "verdict": self.verdict,
             "about": self.about,
             "finds": bool(self.classifier and self.classifier.finds),
+            "known": self.known,
             "largest": LARGEST,
             "part": PART,
         }, []
@@ -164,7 +168,7 @@ class ClassifierPage(anywidget.AnyWidget):
         if len(upload.content) < size:
             return {"tell": "more"}, []
         self._upload = None
-        return judged(self.classifier, bytes(upload.content))
+        return judged(self.classifier, bytes(upload.content), self.known["shown"])
 
 
 def find_models(project: Project) -> dict[str, Path]:
@@ -180,14 +184,29 @@ def find_models(project: Project) -> dict[str, Path]:
     return found
 
 
-def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
-    """Return what the page tells of one photo, and its thumbnail as a JPEG; no thumbnail where it cannot be read."""
+def known_photos(classifier: Classifier) -> dict:
+    """Return whether a model has known photos to show, and why not if it should."""
+    if not classifier.network.describes:
+        return {"shown": False, "problem": ""}
+    try:
+        return {"shown": bool(classifier.gallery), "problem": ""}
+    except ModelError as error:
+        return {"shown": False, "problem": f"The known photos cannot be shown. {error}"}
+
+
+def judged(classifier: Classifier, content: bytes, nearest: bool = False) -> tuple[dict, list[bytes]]:
+    """
+    Return what the page tells of one photo, and JPEGs: its thumbnail, and the `nearest` known photos if wanted.
+
+    There are none where the photo cannot be read.
+    """
     (prediction,) = classifier.predict([content], unknown=classifier.threshold is not None)
     message = {
         "tell": "result",
         "label": prediction.label,
         "probability": prediction.probability,
         "top": prediction.top(TOP),
+        "nearest": [],
         "error": prediction.error,
         "alert": "",
     }
@@ -197,7 +216,9 @@ def judged(classifier: Classifier, content: bytes) -> tuple[dict, list[bytes]]:
     shown = open_picture(content, longest_side=THUMBNAIL, bits=OWN_BITS)
     if found is not None:
         shown = outlined(shown, found >= IS_THING)
-    return message, [jpeg_bytes(shown, quality=QUALITY)]
+    (found,) = classifier.nearest([content], SHOWN_NEAREST) if nearest else [Nearest()]
+    message["nearest"] = [[known.label, known.similarity] for known in found.individuals]
+    return message, [jpeg_bytes(shown, quality=QUALITY), *(known.thumbnail for known in found.individuals)]
 
 
 def _only(buffers) -> bytes:

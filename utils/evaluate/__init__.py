@@ -14,7 +14,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
-from utils.evaluate.individuals import NEW_ONE, individual_sentence, individual_table
+from utils.evaluate.individuals import feature_layer, individual_sentence, individual_table
 from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
@@ -31,13 +31,13 @@ from utils.evaluate.scores import scale, scorecard
 from utils.evaluate.shortcuts import shortcut_line
 
 __all__ = [
-    "NEW_ONE",
     "background_line",
     "coach_picture",
     "coach_sentence",
     "coach_table",
     "coded",
     "evaluate_round",
+    "feature_layer",
     "heat_strip",
     "individual_sentence",
     "individual_table",

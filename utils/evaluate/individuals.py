@@ -20,7 +20,7 @@ from utils.words import SETS, counted, percent
 
 AMONG = 5  # individuals that are shown: of top-5 and MAP@5
 RANKED_AT_ONCE = 256  # photos compared with all known ones at once
-WAYS = {
+RANKED_BY = {
     "nearest": "by the nearest known photo",
     "softmax": "by the network's own probabilities",
     "guessing": "always the most photographed first",
@@ -28,19 +28,25 @@ WAYS = {
 PLACE_COLUMNS = {"top1": "the first is right", "top5": f"among the first {AMONG}", "map5": f"MAP@{AMONG}"}
 
 
-class CaughtFeatures:
+def feature_layer(network: torch.nn.Module) -> torch.nn.Module:
     """
-    A context in which whatever a learner judges leaves its features: what its head makes its scores of.
+    Return the layer of a network whose input, made flat, are its features: the first of the head that has learned.
 
-    They are the maps of the body, pooled: what reaches the first layer of the head that has learned something.
+    What reaches it are the maps of the body, pooled.
     """
+    head = network[-1] if isinstance(network, torch.nn.Sequential) else network
+    layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
+    if layer is None:
+        raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
+    return layer
+
+
+class CaughtFeatures:
+    """A context in which whatever a learner judges leaves its features."""
 
     def __init__(self, learn):
-        head = learn.model[-1] if isinstance(learn.model, torch.nn.Sequential) else learn.model
-        self._layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
+        self._layer = feature_layer(learn.model)
         self._caught: list[torch.Tensor] = []
-        if self._layer is None:
-            raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
 
     def __enter__(self) -> "CaughtFeatures":
         self._hook = self._layer.register_forward_pre_hook(lambda layer, given: self._caught.append(given[0]))
@@ -177,7 +183,7 @@ NEW_ONE = (
 def individual_table(found: Mapping) -> pd.DataFrame:
     """Return the figures of `individual_figures` as a table of texts, one row per set and way."""
     rows = {
-        f"{SETS[side]}: {WAYS[way]}": {
+        f"{SETS[side]}: {RANKED_BY[way]}": {
             PLACE_COLUMNS[name]: percent(figure, told="", digits=0) for name, figure in figures.items()
         }
         for side in ("valid", "test")

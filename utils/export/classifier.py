@@ -3,9 +3,9 @@ Stage 07: turn the trained learner into files that others can use.
 
 Reads the learner, evaluation.json, the last round's predictions, out_of_fold.csv and the photos; writes export.pkl,
 model.onnx, ATTRIBUTION.csv, MODEL_CARD.md, README.md and card.json into models/<name>, all of them or none. `formats`
-writes the two models, `quantised` a small one for who asks, `threshold` and `unseen` find when to say "unknown",
-`facts` and `modelcard` the words. Files are put in place (`placing`) only if vetting accepts the pickle, and if fastai
-and both files agree (`agreement`).
+writes the two models, `quantised` a small one for who asks, `gallery` the known photos of single animals; `threshold`
+and `unseen` find when to say "unknown", `facts` and `modelcard` the words. Files are put in place (`placing`) only if
+vetting accepts the pickle, and if fastai and both files agree (`agreement`).
 """
 
 import json
@@ -25,13 +25,15 @@ from utils.export.attribution import attribution
 from utils.export.card import read_card
 from utils.export.facts import make_card
 from utils.export.formats import save_learner, save_onnx
+from utils.export.gallery import save_gallery
 from utils.export.modelcard import model_card, with_licence
 from utils.export.placing import CARD, INT8, MODEL, MODEL_CARD, ONNX, README, SOURCES, put_in_place, workshop
 from utils.export.quantised import small_model, small_model_sentence
 from utils.export.threshold import Answers, certify_threshold
 from utils.export.unseen import unseen_labels
 from utils.features import picture_features
-from utils.inference import Classifier, ModelError, load_classifier
+from utils.inference import GALLERY, Classifier, ModelError, load_classifier
+from utils.project import Project
 from utils.storage import file_hash, locked, write_whole
 from utils.tables import OUT_OF_FOLD_COLUMNS, PREDICTION_COLUMNS, each_row
 from utils.train import read_checkpoint
@@ -80,16 +82,20 @@ def export_classifier(dataset: Dataset, learn) -> Export:
         unknown["unseen"] = _unseen_before(earlier, staged / MODEL, evaluation, unknown) or _asked_of_unseen(
             dataset, unknown
         )
-        metadata = _metadata(project.name, pickled, unknown)
+        metadata = _metadata(project, pickled, unknown)
         if (made_before := _onnx_made_before(earlier, project.models / ONNX, staged / MODEL, metadata)) is not None:
             write_whole(staged / ONNX, made_before)
         else:
-            save_onnx(learn, staged / ONNX, temperature=temperature, metadata=metadata)
+            how = {"temperature": temperature, "features": project.individuals}
+            save_onnx(learn, staged / ONNX, **how, metadata=metadata)
         onnx = _vetted(staged / ONNX)
         by_fastai = require_agreement(fastai_predictor(staged / MODEL), pickled, onnx, held_out)
         awkward = require_agreement_on_awkward(pickled, onnx)
         small = small_model(dataset, staged) if project.int8 else None
-        card = _in_words(dataset, staged, evaluation, earlier, temperature=temperature, unknown=unknown, int8=small)
+        models = [path for name in (ONNX, INT8) if (path := staged / name).exists()]
+        shown = save_gallery(dataset, onnx, staged / GALLERY, models) if project.individuals else None
+        facts = {"temperature": temperature, "unknown": unknown, "int8": small, "gallery": shown}
+        card = _in_words(dataset, staged, evaluation, earlier, **facts)
         current_evaluation(read_dataset(project), learn)  # again: someone may have cleaned or trained meanwhile
         backup = put_in_place(staged, project.models)
     places = (project.models / name for name in (MODEL, ONNX, MODEL_CARD, CARD))
@@ -215,13 +221,15 @@ def _vetted(path: Path) -> Classifier:
         ) from error
 
 
-def _metadata(name: str, classifier: Classifier, unknown: Mapping) -> dict[str, str]:
+def _metadata(project: Project, classifier: Classifier, unknown: Mapping) -> dict[str, str]:
     """Return what model.onnx says of itself: everything that a program needs to use it."""
     recipe = {name: fact for name, fact in asdict(classifier.recipe).items() if fact is not None}
     facts = {"labels": list(classifier.labels), "recipe": recipe}
     if unknown["threshold"] is not None:
         facts["threshold"] = unknown["threshold"]
-    return {"name": name, "writer": str(WRITER)} | {
+    if project.individuals:
+        facts["features"] = True  # so that an earlier file without them does not stand
+    return {"name": project.name, "writer": str(WRITER)} | {
         key: json.dumps(fact, ensure_ascii=False) for key, fact in facts.items()
     }
 
@@ -242,7 +250,7 @@ def _in_words(
     """Write ATTRIBUTION.csv, MODEL_CARD.md, README.md and card.json into the staged set; return the card."""
     project, (origins, licences) = dataset.project, attribution(dataset)
     write_whole(staged / SOURCES, origins)
-    paths = {name: staged / name for name in (MODEL, ONNX, INT8, SOURCES) if (staged / name).exists()}
+    paths = {name: staged / name for name in (MODEL, ONNX, INT8, GALLERY, SOURCES) if (staged / name).exists()}
     paths |= {f"{name}.csv": project.table(name) for name in TABLES if project.table(name).exists()}
     sha256 = {name: file_hash(path) for name, path in paths.items()}
     card = make_card(dataset, evaluation, unknown=unknown, licences=licences, sha256=sha256, **facts)

@@ -15,6 +15,7 @@ from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.evaluate import background_line, individual_sentence, mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
+from utils.export.gallery import gallery_sentence
 from utils.project import TIMM
 from utils.settling import SAMPLE, SEARCH
 from utils.tables import FOLDER
@@ -36,6 +37,7 @@ def make_card(
     licences: Mapping[str, int],
     sha256: Mapping[str, str],
     int8: Mapping | None = None,
+    gallery: Mapping | None = None,
 ) -> dict:
     """
     Return the facts of card.json, or refuse a figure that is not a number.
@@ -43,7 +45,8 @@ def make_card(
     `evaluation` is what evaluation.json holds: figures of the model before scaling, but for
     ``calibration_error_scaled``, and the settings that training really used. The files' last layer was divided by
     `temperature`. `unknown` is as `certify_threshold` returns it, with ``unseen``. `licences` maps each to a number of
-    photos, `sha256` each file name to hex digits. `int8` is as `small_model` returns it, None if nobody asked for it.
+    photos, `sha256` each file name to hex digits. `int8` is as `small_model` returns it, None if nobody asked for it;
+    `gallery` as `save_gallery` does.
     """
     project, settings = dataset.project, evaluation["settings"]
     pairs = Counter((label, side) for label, side in zip(dataset.labels, dataset.sides, strict=True) if side)
@@ -63,7 +66,8 @@ def make_card(
         "temperature": temperature,
         "unknown": dict(unknown),
         "bits": dataset.records.bits,
-    } | ({"int8": dict(int8)} if int8 else {})
+    }
+    facts |= {name: dict(given) for name, given in (("int8", int8), ("gallery", gallery)) if given}
     if project.individuals:
         facts["individuals"] = evaluation.get("individuals", {})
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
@@ -104,7 +108,7 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
         f"It knows {listed(card['labels'])} and nothing else: a photo of anything else gets one of these names too"
         + (", unless it is asked to say “unknown” and does." if threshold else ".")
     )
-    said += filter(None, [individual_sentence(card.get("individuals"))])
+    said += filter(None, [individual_sentence(card.get("individuals")), gallery_sentence(card.get("gallery"))])
     said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
     if bits := card.get("bits"):
         said.append(

@@ -30,7 +30,7 @@ from fastcore.foundation import L
 from fasttransform import Pipeline
 
 from utils.errors import FieldguideError
-from utils.evaluate import trained_mirrored
+from utils.evaluate import feature_layer, trained_mirrored
 from utils.masks import mask_front_of, mask_scorer
 from utils.pictures import size_text
 from utils.storage import write_whole
@@ -152,10 +152,11 @@ class FromPixels(torch.nn.Module):
     """
     A network with everything around it: uint8 pixels (N, H, W, 3) in, probabilities (N, K) out.
 
-    Where the network finds the thing itself, the mask comes out too: (N, H/4, W/4), from 0 to 1.
+    Where the network finds the thing itself, the mask comes out too: (N, H/4, W/4), from 0 to 1. With `features`, so do
+    these, (N, D): what the head makes its scores of. `names` are those of all that comes out.
     """
 
-    def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor):
+    def __init__(self, network: torch.nn.Module, mean: torch.Tensor, std: torch.Tensor, *, features: bool = False):
         super().__init__()
         self.network = network
         for layer in network.modules():
@@ -163,32 +164,42 @@ class FromPixels(torch.nn.Module):
                 layer.register_forward_pre_hook(_contiguous)
         front = mask_front_of(network)
         self.scorer = mask_scorer(front) if front else None
+        self.judging = feature_layer(network) if features else None
+        extras = {"mask": self.scorer, "features": self.judging}
+        self.names = ["probabilities", *(name for name, layer in extras.items() if layer)]
         self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
         self.register_buffer("std", std.view(CHANNELS, 1, 1))
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         images = pixels.permute(0, 3, 1, 2).contiguous().float() / 255  # (N, 3, H, W)
-        images, found = (images - self.mean) / self.std, []
-        if self.scorer is None:
-            return (self.network(images).softmax(1),)  # (N, K)
-        listening = self.scorer.register_forward_hook(lambda layer, given, scores: found.append(scores))
-        probabilities = self.network(images).softmax(1)
-        listening.remove()
-        return probabilities, found[0].sigmoid()[:, 0]
+        found, listening = {}, []
+        if self.scorer:
+            listen = self.scorer.register_forward_hook
+            listening.append(listen(lambda layer, given, scores: found.update(mask=scores.sigmoid()[:, 0])))
+        if self.judging:
+            listen = self.judging.register_forward_pre_hook
+            listening.append(listen(lambda layer, given: found.update(features=given[0].flatten(1))))
+        found["probabilities"] = self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
+        for each in listening:
+            each.remove()
+        return tuple(found[name] for name in self.names)
 
 
-def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[str, str]) -> None:
+def save_onnx(
+    learn, path: Path, *, temperature: float = 1.0, features: bool = False, metadata: Mapping[str, str]
+) -> None:
     """
     Write a learner's network to `path` as an ONNX file that takes pixels and gives probabilities.
 
     One input ``pixels``, uint8 (N, H, W, 3) in RGB; the output ``probabilities``, float32 (N, K), and where the network
-    finds the thing itself also ``mask``, float32 (N, H/4, W/4), how much each place is the thing; N is free.
+    finds the thing itself also ``mask``, float32 (N, H/4, W/4), how much each place is the thing; with
+    `features` also ``features``, float32 (N, D), by which photos are compared; N is free.
     Normalisation, network, weights and softmax are inside. The same network gives the same bytes, and nothing in them
     tells of this machine. `metadata` becomes the file's ``metadata_props``. Raises FieldguideError if the learner does
     not sort three-colour photos into one label each, or ONNX cannot express its network.
     """
     (height, width), mean, std = _preparation(learn)
-    model = FromPixels(cooled_network(learn, temperature).float(), mean, std).eval()
+    model = FromPixels(cooled_network(learn, temperature).float(), mean, std, features=features).eval()
     example = torch.zeros(EXAMPLES, height, width, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
     try:
@@ -199,7 +210,7 @@ def save_onnx(learn, path: Path, *, temperature: float = 1.0, metadata: Mapping[
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
-                output_names=["probabilities", "mask"][: 1 + (model.scorer is not None)],
+                output_names=model.names,
                 dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
                 external_data=False,
                 verbose=False,

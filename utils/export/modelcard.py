@@ -31,6 +31,7 @@ CONTENTS = {
     "export.pkl": "the model, for fastai and for this project",
     "model.onnx": "the model, for programs without fastai",
     "model.int8.onnx": "the same, smaller: in whole numbers of eight bits",
+    "gallery.safetensors": "small copies of known photos, to show the nearest beside an answer",
     "ATTRIBUTION.csv": "where each photo is from",
     "split.csv": "which photos trained it and which judged it",
     "corrections.csv": "what a person put right before it was trained",

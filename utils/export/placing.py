@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.inference import GALLERY
 from utils.storage import explained, file_hash, make_folder, sync_folder, write_whole
 
-MODEL, ONNX, INT8, SOURCES, README, MODEL_CARD, CARD = FILES = (
+MODEL, ONNX, INT8, _, SOURCES, README, MODEL_CARD, CARD = FILES = (
     "export.pkl",
     "model.onnx",
     "model.int8.onnx",  # where the project file asks for it, and it is not worse
+    GALLERY,  # of single animals: individuals = true
     "ATTRIBUTION.csv",
     "README.md",  # MODEL_CARD.md once more, for the Hub shows no other name; a person may add to it
     "MODEL_CARD.md",

@@ -6,6 +6,20 @@ beside your script. A model.onnx then needs numpy, Pillow and onnxruntime; an ex
 """
 
 from .classifier import Classifier, NoModel, Prediction, load_classifier
+from .gallery import GALLERY, GALLERY_FORM, THUMBNAIL_SIDE, Known, Nearest
 from .vetting import ModelError, UnsafeModel, vet
 
-__all__ = ["Classifier", "ModelError", "NoModel", "Prediction", "UnsafeModel", "load_classifier", "vet"]
+__all__ = [
+    "GALLERY",
+    "GALLERY_FORM",
+    "THUMBNAIL_SIDE",
+    "Classifier",
+    "Known",
+    "ModelError",
+    "Nearest",
+    "NoModel",
+    "Prediction",
+    "UnsafeModel",
+    "load_classifier",
+    "vet",
+]

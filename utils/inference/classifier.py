@@ -5,6 +5,7 @@ Reads an export.pkl (`pickle_file`) or a model.onnx (`onnx_file`) alone: labels,
 file. Pictures are opened, squished and cropped as they were for training, so that the answers agree with fastai's.
 """
 
+import hashlib
 import os
 import threading
 from collections import deque
@@ -12,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from .gallery import GALLERY, Gallery, Nearest, read_gallery
 from .given import ADDRESS, at_hand, each_of, file_state, is_path, readable, reason
 from .onnx_file import cores, is_onnx, read_onnx
 from .pickle_file import read_pickle
@@ -147,6 +150,33 @@ class Classifier:
         if found.ndim != 2 or not (found >= 0).all() or not (found <= 1).all():
             raise ModelError("the network's mask is not one number from 0 to 1 for each place")
         return self.recipe.whole(found)
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """The known photos in gallery.safetensors beside this model.onnx; ModelError says why there are none."""
+        if not self.network.describes:
+            raise ModelError(
+                "This model compares no photos. A model.onnx that was exported with individuals = true in the project "
+                "file does; an export.pkl does not."
+            )
+        path = Path(self.network.path).with_name(GALLERY)
+        return read_gallery(path, hashlib.sha256(self.network.data).hexdigest(), self.labels)
+
+    def nearest(self, images, k: int = 5, *, bgr: bool = False) -> list[Nearest]:
+        """
+        Return for each of N pictures the `k` individuals that are most alike, each by its nearest known photo.
+
+        `images` is as for `predict`. It takes a model.onnx of single animals and the gallery.safetensors beside it.
+        Raises ModelError if there is no such file, or it is of another model.
+        """
+        gallery, found = self.gallery, []
+        for picture in each_of(images):
+            pixels = _prepared(at_hand(picture), self.recipe, bgr)
+            if isinstance(pixels, str):
+                found.append(Nearest(error=pixels))
+            else:
+                found += gallery.nearest(self.network.features(pixels[None]), k)
+        return found
 
     def _streamed(
         self, source: Iterator, batch_size: int, threshold: float, bgr: bool, ask: Callable[[np.ndarray], np.ndarray]

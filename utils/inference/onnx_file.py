@@ -48,6 +48,15 @@ class OnnxNetwork:
         """Whether the network finds the thing before it tells which one it is."""
         return any(output.name == "mask" for output in self.session.get_outputs())
 
+    @property
+    def describes(self) -> bool:
+        """Whether the network gives features, by which photos are compared."""
+        return any(output.name == "features" for output in self.session.get_outputs())
+
+    def features(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what the network makes of N pictures before it tells which one it is: (N, D)."""
+        return self.session.run(["features"], {"pixels": pixels})[0]
+
     def masks(self, pixels: np.ndarray) -> np.ndarray:
         """Return how much each place of N pictures is the thing: (N, h, w), from 0 to 1."""
         return self.session.run(["mask"], {"pixels": pixels})[0]

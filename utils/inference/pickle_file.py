@@ -41,6 +41,7 @@ class TorchNetwork:
     source: tuple[str, bytes, bool] = field(repr=False, compare=False)  # the file's path, bytes, whether it is trusted
     lanes: int = 1  # torch spreads a batch over the processors by itself
     finds: bool = False  # masks come from a model.onnx alone
+    describes: bool = False  # and features
 
     def __reduce__(self):
         return torch_network, self.source
