@@ -277,6 +277,19 @@ def test_an_empty_or_full_mask_is_no_mask(project):
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
+def test_a_run_of_03a_draws_the_stroke_that_a_kill_left_undrawn(project, monkeypatch):
+    """The row is on disk, the picture is not: `take_masks` draws it, and the masker learns from the whole mask."""
+    dataset, (id,) = with_photos(project, 1)
+    page = Page(dataset)
+    page.open(id)
+    page.stroke(LINE)
+    with monkeypatch.context() as broken:
+        broken.setattr(drawing, "write_whole", failing)
+        page.stroke(CORNERS)
+    (mask,) = take_masks(dataset).drawn
+    assert same(mask.read()[1], LINE_MASK | inside_polygon(CORNERS["points"], SHAPE))
+
+
 def failing(*args, **kwargs):
     raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""The mask painter in JupyterLab: what is painted with mouse and keys is on disk, also when the kernel dies."""
+"""The mask painter in JupyterLab and Voila: what is painted is on disk, also when the kernel dies; and by finger."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ from conftest import draw_picture, picture_bytes
 from PIL import Image
 from playwright.sync_api import expect
 
-from browser.pages import Notebook
+from browser.conftest import PAGE
+from browser.pages import Notebook, watched
 from browser.project import write_notebook
 from utils.project import Project
 from utils.storage import content_id, write_whole
@@ -74,8 +75,8 @@ class Painter:
 
 
 @pytest.fixture
-def photos(servers, numbers) -> tuple[Project, Notebook]:
-    """A project of three photos of its own, and the notebook that shows the painter."""
+def photos(servers, numbers) -> Project:
+    """A project of three photos of its own, with a notebook that shows the painter."""
     folder = servers.lab.folder / f"paint-{next(numbers)}"
     keys = ('name = "masks"', 'data_dir = "data"', 'models_dir = "data"', 'mask_source = "paint"', "[labels]")
     write_whole(folder / "project.toml", "\n".join([*keys, 'ant = ["x"]', 'bee = ["y"]', ""]))
@@ -104,6 +105,12 @@ def line(points) -> np.ndarray:
     y, x = np.indices(PHOTO[::-1]) + 0.5
     along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / ((bx - ax) ** 2 + (by - ay) ** 2), 0, 1)
     return np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)) <= SIZE / 2
+
+
+def broken_rules(page) -> list[str]:
+    """Return the rules of axe-core that the painter breaks, each with the first place."""
+    found = Axe().run(page, context=".fieldguide-painter").response["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found]
 
 
 def test_what_is_painted_is_on_disk_also_when_the_kernel_dies(servers, photos, page, screenshot):
@@ -167,5 +174,54 @@ def test_what_is_painted_is_on_disk_also_when_the_kernel_dies(servers, photos, p
         page.evaluate(THEME, theme)
         page.locator("#jupyterlab-splash").wait_for(state="detached")
         screenshot(page, f"painter-{theme.split()[1].lower()}")
-        found = Axe().run(page, context=".fieldguide-painter").response["violations"]
-        assert [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found] == []
+        assert broken_rules(page) == []
+
+
+@pytest.mark.long
+def test_on_a_small_screen_a_finger_paints_and_two_move_the_photo(servers, photos, chromium, screenshot):
+    """In Voila, 390 pixels wide. Two fingers leave no stroke; after a reload everything is there, and can be undone."""
+    project, shown = photos, servers.lab.folder / PAGE
+    own = shown.read_bytes()
+    shown.write_bytes((project.data.parents[1] / "paint.ipynb").read_bytes())
+    context = chromium.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    errors, fingers = watched(page), context.new_cdp_session(page)
+
+    def touch(*steps) -> None:
+        """Put fingers down at the places of the first step, move them to those of the others, and lift them."""
+        for n, places in enumerate(steps):
+            points = [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(painter.place(*place) for place in places)]
+            kind = "touchMove" if n else "touchStart"
+            fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        fingers.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    try:
+        page.goto(servers.voila.url)
+        painter = Painter(page)
+        painter.stage.wait_for(timeout=60_000)
+        painter.wait()
+        painter.stage.scroll_into_view_if_needed()
+        touch([(60, 80)], [(100, 80)], [(200, 80)])
+        painter.expect_saved()
+        ((id, first),) = drawn(project).items()
+        assert np.count_nonzero(first != line([(60, 80), (200, 80)])) < 30
+        before = painter.root.locator("canvas").bounding_box()
+        touch([(140, 120), (180, 120)], [(120, 120), (200, 120)], [(80, 120), (240, 120)])
+        assert painter.root.locator("canvas").bounding_box()["width"] > 2 * before["width"]
+        np.testing.assert_array_equal(painter.mask(), first)
+        screenshot(page, "painter-touch")
+        assert broken_rules(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.reload()
+        painter.stage.wait_for(timeout=60_000)
+        painter.root.get_by_label("Photos", exact=True).first.select_option("painted")
+        expect(painter.stage).to_have_attribute("aria-label", f"Photo to paint on: {id}.jpg, ant")
+        painter.wait()
+        np.testing.assert_array_equal(painter.mask(), first)
+        painter.root.get_by_role("button", name="Undo").tap()
+        expect(painter.status).to_contain_text("No mask yet")
+        painter.expect_saved()
+        assert drawn(project) == {} and errors == []
+    finally:
+        context.close()
+        shown.write_bytes(own)
