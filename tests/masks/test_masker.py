@@ -139,7 +139,7 @@ def test_the_network_gives_the_scores_that_were_fitted(project, size):
 def test_no_training_can_change_the_network(project):
     """Its numbers are buffers: an optimizer gets none of them, and they are saved all the same."""
     network = masker_network(fit_masker(project, take_masks(read_dataset(project)).drawn).head)
-    assert list(network.parameters()) == [] and len(network.state_dict()) > 100
+    assert list(network.parameters()) == [] and len(network.state_dict()) > 50
     own = {type(layer).__module__.split(".")[0] for layer in network.modules()}
     assert own == {"torch", "torchvision", "fastai"}
 

@@ -81,7 +81,7 @@ def _read_at(sides: Sequence[int], axis: int) -> nn.Sequential:
     )
 
 
-def _resampling(across: int, length: int, read: int) -> nn.Sequential:
+def _resampling(across: int, length: int, read: int) -> SequentialEx:
     """
     Return layers that take planes (B, 7, across, length), and put what stands at another place along the last axis.
 
@@ -90,26 +90,29 @@ def _resampling(across: int, length: int, read: int) -> nn.Sequential:
     """
     channels = PLANES * across
     attention = SelfAttention(8)  # its own layers are replaced
-    same = _distances(channels, (read + 1) * across, length)
-    attention.query = nn.Sequential(*same, _times(length, -1.0, 1.0), nn.ReLU())  # 1 for a place's own number, else 0
-    attention.key = nn.Sequential(*_distances(channels, read * across, length), _times(length, -NEARNESS))
+    own = _times(-1.0, plus=1.0), nn.ReLU()  # 1 for a place's own number, else 0
+    attention.query = nn.Sequential(*_distances(channels, (read + 1) * across, length), *own, nn.Flatten(1, 2))
+    near = _times(-NEARNESS)
+    attention.key = nn.Sequential(*_distances(channels, read * across, length), near, nn.Flatten(1, 2))
     attention.value, attention.gamma = nn.Identity(), nn.Parameter(torch.tensor([-1.0]))
     # It adds its input, so what comes out is the input minus what is wanted.
-    wanted = SequentialEx(attention, _times(channels, -1.0), MergeLayer())
-    return nn.Sequential(nn.Flatten(1, 2), wanted, nn.Unflatten(1, (PLANES, across)))
+    less = nn.Flatten(1, 2), attention, nn.Unflatten(1, (PLANES, across))
+    return SequentialEx(*less, _times(-torch.eye(PLANES)), MergeLayer())
 
 
 def _distances(channels: int, chosen: int, length: int) -> list[nn.Module]:
-    """Return layers that give how far a channel's values (B, length) are from 0, 1, 2 …: (B, length, length)."""
+    """Return layers that give how far, up to 6, a channel's values are from 0, 1, 2 …: (B, 1, length, length)."""
     picked, ones = torch.zeros(1, channels, 1), torch.ones(length, 1, 1)
     picked[0, chosen] = 1
-    return [convolution(picked), convolution(ones, -torch.arange(length).float()), nn.PReLU(init=-1.0)]
+    apart = convolution(picked), convolution(ones, -torch.arange(length).float())
+    # From 6 on all is equally far: exponents of more would be numbers so small that processors multiply them slowly.
+    return [*apart, nn.Unflatten(1, (1, length)), nn.PReLU(init=-1.0), nn.ReLU6()]
 
 
-def _times(channels: int, times: float, plus: float = 0.0) -> nn.Module:
-    """Return the layer that multiplies every value of all channels, and adds."""
-    bias = torch.full((channels,), plus) if plus else None
-    return convolution(torch.full((channels, 1, 1), times), bias, groups=channels)
+def _times(factors: float | torch.Tensor, *, plus: float | None = None) -> nn.Module:
+    """Return the layer that multiplies planes (B, K, H, W) by a number, or a matrix (K, K), and adds."""
+    bias = None if plus is None else torch.tensor([plus])
+    return convolution(torch.atleast_2d(torch.as_tensor(factors))[..., None, None], bias)
 
 
 def _swapping() -> Permute:

@@ -31,11 +31,11 @@ from utils.seeing import one_thread_each
 from utils.storage import content_id, write_whole
 from utils.words import counted
 
-MASKER_FILE, MASKER_FORM = "masker.safetensors", 1  # MASKER_FORM: of the file, and of how a masker is fitted
+MASKER_FILE, MASKER_FORM = "masker.safetensors", 2  # MASKER_FORM: of the file, and of how a masker is fitted
 FOLDS, MOST_MASKS = 5, 300  # parts that are judged in turn; masks that train
 MEMORY = 2**29  # bytes of maps that are held at once
 SEARCH_STEPS, SCORE_DECAY, LEAST_SPREAD = 60, 1e-2, 1e-3
-Maps = list[torch.Tensor]  # of one picture at four levels, each (1, C, h, w)
+Maps = list[torch.Tensor]  # of one picture at three levels, each (1, C, h, w)
 
 
 @dataclass(frozen=True)

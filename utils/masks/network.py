@@ -1,5 +1,5 @@
 """
-Masks, the network: scores on the packaged network's maps of four levels, enlarged and added.
+Masks, the network: scores on the packaged network's maps of three levels, enlarged and added.
 
 The packaged network stays as it is, its normalisations folded into its convolutions. So nothing here depends on whether
 a network trains or judges. All layers are torch's, torchvision's and fastai's own: a file that holds them loads
@@ -18,7 +18,8 @@ from utils.backbone import COLOURS, packaged_body
 from utils.masks.layers import convolution, untrainable
 from utils.seeing import folded
 
-MAP_LEVELS = 4, 8, 16, 32  # pixels of the picture for each place of a map
+MAP_LEVELS = 4, 8, 16  # pixels of the picture for each place of a map; a fourth, 32, made masks worse and slower
+LOOKED_AT = 64  # pixels of the side of a picture that shows where each level ends
 BIAS = "bias"
 Scorer = Mapping[str, torch.Tensor]  # the level, as text → weights (1, C, 1, 1); "bias" → (1,)
 
@@ -29,19 +30,19 @@ def enlarged(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def level_stages() -> list[nn.Sequential]:
-    """Return the packaged network in four parts, each of which ends with the last map of its level."""
+    """Return the packaged network in three parts, each of which ends with the last map of its level; no more of it."""
     layers, ends = list(folded(packaged_body())), {}
     with torch.no_grad():
-        maps = torch.zeros(1, 3, max(MAP_LEVELS), max(MAP_LEVELS))
+        maps = torch.zeros(1, 3, LOOKED_AT, LOOKED_AT)
         for n, layer in enumerate(layers):
             maps = layer(maps)
-            ends[max(MAP_LEVELS) // maps.shape[-1]] = n + 1
+            ends[LOOKED_AT // maps.shape[-1]] = n + 1
     starts = 0, *(ends[level] for level in MAP_LEVELS[:-1])
     return [nn.Sequential(*layers[start : ends[level]]) for start, level in zip(starts, MAP_LEVELS, strict=True)]
 
 
 def level_maps(stages: Sequence[nn.Module], pixels: torch.Tensor) -> list[torch.Tensor]:
-    """Return what each part makes of pixels (B, 3, H, W) in [0, 1]: four maps (B, C, h, w)."""
+    """Return what each part makes of pixels (B, 3, H, W) in [0, 1]: three maps (B, C, h, w)."""
     mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in COLOURS)
     maps = [(pixels - mean) / std]
     with torch.no_grad():
@@ -51,7 +52,7 @@ def level_maps(stages: Sequence[nn.Module], pixels: torch.Tensor) -> list[torch.
 
 
 def scores(maps: Sequence[torch.Tensor], head: Scorer) -> torch.Tensor:
-    """Return the scores (B, 1, h, w) on maps of four levels, at the finest: above 0 means the thing."""
+    """Return the scores (B, 1, h, w) on maps of three levels, at the finest: above 0 means the thing."""
     finest = maps[0].shape[2:]
     found = [conv2d(each, head[str(level)]) for level, each in zip(MAP_LEVELS, maps, strict=True)]
     return sum(enlarged(each, finest) for each in found) + head[BIAS]
