@@ -43,6 +43,8 @@ const HELP = [
 function element(tag, properties = {}, ...children) {
   const { dataset, aria, ...rest } = properties;
   const made = Object.assign(document.createElement(tag), rest);
+  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
+  if (["button", "select", "input", "summary"].includes(tag) || rest.tabIndex === 0) made.dataset.lmSuppressShortcuts = "true";
   Object.assign(made.dataset, dataset);
   for (const [name, value] of Object.entries(aria ?? {})) {
     made.setAttribute(name === "role" ? name : `aria-${name}`, value);
@@ -220,7 +222,7 @@ class Painter {
       button("Try again", () => this.send()),
       button("Drop this stroke", () => this.drop()),
     );
-    const section = { className: "fieldguide-painter", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Mask painter" } };
+    const section = { className: "fieldguide-painter", aria: { label: "Mask painter" } };
     const toolbar = this.buildToolbar();
     const where = element("div", { className: "fp-where" }, this.about, status, this.finish);
     const said = element("div", { className: "fp-said" }, this.alert, this.retry);
