@@ -458,12 +458,13 @@ class Painter {
   }
 
   suggestion() {
-    if (this.setup?.masker) {
+    if (this.setup?.masker && !this.photo?.judges) {
       this.say(LOOKING);
       return this.add("masker");
     }
     this.choose("box");
-    this.say("Drag a box around the thing. Or press Enter: the whole photo is the box.");
+    const why = this.photo?.judges && this.setup?.masker ? "This mask will judge the masker, so it is not asked. " : "";
+    this.say(`${why}Drag a box around the thing. Or press Enter: the whole photo is the box.`);
     this.stage.focus();
   }
 
@@ -620,15 +621,11 @@ class Painter {
   }
 
   /** Take the kernel's picture of the mask, and draw over it what it does not know yet. */
-  async takeMask(png) {
+  takeMask(buffer) {
     const { key, width, height } = this.photo;
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    const bitmap = await createImageBitmap(new Blob([png], { type: "image/png" }));
-    if (turn !== this.turn || key !== this.photo?.key) return;
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    const pixels = context.getImageData(0, 0, width, height).data;
-    this.base = new Uint8Array(width * height).map((_, n) => (pixels[4 * n] > 127 ? 1 : 0));
+    const bytes = new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+    // The first pixel of eight is the highest bit.
+    this.base = new Uint8Array(width * height).map((_, n) => (bytes[n >> 3] >> (7 - (n & 7))) & 1);
     this.shown = this.base.slice();
     for (const each of this.queue) if (each.key === key) draw(this.shown, width, height, each);
     if (this.stroke) draw(this.shown, width, height, this.stroke);
