@@ -1,6 +1,5 @@
 """Painting masks: what is answered is on disk, undo outlasts the kernel, and nobody's mask is ever lost."""
 
-import io
 import json
 from contextlib import nullcontext
 from itertools import count
@@ -53,8 +52,7 @@ class Page:
     @property
     def mask(self):
         """The mask of the last answer."""
-        with Image.open(io.BytesIO(self.buffers[0])) as image:
-            return np.asarray(image) > 0
+        return np.unpackbits(np.frombuffer(self.buffers[0], np.uint8), count=160 * 120).reshape(SHAPE) > 0
 
     def listed(self, name):
         """Return the keys of a whole list, in its order."""
@@ -104,6 +102,9 @@ def test_a_stroke_is_on_disk_when_it_is_answered(project):
         ["erase", "10", "60 40", ""],
     ]
     assert [mask.mask.stem for mask in take_masks(dataset).drawn] == [ids[0]]
+    page.stroke({"do": "brush", "size": 9.5, "points": [[-3.25, 100], [-1, -7.5], [20.125, -4]]})  # at the border
+    mask, again = page.mask, Page(dataset)
+    assert again.open(ids[0])["undo"] == 4 and same(again.mask, mask) and mask.sum() > expected.sum()
 
 
 def test_undo_and_redo_outlast_the_kernel(project):
@@ -512,6 +513,19 @@ def test_the_masker_suggests(project):
     again = Page(dataset)
     again.open(ids[5])
     assert same(again.mask, found)
+
+
+def test_the_masker_suggests_nothing_where_it_is_judged(project):
+    """A mask that began as its own would flatter it; the box is there for such photos, too."""
+    judging = add_photo(project, 9, "cat", side="valid")
+    dataset, ids = with_photos(project, 3)
+    for n, id in enumerate(ids):
+        put_mask(project, id, photo_and_mask(n)[1])
+    page = Page(dataset, fit_masker(project, take_masks(dataset).drawn, folds=0))
+    assert page.open(judging)["judges"]
+    answer = page.stroke({"do": "masker"})
+    assert (answer["tell"], answer["again"]) == ("unsaved", False) and "will judge the masker" in answer["alert"]
+    assert page.stroke({"do": "grabcut", "points": [[5, 5], [150, 110]]})["tell"] == "saved"
 
 
 # --- where the painter is shown ---------------------------------------------------------------------------------------

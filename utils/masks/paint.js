@@ -43,6 +43,8 @@ const HELP = [
 function element(tag, properties = {}, ...children) {
   const { dataset, aria, ...rest } = properties;
   const made = Object.assign(document.createElement(tag), rest);
+  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
+  if (["button", "select", "input", "summary"].includes(tag) || rest.tabIndex === 0) made.dataset.lmSuppressShortcuts = "true";
   Object.assign(made.dataset, dataset);
   for (const [name, value] of Object.entries(aria ?? {})) {
     made.setAttribute(name === "role" ? name : `aria-${name}`, value);
@@ -220,7 +222,7 @@ class Painter {
       button("Try again", () => this.send()),
       button("Drop this stroke", () => this.drop()),
     );
-    const section = { className: "fieldguide-painter", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Mask painter" } };
+    const section = { className: "fieldguide-painter", aria: { label: "Mask painter" } };
     const toolbar = this.buildToolbar();
     const where = element("div", { className: "fp-where" }, this.about, status, this.finish);
     const said = element("div", { className: "fp-said" }, this.alert, this.retry);
@@ -456,12 +458,13 @@ class Painter {
   }
 
   suggestion() {
-    if (this.setup?.masker) {
+    if (this.setup?.masker && !this.photo?.judges) {
       this.say(LOOKING);
       return this.add("masker");
     }
     this.choose("box");
-    this.say("Drag a box around the thing. Or press Enter: the whole photo is the box.");
+    const why = this.photo?.judges && this.setup?.masker ? "This mask will judge the masker, so it is not asked. " : "";
+    this.say(`${why}Drag a box around the thing. Or press Enter: the whole photo is the box.`);
     this.stage.focus();
   }
 
@@ -618,15 +621,11 @@ class Painter {
   }
 
   /** Take the kernel's picture of the mask, and draw over it what it does not know yet. */
-  async takeMask(png) {
+  takeMask(buffer) {
     const { key, width, height } = this.photo;
-    const turn = (this.turn = (this.turn ?? 0) + 1);
-    const bitmap = await createImageBitmap(new Blob([png], { type: "image/png" }));
-    if (turn !== this.turn || key !== this.photo?.key) return;
-    const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-    context.drawImage(bitmap, 0, 0);
-    const pixels = context.getImageData(0, 0, width, height).data;
-    this.base = new Uint8Array(width * height).map((_, n) => (pixels[4 * n] > 127 ? 1 : 0));
+    const bytes = new Uint8Array(buffer.buffer, buffer.byteOffset, buffer.byteLength);
+    // The first pixel of eight is the highest bit.
+    this.base = new Uint8Array(width * height).map((_, n) => (bytes[n >> 3] >> (7 - (n & 7))) & 1);
     this.shown = this.base.slice();
     for (const each of this.queue) if (each.key === key) draw(this.shown, width, height, each);
     if (this.stroke) draw(this.shown, width, height, this.stroke);

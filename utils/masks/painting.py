@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 import anywidget
+import numpy as np
 from PIL import Image
 
 from utils.dataset import Dataset, Picture
@@ -24,7 +25,7 @@ from utils.errors import FieldguideError
 from utils.masks.drawing import Drawing, drawn_ids, skipped_ids, strokes_folder
 from utils.masks.masker import Masker
 from utils.masks.network import level_stages
-from utils.masks.reading import LIGHT, MaskError, mask_png, masks_folder, read_mask, read_photo
+from utils.masks.reading import LIGHT, MaskError, masks_folder, read_mask, read_photo
 from utils.masks.showing import DRAWN, SHOWN_FROM, with_outlines
 from utils.masks.source import JUDGING
 from utils.masks.strokes import (
@@ -59,12 +60,8 @@ PHOTO_LISTS = {
     PAINTED: "With a mask",
     PASSED: "Skipped",
 }
-PER_STRIP, SMALL, STRIP_QUALITY, PHOTO_QUALITY = (
-    12,
-    120,
-    80,
-    92,
-)  # photos at a time; pixels and JPEG quality of small ones
+PER_STRIP, SMALL = 12, 120  # photos at a time, and the pixels of each
+STRIP_QUALITY, PHOTO_QUALITY = 80, 92  # of JPEG
 TURN = 0.3  # seconds that the kernel judges photos before it listens again
 LONGEST_VIEW = 60  # characters of the name that a view gives itself
 RELOAD_OR_RUN = "Reload the browser's page, or run the cell again."
@@ -252,10 +249,7 @@ class MaskPainter(anywidget.AnyWidget):
             "height": drawing.size[1],
             "alert": drawing.remark,
         }
-        return message | self._state(drawing), [
-            mask_png(drawing.mask),
-            jpeg_bytes(drawing.image, quality=PHOTO_QUALITY),
-        ]
+        return message | self._state(drawing), [_bits(drawing), jpeg_bytes(drawing.image, quality=PHOTO_QUALITY)]
 
     def _drawing(self, request: Mapping) -> Drawing:
         """Return the drawing of the photo that a message names."""
@@ -286,6 +280,10 @@ class MaskPainter(anywidget.AnyWidget):
         if stroke.do == MASKER:
             if self.masker is None:
                 raise StrokeError("There is no masker yet. Drag a box around the thing instead.")
+            if self.dataset[drawing.id].side in JUDGING:
+                raise StrokeError(
+                    "This mask will judge the masker, so the masker suggests nothing. Drag a box instead."
+                )
             layer = suggested_by_masker(self.masker, self._stages, drawing.image)
         if stroke.do == GRABCUT:
             layer = suggested_in_box(drawing.image, stroke.points)
@@ -293,7 +291,12 @@ class MaskPainter(anywidget.AnyWidget):
             after = str(request.get("after", ""))
         drawing.add(stroke, after=after, layer=layer)
         message = {"tell": "saved", "token": stroke.token, "note": self.next_step(), "alert": ""}
-        return message | self._state(drawing), [mask_png(drawing.mask)]
+        return message | self._state(drawing), [_bits(drawing)]
+
+
+def _bits(drawing: Drawing) -> bytes:
+    """Return a mask as one bit per pixel: some browsers blur what a page reads out of a picture."""
+    return np.packbits(drawing.mask).tobytes()
 
 
 def _key(id: str) -> str:
