@@ -53,12 +53,17 @@ def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):
         for k in range(12):
             picture = draw_picture(100 * n + k, colour=("red", "blue")[n])
             picture.save(tmp_path / "photos" / label / f"IMG {k}.jpg")
-    (tmp_path / "project.toml").write_text(SETTINGS.format(source='source = "photos"'), encoding="utf-8")
+    settings = SETTINGS.format(source='source = "photos"\nindividuals = true')
+    (tmp_path / "project.toml").write_text(settings, encoding="utf-8")
     before = tree(tmp_path / "photos")
     done = run(tmp_path, "notebooks/run.py", "--reports", str(tmp_path / "reports"))
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "photos") == before
-    assert load_classifier(Project.load(tmp_path / "project.toml").models / "export.pkl").labels == ("robin", "wren")
+    models = Project.load(tmp_path / "project.toml").models
+    assert load_classifier(models / "export.pkl").labels == ("robin", "wren")
+    (found,) = load_classifier(models / "model.onnx").nearest(tmp_path / "photos" / "wren" / "IMG 0.jpg")
+    assert {known.label for known in found.individuals} == {"robin", "wren"}
+    assert "MAP@5" in (tmp_path / "reports" / "05_evaluate.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

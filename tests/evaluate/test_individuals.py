@@ -153,9 +153,9 @@ def test_the_sentence_says_what_a_new_individual_is():
     found = {"individuals": 9, "photos": 40, "valid": dict.fromkeys(("nearest", "softmax", "guessing"), figures)}
     told = individual_sentence(found)
     assert told.startswith("Of 4 photos of the validation set, the nearest of 40 known photos shows the right")
-    assert "for 50 % (95 % interval " in told and "Among the 5 nearest individuals it is for 75 %" in told
+    assert "for 50 % (95 % interval " in told and "It is among the 5 nearest individuals for 75 %" in told
     assert "A new individual has no label of its own" in told
-    assert "Among" not in individual_sentence(found | {"individuals": 5})
+    assert "among" not in individual_sentence(found | {"individuals": 5})
     assert individual_sentence(None) == ""
     table = individual_table(found)
     assert list(table.columns) == ["the first is right", "among the first 5", "MAP@5"] and len(table) == 3

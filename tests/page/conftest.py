@@ -82,9 +82,9 @@ def runtime() -> dict[str, Path]:
 def make_page(runtime, tmp_path_factory):
     """Return a function that writes the page of a drawn model into a folder, and returns that and the classifier."""
 
-    def make(colours=COLOURS, *, threshold: float | None = 0.6, finds=False) -> tuple[Path, Classifier]:
+    def make(colours=COLOURS, *, threshold: float | None = 0.6, finds=False, knows=()) -> tuple[Path, Classifier]:
         folder = tmp_path_factory.mktemp("page")
-        model = save_model(folder / "model", "colours", colours, threshold=threshold, finds=finds)
+        model = save_model(folder / "model", "colours", colours, threshold=threshold, finds=finds, knows=knows)
         classifier = load_classifier(model)
         project = Project(name="colours", labels={"one": ["one"], "two": ["two"]})  # the model has its own
         (folder / "page").mkdir()

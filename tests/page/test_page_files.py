@@ -2,12 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from browser.app_project import COLOURS, save_model
+from browser.app_project import COLOURS, photo, save_model
 
 from utils.errors import FieldguideError
 from utils.export import page as module
@@ -50,6 +51,32 @@ def test_all_files_that_page_json_names_are_there(project):
         facts["files"]
     )
     assert facts["model"]["bytes"] == (folder / "model.onnx").stat().st_size
+
+
+def test_the_known_photos_go_along_whole_or_no_page_does(project):
+    """gallery.safetensors is named with its SHA-256, and goes when the model has none; a broken one stops the page."""
+    shutil.rmtree(project.models)
+    save_model(project.models, "colours", COLOURS, knows=[(label, photo(colour)) for label, colour in COLOURS.items()])
+    folder = write_page(project).folder
+    facts = json.loads((folder / "page.json").read_text(encoding="utf-8"))
+    gallery = project.models / "gallery.safetensors"
+    assert facts["known"] == {
+        "file": gallery.name,
+        "bytes": gallery.stat().st_size,
+        "sha256": module.file_hash(folder / gallery.name),
+    }
+    whole = contents(folder)
+    gallery.write_bytes(gallery.read_bytes()[:-1])
+    with pytest.raises(FieldguideError, match=r"cannot show the known photos.*notebook 07"):
+        write_page(project)
+    assert contents(folder) == whole
+    gallery.unlink()
+    model = save_model(project.models / "new", "colours", COLOURS)
+    for path in (model, model.with_name("card.json")):
+        path.replace(project.models / path.name)
+    write_page(project)
+    assert gallery.name not in contents(folder)
+    assert json.loads((folder / "page.json").read_text(encoding="utf-8"))["known"] is None
 
 
 def test_written_again_nothing_changes(project):

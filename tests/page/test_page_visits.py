@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser.app_project import COLOURS, GREY, large_photo, photo, red_on_grey
+from browser.app_project import COLOURS, GREY, WHALES, known_whales, large_photo, photo, red_on_grey
+from browser.conftest import SCREENSHOTS
 from PIL import Image
 
 from page.conftest import visited
@@ -375,3 +376,64 @@ def test_a_model_that_finds_nothing_draws_nothing(visit):
     """The page of a model without a mask says no word of outlines."""
     visit.choose(("box.png", red_on_grey()))
     assert visit.page.evaluate(ORANGE, "#cards canvas") is None and not visit.page.is_visible("#outlined")
+
+
+def strips(visit) -> list[list[list]]:
+    """Return the names, figures and photos' widths of the strip below each answer."""
+    return visit.page.locator("#cards > li").evaluate_all("""cards => cards.map(card =>
+        [...card.querySelectorAll('.nearest li')].map(each => [each.querySelector('bdi').textContent,
+            Number(each.querySelector('.small').textContent), each.querySelector('img').naturalWidth]))""")
+
+
+def test_the_nearest_known_photos_stand_below_each_answer(chromium, make_page):
+    """They are those of `nearest`, by name and similarity, each with its photo; no rule of the page is broken."""
+    folder, classifier = make_page(WHALES, knows=known_whales())
+    contents = [photo(WHALES["Dot"], seed=7), photo(GREY, seed=8)]
+    with served(folder) as address, visited(chromium, address, folder, classifier) as visit:
+        open_page(visit.page, address)
+        assert visit.page.is_visible("#known")
+        visit.choose(("dot.jpg", contents[0]), ("grey.jpg", contents[1]), ("broken.jpg", b"no photo"))
+        visit.page.wait_for_function("[...document.querySelectorAll('.nearest img')].every(one => one.complete)")
+        *shown, none = strips(visit)
+        for strip, answer in zip(shown, classifier.nearest(contents), strict=True):
+            assert [(name, width) for name, _, width in strip] == [(known.label, 90) for known in answer.individuals]
+            alike = [known.similarity for known in answer.individuals]
+            assert [figure for _, figure, _ in strip] == pytest.approx(alike, abs=0.02)
+        assert none == [] and len(shown[0]) == 5 and shown[0][0][0] == "Dot"
+        assert visit.page.locator(".unsure").text_content() == "Not one of the known ones, or not sure"
+        assert "1 not one of the known ones, or not sure" in visit.text("#summary")
+        assert [line for line in visit.said if "Content Security Policy" in line] == []
+        for width, height in ((390, 844), (1366, 768)):
+            visit.page.set_viewport_size({"width": width, "height": height})
+            assert visit.page.evaluate("document.scrollingElement.scrollWidth") <= width
+        assert Axe().run(visit.page).response["violations"] == []
+        visit.page.screenshot(path=SCREENSHOTS / "page-known-photos.png")
+
+
+def test_the_known_photos_are_there_without_a_network(chromium, make_page):
+    """Kept at the first visit, they stand below answers at the next one, which has no network."""
+    folder, classifier = make_page(WHALES, knows=known_whales())
+    with served(folder) as address, visited(chromium, address, folder, classifier) as visit:
+        open_page(visit.page, address)
+        visit.wait_until_kept()
+        visit.page.context.set_offline(True)
+        open_page(visit.page, address)
+        visit.choose(("dot.jpg", photo(WHALES["Dot"])))
+        assert len(strips(visit)[0]) == 5
+
+
+def test_known_photos_that_are_broken_are_told_and_photos_are_judged(chromium, make_page):
+    """Cut short on the way to the server: a sentence, and answers as ever."""
+    folder, classifier = make_page(WHALES, knows=known_whales())
+    (folder / "gallery.safetensors").write_bytes((folder / "gallery.safetensors").read_bytes()[:-9])
+    with served(folder) as address, visited(chromium, address, folder, classifier) as visit:
+        open_page(visit.page, address)
+        assert visit.text("#known").startswith("The known photos cannot be shown: gallery.safetensors is not the file")
+        visit.choose(("dot.jpg", photo(WHALES["Dot"])))
+        assert strips(visit) == [[]] and visit.text("#cards .label") == "Dot"
+
+
+def test_a_page_of_kinds_knows_no_photos(visit):
+    """No word of known photos, and no strip."""
+    visit.choose(("red.jpg", photo()))
+    assert not visit.page.is_visible("#known") and strips(visit) == [[]]

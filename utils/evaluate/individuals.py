@@ -170,7 +170,7 @@ def individual_sentence(found: Mapping | None) -> str:
         f"photos shows the right individual for {percent(nearest['top1'], digits=0)}."
     )
     if found["individuals"] > AMONG:
-        told += f" Among the {AMONG} nearest individuals it is for {percent(nearest['top5'], digits=0)}."
+        told += f" It is among the {AMONG} nearest individuals for {percent(nearest['top5'], digits=0)}."
     return f"{told} {NEW_ONE}"
 
 

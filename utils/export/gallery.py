@@ -70,12 +70,12 @@ def gallery_sentence(facts: dict | None) -> str:
 
     >>> gallery_sentence({"photos": 80, "of": 106, "each": 10})
     'gallery.safetensors holds small copies of 80 of its 106 training photos, at most 10 of each individual. Whoever \
-gets the file or the app sees them: ask whose photos they are before you hand it on.'
+gets the file, the app or the page sees them: ask whose photos they are before you hand it on.'
     """
     if not facts:
         return ""
     return (
         f"gallery.safetensors holds small copies of {facts['photos']:,} of its {counted(facts['of'], 'training photo')}"
-        f", at most {facts['each']} of each individual. Whoever gets the file or the app sees them: ask whose photos "
-        "they are before you hand it on."
+        f", at most {facts['each']} of each individual. Whoever gets the file, the app or the page sees them: ask "
+        "whose photos they are before you hand it on."
     )

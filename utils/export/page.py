@@ -24,7 +24,7 @@ from utils.export.awkward import awkward_pictures
 from utils.export.difference import AGREEMENT, disagreement
 from utils.export.placing import EARLIER, INT8, ONNX, README, workshop
 from utils.export.plainwords import about
-from utils.inference import Classifier, Prediction, load_classifier
+from utils.inference import GALLERY, Classifier, ModelError, Prediction, load_classifier
 from utils.page import NOTICE, RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
 from utils.pictures import format_of, height_and_width
 from utils.project import Project
@@ -93,12 +93,13 @@ def write_files(
     """Write all files of the page into an empty folder, and return what page.json says."""
     for name, data in web_files().items():
         write_whole(folder / name, with_cdn(data) if project.page == "cdn" and name in WITH_POLICY else data)
-    write_whole(folder / model.name, model.read_bytes())
+    facts = page_facts(project, model, classifier)
+    for name in [model.name, *([GALLERY] if facts["known"] else [])]:
+        write_whole(folder / name, model.with_name(name).read_bytes())
     for name, path in runtime.items():
         make_folder((folder / name).parent)
         write_whole(folder / name, path.read_bytes())
     write_whole(folder / ".nojekyll", "")  # GitHub would take README.md for a template
-    facts = page_facts(project, model, classifier)
     write_whole(folder / README, space_readme(facts["title"], facts["verdict"]))
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     facts["files"] = {path.relative_to(folder).as_posix(): file_hash(path) for path in paths}
@@ -132,10 +133,24 @@ def page_facts(project: Project, model: Path, classifier: Classifier) -> dict:
         "threshold": classifier.threshold,
         "verdict": verdict,
         "about": lines,
-        "model": {"file": model.name, "bytes": model.stat().st_size, "sha256": file_hash(model)},
+        "model": as_page_names(model),
+        "known": as_page_names(model.with_name(GALLERY)) if shows_known_photos(classifier) else None,
         "runtime": addresses(project.page),
         "probe": classifier.probabilities(probe(sizes["size"])[None])[0].tolist(),
     }
+
+
+def as_page_names(path: Path) -> dict:
+    """Return by what page.json lets the page know one of its files."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_hash(path)}
+
+
+def shows_known_photos(classifier: Classifier) -> bool:
+    """Return whether a model has known photos to show; refuse to go without them where it should."""
+    try:
+        return classifier.network.describes and bool(classifier.gallery)
+    except ModelError as error:
+        raise FieldguideError(f"The page cannot show the known photos: {error}") from None
 
 
 def title(labels: Sequence[str]) -> str:

@@ -42,6 +42,11 @@ class Known:
     id: str  # of the known photo
     thumbnail: bytes = field(repr=False)  # a JPEG of at most 160 pixels
 
+    @property
+    def picture(self) -> Image.Image:
+        """The known photo, small."""
+        return Image.open(io.BytesIO(self.thumbnail))
+
 
 @dataclass(frozen=True)
 class Nearest:

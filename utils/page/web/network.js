@@ -17,7 +17,8 @@ export class Problem extends Error {}
 /**
  * Return { how, onGraphics, judge } for the model that page.json describes.
  *
- * `judge` gives { probabilities, outline } of a picture; there is an outline where the model finds the thing first.
+ * `judge` gives { probabilities, outline, features } of a picture; there is an outline where the model finds the thing
+ * first, and there are features where it tells single animals.
  *
  * `progress` is told the bytes loaded, and of how many. Without `graphics` the processor is used in any case.
  */
@@ -47,7 +48,7 @@ async function hasGraphics() {
 }
 
 /** Load the model's file, and refuse one that is not the one that this page was made for. */
-async function fetched({ file, bytes, sha256 }, progress) {
+export async function fetched({ file, bytes, sha256 }, progress) {
   const response = await fetch(new URL(`${file}?${sha256}`, import.meta.url)).catch(() => null);
   if (!response?.ok) throw new Problem(`${file} could not be loaded${response ? ` (${response.status})` : ""}. It must lie beside index.html. Check the connection and reload the page.`);
   const data = new Uint8Array(bytes);
@@ -92,13 +93,13 @@ async function opened(engine, model, { runtime, recipe, labels }) {
     how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
     async judge({ data }) {
       const pixels = new ort.Tensor("uint8", data, [1, height, width, 3]);
-      const { probabilities, mask } = await session.run({ pixels });
+      const { probabilities, mask, features } = await session.run({ pixels });
       const values = Array.from(probabilities.data);
       const sum = values.reduce((total, value) => total + value, 0);
       if (values.length !== labels.length || !(Math.abs(sum - 1) < 1e-3) || values.some((value) => !(value >= 0))) {
         throw new Error("the model's answer is no probabilities");
       }
-      return { probabilities: values.map((value) => value / sum), outline: mask && outline(grid(mask), recipe) };
+      return { probabilities: values.map((value) => value / sum), outline: mask && outline(grid(mask), recipe), features: features?.data.slice() };
     },
   };
 }

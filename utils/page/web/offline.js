@@ -1,16 +1,16 @@
 /**
  * The page without a network: whatever it loaded once is kept, and used when the network is not there.
  *
- * Model and runtime are taken from what is kept first: their addresses name their content. Everything else comes from the
+ * Model, known photos and runtime are taken from what is kept first: their addresses name their content. Everything else comes from the
  * network when there is one, so that a new page is seen at once.
  */
 
 const MINE = `fieldguide ${self.registration.scope} `; // pages of several models may share an address's host
 const KEPT = MINE + new URL(location.href).search; // another state of this page, another store
-const OURS = /^(index\.html|page\.(css|json)|[a-z]+\.js|(runtime\/|model)[^/]*)?$/; // other files below may be other pages
+const OURS = /^(index\.html|page\.(css|json)|[a-z]+\.js|(runtime\/|model|gallery)[^/]*)?$/; // other files below may be other pages
 // A page's own policy does not count for its workers, in which the model and the decoders run.
 const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; connect-src 'self'; worker-src 'self'";
-const LASTING = /\/(?:runtime\/|model)[^?]*\?([0-9a-f]{64})$/;
+const LASTING = /\/(?:runtime\/|model|gallery)[^?]*\?([0-9a-f]{64})$/;
 
 self.addEventListener("install", (event) => {
   const first = async () => {

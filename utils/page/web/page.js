@@ -13,11 +13,15 @@ import { table } from "./table.js";
 const THUMBNAIL = 112; // pixels, as page.css lays it out
 const SHOWN = 3; // labels of each photo
 const LARGER = 1600; // pixels of the longest side
+const NEAREST = 5; // individuals whose nearest known photo is shown beside an answer
+const UNSURE = "not sure";
+const UNKNOWN_ONE = "not one of the known ones, or not sure"; // where each label is a single animal
 const PATIENCE = 3000; // milliseconds that the store for offline use gets to start
 
 let worker;
 let stopCamera;
 let facts;
+let known; // photos of single animals, as known.js reads them
 let run = 0; // changes whenever what is under way is to be dropped
 let queue = [];
 let done = 0;
@@ -47,7 +51,19 @@ async function start() {
     event.preventDefault();
     HANDLERS.problem({ text: `The part of the page that runs the model stopped${event.message ? ` (${event.message})` : ""}. Reload the page.` });
   };
+  if (facts.known) await openPhotos();
   worker.postMessage({ ask: "open", facts });
+}
+
+/** Load the known photos; without them the answers are the same. */
+async function openPhotos() {
+  byId("known").hidden = false;
+  try {
+    const { openKnown } = await import("./known.js"); // here, for most pages need none of it
+    known = await openKnown(facts.known);
+  } catch (error) {
+    byId("known").textContent = `The known photos cannot be shown: ${error.message}`;
+  }
 }
 
 /**
@@ -202,15 +218,17 @@ function best(probabilities) {
   return { top: top.slice(0, SHOWN), label: unsure ? null : top[0].label, probability: top[0].probability };
 }
 
-function show(photo, { error, probabilities, shown, outline }) {
+function show(photo, { error, probabilities, shown, outline, features }) {
   const { path } = photo;
   const { top, label, probability } = error ? {} : best(probabilities);
   results.push({ path, error, label: error ? "" : label ?? "unknown", probability: error ? null : probability });
   const body = error
     ? [element("p", { className: "label broken", textContent: "Could not be read" }), element("p", { className: "small", textContent: error })]
-    : [element("p", { className: label === null ? "label unsure" : "label" }, label === null ? "Not sure" : name(label)), bars(top)];
+    : [element("p", { className: label === null ? "label unsure" : "label" }, label === null ? unsure()[0].toUpperCase() + unsure().slice(1) : name(label)), bars(top)];
   const file = element("p", { className: "file", title: path }, name(path));
-  byId("cards").append(element("li", {}, thumbnail(photo, shown, outline), element("div", { className: "body" }, file, ...body)));
+  const card = element("li", {}, thumbnail(photo, shown, outline), element("div", { className: "body" }, file, ...body));
+  if (known && features) card.append(strip(known.nearest(features, NEAREST)));
+  byId("cards").append(card);
   byId("tools").hidden = false;
   if (outline) byId("outlined").hidden = false;
 }
@@ -241,6 +259,14 @@ async function showLarger(photo, outline) {
   byId("larger").showModal();
 }
 
+const unsure = () => (facts.known ? UNKNOWN_ONE : UNSURE);
+
+function strip(nearest) {
+  const photos = nearest.map(({ label, similarity, photo }) =>
+    element("li", {}, element("img", { src: photo, alt: `Known photo of ${label}` }), element("span", {}, name(label)), element("span", { className: "small", textContent: similarity.toFixed(2) })));
+  return element("ol", { className: "nearest", aria: { label: "Most similar known photos" } }, ...photos);
+}
+
 function bars(top) {
   const lines = top.map(({ label, probability }) => {
     const meter = element("meter", { min: 0, max: 1, value: probability, aria: { hidden: "true" } });
@@ -253,7 +279,7 @@ function bars(top) {
 function count() {
   const tally = new Map();
   for (const { error, label } of results) if (!error) tally.set(label, (tally.get(label) ?? 0) + 1);
-  const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label === "unknown" ? "not sure" : label}`);
+  const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label === "unknown" ? unsure() : label}`);
   const broken = results.filter(({ error }) => error).length;
   if (broken) parts.push(`${number(broken)} could not be read`);
   byId("summary").textContent = results.length ? `${several(results.length, "photo")}: ${parts.join(", ")}.` : "";
