@@ -5,6 +5,7 @@ Stage 05: how good is the model, on which labels, and where does it err?
 from utils.evaluate.background import background_line
 from utils.evaluate.coach import coach_picture, coach_sentence, coach_table, what_next
 from utils.evaluate.diagrams import reliability_diagram, verdict_picture
+from utils.evaluate.ensembles import ensemble_sentence
 from utils.evaluate.evaluation import (
     evaluate_round,
     label_table,
@@ -37,6 +38,7 @@ __all__ = [
     "coach_sentence",
     "coach_table",
     "coded",
+    "ensemble_sentence",
     "evaluate_round",
     "heat_strip",
     "individual_sentence",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from utils.averaging import networks_in
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.evaluate.rounds import coded
@@ -32,26 +33,37 @@ class CaughtFeatures:
     """
     A context in which whatever a learner judges leaves its features: what its head makes its scores of.
 
-    They are the maps of the body, pooled: what reaches the first layer of the head that has learned something.
+    They are the maps of the body, pooled: what reaches the first layer of the head that has learned something. Of an
+    ensemble, those of all networks, which count alike.
     """
 
     def __init__(self, learn):
-        head = learn.model[-1] if isinstance(learn.model, torch.nn.Sequential) else learn.model
-        self._layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
-        self._caught: list[torch.Tensor] = []
-        if self._layer is None:
-            raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
+        self._layers, self._caught = [_first_of_head(network) for network in networks_in(learn.model)], []
 
     def __enter__(self) -> "CaughtFeatures":
-        self._hook = self._layer.register_forward_pre_hook(lambda layer, given: self._caught.append(given[0]))
+        self._caught = [[] for _ in self._layers]
+        self._hooks = [
+            layer.register_forward_pre_hook(lambda layer, given, its=its: its.append(given[0].detach().cpu()))
+            for layer, its in zip(self._layers, self._caught, strict=True)
+        ]
         return self
 
     def __exit__(self, *raised) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def rows(self) -> np.ndarray:
         """Return the features of the pictures judged so far, each of length 1: float32 array (N, D)."""
-        return of_length_1(torch.cat([rows.detach().flatten(1).float().cpu() for rows in self._caught]).numpy())
+        each = [torch.cat([rows.flatten(1).float() for rows in its]).numpy() for its in self._caught]
+        return of_length_1(np.hstack([of_length_1(rows) for rows in each]))
+
+
+def _first_of_head(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the first layer of a network's head that has learned something."""
+    head = network[-1] if isinstance(network, torch.nn.Sequential) else network
+    if (layer := next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)) is None:
+        raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
+    return layer
 
 
 def of_length_1(features: np.ndarray) -> np.ndarray:

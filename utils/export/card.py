@@ -94,6 +94,7 @@ class Card(TypedDict, total=False):
     bits: int | None
     int8: CardInt8
     individuals: dict
+    ensemble: dict
     seed: int | None
     arch: str
     weights: str

@@ -66,6 +66,8 @@ def make_card(
     } | ({"int8": dict(int8)} if int8 else {})
     if project.individuals:
         facts["individuals"] = evaluation.get("individuals", {})
+    if "ensemble" in evaluation:
+        facts["ensemble"] = evaluation["ensemble"]
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
