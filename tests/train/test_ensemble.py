@@ -1,7 +1,6 @@
 """ensemble = 2: networks trained one after another and averaged; killed and gone on; one file of each kind."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -25,7 +24,8 @@ from utils.export.formats import save_learner, save_onnx
 from utils.inference.vetting import vet
 from utils.masks import masker_for, take_masks
 from utils.project import Project, ProjectError
-from utils.train import load_trained, training_status
+from utils.train import load_trained, loaders, preparation, training_status
+from utils.train.callbacks import LiveCurve
 from utils.train.schedule import learning_rates
 
 plain = small_set.plain
@@ -40,10 +40,23 @@ def train_all(dataset):
     return learners
 
 
+@pytest.fixture(scope="module")
+def _trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ensemble")
+    settings = {"name": "pets", "labels": {"cat": ["cat photo"], "dog": ["dog photo"]}, "weights": "none"}
+    settings |= {"data_dir": str(folder / "data"), "models_dir": str(folder / "models"), "ensemble": 2}
+    settings |= {"arch": "squeezenet1_1", "size": 96, "epochs": 1, "batch_size": 4}
+    dataset = fill(Project.model_validate(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loaders, "worker_count", lambda: 0)
+        patch.setattr(LiveCurve, "draw", lambda _: None)
+        return dataset, train_all(dataset)
+
+
 @pytest.fixture
-def two(make_project):
-    """Return the data set of a project that averages two networks."""
-    return fill(make_project(ensemble=2))
+def two(_trained):
+    """Return the data set of a project that averages two trained networks; tests that only read share it."""
+    return _trained[0]
 
 
 def scores_of(model, learn, dataset):
@@ -54,10 +67,9 @@ def scores_of(model, learn, dataset):
         return model(torch.Tensor(batch)).numpy()
 
 
-def test_the_average_is_the_mean_of_the_scores(two):
+def test_the_average_is_the_mean_of_the_scores(two, _trained):
     """load_trained gives the mean of what the two networks say; they differ, and each is as 04 left it."""
-    learners = train_all(two)
-    learn = load_trained(two)
+    learners, learn = _trained[1], load_trained(two)
     singles = np.stack([scores_of(each.model, each, two) for each in learners])
     np.testing.assert_allclose(scores_of(learn.model, learn, two), singles.mean(0), rtol=1e-5, atol=1e-6)
     assert np.abs(singles[0] - singles[1]).max() > 1e-3
@@ -123,7 +135,6 @@ def weights_of(learners):
 
 def test_fewer_networks_train_nothing_anew(two):
     """Going from two to one, the first network is the model; the other file stays."""
-    train_all(two)
     one = read_dataset(two.project.model_copy(update={"ensemble": 1}))
     assert training_status(one).startswith("The model stands")
     assert weights(load_trained(one)).shape == weights(quick_learner(one)).shape
@@ -131,26 +142,27 @@ def test_fewer_networks_train_nothing_anew(two):
     assert len({model_hash(one.project), model_hash(two.project), ""}) == 3
 
 
-def test_networks_of_different_cells_are_not_averaged(two):
+def test_networks_of_different_cells_are_not_averaged(make_project):
     """A cell of 04 that was changed for one network alone: said before, and refused by 05."""
+    two = fill(make_project(ensemble=2))
     first, second = networks_of(two)
     train(first, **AS_ASKED)
     train(second, freeze_epochs=0, **AS_ASKED)
     assert training_status(two) == "Network 2 was trained by other cells than the first: it is trained again now."
-    with pytest.raises(FieldguideError, match="Network 2 was trained by other cells of 04 than the first. Run 04"):
+    with pytest.raises(FieldguideError, match="Network 2 was trained by other cells of 04 than the first"):
         load_trained(two)
 
 
 def test_05_and_07_judge_and_export_the_average(make_project, tmp_path):
     """One evaluation, one export.pkl, one model.onnx under the same checks; the card tells what it is."""
-    dataset = fill(make_project(ensemble=2, arch="resnet18", individuals=True))
-    train_all(dataset)
+    dataset = fill(make_project(ensemble=2, individuals=True))
+    learners = train_all(dataset)
     learn = load_trained(dataset)
     evaluation = evaluate_round(dataset, learn)
     found = evaluation["ensemble"]
     assert found["networks"] == 2 and found["accuracy"]["average"] == evaluation["valid"]["accuracy"]["value"]
     assert found["log_loss"]["average"] == pytest.approx(evaluation["valid"]["log_loss"]["value"], abs=1e-5)
-    losses = [min(each.record.history, key=lambda row: row["valid_loss"])["valid_loss"] for each in train_all(dataset)]
+    losses = [min(each.record.history, key=lambda row: row["valid_loss"])["valid_loss"] for each in learners]
     assert found["log_loss"]["each"] == pytest.approx(losses, abs=1e-4)
     exported = export_classifier(dataset, learn)
     vet(exported.model)
@@ -164,6 +176,7 @@ def test_05_and_07_judge_and_export_the_average(make_project, tmp_path):
         current_evaluation(dataset, learn)
 
 
+@pytest.mark.long
 def test_the_files_of_masked_networks_agree(make_project, tmp_path):
     """Each network finds the thing with a masker of its own; fastai, export.pkl and model.onnx agree."""
     pairs = tmp_path / "outlines"
@@ -186,8 +199,9 @@ def test_the_files_of_masked_networks_agree(make_project, tmp_path):
     loaded = load_learner(tmp_path / "export.pkl")
     paths = list(dataset.on("valid").paths)
     given = loaded.get_preds(dl=loaded.dls.test_dl(paths, num_workers=0))[0].numpy()
-    batch = learn.dls.test_dl(paths, num_workers=0)
-    pixels = (batch.after_batch.decode(batch.one_batch())[0] * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in preparation(project).stats)
+    batch = torch.Tensor(learn.dls.test_dl(paths, num_workers=0).one_batch()[0])
+    pixels = ((batch * std + mean) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     answered, mask = session.run(["probabilities", "mask"], {"pixels": np.ascontiguousarray(pixels)})
     assert np.ptp(wanted) > 0 and mask.shape == (len(paths), 16, 24)
@@ -197,7 +211,6 @@ def test_the_files_of_masked_networks_agree(make_project, tmp_path):
 
 def test_heat_maps_are_the_first_networks_and_features_are_all(two):
     """The strip is drawn from the first network; the features that rank individuals are those of both."""
-    train_all(two)
     learn, file = load_trained(two), two.on("valid").paths[0]
     table = pd.DataFrame({"file": [f"{file.parent.name}/{file.name}"], "predicted": ["cat"], "label": ["dog"]})
     strips = [
@@ -265,9 +278,8 @@ def test_the_seeds_go_on_from_the_projects(make_project):
 
 def test_a_changed_number_makes_the_verdict_stale(runner, two):  # noqa: F811
     """make run names the key; without it, and with the same, nothing is said."""
-    train_all(two)
     settings = load_trained(two).record.settings
     three, one = (two.project.model_copy(update={"ensemble": n}) for n in (3, 1))
     assert "ensemble" not in runner.changed_keys(two.project, settings)
     assert "ensemble" in runner.changed_keys(three, settings) and "ensemble" in runner.changed_keys(one, settings)
-    assert json.loads(json.dumps(settings)) == settings and Path(two.project.models).exists()
+    assert json.loads(json.dumps(settings)) == settings
