@@ -276,6 +276,7 @@ def changed_keys(project: Project, settings: Mapping) -> list[str]:
     asked = {key: getattr(project, key) for key in keys} | {"weights": project.weights_name}
     changed = [key for key, value in asked.items() if settings.get(key) != value]
     changed += ["mask"] * (settings.get("mask", "none").partition(" ")[0] != project.mask)
+    changed += ["ensemble"] * (settings.get("ensemble", 1) != project.ensemble)
     if project.train != "head":  # the record names the optimizer with its numbers, and the rate of the unfrozen phase
         changed += ["optimizer"] * (settings.get("optimizer", "").partition("(")[0].lower() != project.optimizer)
         changed += ["lr"] * (not math.isclose(2 * settings.get("lr", 0), project.base_lr, rel_tol=0.01))

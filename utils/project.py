@@ -77,6 +77,7 @@ class Project(BaseModel):
     weights: str = "imagenet"
     size: Size = 224
     train: Literal["all", "head"] = "all"
+    ensemble: Annotated[int, Field(ge=1, le=9)] = 1
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
     freeze_epochs: Annotated[int, Field(ge=0, le=1000)] = 1
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -103,6 +104,7 @@ class Project(BaseModel):
     honour_noai: bool = True
     filters: Filters = {}
     labels: dict[str, list[str]] = {}
+    _network: int = 1  # which of the networks of an ensemble, from 1
 
     @model_validator(mode="before")
     @classmethod
@@ -222,6 +224,11 @@ class Project(BaseModel):
                 'mask = "channel" goes with train = "all" only: a head stands on a network that takes three channels. '
                 'Set train = "all", or mask = "crop" or "paint"'
             )
+        if self.ensemble > 1 and self.train == "head":
+            raise ValueError(
+                f'ensemble = {self.ensemble} goes with train = "all" only: a head fitted again is the same head. Set '
+                'train = "all", or remove ensemble'
+            )
         if SEARCH in self.sources:
             for label, searches in self.labels.items():
                 if not searches:
@@ -317,6 +324,21 @@ class Project(BaseModel):
     def models(self) -> Path:
         """The folder of everything trained: models/<name>."""
         return Path(self.models_dir) / self.name
+
+    @property
+    def networks(self) -> list["Project"]:
+        """The project of each network that `ensemble` averages: each has the next seed, and a folder of its own."""
+        several = [
+            self.model_copy(update={"ensemble": 1, "seed": (self.seed + n) % 2**32}) for n in range(self.ensemble)
+        ]
+        for n, project in enumerate(several, start=self._network):
+            project._network = n
+        return several
+
+    @property
+    def network(self) -> Path:
+        """The folder of a trained network: models/<name>, and models/<name>/ensemble/<n> from the second one on."""
+        return self.models if self._network == 1 else self.models / "ensemble" / str(self._network)
 
     @property
     def raw(self) -> Path:

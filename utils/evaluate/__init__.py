@@ -5,6 +5,7 @@ Stage 05: how good is the model, on which labels, and where does it err?
 from utils.evaluate.background import background_line
 from utils.evaluate.coach import coach_picture, coach_sentence, coach_table, what_next
 from utils.evaluate.diagrams import reliability_diagram, verdict_picture
+from utils.evaluate.ensembles import ensemble_sentence
 from utils.evaluate.evaluation import (
     evaluate_round,
     label_table,
@@ -14,7 +15,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
-from utils.evaluate.individuals import feature_layer, individual_sentence, individual_table
+from utils.evaluate.individuals import feature_layers, individual_sentence, individual_table
 from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
@@ -36,8 +37,9 @@ __all__ = [
     "coach_sentence",
     "coach_table",
     "coded",
+    "ensemble_sentence",
     "evaluate_round",
-    "feature_layer",
+    "feature_layers",
     "heat_strip",
     "individual_sentence",
     "individual_table",

@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import confusion_matrix
 
+from utils.averaging import model_hash
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.evaluate.background import find_background
+from utils.evaluate.ensembles import CaughtScores, ensemble_figures
 from utils.evaluate.individuals import CaughtFeatures, individual_figures
 from utils.evaluate.marks import find_marks
 from utils.evaluate.mirroring import mirrored_batches, mirroring_gain, trained_mirrored
@@ -33,7 +35,7 @@ from utils.evaluate.rounds import (
 from utils.evaluate.scores import LEAST, cross_fitted, label_scores, reliability, scale, scorecard, temperature_figure
 from utils.evaluate.shortcuts import find_shortcuts
 from utils.intervals import figure, verdict, wilson
-from utils.storage import file_hash, write_whole
+from utils.storage import write_whole
 from utils.tables import PREDICTION_COLUMNS
 from utils.words import SETS, percent
 
@@ -92,8 +94,7 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False, hiding=N
     """
     project, record = dataset.project, learn.record
     earlier = stored_evaluation(project) or {}
-    learner = project.models / "learner.pth"
-    now = {"fingerprint": record.fingerprint, "model": file_hash(learner) if learner.exists() else ""}
+    now = {"fingerprint": record.fingerprint, "model": model_hash(project)}
     if round_fingerprint(dataset, record.settings) != record.fingerprint:
         raise FieldguideError("Pictures, labels or sides changed since this model was trained. Run 03 and 04 again.")
     stands = {key: earlier.get(key) for key in now} == now
@@ -109,12 +110,18 @@ def evaluate_round(dataset: Dataset, learn, *, open_test: bool = False, hiding=N
             tables = {side: read_predictions(project, side=side) for side in ("valid", "test")}
             evaluation["individuals"] = _individuals(dataset, learn, tables)
     else:
-        valid = predict_side(dataset, learn, "valid")
+        if several := project.ensemble > 1:
+            with CaughtScores(learn) as caught:
+                valid = predict_side(dataset, learn, "valid")
+        else:
+            valid = predict_side(dataset, learn, "valid")
         test = predict_side(dataset, learn, "test") if open_test or was_open else valid[:0]
         told = {"settings": dict(record.settings), "changed": record.changed}
         shortcuts = {**find_shortcuts(dataset), "marks": find_marks(dataset)}
         told["shortcuts"] = _with_background(dataset, shortcuts, hiding)
         told["mirrored"] = _mirrored(dataset, learn, valid)
+        if several:
+            told["ensemble"] = ensemble_figures(dataset, valid, caught.rows())
         if project.individuals:
             told["individuals"] = _individuals(dataset, learn, {"valid": valid, "test": test})
         evaluation = {"form": EVALUATION_FORM, **round_figures(dataset, valid, test), **told, **now}

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from utils.averaging import networks_in
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.sheets import contact_sheet
@@ -29,6 +30,7 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     the crop or the paint of a network that finds the thing first. The
     heat, float array (N, h, w), runs from 0 to 1, the place that speaks most for the label; all is 0 if no place does.
     The grid is the body's: in a resnet 7×7 at 224 px, 4×4 at 128, and at 32 a single place, which tells nothing.
+    Of an ensemble, the first network is shown.
     Raises FieldguideError if the network has no feature map with places, or a picture is gone.
     """
     if missing := [path for path in paths if not path.exists()]:
@@ -36,7 +38,7 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
     vocab = list(learn.dls.vocab)
     wanted = None if labels is None else torch.tensor([vocab.index(label) for label in labels])
     shown, heat = [], []
-    model = learn.model.to(learn.dls.device).eval()  # fastai's own calls set the mode that they need
+    model = networks_in(learn.model)[0].to(learn.dls.device).eval()  # fastai's own calls set the mode that they need
     if not (isinstance(model, torch.nn.Sequential) and len(model) == 2):
         raise FieldguideError(
             "Where this network looks cannot be shown: it is not made of a body and a head, as by vision_learner."

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from utils.averaging import networks_in
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.evaluate.rounds import coded
@@ -28,36 +29,45 @@ RANKED_BY = {
 PLACE_COLUMNS = {"top1": "the first is right", "top5": f"among the first {AMONG}", "map5": f"MAP@{AMONG}"}
 
 
-def feature_layer(network: torch.nn.Module) -> torch.nn.Module:
+def feature_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     """
-    Return the layer of a network whose input, made flat, are its features: the first of the head that has learned.
+    Return the layers whose inputs, made flat, are a network's features: for each network of an ensemble one.
 
-    What reaches it are the maps of the body, pooled.
+    What reaches them are the maps of the body, pooled: they are the first layers of the heads that have learned.
     """
-    head = network[-1] if isinstance(network, torch.nn.Sequential) else network
-    layer = next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)
-    if layer is None:
-        raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
-    return layer
+    return [_first_of_head(network) for network in networks_in(model)]
 
 
 class CaughtFeatures:
-    """A context in which whatever a learner judges leaves its features."""
+    """A context in which whatever a learner judges leaves its features; those of several networks count alike."""
 
     def __init__(self, learn):
-        self._layer = feature_layer(learn.model)
-        self._caught: list[torch.Tensor] = []
+        self._layers, self._caught = feature_layers(learn.model), []
 
     def __enter__(self) -> "CaughtFeatures":
-        self._hook = self._layer.register_forward_pre_hook(lambda layer, given: self._caught.append(given[0]))
+        self._caught = [[] for _ in self._layers]
+        self._hooks = [
+            layer.register_forward_pre_hook(lambda layer, given, its=its: its.append(given[0].detach().cpu()))
+            for layer, its in zip(self._layers, self._caught, strict=True)
+        ]
         return self
 
     def __exit__(self, *raised) -> None:
-        self._hook.remove()
+        for hook in self._hooks:
+            hook.remove()
 
     def rows(self) -> np.ndarray:
         """Return the features of the pictures judged so far, each of length 1: float32 array (N, D)."""
-        return of_length_1(torch.cat([rows.detach().flatten(1).float().cpu() for rows in self._caught]).numpy())
+        each = [torch.cat([rows.flatten(1).float() for rows in its]).numpy() for its in self._caught]
+        return of_length_1(np.hstack([of_length_1(rows) for rows in each]))
+
+
+def _first_of_head(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the first layer of a network's head that has learned something."""
+    head = network[-1] if isinstance(network, torch.nn.Sequential) else network
+    if (layer := next((layer for layer in head.modules() if list(layer.parameters(recurse=False))), None)) is None:
+        raise FieldguideError("This network has no head that learned something. Train it as 04 does.")
+    return layer
 
 
 def of_length_1(features: np.ndarray) -> np.ndarray:

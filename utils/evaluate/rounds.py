@@ -252,19 +252,24 @@ def paired_figures(before: np.ndarray, after: np.ndarray, groups: list[str], *, 
     _, codes = np.unique(groups, return_inverse=True)
     net = np.bincount(codes, weights=change)  # per group
     gained, lost = int((net > 0).sum()), int((net < 0).sum())
-    value, draws = bootstrap({"": mean_of(change)}, groups, seed=seed)[""]
-    difference = interval(value[0], draws[:, 0], n=n, groups=groups, top=None)
-    if not change.any() and difference["high"]:  # what may have been missed either way
-        difference["low"] = -difference["high"]
     # If one large group decides, groups and pictures may point to different rounds: then nothing is to be seen.
     needed = pictures_needed(gained, lost, len(net)) if change.sum() * (gained - lost) > 0 else None
     return figures | {
-        "difference": difference,
+        "difference": paired_difference(change, groups, seed=seed),
         "gained": gained,
         "lost": lost,
         "p": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
         "needed": None if needed is None else int(float(f"{needed * n / len(net):.2g}")),  # "about 120"
     }
+
+
+def paired_difference(change: np.ndarray, groups: list[str], *, seed: int) -> Figure:
+    """Return the mean of what each picture gains, (N,), with its 95 % interval by group."""
+    value, draws = bootstrap({"": mean_of(change)}, groups, seed=seed)[""]
+    difference = interval(value[0], draws[:, 0], n=len(change), groups=groups, top=None)
+    if not change.any() and difference["high"]:  # what may have been missed either way
+        difference["low"] = -difference["high"]
+    return difference
 
 
 def pictures_needed(gained: int, lost: int, n: int) -> float | None:

@@ -95,6 +95,7 @@ class Card(TypedDict, total=False):
     int8: CardInt8
     individuals: dict
     gallery: dict
+    ensemble: dict
     seed: int | None
     arch: str
     weights: str

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from onnx import load_model_from_string
 
+from utils.averaging import model_hash, networks_in
 from utils.dataset import Dataset, read_dataset, round_fingerprint, seeded_rank
 from utils.errors import FieldguideError
 from utils.evaluate import coded, read_evaluation, read_predictions, round_numbers, scale
@@ -116,18 +117,23 @@ def current_evaluation(dataset: Dataset, learn) -> dict:
             f"The learner knows the labels {', '.join(map(str, learn.dls.vocab))}, the project "
             f"{', '.join(project.labels)}. {AGAIN}"
         )
-    learner = project.models / "learner.pth"
-    if learner.exists() and evaluation.get("model") != file_hash(learner):
+    if (trained := model_hash(project)) and evaluation.get("model") != trained:
         raise FieldguideError("The model was trained again since it was judged. Run 05, then this notebook.")
-    kept, weights = (read_checkpoint(project) or {}).get("model"), learn.model.state_dict()
-    if kept and not (
-        kept.keys() == weights.keys() and all(torch.equal(weights[name].cpu(), kept[name]) for name in kept)
-    ):
+    networks = networks_in(learn.model)
+    if len(networks) != project.ensemble or not all(map(_holds_what_was_kept, networks, project.networks)):
         raise FieldguideError(  # a notebook that stayed open still holds the weights of before
             "This learner is not the model that 05 judged: it was trained again since it was loaded here. Run this "
             "notebook again from its first cell."
         )
     return evaluation
+
+
+def _holds_what_was_kept(network: torch.nn.Module, project: Project) -> bool:
+    """Return whether a network has the weights of its learner.pth, if there is one."""
+    kept, weights = (read_checkpoint(project) or {}).get("model"), network.state_dict()
+    return not kept or (
+        kept.keys() == weights.keys() and all(torch.equal(weights[name].cpu(), kept[name]) for name in kept)
+    )
 
 
 def _certified(dataset: Dataset, temperature: float) -> dict:
@@ -281,7 +287,10 @@ def checked_sentence(exported: Export) -> str:
         f"awkward ones. fastai itself gave it too, to {asked:,} of the held-out photos"
     )
     own = "others are not upright 8-bit RGB of at most 512 pixels, and fastai opens such files in its own way"
-    small = exported.card.get("int8")
-    return (f"{told}; the {others:,} {own}." if others else f"{told}.") + (
-        f" {small_model_sentence(small)}" if small else ""
-    )
+    words = [f"{told}; the {others:,} {own}." if others else f"{told}."]
+    if several := exported.card.get("ensemble"):
+        sizes = (f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in (exported.model, exported.onnx))
+        words.append(f"Both hold {several['networks']} networks: {', '.join(sizes)}.")
+    if small := exported.card.get("int8"):
+        words.append(small_model_sentence(small))
+    return " ".join(words)

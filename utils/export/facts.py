@@ -70,6 +70,8 @@ def make_card(
     facts |= {name: dict(given) for name, given in (("int8", int8), ("gallery", gallery)) if given}
     if project.individuals:
         facts["individuals"] = evaluation.get("individuals", {})
+    if "ensemble" in evaluation:
+        facts["ensemble"] = evaluation["ensemble"]
     made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),

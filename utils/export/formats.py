@@ -28,9 +28,10 @@ from fastai.learner import CastToTensor, Learner
 from fastai.vision.augment import RandomResizedCrop, RandTransform, Resize
 from fastcore.foundation import L
 from fasttransform import Pipeline
+from torch.nn.functional import normalize
 
 from utils.errors import FieldguideError
-from utils.evaluate import feature_layer, trained_mirrored
+from utils.evaluate import feature_layers, trained_mirrored
 from utils.masks import mask_front_of, mask_scorer
 from utils.pictures import size_text
 from utils.storage import write_whole
@@ -164,7 +165,7 @@ class FromPixels(torch.nn.Module):
                 layer.register_forward_pre_hook(_contiguous)
         front = mask_front_of(network)
         self.scorer = mask_scorer(front) if front else None
-        self.judging = feature_layer(network) if features else None
+        self.judging = feature_layers(network) if features else []
         extras = {"mask": self.scorer, "features": self.judging}
         self.names = ["probabilities", *(name for name, layer in extras.items() if layer)]
         self.register_buffer("mean", mean.view(CHANNELS, 1, 1))
@@ -176,12 +177,14 @@ class FromPixels(torch.nn.Module):
         if self.scorer:
             listen = self.scorer.register_forward_hook
             listening.append(listen(lambda layer, given, scores: found.update(mask=scores.sigmoid()[:, 0])))
-        if self.judging:
-            listen = self.judging.register_forward_pre_hook
-            listening.append(listen(lambda layer, given: found.update(features=given[0].flatten(1))))
+        seen: list[torch.Tensor] = []
+        for layer in self.judging:
+            listening.append(layer.register_forward_pre_hook(lambda layer, given: seen.append(given[0].flatten(1))))
         found["probabilities"] = self.network((images - self.mean) / self.std).softmax(1)  # (N, K)
         for each in listening:
             each.remove()
+        if seen:  # those of several networks count alike
+            found["features"] = seen[0] if len(seen) == 1 else torch.cat([normalize(rows) for rows in seen], 1)
         return tuple(found[name] for name in self.names)
 
 

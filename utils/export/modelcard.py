@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from utils.evaluate import ensemble_sentence
 from utils.export.attribution import visible
 from utils.export.facts import judging_side
 from utils.export.quantised import small_model_sentence
@@ -75,6 +76,7 @@ def model_card(card: Mapping) -> str:
         searched=SEARCH in card["sources"],
         height=height,
         width=width,
+        several=ensemble_sentence(card["ensemble"]) if "ensemble" in card else "",
         small=small_model_sentence(card["int8"]) if "int8" in card else "",
         **{"listed": listed, "percent": percent, "share": share, "verdict_sentence": verdict_sentence},
     )

@@ -2,6 +2,7 @@
 Stage 04: fine-tune a network on the training set and keep its best epoch.
 """
 
+from utils.averaging import networks_of
 from utils.train.augment import augmentation, crops
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
@@ -39,6 +40,7 @@ __all__ = [
     "load_trained",
     "look_for_rate",
     "make_learner",
+    "networks_of",
     "optimizer",
     "overfitting_sentence",
     "planned_rates",

@@ -221,8 +221,10 @@ class Resume(PlainCallback):
         project = self.dataset.project
         if getattr(self.dls, "fingerprint", None) != self.dataset.fingerprint:
             raise FieldguideError("The DataLoaders are not those of this data set. Run 04 again from its first cell.")
-        require_writable(project.models)  # better said now than after an hour of training
-        remove_leftovers(project.models, below=False, older=HOUR)  # younger ones may be another notebook's, still at it
+        require_writable(project.network)  # better said now than after an hour of training
+        remove_leftovers(
+            project.network, below=False, older=HOUR
+        )  # younger ones may be another notebook's, still at it
         self.asked = asked_settings(self.dataset)
         self.settings = first_settings(self.learn, self.asked)
         found = [read_checkpoint(project), read_state(project, first_weights(self.learn))]
@@ -256,7 +258,7 @@ class Resume(PlainCallback):
 
     def after_epoch(self):
         if self.history.replayed is None and self.best_epoch.kept is not None:
-            save_parts(self.dataset.project.models / STATE, self.state())
+            save_parts(self.dataset.project.network / STATE, self.state())
             self.saved = len(self.history.rows)
 
     def after_fit(self):
@@ -265,7 +267,7 @@ class Resume(PlainCallback):
             if not self.stands:
                 last = {"labels": list(project.labels), "view": validation_view(self.dls)}
                 save_round(project, self.so_far() | last | {"model": self.model.state_dict()})
-                (project.models / STATE).unlink(missing_ok=True)
+                (project.network / STATE).unlink(missing_ok=True)
             self.learn.record = record_of(self.dataset, self.so_far())
 
     def so_far(self) -> dict:

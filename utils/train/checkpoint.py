@@ -6,11 +6,12 @@ after the last epoch of one that is not. Both are read without running anything 
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from utils.averaging import networks_of
 from utils.dataset import Dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.project import Project
@@ -24,6 +25,7 @@ FORM = 2  # of both files; the version before had no number
 BOTH_PARTS = {"form", "data", "settings", "asked", "rows", "figures", "rates", "frozen", "model"}
 ROUND_PARTS = BOTH_PARTS | {"labels", "view"}
 STATE_PARTS = BOTH_PARTS | {"best", "optimizer", "smooth", "random", "batches", "scaler"}
+OF_ONE_NETWORK = {"seed", "start"}  # settings in which the networks of an ensemble differ
 OLDER = "The model in {} comes from an earlier version of Fieldguide"
 
 
@@ -36,9 +38,9 @@ def save_parts(path: Path, parts: Mapping) -> None:
 
 def save_round(project: Project, parts: Mapping) -> None:
     """Write the table and the picture of a training's history, then learner.pth, which makes the round complete."""
-    write_table(project.models / "history.csv", HISTORY_COLUMNS, parts["rows"])
-    write_whole(project.models / "training.png", training_curve(parts["rows"], parts["rates"].numpy()))
-    save_parts(project.models / ROUND, parts)
+    write_table(project.network / "history.csv", HISTORY_COLUMNS, parts["rows"])
+    write_whole(project.network / "training.png", training_curve(parts["rows"], parts["rates"].numpy()))
+    save_parts(project.network / ROUND, parts)
 
 
 def read_parts(path: Path, wanted: set[str]) -> dict | None:
@@ -60,12 +62,12 @@ def read_parts(path: Path, wanted: set[str]) -> dict | None:
 
 def read_checkpoint(project: Project) -> dict | None:
     """Return learner.pth: {} if it is of an earlier version, None where there is none. Nothing in it can run code."""
-    return read_parts(project.models / ROUND, ROUND_PARTS)
+    return read_parts(project.network / ROUND, ROUND_PARTS)
 
 
 def read_state(project: Project, weights: Mapping[str, torch.Tensor]) -> dict | None:
     """Return where a training was stopped, or None; refuse what is not a whole state of a network of these weights."""
-    kept = read_parts(project.models / STATE, STATE_PARTS)
+    kept = read_parts(project.network / STATE, STATE_PARTS)
     if not kept:
         return None
     networks = (weights, kept["model"], kept["best"])
@@ -78,12 +80,12 @@ def read_state(project: Project, weights: Mapping[str, torch.Tensor]) -> dict | 
 
 def broken_state(project: Project) -> FieldguideError:
     """Return what to say of a resume.pth that cannot be gone on from."""
-    return FieldguideError(f"{project.models / STATE} is broken. Delete it and run 04 again: it begins at epoch 0.")
+    return FieldguideError(f"{project.network / STATE} is broken. Delete it and run 04 again: it begins at epoch 0.")
 
 
-def record_of(dataset: Dataset, kept: Mapping) -> Record:
-    """Return the record of a round that was trained on this data set."""
-    settings, rows = kept["settings"], list(kept["rows"])
+def record_of(dataset: Dataset, kept: Mapping, **together) -> Record:
+    """Return the record of a round that was trained on this data set; `together` are settings of an ensemble."""
+    settings, rows = kept["settings"] | together, list(kept["rows"])
     changed = changed_sentence(settings, kept["asked"])
     return Record(settings, changed, round_fingerprint(dataset, settings), rows)
 
@@ -93,22 +95,41 @@ def is_current(dataset: Dataset, kept: Mapping | None) -> bool:
     return bool(kept) and (kept["data"], kept["asked"]) == (dataset.fingerprint, asked_settings(dataset))
 
 
+def trained_otherwise(rounds: Sequence[Mapping]) -> int | None:
+    """Return the number, from 1, of the first network whose settings are not the first one's, the seed aside."""
+    told = [{name: value for name, value in kept["settings"].items() if name not in OF_ONE_NETWORK} for kept in rounds]
+    return next((n for n, settings in enumerate(told, start=1) if settings != told[0]), None)
+
+
 def training_status(dataset: Dataset) -> str:
-    """Return one sentence: is there a model, and is it the one that today's pictures and settings would give?"""
+    """Return in words: is there a model, and is it the one that today's pictures and settings would give?"""
+    networks = networks_of(dataset)
+    rounds = [read_checkpoint(each.project) for each in networks]
+    for n, (network, kept) in enumerate(zip(networks, rounds, strict=True), start=1):
+        told = _network_status(network, kept)
+        if not is_current(network, kept):
+            return f"Network {n} of {len(networks)}. {told}" if len(networks) > 1 else told
+    if (n := trained_otherwise(rounds)) is not None:
+        return f"Network {n} was trained by other cells than the first: it is trained again now."
+    first = _network_status(networks[0], rounds[0])
+    return f"{first} It is an average of {len(networks)} networks." if len(networks) > 1 else first
+
+
+def _network_status(dataset: Dataset, kept: Mapping | None) -> str:
+    """Return in one sentence how one network stands, of which learner.pth holds `kept`."""
     project = dataset.project
-    kept = read_checkpoint(project)
     if is_current(dataset, kept):
         changed = record_of(dataset, kept).changed
         if not changed:
             return "The model stands: pictures, split and settings are those that it was trained with."
         return f"{changed} That model stands as long as the cells below ask for the same; else it is trained anew."
-    state = read_parts(project.models / STATE, STATE_PARTS)
+    state = read_parts(project.network / STATE, STATE_PARTS)
     if is_current(dataset, state):
         return f"A training was stopped. Unless you change the cells below, it {goes_on(state)}."
     if kept is None:
         return "There is no model yet: it is trained now."
     if not kept:
-        return f"{OLDER.format(project.models)}: it is trained again now."
+        return f"{OLDER.format(project.network)}: it is trained again now."
     return "Pictures, labels, split or settings changed since the last training: a new round is trained now."
 
 

@@ -138,11 +138,16 @@ def keep_quick_model(dataset: Dataset, learn: Learner, quick: QuickModel) -> Non
     learn.record = record_of(dataset, kept)
 
 
-def compared_sentence(quick: QuickModel, record: Record) -> str:
-    """Return in words whether a trained model is better than the quick one on the validation set."""
+def compared_sentence(quick: QuickModel, record: Record, accuracy: float | None = None) -> str:
+    """
+    Return in words whether a trained model is better than the quick one on the validation set.
+
+    `accuracy`, a fraction, is by default that of the epoch that was kept; an ensemble has another one.
+    """
     if record.settings["train"] == "head":
         return 'This is the quick model: train = "head".'
-    trained, first = round(best_row(record.history)["accuracy"] * quick.n), round(quick.accuracy * quick.n)
+    accuracy = best_row(record.history)["accuracy"] if accuracy is None else accuracy
+    trained, first = round(accuracy * quick.n), round(quick.accuracy * quick.n)
     photos = counted(quick.n, "photo")
     told = f"Of {photos} in the validation set the trained model names {trained} rightly, the quick model {first}."
     if trained > first:
