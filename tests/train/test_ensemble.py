@@ -244,16 +244,31 @@ def test_the_worth_is_counted_photo_by_photo(make_project):
     assert over_one["low"] <= 0.125 <= over_one["high"]
     assert found["log_loss"]["over_first"]["value"] == pytest.approx((np.log(0.4) - np.log(0.6)) / 4, abs=1e-6)
     assert found["log_loss"]["over_one"]["value"] == pytest.approx((np.log(0.4 * 0.7) / 2 - np.log(0.6)) / 4, abs=1e-6)
-    said = ensemble_sentence(found)
-    assert said.startswith(
-        "On 4 photos of the validation set the average of 2 networks is right for 75.0 %, one of them in the mean for "
+    assert ensemble_sentence(found).startswith(
+        "The average of 2 networks is right for 75.0 % of 4 photos of the validation set, one of them in the mean for "
         "62.5 %: +12.5 points (95 % interval "
     )
-    assert "not shown to help. The first alone is right for 50.0 %: +25.0 points" in said
-    sure = {"value": 0.1, "low": 0.02, "high": 0.2, "n": 4}
-    assert "), it helps." in ensemble_sentence(found | {"accuracy": found["accuracy"] | {"over_one": sure}})
-    worse = {"value": -0.1, "low": -0.2, "high": -0.02, "n": 4}
-    assert "), it harms." in ensemble_sentence(found | {"accuracy": found["accuracy"] | {"over_one": worse}})
+
+
+@pytest.mark.parametrize(
+    ("ends", "told"),
+    [
+        ((-0.02, 0.2), "-2.0 to +20.0, not shown to help"),
+        ((0.02, 0.2), "+2.0 to +20.0, it helps"),
+        ((-0.3, -0.1), "-30.0 to -10.0, it harms"),
+    ],
+)
+def test_the_interval_says_whether_it_helps(ends, told):
+    """A higher accuracy helps; so does a lower log loss."""
+    gain = {"value": sum(ends) / 2, "low": ends[0], "high": ends[1], "n": 40}
+    loss = {"value": -sum(ends) / 2, "low": -ends[1], "high": -ends[0], "n": 40}
+    facts = {"average": 0.9, "each": [0.85, 0.75]}
+    found = {"networks": 2, "accuracy": facts | {"over_one": gain, "over_first": gain}}
+    said = ensemble_sentence(found | {"log_loss": facts | {"over_one": loss, "over_first": loss}})
+    words = told.rpartition(", ")[2]
+    assert f"one of them in the mean for 80.0 %: {100 * gain['value']:+.1f} points (95 % interval {told})." in said
+    assert f"Log loss (0 is perfect): 0.900, of one 0.800: {loss['value']:+.3f} (95 % interval " in said
+    assert said.count(words) == 4
 
 
 def test_a_head_is_no_ensemble(tmp_path):

@@ -6,7 +6,6 @@ while the average is judged: nothing is calculated twice.
 """
 
 from collections.abc import Mapping
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -77,27 +76,32 @@ def ensemble_figures(dataset: Dataset, valid: pd.DataFrame, scores: np.ndarray) 
 def ensemble_sentence(found: Mapping) -> str:
     """Return in words what `ensemble_figures` found."""
     accuracy, loss = found["accuracy"], found["log_loss"]
-    gain, share = accuracy["over_one"], partial(rounded, digits=1)
-    told = ", not shown to help"
-    if gain["low"] is not None and (gain["low"] > 0 or gain["high"] < 0):
-        told = ", it helps" if gain["low"] > 0 else ", it harms"
+    mean, mean_loss = np.mean(accuracy["each"]), np.mean(loss["each"])
     return (
-        f"On {counted(gain['n'], 'photo')} of the validation set the average of {found['networks']} networks is right "
-        f"for {share(accuracy['average'])}, one of them in the mean for {share(np.mean(accuracy['each']))}: "
-        f"{_in_points(gain)}{told}. The first alone is right for {share(accuracy['each'][0])}: "
-        f"{_in_points(accuracy['over_first'])}. Log loss (0 is perfect): {loss['average']:.3f}, one in the mean "
-        f"{np.mean(loss['each']):.3f}: {_in_nats(loss['over_one'])}; the first {loss['each'][0]:.3f}: "
-        f"{_in_nats(loss['over_first'])}."
+        f"The average of {found['networks']} networks is right for {rounded(accuracy['average'], 1)} of "
+        f"{counted(accuracy['over_one']['n'], 'photo')} of the validation set, one of them in the mean for "
+        f"{rounded(mean, 1)}: {_in_points(accuracy['over_one'])}. Log loss (0 is perfect): {loss['average']:.3f}, of "
+        f"one {mean_loss:.3f}: {_in_nats(loss['over_one'])}. "
+        f"Against the first alone: {_in_points(accuracy['over_first'])}; log loss {_in_nats(loss['over_first'])}."
     )
 
 
 def _in_points(gain: Figure) -> str:
-    """Return a difference of two shares in percentage points, with its interval."""
-    value, low, high = (None if gain[key] is None else 100 * gain[key] for key in ("value", "low", "high"))
-    return f"{value:+.1f} points" + ("" if low is None else f" (95 % interval {low:+.1f} to {high:+.1f})")
+    """Return what is gained in accuracy, in percentage points, with its interval and whether that helps."""
+    value, low, high = (None if gain[end] is None else 100 * gain[end] for end in ("value", "low", "high"))
+    if low is None:
+        return f"{value:+.1f} points"
+    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {_told(low, high)})"
 
 
 def _in_nats(gain: Figure) -> str:
-    """Return a difference of two losses, with its interval."""
-    value, low, high = (gain[key] for key in ("value", "low", "high"))
-    return f"{value:+.3f}" + ("" if low is None else f" (95 % interval {low:+.3f} to {high:+.3f})")
+    """Return what is gained in log loss, where less is better, with its interval and whether that helps."""
+    value, low, high = (gain[end] for end in ("value", "low", "high"))
+    if low is None:
+        return f"{value:+.3f}"
+    return f"{value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}, {_told(-high, -low)})"
+
+
+def _told(low: float, high: float) -> str:
+    """Return in words what an interval of a gain says."""
+    return "it helps" if low > 0 else "it harms" if high < 0 else "not shown to help"
