@@ -26,6 +26,8 @@ const HELP = [
 function element(tag, properties = {}, ...children) {
   const { dataset, aria, ...rest } = properties;
   const made = Object.assign(document.createElement(tag), rest);
+  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
+  if (["a", "button", "select", "input", "summary"].includes(tag) || "tabIndex" in rest) made.dataset.lmSuppressShortcuts = "true";
   Object.assign(made.dataset, dataset);
   for (const [name, value] of Object.entries(aria ?? {})) {
     made.setAttribute(name === "role" ? name : `aria-${name}`, value);
