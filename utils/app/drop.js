@@ -19,6 +19,8 @@ const ORDER = new Intl.Collator("en", { numeric: true }); // IMG_2 before IMG_10
 function element(tag, properties = {}, ...children) {
   const { aria, ...rest } = properties;
   const made = Object.assign(document.createElement(tag), rest);
+  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
+  if (["button", "select", "input"].includes(tag)) made.dataset.lmSuppressShortcuts = "true";
   for (const [name, value] of Object.entries(aria ?? {})) {
     made.setAttribute(name === "role" ? name : `aria-${name}`, value);
   }
