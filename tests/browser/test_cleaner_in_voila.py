@@ -40,7 +40,7 @@ def test_in_voila_flags_are_stored_survive_a_reload_and_are_applied(servers, pro
 
 
 def test_in_notebook_7_a_key_flags_a_picture(servers, project, page, screenshot):
-    """The grid is there, takes keys, and stores the flag. No key changes the notebook around it: x would cut the cell."""
+    """The grid takes keys, and stores the flag. No key changes the notebook around it: x would cut the cell."""
     notebook = Notebook(page, servers.lab, "clean.ipynb", at="notebooks")
     grid = notebook.run_all()
     grid.show_all()
