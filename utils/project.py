@@ -93,6 +93,7 @@ class Project(BaseModel):
     strength: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     mask_source: str = ""
     mask_thing: Literal["light", "dark"] = "light"
+    mask_encoder: Literal["efficientnet_lite0", "vgg19"] = PACKAGED
     mask: Literal["none", "crop", "channel", "paint"] = "none"
     page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import tree
 from mask_pictures import add_photo, photo_and_mask, write_pairs
 
@@ -21,7 +22,7 @@ from utils.masks import (
     worst_sheet,
 )
 from utils.masks.masker import found_mask, picture_maps
-from utils.masks.network import level_stages, scores
+from utils.masks.network import level_maps, level_stages, scores
 
 SIZE = [96, 128]
 
@@ -172,3 +173,30 @@ def test_the_sheets_show_both_outlines(project):
     assert (worst == blue).all(2).any() and (worst == orange).all(2).any()
     assert (own == orange).all(2).any() and not (own == blue).all(2).any()
     assert tree(project.data) == before and not project.models.exists()
+
+
+@pytest.fixture
+def vgg_weights(monkeypatch, tmp_path):
+    """A file in the place of VGG-19's weights: random numbers, as large as theirs need to be for maps to differ."""
+    torch.manual_seed(0)
+    features = torchvision.models.vgg19(weights=None).features
+    path = tmp_path / "vgg19-0.pth"
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, path)
+    monkeypatch.setattr("utils.masks.encoders.hub_weights", lambda *args, **options: path)
+    return features.eval()
+
+
+def test_vgg19_can_carry_the_scores(project, vgg_weights):
+    """Its last maps at 4, 8 and 16 pixels a place, of colours as torchvision wants them; the file says which it is."""
+    stages = level_stages("vgg19")
+    pixels = torch.rand(1, 3, 64, 96)
+    mean, std = (torch.tensor(stat).view(1, 3, 1, 1) for stat in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    for made, last in zip(level_maps(stages, pixels), (18, 27, 36), strict=True):
+        with torch.no_grad():
+            wanted = vgg_weights[:last]((pixels - mean) / std)
+        torch.testing.assert_close(made, wanted, atol=1e-4, rtol=1e-3)
+    own = project.model_copy(update={"mask_encoder": "vgg19"})
+    drawn = take_masks(read_dataset(project)).drawn
+    kept = masker_for(own, drawn)
+    assert read_masker(own.models / "masker.safetensors").encoder == kept.encoder == "vgg19"
+    assert masker_for(project, drawn).encoder == "efficientnet_lite0"  # another encoder is another masker

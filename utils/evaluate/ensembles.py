@@ -91,7 +91,7 @@ def _in_points(gain: Figure) -> str:
     value, low, high = (None if gain[end] is None else 100 * gain[end] for end in ("value", "low", "high"))
     if low is None:
         return f"{value:+.1f} points"
-    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {_told(low, high)})"
+    return f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}, {_figure_told(low, high)})"
 
 
 def _in_nats(gain: Figure) -> str:
@@ -99,9 +99,9 @@ def _in_nats(gain: Figure) -> str:
     value, low, high = (gain[end] for end in ("value", "low", "high"))
     if low is None:
         return f"{value:+.3f}"
-    return f"{value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}, {_told(-high, -low)})"
+    return f"{value:+.3f} (95 % interval {low:+.3f} to {high:+.3f}, {_figure_told(-high, -low)})"
 
 
-def _told(low: float, high: float) -> str:
+def _figure_told(low: float, high: float) -> str:
     """Return in words what an interval of a gain says."""
     return "it helps" if low > 0 else "it harms" if high < 0 else "not shown to help"

@@ -49,7 +49,7 @@ def mask_front(way: str, path: Path, sides: tuple[int, int], stats) -> nn.Module
             f'mask = "{way}" takes multiples of {STEP}: set size = {as_setting(multiples(sides, STEP))} in the '
             "project file, and run 03a again."
         )
-    network = masker_network(masker.head, tuple(map(tuple, stats)))
+    network = masker_network(masker.head, tuple(map(tuple, stats)), masker.encoder)
     with no_random():
         if way == "crop":
             front = crop_layers(network[:-1], sides)

@@ -34,7 +34,7 @@ class Hiding:
 
     def __call__(self, paths: Sequence[Path]) -> Iterator[Image.Image | None]:
         """Yield each photo, in order; None if it cannot be read, nothing is found, or the box leaves nothing."""
-        stages, masker = level_stages(), self.masker
+        stages, masker = level_stages(self.masker.encoder), self.masker
 
         def hidden(path: Path) -> Image.Image | None:
             try:

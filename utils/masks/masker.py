@@ -26,7 +26,7 @@ from utils.errors import FieldguideError
 from utils.masks.network import BIAS, MAP_LEVELS, Scorer, enlarged, level_maps, level_stages, scores
 from utils.masks.source import DrawnMask
 from utils.pictures import height_and_width
-from utils.project import FEATURE_SIZE, PACKAGED_SHA256, Project
+from utils.project import FEATURE_SIZE, PACKAGED, PACKAGED_SHA256, Project
 from utils.seeing import one_thread_each
 from utils.storage import content_id, write_whole
 from utils.words import counted
@@ -59,6 +59,7 @@ class Masker:
     judged: tuple[HeldOut, ...]
     masks: int  # that it learned from
     drawn: str  # hex digits that stand for masks and settings
+    encoder: str = PACKAGED  # on whose maps its scores stand
 
 
 def masker_for(project: Project, drawn: Sequence[DrawnMask]) -> Masker:
@@ -115,7 +116,8 @@ def masker_id(project: Project) -> str:
 
 def _depends_on(project: Project, drawn: Sequence[DrawnMask]) -> str:
     """Return hex digits for what a masker depends on."""
-    facts = [MASKER_FORM, PACKAGED_SHA256, list(project.height_width), project.seed]
+    encoder = PACKAGED_SHA256 if project.mask_encoder == PACKAGED else project.mask_encoder
+    facts = [MASKER_FORM, encoder, list(project.height_width), project.seed]
     facts += [[mask.name, mask.content, mask.thing, mask.group, mask.trains] for mask in drawn]
     return content_id(json.dumps(facts).encode())
 
@@ -128,7 +130,7 @@ def fit_masker(project: Project, drawn: Sequence[DrawnMask], *, folds: int = FOL
     quicker. At most 300 masks train, drawn with the seed; fewer where pictures are so large that their maps would
     fill the memory. Raises FieldguideError where masks of fewer than 2 different photos can train.
     """
-    size, stages, seed = project.height_width, level_stages(), project.seed
+    size, stages, seed = project.height_width, level_stages(project.mask_encoder), project.seed
     training = sorted((mask for mask in drawn if mask.trains), key=lambda mask: seeded_rank(seed, mask.content))
     each = 4 * sum(one.numel() for one in level_maps(stages, torch.zeros(1, 3, *size)))
     training = sorted(training[: max(2, min(MOST_MASKS, MEMORY // each))], key=lambda mask: (mask.name, mask.content))
@@ -153,7 +155,8 @@ def fit_masker(project: Project, drawn: Sequence[DrawnMask], *, folds: int = FOL
         judging = [mask for mask in drawn if not mask.trains]
         for mask in tqdm(judging, desc="judging", unit="mask", disable=not judging):
             judged.append(_held_out(mask, *_looked_at(mask, stages, size), heads[0], -1))
-    return Masker(size, heads[0], tuple(heads[1:]), tuple(judged), len(training), _depends_on(project, drawn))
+    drawn_id = _depends_on(project, drawn)
+    return Masker(size, heads[0], tuple(heads[1:]), tuple(judged), len(training), drawn_id, project.mask_encoder)
 
 
 def picture_maps(stages: Sequence[nn.Module], image: Image.Image, size: Sequence[int]) -> Maps:
@@ -240,6 +243,7 @@ def save_masker(project: Project, masker: Masker, name: str = MASKER_FILE) -> No
         f"{name}.{part}": value.detach().contiguous() for name, head in heads.items() for part, value in head.items()
     }
     facts = {"form": MASKER_FORM, "size": masker.size, "masks": masker.masks, "drawn": masker.drawn}
+    facts["encoder"] = masker.encoder
     facts["judged"] = [list(vars(one).values()) for one in masker.judged]
     # One key only: with more, their order in the file is left to chance.
     write_whole(project.models / name, safetensors.torch.save(tensors, {"masker": json.dumps(facts)}))
@@ -260,6 +264,8 @@ def read_masker(path: Path) -> Masker | None:
             for name in ("kept", *(f"fold{n}" for n in range(len(tensors) // (len(MAP_LEVELS) + 1) - 1)))
         ]
         judged = tuple(HeldOut(*row) for row in facts["judged"])
-        return Masker(tuple(facts["size"]), heads[0], tuple(heads[1:]), judged, facts["masks"], facts["drawn"])
+        return Masker(
+            tuple(facts["size"]), heads[0], tuple(heads[1:]), judged, facts["masks"], facts["drawn"], facts["encoder"]
+        )
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise FieldguideError(f"{path} is not a masker ({error}). Delete it and run 03a again.") from None

@@ -103,7 +103,7 @@ class MaskPainter(anywidget.AnyWidget):
 
     @cached_property
     def _stages(self):
-        return level_stages()
+        return level_stages(self.masker.encoder)
 
     def next_step(self) -> str:
         """Return how many masks there are, and what there is to do, in words."""

@@ -74,7 +74,7 @@ def quality_sentence(masker: Masker) -> str:
 
 def worst_sheet(masker: Masker, drawn: Sequence[DrawnMask], *, most: int = 6) -> Image.Image:
     """Return the photos whose held-out mask was found worst: the person's outline in blue, the masker's in orange."""
-    known, stages = {mask.content: mask for mask in drawn}, level_stages()
+    known, stages = {mask.content: mask for mask in drawn}, level_stages(masker.encoder)
     pictures, captions = [], []
     for one in sorted(masker.judged, key=lambda one: (one.iou, one.name))[:most]:
         head = masker.head if one.fold < 0 else masker.folds[one.fold]
@@ -89,7 +89,7 @@ def worst_sheet(masker: Masker, drawn: Sequence[DrawnMask], *, most: int = 6) ->
 def outline_sheet(masker: Masker, dataset: Dataset, *, most: int = 24) -> Image.Image:
     """Return pictures of a data set, chosen by its seed, with the masker's outlines; below, how much it covers."""
     ranked = sorted(dataset, key=lambda picture: seeded_rank(dataset.project.seed, picture.id))[:most]
-    stages, pictures, captions = level_stages(), [], []
+    stages, pictures, captions = level_stages(masker.encoder), [], []
     for picture in sorted(ranked, key=lambda picture: (picture.label, picture.id)):
         try:
             image, _ = read_photo(picture.path)

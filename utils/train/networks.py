@@ -5,12 +5,10 @@ Reads the packaged weights, a file that the project names, or torch's own cache,
 fastai cuts networks into body and head. Whether it does so rightly is found out beforehand.
 """
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from http.client import HTTPException
 from pathlib import Path
 
 import safetensors.torch
@@ -25,10 +23,11 @@ from torch import nn
 from utils import backbone
 from utils.backbone import efficientnet_lite0
 from utils.errors import FieldguideError
+from utils.hub import hub_weights
 from utils.masks import mask_front, masker_file
 from utils.project import FEATURES, PACKAGED, TIMM, WEIGHTS, Project
 from utils.sections import as_setting, multiples
-from utils.storage import content_id, file_stamp, make_folder
+from utils.storage import content_id, file_stamp
 from utils.train.masked import with_mask
 from utils.train.timm_networks import download_timm_weights, timm_network, timm_recipe
 
@@ -200,26 +199,7 @@ def download_weights(project: Project) -> bool:
     if project.arch.startswith(TIMM):
         download_timm_weights(project.arch, _named(project))
         return True
-    url = imagenet_weights(_named(project)).url
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    sha256_begins = cached.stem.rpartition("-")[2]
-    if not cached.exists():
-        make_folder(cached.parent)
-        try:
-            torch.hub.download_url_to_file(url, str(cached), hash_prefix=sha256_begins)
-        except (OSError, HTTPException, RuntimeError) as error:
-            raise FieldguideError(
-                f"The ImageNet weights of {project.arch} could not be downloaded ({error}). Set arch = "
-                f'"{PACKAGED}" in the project file, which needs no download; or connect to the internet (or, if the '
-                f"disk is full, free some space) and run this again; or copy {url} to {cached}."
-            ) from error
-    with cached.open("rb") as file:
-        digits = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digits.startswith(sha256_begins):
-        raise FieldguideError(
-            f"The weights in {cached} are not those that the name promises: their SHA-256 begins {digits[:8]}, not "
-            f"{sha256_begins}. Delete that file and run this again."
-        )
+    hub_weights(imagenet_weights(_named(project)).url, whose=project.arch, instead=f'Set arch = "{PACKAGED}"')
     return True
 
 
