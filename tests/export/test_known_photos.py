@@ -85,6 +85,7 @@ def test_the_same_model_exported_again_rewrites_nothing(_exported, _learner):
     assert {name: (dataset.project.models / name).stat().st_mtime_ns for name in before} == before
 
 
+@pytest.mark.long
 def test_without_the_key_there_are_neither_features_nor_photos(_learner, tmp_path):
     """Written with the key, then without: the photos go, model.onnx has one output; the earlier set is kept whole."""
     dataset = make_dataset(tmp_path, individuals=True)

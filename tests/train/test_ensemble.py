@@ -153,6 +153,7 @@ def test_networks_of_different_cells_are_not_averaged(make_project):
         load_trained(two)
 
 
+@pytest.mark.long
 def test_05_and_07_judge_and_export_the_average(make_project, tmp_path):
     """One evaluation, one export.pkl, one model.onnx under the same checks; the card tells what it is."""
     dataset = fill(make_project(ensemble=2, individuals=True))

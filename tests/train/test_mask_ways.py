@@ -216,7 +216,7 @@ def test_the_files_agree_and_are_vetted(masked, tmp_path, way, arch, weights):
     np.testing.assert_allclose(answered, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["crop", "channel"])
+@pytest.mark.parametrize("way", ["crop", pytest.param("channel", marks=pytest.mark.long)])
 def test_a_round_stands_until_the_masker_changes(masked, way):
     """The record tells the masker's numbers; the round is loaded again, and another masker makes it out of date."""
     dataset = masked(mask=way)
