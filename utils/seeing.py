@@ -22,6 +22,17 @@ from utils.project import FEATURE_SIZE, FEATURES
 BATCH = 16  # pictures at once through the network, in each thread
 
 
+def mask_front_of(model: nn.Module) -> nn.Module | None:
+    """
+    Return the layers in front of a network that find the thing, as utils.masks makes them, or None.
+
+    They are the largest part that learns nothing and holds a convolution: layers that blur (timm's resnetblur) hold
+    numbers and learn nothing, too.
+    """
+    fixed = (layer for layer in model.modules() if list(layer.children()) and not list(layer.parameters()))
+    return next((layer for layer in fixed if any(isinstance(part, nn.Conv2d) for part in layer.modules())), None)
+
+
 def seen_by_network(
     paths: Sequence[Path], size: int | Sequence[int] = FEATURE_SIZE, front: nn.Module | None = None
 ) -> Iterator[np.ndarray]:

@@ -15,10 +15,12 @@ from utils.dataset import read_dataset, round_fingerprint
 from utils.errors import FieldguideError
 from utils.evaluate.heatmaps import heat_maps
 from utils.export.formats import save_learner, save_onnx
+from utils.export.quantised import quantised
 from utils.inference.vetting import vet
-from utils.masks import mask_front, mask_front_of, mask_scorer, masker_file, masker_for, masker_id, take_masks
+from utils.masks import mask_front, mask_scorer, masker_file, masker_for, masker_id, take_masks
 from utils.masks.crop import crop_layers
 from utils.project import Project, ProjectError
+from utils.seeing import mask_front_of
 from utils.train import (
     architecture,
     head_features,
@@ -295,3 +297,39 @@ def test_a_study_has_a_masker_for_each_size(masked):
     own, other = (dataset.project.model_copy(update={"size": size}) for size in study["size"])
     assert [masker_file(each).name for each in (own, other)] == ["masker.safetensors", "masker-96x96.safetensors"]
     assert masker_id(own) != masker_id(other) and mask_front_of(architecture(other)(False)) is not None
+
+
+class Blur(torch.nn.Module):
+    """A layer as in timm's resnetblur18: its numbers are given, not learned."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("filter", torch.ones(3, 1, 3, 3) / 9)
+
+    def forward(self, x):
+        """(B, 3, H, W) → the same, blurred."""
+        return torch.nn.functional.conv2d(x, self.filter, padding=1, groups=3)
+
+
+def test_layers_that_only_blur_are_no_mask():
+    """A network of its own kind may hold numbers that it does not learn: it is taken for what it is, without a mask."""
+    blurs = torch.nn.Sequential(torch.nn.MaxPool2d(3, 1, 1), Blur())
+    assert mask_front_of(torch.nn.Sequential(blurs, torch.nn.Conv2d(3, 2, 1))) is None
+
+
+def test_in_eight_bits_the_cut_stays_exact(masked, tmp_path):
+    """With "crop", model.int8.onnx cuts where model.onnx does: the masks are the same, and the answers near."""
+    dataset = masked(mask="crop")
+    learn = quick_learner(dataset)
+    save_onnx(learn, tmp_path / "model.onnx", metadata={})
+    images = [photo_and_mask(seed)[0].resize(SIZE[::-1]) for seed in range(60, 72)]
+    pixels = np.stack([np.array(image) for image in images])
+    source = (tmp_path / "model.onnx").read_bytes()
+    probs, masks = ([], [])
+    for data in (source, quantised(source, [pixels])):
+        session = onnxruntime.InferenceSession(data)
+        told = session.run(["probabilities", "mask"], {"pixels": pixels})
+        probs.append(told[0])
+        masks.append(told[1])
+    assert masks[1] == pytest.approx(masks[0], abs=0.01)  # a step of eight bits
+    assert probs[1] == pytest.approx(probs[0], abs=0.05)

@@ -16,6 +16,7 @@ from PIL import Image
 from utils.averaging import networks_in
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
+from utils.seeing import mask_front_of
 from utils.sheets import contact_sheet
 
 COVER = 0.55  # how opaque the hottest place of a heat map is
@@ -57,8 +58,8 @@ def heat_maps(learn, paths: Sequence[Path], *, labels: Sequence[str] | None = No
 
 def _cut_or_painted(model: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Return a batch (B, 3, H, W) after the layers in front of a network that find the thing, and learn nothing."""
-    unlearned = (layer for layer in model.modules() if list(layer.children()) and not list(layer.parameters()))
-    front = next((layer for layer in unlearned if list(layer.buffers())), torch.nn.Identity())
+    if (front := mask_front_of(model)) is None:
+        return x
     made = front(x)
     return made if made.shape == x.shape else x  # a mask as a fourth channel leaves the picture as it is
 

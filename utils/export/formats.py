@@ -32,8 +32,9 @@ from torch.nn.functional import normalize
 
 from utils.errors import FieldguideError
 from utils.evaluate import feature_layers, trained_mirrored
-from utils.masks import mask_front_of, mask_scorer
+from utils.masks import mask_scorer
 from utils.pictures import size_text
+from utils.seeing import mask_front_of
 from utils.storage import write_whole
 
 OPSET = 21  # the newest that every onnxruntime which requirements.txt admits (from 1.20) runs; torch writes up to 23

@@ -87,6 +87,7 @@ def quantised(source: bytes, batches: Iterable[np.ndarray]) -> bytes:
     Return a model.onnx in eight bits: the same input, answer and metadata.
 
     The preparation of pixels and the softmax stay as they are: they hold no weights, and every digit of theirs counts.
+    So do the layers that cut a picture to its thing (mask = "crop"): they calculate with places, in pixels.
     Weights use seven of the eight bits, for older processors add two products in sixteen. Raises ModelError if
     onnxruntime cannot do it.
     """
@@ -96,6 +97,7 @@ def quantised(source: bytes, batches: Iterable[np.ndarray]) -> bytes:
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     first = takewhile(lambda node: node.op_type not in WITH_WEIGHTS, proto.graph.node)
     left_out = [node.name for node in (*first, *(n for n in proto.graph.node if n.op_type == "Softmax"))]
+    left_out += cropping_nodes(proto.graph)
     with TemporaryDirectory(prefix="fieldguide-") as folder, silenced():
         given, made = Path(folder, "float.onnx"), Path(folder, "int8.onnx")
         given.write_bytes(source)
@@ -119,6 +121,30 @@ def quantised(source: bytes, batches: Iterable[np.ndarray]) -> bytes:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"onnxruntime cannot write this network in eight bits ({reason[:200]})") from error
     return small.SerializeToString(deterministic=True)
+
+
+def cropping_nodes(graph: onnx.GraphProto) -> list[str]:
+    """
+    Return the names of the nodes that find the thing and cut the picture to it; none where nothing is cut.
+
+    Distances of places are PRelu's, which nothing else in our networks has. All that leads to one belongs to the cut,
+    and all that follows, up to the network's own first layer: a convolution over several places.
+    """
+    if not any(value.name == "mask" for value in graph.output):
+        return []
+    measuring = [node for node in graph.node if node.op_type == "PRelu"]
+    needed = {name for node in measuring for name in node.input}
+    made, found = {name for node in measuring for name in node.output}, {node.name for node in measuring}
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            found.add(node.name)
+            needed |= set(node.input)
+    for node in graph.node:
+        sides = next((each.ints for each in node.attribute if each.name == "kernel_shape"), ())
+        if made & set(node.input) and not (node.op_type == "Conv" and max(sides) > 1):
+            found.add(node.name)
+            made |= set(node.output)
+    return sorted(found)
 
 
 def compact(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -6,7 +6,7 @@ bring photos of its own, which train the masker and are never classified. The ma
 network's maps of several levels, enlarged and added (Long, Shelhamer and Darrell 2015), fitted in seconds.
 """
 
-from utils.masks.front import mask_front, mask_front_of, mask_scorer, mask_way
+from utils.masks.front import mask_front, mask_scorer, mask_way
 from utils.masks.hiding import hiding
 from utils.masks.masker import (
     MASKER_FILE,
@@ -40,7 +40,6 @@ __all__ = [
     "fit_masker",
     "hiding",
     "mask_front",
-    "mask_front_of",
     "mask_scorer",
     "mask_way",
     "masker_file",

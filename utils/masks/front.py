@@ -62,12 +62,6 @@ def mask_front(way: str, path: Path, sides: tuple[int, int], stats) -> nn.Module
     return untrainable(front)
 
 
-def mask_front_of(model: nn.Module) -> nn.Module | None:
-    """Return the front that a network has, or None: of its parts, the largest that holds numbers and learns none."""
-    learns = (layer for layer in model.modules() if list(layer.children()) and not list(layer.parameters()))
-    return next((layer for layer in learns if list(layer.buffers())), None)
-
-
 def mask_scorer(front: nn.Module) -> nn.Module:
     """Return the layer of a front that gives the masker's scores (B, 1, H/4, W/4): above 0 is the thing."""
     chains = (layer for layer in front.modules() if isinstance(layer, nn.Sequential))

@@ -14,9 +14,10 @@ from fastai.vision.all import Learner
 from fasttransform import Pipeline
 
 from utils.dataset import Dataset
-from utils.masks import mask_front_of, mask_way
+from utils.masks import mask_way
 from utils.pictures import size_text
 from utils.project import PACKAGED
+from utils.seeing import mask_front_of
 from utils.storage import content_id
 from utils.train.loaders import image_block, training_loss
 from utils.train.networks import architecture, asked_front, network_facts, seeded_start, weights_id
