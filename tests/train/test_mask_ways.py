@@ -123,6 +123,21 @@ def test_the_crop_is_the_box_and_8_percent(box):
     torch.testing.assert_close(made[:, 1:], wanted[:, 1:], atol=0.4 / min(SIZE), rtol=0)
 
 
+def test_a_doubtful_place_moves_the_box_a_little():
+    """Beside the thing, a place that is half of it moves the end by half a place: no jump where rounding decides."""
+    ends = []
+    for doubt in (0.0, 0.25, 0.5, 0.75, 1.0):
+        sure = torch.full((1, 1, SIZE[0] // 4, SIZE[1] // 4), -20.0)
+        sure[0, 0, 4:10, 6:12] = 20.0
+        sure[0, 0, 5, 12] = torch.logit(torch.tensor(doubt), eps=1e-9) / 4  # the crop's own sharpening takes it times 4
+        pixels = on_a_ground(0, 0, 0, 0)
+        scorer = torch.nn.Identity()
+        scorer.forward = lambda _, sure=sure: sure
+        ends.append((crop_layers(scorer, SIZE)(pixels)[0, 2, 0, -1] * SIZE[1]).item())
+    steps = np.diff(ends)
+    assert ends[-1] - ends[0] == pytest.approx(4 * 1.08, abs=0.3) and steps.max() < 1.5 * steps.min()
+
+
 def test_two_things_are_in_one_box_and_none_leaves_the_picture_whole():
     """The box holds both; without any, and with one that touches every border, nothing is cut."""
     both = on_a_ground(8, 8, 24, 24)

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from utils.dataset import Dataset, seeded_rank
+from utils.evaluate import of_length_1
 from utils.export.quantised import PHOTOS_AT_ONCE, network_pixels
 from utils.inference import GALLERY_FORM, THUMBNAIL_SIDE, Classifier
 from utils.pictures import jpeg_bytes, open_picture
@@ -45,7 +46,7 @@ def save_gallery(dataset: Dataset, classifier: Classifier, path: Path, models: S
         "ends": np.cumsum([len(jpeg) for jpeg in jpegs]).tolist(),
     }
     tensors = {
-        "features": np.concatenate(features).astype(np.float16),
+        "features": of_length_1(np.concatenate(features).astype(np.float32)).astype(np.float16),  # all that is compared
         "thumbnails": np.frombuffer(b"".join(jpegs), np.uint8),
     }
     write_whole(path, safetensors.numpy.save(tensors, {"gallery": json.dumps(facts, ensure_ascii=False)}))
@@ -74,8 +75,9 @@ gets the file, the app or the page sees them: ask whose photos they are before y
     """
     if not facts:
         return ""
+    some = "all" if facts["photos"] == facts["of"] else f"{facts['photos']:,} of its"
     return (
-        f"gallery.safetensors holds small copies of {facts['photos']:,} of its {counted(facts['of'], 'training photo')}"
+        f"gallery.safetensors holds small copies of {some} {counted(facts['of'], 'training photo')}"
         f", at most {facts['each']} of each individual. Whoever gets the file, the app or the page sees them: ask "
         "whose photos they are before you hand it on."
     )

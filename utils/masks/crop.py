@@ -17,17 +17,12 @@ from torchvision.ops.misc import Permute
 from utils.masks.layers import convolution, linear, sharpening
 
 BOX_MARGIN = 0.08  # of the box's side, on either side
-NEARNESS = (
-    4.0  # how soon a row's weight falls with its distance: by e⁻⁴ per row, which comes near to linear interpolation
-)
+NEARNESS = 4.0  # how soon a row's weight falls with its distance, by e⁻⁴ per row: nearly linear interpolation
 FINEST = 4  # pixels of the picture for each place of the scores
 TOP_OF_RELU6 = 6.0  # where ReLU6 clips
 PLANES = 7  # R, G, B; for rows, then columns: where one is read, and its own number
-COLOUR_PLANES, ROW_PLACES, COLUMN_PLACES = (
-    3,
-    3,
-    5,
-)  # how many planes are colours; which say where rows and columns are read
+COLOUR_PLANES = 3  # how many of them are colours
+ROW_PLACES, COLUMN_PLACES = 3, 5  # which of them say where rows and columns are read
 
 
 def crop_layers(scorer: nn.Module, sides: Sequence[int]) -> nn.Sequential:
@@ -59,25 +54,26 @@ def _read_at(sides: Sequence[int], axis: int) -> nn.Sequential:
     Return layers that turn how much each place is the thing into two planes (B, 2, H, W).
 
     One says where in the picture each row (axis 0) or column (axis 1) that comes out is read, the other is its number.
-    The box ends where the thing does: at the largest place, and the largest distance from the end, weighed by how much
-    it is the thing.
+    The thing ends after as many places as have any of it at them or beyond: so a place that is half the thing moves the
+    end by half a place, and what is rounded otherwise moves it by next to nothing.
     """
     length = sides[axis]
     count, across = length // FINEST, sides[1 - axis] // FINEST
-    place = torch.arange(count) / count
-    ends = linear(torch.cat([torch.diag(1 - place), torch.diag(place + 1 / count)]))
-    far = 1 + BOX_MARGIN  # of ends a and b: low = 1 − a − margin × (a + b − 1), high = b + margin × (a + b − 1)
-    widened = linear(
-        TOP_OF_RELU6 * torch.tensor([[-far, -BOX_MARGIN], [BOX_MARGIN, far]]),
-        TOP_OF_RELU6 * torch.tensor([far, -BOX_MARGIN]),
+    kernel, shape = ((1, across), (2, length, 1)) if axis == 0 else ((across, 1), (2, 1, length))
+    from_start, to_end = (
+        nn.Sequential(nn.ZeroPad2d((*pads, 0, 0)), nn.MaxPool1d(count, 1)) for pads in ((count - 1, 0), (0, count - 1))
     )
+    far = (
+        1 + BOX_MARGIN
+    )  # of a = 1 − begin and b = end: low = 1 − a − margin × (a + b − 1), high = b + margin × (a + b − 1)
+    factors = torch.tensor([[-far, -BOX_MARGIN], [BOX_MARGIN, far]]).repeat_interleave(count, 1) / count
+    box = linear(TOP_OF_RELU6 * factors, TOP_OF_RELU6 * torch.tensor([far, -BOX_MARGIN]))
     middles, numbers = (torch.arange(length) + 0.5) / length, torch.arange(length).float()
     reads = torch.stack([1 - middles, middles], 1) * length / TOP_OF_RELU6
     rows = linear(torch.cat([reads, torch.zeros(length, 2)]), torch.cat([torch.full((length,), -0.5), numbers]))
-    kernel, shape = ((1, across), (2, length, 1)) if axis == 0 else ((across, 1), (2, 1, length))
     return nn.Sequential(
-        *(nn.MaxPool2d(kernel), nn.Flatten(), ends, nn.Unflatten(1, (2, count)), nn.MaxPool1d(count), nn.Flatten()),
-        *(widened, nn.ReLU6(), rows, nn.Unflatten(1, shape), nn.Upsample(size=tuple(sides))),
+        *(nn.MaxPool2d(kernel), nn.Flatten(2), Cat([from_start, to_end]), nn.Flatten(), box, nn.ReLU6()),
+        *(rows, nn.Unflatten(1, shape), nn.Upsample(size=tuple(sides))),
     )
 
 

@@ -22,6 +22,7 @@ let worker;
 let stopCamera;
 let facts;
 let known; // photos of single animals, as known.js reads them
+let photosOpened = Promise.resolve(); // when they are there, or it is said why not
 let run = 0; // changes whenever what is under way is to be dropped
 let queue = [];
 let done = 0;
@@ -51,8 +52,8 @@ async function start() {
     event.preventDefault();
     HANDLERS.problem({ text: `The part of the page that runs the model stopped${event.message ? ` (${event.message})` : ""}. Reload the page.` });
   };
-  if (facts.known) await openPhotos();
   worker.postMessage({ ask: "open", facts });
+  if (facts.known) photosOpened = openPhotos(); // beside the model
 }
 
 /** Load the known photos; without them the answers are the same. */
@@ -101,7 +102,9 @@ const HANDLERS = {
     byId("loaded").value = loaded;
     byId("loaded-bytes").textContent = `${megabytes(loaded)} of ${megabytes(bytes)}`;
   },
-  ready({ how }) {
+  async ready({ how }) {
+    await photosOpened;
+    if (gone) return;
     byId("loading").hidden = true;
     byId("drop").hidden = false;
     byId("engine").textContent = `The model runs ${how}.`;
