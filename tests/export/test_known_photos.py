@@ -42,7 +42,7 @@ def test_the_known_photos_are_a_file_of_the_set(_exported):
     assert card["gallery"] == {"photos": 6, "of": 6, "each": 3} and card["individuals"] == FOUND
     assert card["sha256"][GALLERY] == sha256(dataset.project.models / GALLERY)
     said = " ".join(card["limits"])
-    assert "shows the right individual for 50 %" in said and "small copies of 6 of its 6 training photos" in said
+    assert "shows the right individual for 50 %" in said and "small copies of all 6 training photos" in said
     assert f"| {GALLERY.replace('_', '')} |" in done.words.read_text(encoding="utf-8")
 
 
