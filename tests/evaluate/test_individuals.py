@@ -148,7 +148,7 @@ def test_05_keeps_the_figures_and_adds_them_to_a_round_that_stands(make_project,
 
 
 def test_the_sentence_says_what_a_new_individual_is():
-    """The share by the nearest photo, of which set, and that a new one has no label; top-5 only where it can fail."""
+    """It tells how often the nearest photo is right, and on which set; top-5 only where it can fail."""
     figures = ranking_figures(np.array([1.0, 1, 3, 9]), groups=range(4), seed=1)
     found = {"individuals": 9, "photos": 40, "valid": dict.fromkeys(("nearest", "softmax", "guessing"), figures)}
     told = individual_sentence(found)

@@ -265,7 +265,7 @@ def test_what_a_person_cleared_does_not_come_back_from_the_source(make_project, 
 
 
 def test_an_empty_or_full_mask_is_no_mask(project):
-    """There is no file of either, and the page says why the second is not used."""
+    """No file is written for either, and the page says why a full mask is not used."""
     dataset, (id,) = with_photos(project, 1)
     page = Page(dataset)
     page.open(id)

@@ -34,7 +34,7 @@ def test_a_brush_covers_what_is_as_near_as_half_its_size(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_polygon_covers_what_is_inside(seed):
-    """A star of many corners around a place, of which some lie outside of the photo."""
+    """Also where corners of a star lie outside the photo: the places that matplotlib finds inside."""
     rng = np.random.default_rng(seed)
     turns = np.sort(rng.uniform(0, 2 * np.pi, 11))
     far = rng.uniform(4, 34, 11)

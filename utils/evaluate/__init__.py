@@ -15,7 +15,7 @@ from utils.evaluate.evaluation import (
     worst_predictions,
 )
 from utils.evaluate.heatmaps import heat_strip
-from utils.evaluate.individuals import feature_layers, individual_sentence, individual_table, of_length_1
+from utils.evaluate.individuals import feature_layers, individual_sentence, individual_table
 from utils.evaluate.marks import mark_line, mark_sheet
 from utils.evaluate.mirroring import mirroring_sentence, trained_mirrored
 from utils.evaluate.rounds import (
@@ -47,7 +47,6 @@ __all__ = [
     "mark_line",
     "mark_sheet",
     "mirroring_sentence",
-    "of_length_1",
     "p_text",
     "pair_table",
     "paired_figures",

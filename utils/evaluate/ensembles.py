@@ -14,33 +14,22 @@ from scipy.special import softmax
 
 from utils.averaging import networks_in
 from utils.dataset import Dataset
+from utils.evaluate.caught import Caught
 from utils.evaluate.rounds import coded, paired_difference
 from utils.evaluate.scores import LEAST
 from utils.intervals import Figure
 from utils.words import counted, rounded
 
 
-class CaughtScores:
+class CaughtScores(Caught):
     """A context in which whatever a learner judges leaves the scores of each network that it averages."""
 
     def __init__(self, learn):
-        self._networks, self._scores = networks_in(learn.model), []
-
-    def __enter__(self) -> "CaughtScores":
-        self._scores = [[] for _ in self._networks]
-        self._hooks = [
-            network.register_forward_hook(lambda layer, given, made, its=its: its.append(made.detach().cpu()))
-            for network, its in zip(self._networks, self._scores, strict=True)
-        ]
-        return self
-
-    def __exit__(self, *raised) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        super().__init__(networks_in(learn.model), made=True)
 
     def rows(self) -> np.ndarray:
         """Return the scores of the N pictures judged so far by each of M networks: float array (N, M, K)."""
-        return torch.stack([torch.cat(its) for its in self._scores], 1).double().numpy()
+        return torch.stack([torch.cat(its) for its in self.batches], 1).double().numpy()
 
 
 def ensemble_figures(dataset: Dataset, valid: pd.DataFrame, scores: np.ndarray) -> dict:

@@ -15,6 +15,7 @@ import torch
 from utils.averaging import networks_in
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
+from utils.evaluate.caught import Caught
 from utils.evaluate.rounds import coded
 from utils.intervals import Figure, bootstrap, interval, mean_of
 from utils.words import SETS, counted, percent
@@ -38,27 +39,15 @@ def feature_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     return [_first_of_head(network) for network in networks_in(model)]
 
 
-class CaughtFeatures:
+class CaughtFeatures(Caught):
     """A context in which whatever a learner judges leaves its features; those of several networks count alike."""
 
     def __init__(self, learn):
-        self._layers, self._caught = feature_layers(learn.model), []
-
-    def __enter__(self) -> "CaughtFeatures":
-        self._caught = [[] for _ in self._layers]
-        self._hooks = [
-            layer.register_forward_pre_hook(lambda layer, given, its=its: its.append(given[0].detach().cpu()))
-            for layer, its in zip(self._layers, self._caught, strict=True)
-        ]
-        return self
-
-    def __exit__(self, *raised) -> None:
-        for hook in self._hooks:
-            hook.remove()
+        super().__init__(feature_layers(learn.model), made=False)
 
     def rows(self) -> np.ndarray:
         """Return the features of the pictures judged so far, each of length 1: float32 array (N, D)."""
-        each = [torch.cat([rows.flatten(1).float() for rows in its]).numpy() for its in self._caught]
+        each = [torch.cat([rows.flatten(1).float() for rows in its]).numpy() for its in self.batches]
         return of_length_1(np.hstack([of_length_1(rows) for rows in each]))
 
 

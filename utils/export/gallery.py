@@ -13,9 +13,8 @@ import numpy as np
 import safetensors.numpy
 
 from utils.dataset import Dataset, seeded_rank
-from utils.evaluate import of_length_1
 from utils.export.quantised import PHOTOS_AT_ONCE, network_pixels
-from utils.inference import GALLERY_FORM, THUMBNAIL_SIDE, Classifier
+from utils.inference import GALLERY_FORM, THUMBNAIL_SIDE, Classifier, unit_rows
 from utils.pictures import jpeg_bytes, open_picture
 from utils.storage import file_hash, write_whole
 from utils.words import counted
@@ -46,7 +45,7 @@ def save_gallery(dataset: Dataset, classifier: Classifier, path: Path, models: S
         "ends": np.cumsum([len(jpeg) for jpeg in jpegs]).tolist(),
     }
     tensors = {
-        "features": of_length_1(np.concatenate(features).astype(np.float32)).astype(np.float16),  # all that is compared
+        "features": unit_rows(np.concatenate(features)).astype(np.float16),  # all that is compared
         "thumbnails": np.frombuffer(b"".join(jpegs), np.uint8),
     }
     write_whole(path, safetensors.numpy.save(tensors, {"gallery": json.dumps(facts, ensure_ascii=False)}))

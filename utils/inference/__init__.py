@@ -6,7 +6,7 @@ beside your script. A model.onnx then needs numpy, Pillow and onnxruntime; an ex
 """
 
 from .classifier import Classifier, NoModel, Prediction, load_classifier
-from .gallery import GALLERY, GALLERY_FORM, THUMBNAIL_SIDE, Known, Nearest
+from .gallery import GALLERY, GALLERY_FORM, THUMBNAIL_SIDE, Known, Nearest, unit_rows
 from .vetting import ModelError, UnsafeModel, vet
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Prediction",
     "UnsafeModel",
     "load_classifier",
+    "unit_rows",
     "vet",
 ]

@@ -102,7 +102,7 @@ def _file_of(sides: Sequence[int]) -> str:
 
 
 def masker_file(project: Project) -> Path:
-    """Return the file of the masker for a project's size: the project's own, or one for a study."""
+    """Return the file of the masker for a project's size: its own, or the one that its study has for that size."""
     path, other = project.models / MASKER_FILE, project.models / _file_of(project.height_width)
     kept = read_masker(path)
     return other if kept and kept.size != project.height_width and other.exists() else path

@@ -116,7 +116,7 @@ def training_status(dataset: Dataset) -> str:
 
 
 def _network_status(dataset: Dataset, kept: Mapping | None) -> str:
-    """Return in one sentence how one network stands, of which learner.pth holds `kept`."""
+    """Return in one sentence how far the training of one network is; `kept` is what its learner.pth holds."""
     project = dataset.project
     if is_current(dataset, kept):
         changed = record_of(dataset, kept).changed
