@@ -231,7 +231,7 @@ def test_the_metadata_is_all_a_program_needs(_exported):
     """model.onnx carries labels, recipe and name as the contract says."""
     _, done = _exported
     metadata = {entry.key: entry.value for entry in onnx.load(done.onnx).metadata_props}
-    assert (metadata.pop("name"), metadata.pop("writer")) == ("t", "2")
+    assert (metadata.pop("name"), metadata.pop("writer")) == ("t", "3")
     facts = {key: json.loads(value) for key, value in metadata.items()}
     assert facts == {
         "labels": ["cat", "dog"],
@@ -569,10 +569,10 @@ def test_a_model_onnx_of_an_earlier_writer_is_made_again(dataset, project, _lear
     monkeypatch.setattr(
         export, "save_onnx", lambda *places, metadata, **how: made.append(metadata["writer"]) or copy(*places, **how)
     )
-    for writer in (2, 2, 3):
+    for writer in (3, 3, 4):
         monkeypatch.setattr(export, "WRITER", writer)
         export_classifier(dataset, _learner)
-    assert made == ["2", "3"]
+    assert made == ["3", "4"]
 
 
 def test_a_model_onnx_that_somebody_changed_is_made_again(dataset, project, _learner):

@@ -43,7 +43,7 @@ TABLES = ("split", "corrections")  # beside the settings, they made this model w
 MOST_LOOKED_AT = 3000  # photos, of all labels, that `unseen` looks at: a minute or two
 LEAST_LOOKED_AT = 10  # of each label and side
 AGAIN = "Run 04 and 05 again, then this notebook."
-WRITER = 2  # of model.onnx: raise it when `save_onnx` writes the same learner differently, so that no old file stays
+WRITER = 3  # of model.onnx: raise it when `save_onnx` writes the same learner differently, so that no old file stays
 
 
 @dataclass(frozen=True)
