@@ -15,30 +15,9 @@ const UNKNOWN_ONE = "not one of the known ones, or not sure"; // where each labe
 const PICTURE = /\.(jpe?g|jpe|jfif|mpo|png|webp|gif|bmp|dib|tiff?|avif|heic|heif|jxl|svg)$/i;
 const ORDER = new Intl.Collator("en", { numeric: true }); // IMG_2 before IMG_10, on every machine alike
 
-/** A new element; `aria` holds its role and aria- attributes. */
-function element(tag, properties = {}, ...children) {
-  const { aria, ...rest } = properties;
-  const made = Object.assign(document.createElement(tag), rest);
-  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
-  if (["button", "select", "input"].includes(tag)) made.dataset.lmSuppressShortcuts = "true";
-  for (const [name, value] of Object.entries(aria ?? {})) {
-    made.setAttribute(name === "role" ? name : `aria-${name}`, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function button(text, action, properties = {}) {
-  const made = element("button", { type: "button", textContent: text, ...properties });
-  made.addEventListener("click", action);
-  return made;
-}
-
 /** A JPEG that the kernel sent. */
 const picture = (jpeg, alt) => element("img", { src: URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })), alt });
 
-/** A name from outside, kept from turning the text around it when it is written from right to left. */
-const name = (text) => element("bdi", { textContent: text });
 const percent = (fraction) => `${(100 * fraction).toFixed(1)}\u00a0%`;
 const several = (count, one, more = `${one}s`) => `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
 

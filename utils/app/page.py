@@ -23,6 +23,7 @@ from utils.inference import Classifier, ModelError, Nearest, load_classifier
 from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
 from utils.storage import subfolders
+from utils.widgets import front_end
 
 LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
@@ -54,7 +55,7 @@ class ClassifierPage(anywidget.AnyWidget):
     be used, it says in a sentence what to do.
     """
 
-    _esm = Path(__file__).with_name("drop.js")
+    _esm = front_end(Path(__file__).with_name("drop.js"))
     _css = Path(__file__).with_name("drop.css")
 
     def __init__(self, project: Project | None = None):

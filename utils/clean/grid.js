@@ -22,29 +22,6 @@ const HELP = [
   ["Enter or z, o", "zoom, open its web page"],
 ];
 
-/** A new element; `aria` holds its role and aria- attributes. */
-function element(tag, properties = {}, ...children) {
-  const { dataset, aria, ...rest } = properties;
-  const made = Object.assign(document.createElement(tag), rest);
-  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
-  if (["a", "button", "select", "input", "summary"].includes(tag) || "tabIndex" in rest) made.dataset.lmSuppressShortcuts = "true";
-  Object.assign(made.dataset, dataset);
-  for (const [name, value] of Object.entries(aria ?? {})) {
-    made.setAttribute(name === "role" ? name : `aria-${name}`, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function button(text, action, properties = {}) {
-  const made = element("button", { type: "button", textContent: text, ...properties });
-  made.addEventListener("click", action);
-  return made;
-}
-
-/** A name from outside, kept from turning the text around it when it is written from right to left. */
-const name = (text) => element("bdi", { textContent: text });
-
 // Choices in words and as signs; any other choice is a label, which may be called like a method of an object.
 const WORDS = new Map([["", "not looked at"], ["Keep", "keep"], ["Delete", "delete"]]);
 const SIGNS = new Map([["", ""], ["Keep", "✓ keep"], ["Delete", "✕ delete"]]);

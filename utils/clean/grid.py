@@ -24,6 +24,7 @@ from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP
 from utils.project import Project
 from utils.tables import SIDES, SOURCES_COLUMNS, each_row
+from utils.widgets import front_end
 from utils.words import counted, share
 
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 class Grid(anywidget.AnyWidget):
     """The grid; the parameters are those of `ImageClassifierCleaner`, `labels` are all that it offers."""
 
-    _esm = Path(__file__).with_name("grid.js")
+    _esm = front_end(Path(__file__).with_name("grid.js"))
     _css = Path(__file__).with_name("grid.css")
 
     def __init__(self, cleaning: Cleaning, *, labels: Sequence[str], height: int, width: int, max_n: int, note=""):

@@ -39,33 +39,12 @@ const HELP = [
   ["Space or middle button", "drag the photo; on a touch screen two fingers"],
 ];
 
-/** A new element; `aria` holds its role and aria- attributes. */
-function element(tag, properties = {}, ...children) {
-  const { dataset, aria, ...rest } = properties;
-  const made = Object.assign(document.createElement(tag), rest);
-  // Notebook 7 sees keys before we do: on whatever can have the focus, this keeps it from cutting the cell on x.
-  if (["button", "select", "input", "summary"].includes(tag) || rest.tabIndex === 0) made.dataset.lmSuppressShortcuts = "true";
-  Object.assign(made.dataset, dataset);
-  for (const [name, value] of Object.entries(aria ?? {})) {
-    made.setAttribute(name === "role" ? name : `aria-${name}`, value);
-  }
-  made.append(...children);
-  return made;
-}
-
-function button(text, action, properties = {}) {
-  const made = element("button", { type: "button", textContent: text, ...properties });
-  made.addEventListener("click", action);
-  return made;
-}
-
 function shape(tag, properties = {}) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(properties)) made.setAttribute(name, value);
   return made;
 }
 
-const name = (text) => element("bdi", { textContent: text });
 const hundredths = (value) => Math.round(value * 100) / 100;
 const within = (value, low, high) => Math.min(Math.max(value, low), high);
 

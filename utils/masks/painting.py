@@ -51,6 +51,7 @@ from utils.masks.suggesting import (
 from utils.pictures import jpeg_bytes
 from utils.sheets import thumbnail
 from utils.storage import content_id, visible_files
+from utils.widgets import front_end
 from utils.words import SETS, counted, share
 
 NEXT, JUDGE, PAINTED, PASSED = "next", "judge", "painted", "skipped"
@@ -87,7 +88,7 @@ class MaskPainter(anywidget.AnyWidget):
         Suggests a first mask, and says of which photos it is least sure: at most 200, drawn by the project's seed.
     """
 
-    _esm = Path(__file__).with_name("paint.js")
+    _esm = front_end(Path(__file__).with_name("paint.js"))
     _css = Path(__file__).with_name("paint.css")
 
     def __init__(self, dataset: Dataset, masker: Masker | None = None):
