@@ -18,7 +18,7 @@ import pytest
 from conftest import code_cells
 
 from utils.project import REPOSITORY, Project
-from utils.sections import Augment, Filters
+from utils.sections import Augment, Filters, OpenImages
 from utils.studied import HOW
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -258,20 +258,31 @@ def test_make_lab_and_the_readme_open_the_same_notebook():
 
 
 def test_every_key_is_explained():
-    """projects/README.md lists each key of a project file with its default; likewise [filters], [augment], [study]."""
-    main, *sections = re.split(r"^## \[(?:filters|augment|study)\].*$", text_of("projects/README.md"), flags=re.M)
-    filters, augment, study = sections
+    """projects/README.md lists each key of a project file with its default; likewise each section."""
+    main, *sections = re.split(
+        r"^## \[(?:filters|open_images|augment|study)\].*$", text_of("projects/README.md"), flags=re.M
+    )
+    filters, open_images, augment, study = sections
     defaults = {key: field.get_default(call_default_factory=True) for key, field in Project.model_fields.items()}
     told = keys_told(main)
     assert list(told) != [] and told.keys() == defaults.keys()
     plain = {key: value for key, value in defaults.items() if key not in UNLIKE}
     assert {key: tomllib.loads(f"x = {told[key].strip('`')}")["x"] for key in plain} == plain
     assert keys_told(filters).keys() == Filters.__annotations__.keys()
+    assert keys_told(open_images).keys() == OpenImages.__annotations__.keys()
     assert {key: tomllib.loads(f"x = {told.strip('`')}")["x"] for key, told in keys_told(study).items()} == HOW
     assert keys_told(augment).keys() == Augment.__annotations__.keys()
 
 
-UNLIKE = {"study", "name", "labels", "filters", "data_dir", "models_dir"}  # keys whose default is told in words
+UNLIKE = {
+    "study",
+    "open_images",
+    "name",
+    "labels",
+    "filters",
+    "data_dir",
+    "models_dir",
+}  # keys whose default is told in words
 
 
 def keys_told(text: str) -> dict[str, str]:

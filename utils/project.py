@@ -12,24 +12,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from utils.addresses import host_and_ports
 from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
 from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
-from utils.sections import Augment, Filters, Rate, Size
-from utils.settling import SAMPLE, SEARCH, settled
+from utils.sections import Augment, Detector, Filters, OpenImages, Rate, Size
+from utils.settling import OPEN_IMAGES, SAMPLE, SEARCH, require_detectable, settled
 from utils.studied import HOW, STUDIED, checked_study, require_values
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,6 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
+# What finding things in photos begins with, where the project file says nothing else.
+DETECT_SETTINGS = {"arch": PACKAGED, "size": 224, "epochs": 8, "batch_size": 8}
 HEAD_MASKS = "crop", "paint"  # what a head can do with a mask: its network takes three channels
 TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")
@@ -62,7 +55,9 @@ class Project(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
+    task: Literal["classify", "detect"] = "classify"
     source: str | list[str] = SEARCH
+    open_images: OpenImages = {}
     follow_links: bool = False
     use_given_split: bool = True
     clip_seconds: Annotated[float, Field(gt=0, le=3600)] = 2.0
@@ -76,6 +71,7 @@ class Project(BaseModel):
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
     size: Size = 224
+    detector: Detector = "fcos"
     train: Literal["all", "head"] = "all"
     ensemble: Annotated[int, Field(ge=1, le=9)] = 1
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4
@@ -111,6 +107,13 @@ class Project(BaseModel):
     @classmethod
     def _a_head_stands_on_the_packaged_network(cls, settings):
         return settings | HEAD_SETTINGS if isinstance(settings, dict) and settings.get("train") == "head" else settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _detection_has_settings_of_its_own(cls, settings):
+        return (
+            DETECT_SETTINGS | settings if isinstance(settings, dict) and settings.get("task") == "detect" else settings
+        )
 
     @field_validator("name")
     @classmethod
@@ -197,6 +200,11 @@ class Project(BaseModel):
                 f"valid = {self.valid} and test = {self.test} leave no pictures to train on. "
                 "Both are fractions and must stay below 1 together, as 0.2 and 0.1 do"
             )
+        if self.task == "detect":
+            require_detectable(self)
+            return self
+        if self.open_images or OPEN_IMAGES in self.sources:
+            raise ValueError('Open Images are photos with boxes: write task = "detect" above the sections')
         if len(self.labels) == 1:
             raise ValueError(
                 f"[labels] holds only {next(iter(self.labels))!r}: telling apart takes two labels or more. Add another"
@@ -294,7 +302,7 @@ class Project(BaseModel):
     @property
     def places(self) -> tuple[Path, ...]:
         """The sources that are on this computer: folders, tables of photos, and ZIPs."""
-        return tuple(Path(source) for source in self.sources if source not in (SEARCH, SAMPLE))
+        return tuple(Path(source) for source in self.sources if source not in (SEARCH, SAMPLE, OPEN_IMAGES))
 
     @property
     def searches(self) -> dict[str, list[str]]:
@@ -380,6 +388,7 @@ SECTIONS = {
     "": Project.model_fields,
     "filters": Filters.__annotations__,
     "augment": Augment.__annotations__,
+    "open_images": OpenImages.__annotations__,
     "study": dict.fromkeys([*STUDIED, *HOW]),
 }
 WITH_BACKSLASHES = ("source", "data_dir", "models_dir", "weights", "group_by", "mask_source")

@@ -30,6 +30,15 @@ class Filters(TypedDict, total=False):
     region: Annotated[str, Field(pattern=REGION)]
 
 
+Detector = Literal[  # "fcos" stands on the project's own backbone; the others are torchvision's, with its weights
+    "fcos",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_resnet50_fpn",
+    "fcos_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "ssdlite320_mobilenet_v3_large",
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -55,6 +64,21 @@ class Augment(TypedDict, total=False):
     stretch: Annotated[float, Field(ge=1, le=4)]  # how much wider or narrower than `size` a crop may be
     max_saturation: Annotated[float, Field(ge=0, lt=1)]
     max_hue: Annotated[float, Field(ge=0, le=0.5)]  # of the circle of colours
+
+
+class OpenImages(TypedDict, total=False):
+    """The tables of Open Images, files or https addresses, and what to take of them: the keys of [open_images]."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+
+    classes: str  # LabelName,DisplayName
+    boxes: str | list[str]  # one row per box
+    images: str | list[str]  # one row per photo: its address, licence, author and rotation
+    addresses: str | list[str]  # lists for Google's Storage Transfer: only photos that stand in one are fetched
+    hierarchy: str  # JSON: which class is part of which
+    subclasses: bool  # whether a class stands for those below it in the hierarchy, too
+    groups: Literal["ignore", "leave out"]  # boxes around many things at once: kept and not counted, or left out
+    depictions: bool  # whether drawings and statues count
 
 
 def checked_size(size) -> int | list[int]:

@@ -15,6 +15,8 @@ from utils.places import is_archive, is_table, labels_in
 from utils.refusals import entangled, meant_source
 
 SEARCH, SAMPLE = "duckduckgo", "sample"  # sources, beside places on this computer
+OPEN_IMAGES = "open_images"  # … and of photos with boxes
+TABLES_OF_BOXES = ("classes", "boxes", "images", "addresses", "hierarchy")  # keys of [open_images]: files or addresses
 PAINT = "paint"  # a mask_source: masks are painted in 03a, and no folder holds them
 
 
@@ -40,19 +42,24 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
         files = [isinstance(each, str) and each.endswith(tuple(weight_files)) for each in study["weights"]]
         paths = [_absolute(w, folder) if file else w for w, file in zip(study["weights"], files, strict=True)]
         whole["study"] = study | {"weights": paths}
+    tables = whole.get("open_images")
+    if isinstance(tables, dict):
+        whole["open_images"] = {
+            key: _located(value, folder) if key in TABLES_OF_BOXES else value for key, value in tables.items()
+        }
     source = whole.get("source", SEARCH)
     sources = [source] if isinstance(source, str) else source
     if not isinstance(sources, list) or not all(isinstance(s, str) and s for s in sources):
         return whole
-    words = (SEARCH, SAMPLE)
+    words, detects = (SEARCH, SAMPLE, OPEN_IMAGES), whole.get("task") == "detect"
     for given in sources:
-        if (meant := meant_source(given, *words)) and not (folder / Path(given).expanduser()).exists():
+        if (meant := meant_source(given, *words[:2])) and not (folder / Path(given).expanduser()).exists():
             raise FieldguideError(f'source = {given!r}: there is no such folder; did you mean "{meant}"?')
     sources = [s.lower() if s.lower() in words else str((folder / Path(s).expanduser()).resolve()) for s in sources]
     whole["source"] = sources[0] if isinstance(source, str) else sources
     places, labels = [Path(s) for s in sources if s not in words], whole.get("labels", {})
-    folders = {place: label_folders(place) for place in places if place.is_dir()}
-    if labels == {}:
+    folders = {place: label_folders(place) for place in places if place.is_dir() and not detects}
+    if labels == {} and not detects:
         raw = _raw(whole, roots)
         whole["labels"] = {label: [] for place in places for label in _labels_of(place, raw)}
     elif isinstance(labels, dict):  # a key may be a name in the sources that is no label as it stands
@@ -67,6 +74,37 @@ def settled(settings: Mapping, folder: Path, roots: Mapping[str, str], weight_fi
 def _absolute(path: str, folder: Path) -> str:
     """Return a path that counts from `folder`, absolute."""
     return str((folder / Path(path).expanduser()).resolve())
+
+
+def _located(value, folder: Path):
+    """Return a path, or each of a list, absolute; an address as it is, and so what is neither."""
+    if isinstance(value, list):
+        return [_located(each, folder) for each in value]
+    return value if not isinstance(value, str) or not value or "://" in value else _absolute(value, folder)
+
+
+def require_detectable(project) -> None:
+    """Raise ValueError if the settings of a project that finds things in photos do not go together."""
+    if words := [source for source in project.sources if source in (SEARCH, SAMPLE)]:
+        raise ValueError(
+            f'task = "detect" takes photos with boxes, and {words[0]!r} has none. Set source to "{OPEN_IMAGES}", or to '
+            "a folder of photos with boxes as VOC, YOLO or COCO files"
+        )
+    if OPEN_IMAGES in project.sources and not project.labels:
+        raise ValueError('[labels] is missing. Name the classes of Open Images to find, such as "Boat" = []')
+    if project.open_images and OPEN_IMAGES not in project.sources:
+        raise ValueError(f'[open_images] goes with source = "{OPEN_IMAGES}". Set it, or remove the section')
+    for key, plain in (
+        ("train", "all"),
+        ("ensemble", 1),
+        ("mask", "none"),
+        ("mask_source", ""),
+        ("individuals", False),
+    ):
+        if getattr(project, key) != plain:
+            raise ValueError(f'{key} = {getattr(project, key)!r} does not go with task = "detect". Remove it')
+    if not isinstance(project.size, int) or project.size % 32:
+        raise ValueError(f'size = {project.size}: with task = "detect" it is one multiple of 32, such as 224')
 
 
 def _require_apart(

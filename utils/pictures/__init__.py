@@ -11,6 +11,7 @@ from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
 from .depth import DEPTHS, OWN_BITS
 from .formats import PHOTO_SUFFIXES, format_of, image_file
 from .headers import header, known_header
+from .letterbox import Letterbox, letterbox_of, letterboxed
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .outlines import outlined
@@ -27,6 +28,7 @@ __all__ = [
     "OWN_BITS",
     "PHOTO_SUFFIXES",
     "WHITE",
+    "Letterbox",
     "Opened",
     "PictureError",
     "UnreadableError",
@@ -38,6 +40,8 @@ __all__ = [
     "is_training_copy",
     "jpeg_bytes",
     "known_header",
+    "letterbox_of",
+    "letterboxed",
     "margins",
     "open_picture",
     "open_with_facts",
