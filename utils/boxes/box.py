@@ -23,7 +23,7 @@ PERSON, GIVEN, ACCEPTED = (
 )  # by whom a box is: drawn here, brought by its source, accepted here
 CORNER_NAMES = ("left", "top", "right", "bottom")
 CORNER_DIGITS = 7  # behind the point, of a fraction in boxes.csv
-THINNEST = 1e-5  # the least width and height of a box, as a fraction: less is no area
+LEAST_WIDTH = 1e-5  # the least width and height of a box, as a fraction: less is no area
 
 
 @dataclass(frozen=True, order=True)
@@ -63,7 +63,7 @@ def box_problem(box: Box) -> str:
     """
     if not all(math.isfinite(corner) for corner in box.corners):
         return "a corner that is not a number"
-    if box.right - box.left < THINNEST or box.bottom - box.top < THINNEST:
+    if box.right - box.left < LEAST_WIDTH or box.bottom - box.top < LEAST_WIDTH:
         return "a box without area"
     return "" if all(0 <= corner <= 1 for corner in box.corners) else "a box that reaches out of its picture"
 
