@@ -30,6 +30,7 @@ from utils.inference import (
     onnx_file,
     pickle_file,
     recipe,
+    streaming,
 )
 from utils.inference import classifier as inference
 from utils.pictures import LONGEST_SIDE, open_picture, squish_and_crop
@@ -427,7 +428,7 @@ def test_pictures_in_memory_do_not_pile_up(_colours):
     for _ in range(300):
         next(stream)
     stream.close()
-    assert most <= 3 * min(inference.DECODERS, onnx_file.cores()) + 3
+    assert most <= 3 * min(streaming.DECODERS, onnx_file.cores()) + 3
 
 
 def test_unknown_below_the_threshold(_colours):

@@ -7,33 +7,20 @@ file. Pictures are opened, squished and cropped as they were for training, so th
 
 import hashlib
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .gallery import GALLERY, Gallery, Nearest, read_gallery
-from .given import ADDRESS, at_hand, each_of, file_state, is_path, readable, reason
-from .onnx_file import cores, is_onnx, read_onnx
+from .given import at_hand, each_of
+from .onnx_file import is_onnx, read_onnx
 from .pickle_file import read_pickle
 from .recipe import Recipe
+from .streaming import BATCH_SIZE, model_path, prepared, require_batch, streamed, tried
 from .vetting import ModelError, in_one_line
-
-BATCH_SIZE = 16  # pictures per step of the network; more gains nothing on a CPU, and takes more memory
-DECODERS = 16  # at most so many threads open pictures while the network works
-CHANGED = "the file changed while it was read"
-ALONE_OPENED = threading.Lock()  # a PIL image may be given twice, and two threads must not decode it at once
-
-
-class NoModel(ModelError, FileNotFoundError):
-    """There is no model file at this path."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +105,7 @@ class Classifier:
         does not stop the others. If `images` itself fails, the pictures before are judged first, and then its exception
         is raised.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size}: a batch holds at least one picture.")
+        require_batch(batch_size)
         if unknown and self.threshold is None:
             raise ModelError(
                 "This model has no threshold below which it is unsure. Export it again with notebook 07, which says "
@@ -131,7 +117,9 @@ class Classifier:
                 "it, and it is not asked about mirror images. Ask without tta=True (--tta)."
             )
         ask = self.mirrored_too if tta else self.probabilities
-        return self._streamed(iter(each_of(images)), batch_size, self.threshold if unknown else 0.0, bgr, ask)
+        prepare = partial(prepared, bgr=bgr, pixels=self.recipe.pixels)
+        judge = partial(self._judged, threshold=self.threshold if unknown else 0.0, ask=ask)
+        return streamed(iter(each_of(images)), batch_size, self.network.lanes, prepare, judge)
 
     def mask(self, picture, *, bgr: bool = False) -> np.ndarray | None:
         """
@@ -143,7 +131,7 @@ class Classifier:
         """
         if not self.finds:
             return None
-        pixels = _prepared(at_hand(picture), self.recipe, bgr)
+        pixels = prepared(at_hand(picture), bgr, self.recipe.pixels)
         if isinstance(pixels, str):
             raise ModelError(f"The picture cannot be read: {pixels}.")
         (found,) = self.network.masks(pixels[None])
@@ -171,57 +159,20 @@ class Classifier:
         """
         gallery, found = self.gallery, []
         for picture in each_of(images):
-            pixels = _prepared(at_hand(picture), self.recipe, bgr)
+            pixels = prepared(at_hand(picture), bgr, self.recipe.pixels)
             if isinstance(pixels, str):
                 found.append(Nearest(error=pixels))
             else:
                 found += gallery.nearest(self.network.features(pixels[None]), k)
         return found
 
-    def _streamed(
-        self, source: Iterator, batch_size: int, threshold: float, bgr: bool, ask: Callable[[np.ndarray], np.ndarray]
-    ) -> Iterator[Prediction]:
-        """Yield predictions; one with a probability below `threshold` has no label."""
-        threads = min(DECODERS, cores())
-        lanes = min(self.network.lanes, batch_size)  # who asks for small batches wants answers soon
-        openers = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
-        judges = ThreadPoolExecutor(lanes, thread_name_prefix="pictures judged")
-        in_memory: deque[Future] = deque()
-        judged: deque[Future] = deque()
-        failure = None
-        try:
-            while failure is None or judged:
-                batch: list[Future] = []
-                while len(batch) < batch_size and failure is None:
-                    try:
-                        picture = next(source)
-                    except Exception as error:  # also StopIteration: the end is one reason of many to stop
-                        failure = error
-                        break
-                    picture = at_hand(picture)
-                    batch.append(openers.submit(_prepared, picture, self.recipe, bgr))
-                    if not is_path(picture):
-                        in_memory.append(batch[-1])
-                    if len(in_memory) > 2 * threads:  # a photo takes a hundred times the memory of its pixels here
-                        in_memory.popleft().result()
-                if batch:
-                    judged.append(judges.submit(self._judged, batch, threshold, ask))
-                if judged and (len(judged) > lanes or failure is not None):
-                    yield from judged.popleft().result()
-        finally:
-            openers.shutdown(wait=True, cancel_futures=True)
-            judges.shutdown(wait=True, cancel_futures=True)
-        if not isinstance(failure, StopIteration):
-            raise failure
-
-    def _judged(self, batch: list[Future], threshold: float, ask: Callable) -> list[Prediction]:
-        """Return predictions for a batch of what `_prepared` returns, as soon as that is there."""
-        prepared = [future.result() for future in batch]
-        readable = [pixels for pixels in prepared if not isinstance(pixels, str)]
+    def _judged(self, batch: Sequence[np.ndarray | str], threshold: float, ask: Callable) -> list[Prediction]:
+        """Return predictions for a batch of pixels, or of reasons why there are none."""
+        readable = [pixels for pixels in batch if not isinstance(pixels, str)]
         rows = iter(ask(np.stack(readable)) if readable else ())
         return [
             Prediction(error=pixels) if isinstance(pixels, str) else self._prediction(next(rows), threshold)
-            for pixels in prepared
+            for pixels in batch
         ]
 
     def _prediction(self, row: np.ndarray, threshold: float) -> Prediction:
@@ -250,18 +201,6 @@ class Classifier:
         return (self.probabilities(pixels) + self.probabilities(mirrored)) / 2
 
 
-def _prepared(picture, recipe: Recipe, bgr: bool) -> np.ndarray | str:
-    """Return a picture's pixels, or the reason why it has none."""
-    before = file_state(picture)
-    try:
-        picture = readable(picture, bgr=bgr)
-        with ALONE_OPENED if isinstance(picture, Image.Image) else nullcontext():
-            pixels = recipe.pixels(picture)
-        return pixels if file_state(picture) == before else CHANGED
-    except Exception as error:  # decoders raise what they like on broken bytes; none of it may stop the others
-        return reason(error) if file_state(picture) == before else CHANGED
-
-
 def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classifier:
     """
     Load a model exported by stage 07, and have it judge grey pictures to see that it works.
@@ -274,20 +213,8 @@ def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classi
     Raises NoModel if there is no such file; UnsafeModel if it was refused, and names what was found; ModelError if it
     is not a classifier of pictures, or damaged, or what reads it is not installed.
     """
-    if ADDRESS.match(str(path)):
-        raise ModelError(f"{path} is an address, not a file. Download the model, and name the file on this computer.")
-    path = Path(path)
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder, not a model. Name the file in it, such as {path / 'model.onnx'}.")
-    if not path.exists():
-        raise NoModel(f"There is no model {path}. Make one with the notebooks 01 to 07, or name another file.")
-    if not path.is_file():
-        raise ModelError(f"{path} is not a regular file, so it is not a model.")
+    path = model_path(path)
     classifier = Classifier(*(read_onnx(path) if is_onnx(path) else read_pickle(path, trusted=trusted)))
-    try:
+    with tried(path, "notebook 07"):
         classifier.probabilities(np.full((3, *classifier.recipe.height_width, 3), 128, dtype=np.uint8))
-    except Exception as error:  # a network that does not fit its labels or size fails in ways of its own
-        raise ModelError(
-            f"{path} does not work: {in_one_line(error)}. It was not made by notebook 07, or memory is short."
-        ) from error
     return classifier

@@ -30,9 +30,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from .classifier import BATCH_SIZE, Classifier, Prediction, load_classifier
+from .classifier import Classifier, Prediction, load_classifier
 from .outputs import CannotDo, refuse_taken, tabbed, unclobbered
 from .sorting import UNSURE, PhotoGone, Sorter
+from .streaming import BATCH_SIZE
 from .submission import write_submission
 from .template import read_template
 from .vetting import ModelError

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .onnx_vetting import vet_onnx
+from .onnx_vetting import message_fields, vet_onnx
 from .recipe import Recipe, checked_labels, checked_recipe, checked_threshold
 from .vetting import FIRST_HEADER, ModelError, in_one_line
 
 LANES = 4  # at most so many batches go through onnxruntime at once
 MAX_ONNX = 2**30  # bytes; a large network has a third of it
 ONNX_START = b"\x08"  # field 1, a number: the format's version
+CLASSIFY, DETECT = "classify", "detect"  # what a file is for; one that does not say it tells photos apart
+FACTS = {"labels": None, "recipe": None, "threshold": None, "task": CLASSIFY}  # of the metadata, if they are missing
+METADATA, KEY, VALUE = 14, 1, 2  # fields of ONNX's messages
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class OnnxNetwork:
         """Return what the network makes of N pictures before it tells which one it is: (N, D)."""
         return self.session.run(["features"], {"pixels": pixels})[0]
 
+    def boxes(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return all boxes (N, A, 4) and scores (N, A, K) of N pictures, of a network that finds things in them."""
+        boxes, scores = self.session.run(["boxes", "scores"], {"pixels": pixels})
+        return boxes, scores
+
     def masks(self, pixels: np.ndarray) -> np.ndarray:
         """Return how much each place of N pictures is the thing: (N, h, w), from 0 to 1."""
         return self.session.run(["mask"], {"pixels": pixels})[0]
@@ -80,30 +88,50 @@ def is_onnx(path: Path) -> bool:
 
 
 def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNetwork]:
-    """Return labels, recipe, threshold and network of a model.onnx."""
+    """Return labels, recipe, threshold and network of a model.onnx that tells photos apart."""
+    facts, network = onnx_facts(path)
+    with naming(path):
+        if facts["task"] == DETECT:
+            raise ModelError("it finds things in photos; load it with load_detector")
+        labels, recipe = checked_labels(facts["labels"]), checked_recipe(facts["recipe"])
+        return labels, recipe, checked_threshold(facts["threshold"]), network
+
+
+def onnx_facts(path: Path) -> tuple[dict, OnnxNetwork]:
+    """Return what a model.onnx says of itself, unchecked, by the names in `FACTS`; and its network, vetted."""
     if path.stat().st_size > MAX_ONNX:
         raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
     network = onnx_network(str(path), path.read_bytes())
-    with _naming(path):
+    with naming(path):
         try:
             metadata = network.session.get_modelmeta().custom_metadata_map
-            facts = [json.loads(metadata.get(key, "null")) for key in ("labels", "recipe", "threshold")]
+            facts = {name: json.loads(metadata[name]) if name in metadata else FACTS[name] for name in FACTS}
         except UnicodeDecodeError:
             raise ModelError("its metadata is not UTF-8, as ONNX wants it") from None
         except (ValueError, RecursionError):
             raise ModelError("its metadata (labels, recipe, threshold) is not JSON") from None
-        return checked_labels(facts[0]), checked_recipe(facts[1]), checked_threshold(facts[2]), network
+    return facts, network
+
+
+def onnx_task(path: Path) -> str:
+    """Return what a model.onnx says it is for, read from its bytes alone; raises ModelError if they are damaged."""
+    task = json.dumps(CLASSIFY).encode()
+    for number, _, value in message_fields(memoryview(path.read_bytes()) if path.stat().st_size <= MAX_ONNX else b""):
+        if number == METADATA and isinstance(value, memoryview):
+            entry = {part: bytes(held) for part, _, held in message_fields(value) if isinstance(held, memoryview)}
+            task = entry.get(VALUE, b"") if entry.get(KEY) == b"task" else task
+    return DETECT if task == json.dumps(DETECT).encode() else CLASSIFY
 
 
 def onnx_network(path: str, data: bytes) -> OnnxNetwork:
     """Return the network of a model.onnx, whose bytes are vetted here; `path` is where they came from."""
-    with _naming(path):
+    with naming(path):
         vet_onnx(data)
         return OnnxNetwork(runtime_session(data), lanes(), path, data)
 
 
 @contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
+def naming(path: str | Path) -> Iterator[None]:
     """Say in a refusal which file it is about."""
     try:
         yield

@@ -15,12 +15,33 @@ from PIL import Image
 from .vetting import ModelError
 
 if "." in __package__:
-    from ..pictures import DEPTHS, LONGEST_SIDE, height_and_width, open_picture, size_text, squish_and_crop
+    from ..pictures import (
+        DEPTHS,
+        LONGEST_SIDE,
+        Letterbox,
+        height_and_width,
+        letterboxed,
+        open_picture,
+        open_with_facts,
+        size_text,
+        squish_and_crop,
+    )
 else:  # inference/ and pictures/ lie loose in another program's folder
-    from pictures import DEPTHS, LONGEST_SIDE, height_and_width, open_picture, size_text, squish_and_crop
+    from pictures import (
+        DEPTHS,
+        LONGEST_SIDE,
+        Letterbox,
+        height_and_width,
+        letterboxed,
+        open_picture,
+        open_with_facts,
+        size_text,
+        squish_and_crop,
+    )
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
+MAX_TOLD = 10_000  # boxes of a picture; ours tell 100
 REDUCTIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, a file's name cannot
 
@@ -61,6 +82,32 @@ class Recipe:
         return spread
 
 
+@dataclass(frozen=True)
+class Squared:
+    """A picture in a square, as a detector's network sees it."""
+
+    pixels: np.ndarray  # uint8 (S, S, 3)
+    place: Letterbox  # where in the square the picture lies
+    width: int  # of the upright picture, in pixels
+    height: int
+
+
+@dataclass(frozen=True)
+class BoxRecipe:
+    """How a picture becomes the input of a network that finds things, and which of its boxes are told."""
+
+    longest_side: int  # pixels; larger pictures are reduced to it first
+    size: int  # pixels of the square's side
+    overlap: float  # of two boxes of one label that overlap more (IoU), the less probable is dropped
+    most: int  # boxes that are told of a picture
+    bits: int | None = None  # of 16-bit pictures' values, as in training; None if it had no such pictures
+
+    def square(self, picture) -> Squared:
+        """Return a picture, whatever `open_picture` takes, in a square."""
+        opened = open_with_facts(picture, longest_side=self.longest_side, bits=self.bits)
+        return Squared(*letterboxed(opened.image, self.size), *opened.upright)
+
+
 def checked_labels(labels) -> tuple[str, ...]:
     """Return the labels, or refuse anything but a list of different texts."""
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels) or not labels:
@@ -84,14 +131,32 @@ def checked_recipe(facts) -> Recipe:
     resample = facts.get("resample", "bilinear")  # earlier exports do not name it
     if not isinstance(resample, str) or resample not in REDUCTIONS:
         raise ModelError(f"its recipe reduces pictures by {str(resample)[:40]!r}, expected {' or '.join(REDUCTIONS)}")
-    if (bits := facts.get("bits")) is not None and (type(bits) is not int or bits not in DEPTHS):
-        raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
+    bits = _checked_bits(facts)
     if (mirrored := facts.get("mirrored")) is not None and type(mirrored) is not bool:
         raise ModelError(f"its recipe says mirrored = {str(mirrored)[:40]}, expected true or false")
     sides = zip(height_and_width(size), height_and_width(extra), strict=True)
     if not (all(0 < side <= MAX_SIZE and 0 <= more <= side for side, more in sides) and 0 < longest <= MAX_SIDE):
         raise ModelError(f"its recipe asks for pictures of a size that is not used here ({str(facts)[:100]})")
     return Recipe(longest, size, extra, resample, bits, mirrored)
+
+
+def checked_box_recipe(facts) -> BoxRecipe:
+    """Return the recipe of a network that finds things, or refuse one whose numbers are missing or of no use."""
+    facts = facts if isinstance(facts, dict) else {}
+    longest, size, overlap, most = (facts.get(name) for name in ("longest_side", "size", "overlap", "most"))
+    whole = all(type(number) is int and number > 0 for number in (longest, size, most))
+    if not whole or type(overlap) not in (int, float):
+        raise ModelError("its recipe does not say longest_side, size, overlap and most in numbers")
+    if size > MAX_SIZE or longest > MAX_SIDE or most > MAX_TOLD or not 0 < overlap <= 1:
+        raise ModelError(f"its recipe asks for what is not used here ({str(facts)[:100]})")
+    return BoxRecipe(longest, size, overlap, most, _checked_bits(facts))
+
+
+def _checked_bits(facts: dict) -> int | None:
+    """Return as how many bits a recipe reads 16-bit pictures, None if it does not say, or refuse the number."""
+    if (bits := facts.get("bits")) is not None and (type(bits) is not int or bits not in DEPTHS):
+        raise ModelError(f"its recipe reads 16-bit pictures as {str(bits)[:40]} bits, expected one of {DEPTHS}")
+    return bits
 
 
 def _of_a_side_or_two(facts: dict, name: str) -> int | tuple[int, int] | None:

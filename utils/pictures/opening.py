@@ -41,6 +41,13 @@ class Opened:
     remarks: tuple[str, ...] = ()  # what else is odd about the file, each in a word
     bits: int | None = None  # that its tags name, or that hold its values, if it is grey of more than 8 bits
 
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the upright picture before it was reduced, in pixels."""
+        shown = self.image.width - self.image.height
+        lies = (self.width - self.height) * shown < 0  # it was turned by a quarter; nobody can tell of a square
+        return (self.height, self.width) if lies else (self.width, self.height)
+
 
 def open_picture(
     picture, *, longest_side: int | None = None, first_frame: bool = False, bits: int | None = None
