@@ -14,11 +14,12 @@ from utils.errors import FieldguideError
 from utils.storage import make_folder
 
 
-def hub_weights(url: str, *, whose: str, instead: str) -> Path:
+def hub_weights(url: str, *, whose: str, instead: str, learned: str = "ImageNet") -> Path:
     """
     Return where the weights at an address lie on this machine.
 
-    Raises FieldguideError if they cannot be had, or are not those that the name promises; `instead` is the way out.
+    Raises FieldguideError if they cannot be had, or are not those that the name promises; `instead` is the way out, and
+    `learned` the photos that they know.
     """
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     sha256_begins = cached.stem.rpartition("-")[2]
@@ -28,7 +29,7 @@ def hub_weights(url: str, *, whose: str, instead: str) -> Path:
             torch.hub.download_url_to_file(url, str(cached), hash_prefix=sha256_begins)
         except (OSError, HTTPException, RuntimeError) as error:
             raise FieldguideError(
-                f"The ImageNet weights of {whose} could not be downloaded ({error}). {instead} in the project file, "
+                f"The {learned} weights of {whose} could not be downloaded ({error}). {instead} in the project file, "
                 "which needs no download; or connect to the internet (or, if the disk is full, free some space) and "
                 f"run this again; or copy {url} to {cached}."
             ) from error
