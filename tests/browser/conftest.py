@@ -87,7 +87,7 @@ def project(servers, numbers) -> Project:
 @pytest.fixture(scope="package")
 def notebook(chromium, servers, numbers) -> Iterator[Notebook]:
     """The notebook, open in JupyterLab; one kernel for all tests, which re-run its cells."""
-    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = chromium.new_context(viewport={"width": 1280, "height": 1300}).new_page()
     page.set_default_timeout(20_000)
     yield Notebook(page, servers.lab, LAB)
     page.context.close()
@@ -96,7 +96,7 @@ def notebook(chromium, servers, numbers) -> Iterator[Notebook]:
 @pytest.fixture
 def page(chromium) -> Iterator[Page]:
     """A page of its own, which must not report an error of ours."""
-    page = chromium.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page = chromium.new_context(viewport={"width": 1280, "height": 1300}).new_page()
     page.set_default_timeout(20_000)
     errors = watched(page)
     yield page

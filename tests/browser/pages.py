@@ -47,8 +47,8 @@ class Grid:
     def __init__(self, page: Page, number: int = 0):
         self.page = page
         self.root = page.get_by_role("region", name="Picture cleaner", exact=True).nth(number)
-        self.list = self.root.get_by_role("listbox", name="Pictures", exact=True)
-        self.cards = self.list.get_by_role("option")
+        self.list = self.root.get_by_role("grid", name="Pictures", exact=True)
+        self.cards = self.list.get_by_role("gridcell")
         self.status = self.root.get_by_role("status")
         self.alert = self.root.get_by_role("alert")
 
@@ -65,15 +65,23 @@ class Grid:
         return {key: choice for key, choice in pairs if choice}
 
     def button(self, name: str) -> Locator:
-        """Return a button of the toolbar."""
+        """Return a button of the toolbar, or of its menu "More", which opens."""
+        if name.startswith(("Take back", "Select all")):
+            self.open_menu("More")
         return (
             self.root.get_by_role("button", name=name, exact=True)
             .locator("visible=true")
-            .and_(self.root.locator("button:not([role=listbox] *)"))
+            .and_(self.root.locator("button:not([role=grid] *)"))
         )
+
+    def open_menu(self, name: str) -> None:
+        """Open one of the two menus of the toolbar."""
+        self.root.locator("details.fg-menu").filter(has_text=name).evaluate("menu => { menu.open = true; }")
 
     def choose(self, menu: str, option: str) -> None:
         """Choose in one of the menus; the count behind an option's name need not be said."""
+        if menu != "List":
+            self.open_menu("Filter")
         select = self.root.get_by_role("combobox", name=menu, exact=True)
         wanted = select.locator("option").filter(has_text=re.compile(f"^{re.escape(option)}")).first
         wanted.wait_for(state="attached")

@@ -168,13 +168,13 @@ def test_tab_leads_into_the_pictures_once(desk):
     """From the menus, Tab reaches one card; from there the arrows lead on."""
     desk.grid.show_all()
     desk.grid.root.get_by_role("combobox", name="Sort", exact=True).focus()
-    focused = desk.grid.list.locator("[role=option]:focus")
+    focused = desk.grid.list.locator("[role=gridcell]:focus")
     for _ in range(15):
         desk.grid.press("Tab")
         if focused.count():
             break
     expect(focused).to_have_attribute("data-key", FIRST_PAGE[0])
-    expect(desk.grid.list.locator('[role=option][tabindex="0"]')).to_have_count(1)
+    expect(desk.grid.list.locator('[role=gridcell][tabindex="0"]')).to_have_count(1)
 
 
 # --- several at once ---------------------------------------------------------------------------------------------
@@ -467,6 +467,7 @@ def test_jupyterlabs_shortcuts_stay_out_of_the_grid(desk, place):
     desk.page.locator(".jp-Cell").nth(1).locator(".jp-InputPrompt").click()  # the notebook is in command mode
     before = desk.notebook.cells()
     card = desk.grid.card("ant-00")
+    desk.grid.open_menu("Filter")
     {
         "a card": card,
         "a card's button": card.get_by_role("button", name="Zoom", exact=True),

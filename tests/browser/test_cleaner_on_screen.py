@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from browser.pages import Grid
@@ -124,20 +125,98 @@ def test_focus_and_selection_are_visible(desk):
 def test_both_themes_can_be_read(desk, screenshot):
     """Every word has a contrast of at least 4.5 with what lies behind it, in JupyterLab's light and dark theme."""
     decide_some(desk.grid)
-    theme = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name}).then(() => null)"
     shown = "light => document.body.dataset.jpThemeLight === light"
     screenshot(desk.page, "light")
     light = low_contrasts(desk.grid)
     try:
-        desk.page.evaluate(theme, "JupyterLab Dark")
+        desk.page.evaluate(THEME, "JupyterLab Dark")
         desk.page.wait_for_function(shown, arg="false")
         desk.page.locator("#jupyterlab-splash").wait_for(state="detached")
         screenshot(desk.page, "dark")
         dark = low_contrasts(desk.grid)
     finally:
-        desk.page.evaluate(theme, "JupyterLab Light")
+        desk.page.evaluate(THEME, "JupyterLab Light")
         desk.page.wait_for_function(shown, arg="true")
     assert (light, dark) == ([], [])
+
+
+ROWS = """root => new Set([...root.querySelectorAll('[role=toolbar] :is(button, select, input, summary)')]
+    .filter(at => at.checkVisibility()).map(at => Math.round(at.getBoundingClientRect().top / 8))).size"""
+IN_VIEW = """root => {
+    const panel = root.closest('.jp-WindowedPanel-outer').getBoundingClientRect();
+    const inside = at => { const b = at.getBoundingClientRect(); return b.top >= panel.top - 1 && b.bottom <= panel.bottom + 1; };
+    return [[...root.querySelectorAll('[role=gridcell]')].filter(inside).length, inside(root.querySelector('[role=toolbar]')),
+        [...root.querySelectorAll('*')].filter(at => at.checkVisibility() && /auto|scroll/.test(getComputedStyle(at).overflowY)
+            && at.scrollHeight > at.clientHeight + 1).length];
+}"""
+OVERLAPS = """root => [...root.querySelectorAll('.fg-help dt')].filter(at => {
+    const range = document.createRange();
+    range.selectNodeContents(at);
+    return range.getBoundingClientRect().right > at.nextSibling.getBoundingClientRect().left;
+}).map(at => at.textContent)"""
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name}).then(() => null)"
+
+
+@pytest.fixture
+def sized(desk):
+    """Return a function that gives the window a size, and waits until the cards fit it; afterwards it is as before."""
+
+    def give(width: int, height: int) -> None:
+        desk.page.set_viewport_size({"width": width, "height": height})
+        desk.page.wait_for_timeout(1000)  # the page is asked for anew when the size has settled
+        desk.grid.settle()
+
+    yield give
+    give(1280, 1300)
+
+
+def test_a_small_laptop_shows_all_of_it_and_six_cards(desk, sized, screenshot):
+    """At 1366 × 768 the toolbar is one row; with six cards it is in view, and nothing in it scrolls by itself."""
+    desk.grid.show_all()
+    desk.grid.choose("Label", KANA)
+    desk.grid.root.evaluate("root => root.querySelectorAll('details').forEach(each => { each.open = false; })")
+    sized(1366, 768)
+    desk.grid.root.evaluate("root => root.scrollIntoView({block: 'start'})")
+    screenshot(desk.page, "laptop")
+    assert desk.grid.root.evaluate(ROWS) == 1
+    shown, toolbar, scrolling = desk.grid.root.evaluate(IN_VIEW)
+    assert (shown >= 6, toolbar, scrolling) == (True, True, 0)
+
+
+@pytest.mark.parametrize("size", [(390, 844), (683, 384)], ids=["a telephone", "a laptop at 200 %"])
+def test_small_windows_leave_it_usable(desk, sized, screenshot, size):
+    """Nothing sticks out sideways, no reason is cut, and a picture can be flagged."""
+    desk.grid.show_all()
+    desk.grid.root.evaluate("root => root.querySelectorAll('details').forEach(each => { each.open = false; })")
+    desk.page.evaluate("() => window.jupyterapp.shell.collapseLeft()")
+    sized(*size)
+    screenshot(desk.page, f"window-{size[0]}")
+    assert desk.grid.root.evaluate(OUTSIDE) == []
+    cut = "root => [...root.querySelectorAll('.fg-reason')].filter(at => at.scrollHeight > at.clientHeight + 1).length"
+    assert desk.grid.root.evaluate(cut) == 0
+    desk.grid.card("ant-00").get_by_role("button", name="Delete", exact=True).click()
+    desk.grid.expect_choice("ant-00", "Delete")
+
+
+def test_no_rule_of_axe_is_broken(desk, screenshot):
+    """axe-core finds nothing, light or dark, with menus and help open; no word of the help lies on another."""
+    decide_some(desk.grid)
+    desk.grid.root.evaluate("root => root.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert desk.grid.root.evaluate(OVERLAPS) == []
+    found = {}
+    try:
+        for theme in ("JupyterLab Light", "JupyterLab Dark"):
+            desk.page.evaluate(THEME, theme)
+            desk.page.wait_for_function(
+                "light => document.body.dataset.jpThemeLight === light", arg=str(theme.endswith("Light")).lower()
+            )
+            desk.page.locator("#jupyterlab-splash").wait_for(state="detached")
+            broken = Axe().run(desk.page, context=".fieldguide-cleaner").response["violations"]
+            found |= {f"{theme}, {each['id']}": each["nodes"][0]["html"][:100] for each in broken}
+            screenshot(desk.page, "menus-" + theme.split()[1].lower())
+    finally:
+        desk.page.evaluate(THEME, "JupyterLab Light")
+    assert found == {}
 
 
 def test_a_narrow_window_cuts_nothing_off(desk, screenshot):
@@ -150,7 +229,7 @@ def test_a_narrow_window_cuts_nothing_off(desk, screenshot):
         screenshot(desk.page, "narrow")
         outside = desk.grid.root.evaluate(OUTSIDE)
     finally:
-        desk.page.set_viewport_size({"width": 1280, "height": 900})
+        desk.page.set_viewport_size({"width": 1280, "height": 1300})
     assert outside == []
 
 
@@ -180,7 +259,7 @@ def test_zoom_shows_the_full_picture_and_takes_keys(desk, screenshot):
     desk.grid.press("Escape")
     expect(dialog).to_have_count(0)
     assert read_review(desk.project) == {"ant-00": "Delete", "ant-02": KANA}
-    focused = desk.grid.list.locator("[role=option]:focus")
+    focused = desk.grid.list.locator("[role=gridcell]:focus")
     expect(focused).to_have_count(1)
     desk.grid.card("ant-05").get_by_role("button", name="Zoom", exact=True).click()
     expect(desk.page.get_by_role("dialog", name="ant-05.jpg", exact=True)).to_be_visible()
@@ -236,7 +315,7 @@ def test_a_broken_or_missing_file_is_a_grey_card_that_can_be_decided(desk, scree
     expect(desk.grid.card(BROKEN)).to_contain_text("not a picture")
     images = desk.grid.list.locator("img")
     desk.page.wait_for_function(
-        "n => document.querySelectorAll('.fieldguide-cleaner [role=option] img').length >= n", arg=10
+        "n => document.querySelectorAll('.fieldguide-cleaner [role=gridcell] img').length >= n", arg=10
     )
     expect(images.first).to_be_visible()
     assert all(images.evaluate_all("all => all.map(at => at.complete && at.naturalWidth > 0)"))

@@ -4,6 +4,9 @@
 // request carries the view's name and a serial, so that an answer to an older request is dropped. Whatever came from
 // a file's name, a label or the web is put in as text, never as markup.
 
+const SETTLED = 300; // milliseconds after which a window that is being resized has its size
+const BESIDE = 60; // pixels that a notebook and the help need around the cards
+const LOW = 400; // pixels: a frame of fewer grows with what is in it, as Colab's does, and says nothing of the screen
 const PATIENCE = 10_000; // milliseconds until a silent kernel is reported
 const SILENT = "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped.";
 const GONE = "The kernel is gone. Run the cell again; every choice that is shown here is stored.";
@@ -96,10 +99,18 @@ class Grid {
     };
     model.on("msg:custom", this.onMessage);
     model.on("comm:close", this.onGone);
-    this.ask("hello");
+    this.room = null; // width and height, in pixels, that the cards have
+    this.observer = new ResizeObserver(() => this.measure());
+    this.observer.observe(this.list);
+    this.onResize = () => this.measure();
+    window.addEventListener("resize", this.onResize);
   }
 
   remove() {
+    this.observer.disconnect();
+    window.removeEventListener("resize", this.onResize);
+    document.removeEventListener("pointerdown", this.onOutside);
+    clearTimeout(this.resizing);
     this.model.off("msg:custom", this.onMessage);
     this.model.off("comm:close", this.onGone);
     for (const { timer } of this.waiting.values()) clearTimeout(timer);
@@ -107,11 +118,30 @@ class Grid {
     this.forget();
   }
 
+  // --- the room that the cards have ---
+
+  /** Ask for a page that fits: at once when the view comes to its place, later when its size has settled. */
+  measure() {
+    const width = this.list.clientWidth;
+    const panel = this.root.closest(".jp-WindowedPanel-outer, .jp-Notebook");
+    const frame = panel?.clientHeight || window.innerHeight;
+    const above = this.list.getBoundingClientRect().top - this.section.getBoundingClientRect().top;
+    const height = Math.round((frame < LOW ? screen.availHeight * 0.7 : frame) - above - BESIDE);
+    if (width <= 0 || height <= 0) return;
+    const before = this.room;
+    if (before && Math.abs(before[0] - width) < 20 && Math.abs(before[1] - height) < 40) return;
+    this.room = [width, height];
+    if (!before) this.ask("hello", { room: this.room });
+    else {
+      clearTimeout(this.resizing);
+      this.resizing = setTimeout(() => this.open(this.page.page), SETTLED);
+    }
+  }
+
   // --- the page's parts, made once ---
 
   build() {
-    const filters = this.buildFilters();
-    const toolbar = this.buildToolbar();
+    const toolbar = this.buildToolbar(this.buildFilters());
     this.counts = element("span", { textContent: "Waiting for the kernel…" });
     this.place = element("span");
     this.picked = element("span");
@@ -122,7 +152,10 @@ class Grid {
     this.buildZoom();
     this.note = element("p", { className: "fg-note" });
     const section = { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } };
-    this.root.replaceChildren(element("section", section, this.note, filters, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom));
+    this.section = element("section", section, this.note, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom);
+    this.root.replaceChildren(this.section);
+    this.onOutside = (event) => this.menus.forEach((menu) => menu.contains(event.target) || (menu.open = false));
+    document.addEventListener("pointerdown", this.onOutside);
     this.root.addEventListener("keydown", (event) => {
       // A key that is held down must not press a button again and again: each time it would decide for the next card.
       if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
@@ -139,18 +172,29 @@ class Grid {
         element("select", { id: `${this.id}-${part}`, disabled: true }, element("option", { textContent, value: "" })),
       ]),
     );
-    const fields = Object.entries(this.selects).map(([part, select]) => {
+    return Object.entries(this.selects).map(([part, select]) => {
       select.addEventListener("change", () => this.open(0));
       const text = capital(part === "side" ? "set" : part);
       return element("div", { className: "fg-field" }, element("label", { htmlFor: select.id, textContent: text }), select);
     });
-    return element("div", { className: "fg-bar" }, ...fields);
   }
 
-  buildToolbar() {
-    this.previous = button("Previous page", () => this.open(this.aim - 1));
-    this.next = button("Next page", () => this.open(this.aim + 1));
-    this.undo = button("Undo last choice", () => this.awaits("undo") || this.ask("undo"), {
+  /** A menu that opens below its name; Escape or a click elsewhere closes it. */
+  buildMenu(text, ...parts) {
+    const menu = element("details", { className: "fg-menu" }, element("summary", { textContent: text }), element("div", { className: "fg-drop" }, ...parts));
+    menu.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !menu.open) return;
+      menu.open = false;
+      menu.firstChild.focus();
+    });
+    return menu;
+  }
+
+  buildToolbar([list, ...filters]) {
+    this.previous = button("‹", () => this.open(this.aim - 1), { ariaLabel: "Previous page", title: "Previous page (p)" });
+    this.next = button("›", () => this.open(this.aim + 1), { ariaLabel: "Next page", title: "Next page (n)" });
+    this.undo = button("Undo", () => this.awaits("undo") || this.ask("undo"), {
+      ariaLabel: "Undo last choice",
       title: "Take back the last choice made here (u). Files that were moved stay where they are",
     });
     this.apply = button("Apply (0)", () => this.moveFiles("apply"), {
@@ -166,28 +210,30 @@ class Grid {
     const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
     const remove = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
     const group = (...parts) => element("div", { className: "fg-group" }, ...parts);
+    this.menus = [this.buildMenu("Filter", ...filters), this.buildMenu("More", all, this.back)];
     return element(
       "div",
       { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
-      group(this.previous, this.next, all),
+      group(list, this.menus[0]),
+      group(this.previous, this.next),
       group(keep, remove, this.buildMove()),
-      group(this.undo),
-      group(this.apply, this.back),
+      group(this.undo, this.apply, this.menus[1]),
     );
   }
 
   buildMove() {
-    this.target = element("input", { id: `${this.id}-move`, autocomplete: "off" });
+    this.target = element("input", { id: `${this.id}-move`, autocomplete: "off", placeholder: "Move to …", ariaLabel: "Move to" });
     this.target.addEventListener("keydown", (event) => event.key === "Enter" && !event.repeat && this.move());
     this.offers = element("datalist", { id: `${this.id}-labels` });
     this.target.setAttribute("list", this.offers.id);
     const title = "Move what is selected, or the picture in focus, to this label";
-    const label = element("label", { htmlFor: this.target.id, textContent: "Move to" });
-    return element("div", { className: "fg-field" }, label, this.target, this.offers, button("Move", () => this.move(), { title }));
+    return element("div", { className: "fg-field" }, this.target, this.offers, button("Move", () => this.move(), { title }));
   }
 
   buildList() {
-    this.list = element("div", { className: "fg-grid", aria: { role: "listbox", multiselectable: "true", label: "Pictures" } });
+    // Cells of a grid may hold buttons, options of a list may not. To a screen reader all cards are one row.
+    this.row = element("div", { className: "fg-row", aria: { role: "row" } });
+    this.list = element("div", { className: "fg-grid", aria: { role: "grid", multiselectable: "true", label: "Pictures" } }, this.row);
     // Not as properties of the element: there, a handler that returns false would swallow the event.
     this.list.addEventListener("keydown", (event) => this.key(event));
     this.list.addEventListener("click", (event) => this.click(event));
@@ -317,7 +363,6 @@ class Grid {
     for (const select of Object.values(this.selects)) select.disabled = false;
     this.offers.replaceChildren(...setup.labels.map((value) => element("option", { value })));
     for (const moving of [this.apply, this.back]) moving.hidden = !setup.project;
-    this.list.style.setProperty("--fg-height", `${setup.height}px`);
     this.list.style.setProperty("--fg-width", `${Math.max(setup.width, 160)}px`);
   }
 
@@ -333,7 +378,7 @@ class Grid {
     if (page < 0 || page >= this.page.pages) return;
     this.aim = page;
     const chosen = Object.fromEntries(Object.entries(this.selects).map(([part, select]) => [part, select.value]));
-    this.ask("page", { ...chosen, page });
+    this.ask("page", { ...chosen, page, ...(this.room ? { room: this.room } : {}) });
     this.list.setAttribute("aria-busy", "true");
   }
 
@@ -352,12 +397,12 @@ class Grid {
     this.forget();
     const pictures = [...buffers];
     this.cards = page.cards.map((each, place) => this.card(each, place, each.problem ? null : pictures.shift()));
-    this.list.replaceChildren(...this.cards.map((card) => card.node));
+    this.list.style.setProperty("--fg-height", `${page.height}px`);
+    this.row.replaceChildren(...this.cards.map((card) => card.node));
     this.previous.disabled = page.page === 0;
     this.next.disabled = page.page === page.pages - 1;
     this.select(again ? [...this.selected] : []);
     for (const { keys } of this.waiting.values()) this.mark(keys, true);
-    if (!again) this.list.scrollTop = 0;
     if (!again) this.begin(0);
     const past = again ? this.past : asked || first ? "" : CHANGED;
     this.go(again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled), past });
@@ -371,7 +416,7 @@ class Grid {
     const about = `${this.id}-about-${place}`;
     const node = element(
       "div",
-      { className: "fg-card", tabIndex: -1, aria: { role: "option", selected: "false", describedby: about }, dataset: { key: each.key } },
+      { className: "fg-card", tabIndex: -1, aria: { role: "gridcell", selected: "false", describedby: about }, dataset: { key: each.key } },
       element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), ...(thumbnail ? [button("Zoom", () => this.look(place), { tabIndex: -1 })] : [])),
       element("div", { className: "fg-file" }, element("bdi", { textContent: each.file, title: each.file }), ...link(each)),
       element("div", { id: about }, ...facts(each)),

@@ -27,7 +27,11 @@ from utils.tables import SIDES, SOURCES_COLUMNS, each_row
 from utils.widgets import front_end
 from utils.words import counted, share
 
+NARROWEST = 160  # pixels of a card
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
+GAP, TEXT = 10, 190  # pixels between two cards, and of what stands on a card beside its picture
+LEAST_CARDS, LEAST_HEIGHT = 6, 72  # on a page, wherever there are as many; pixels of a picture made small for that
+LARGEST_ROOM = 100_000  # pixels
 LOOK_FIRST = "Nothing was moved yet: look at what changed, then press the button again."
 ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom")  # each is answered by the method of its name
 logger = logging.getLogger(__name__)
@@ -42,7 +46,7 @@ class Grid(anywidget.AnyWidget):
     def __init__(self, cleaning: Cleaning, *, labels: Sequence[str], height: int, width: int, max_n: int, note=""):
         super().__init__()  # in Colab it also switches widgets of this kind on
         self.cleaning = cleaning
-        self._labels, self._size = list(labels), max_n
+        self._labels, self._size, self._per, self._card_size = list(labels), max_n, max_n, (width, height)
         self._setup = {"note": note, "labels": self._labels, "height": height, "width": width, "sides": list(SIDES)}
         self._setup |= {"shows": [UNDECIDED, DECIDED], "sorts": cleaning.sorts, "project": bool(cleaning.project)}
         self._thumbnails = Thumbnails(height=height, width=width)
@@ -112,6 +116,7 @@ class Grid(anywidget.AnyWidget):
 
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs, and the page that is open."""
+        self._fit(request, first=self._at * self._per)
         message, buffers = self._show(self._warning)
         return message | {"setup": self._setup}, buffers
 
@@ -127,12 +132,33 @@ class Grid(anywidget.AnyWidget):
         page = request.get("page")
         if type(page) is not int:
             raise FieldguideError("The page asked for is not a number. Reload the browser's page.")
+        first = self._at * self._per
         # Turning pages keeps the selection as it was made: among the undecided, those just decided would make room,
         # and the next page would skip as many.
         if view != self._view:
             self._view, self._selected = view, self.cleaning.select(view)
+            first = 0
         self._at = page
+        self._fit(request, first=first)
         return self._show()
+
+    def _fit(self, request: Mapping, *, first: int) -> None:
+        """
+        Put as many cards on a page as fit into the room that a view has; `first` is the picture shown first by now.
+
+        A view whose room stays as it was gets the page that it asks for.
+        """
+        room = request.get("room")
+        if (
+            not isinstance(room, list)
+            or len(room) != 2
+            or not all(type(n) is int and 0 < n < LARGEST_ROOM for n in room)
+        ):
+            return
+        per, height = cards_that_fit(room, self._card_size, most=self._size)
+        self._setup["height"] = height
+        if per != self._per:
+            self._per, self._at = per, first // per
 
     def _flag(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Store one choice for one or several pictures."""
@@ -200,6 +226,7 @@ class Grid(anywidget.AnyWidget):
             "cards": cards,  # the buffers are the thumbnails of those without a problem, in this order
             "page": self._at,
             "pages": pages,
+            "height": self._setup["height"],
             "alert": alert or ("" if cards else "No pictures here: choose another list, label, set or show."),
         }
         return message, [small.jpeg for small in drawn if not small.problem]
@@ -233,10 +260,10 @@ class Grid(anywidget.AnyWidget):
         return {"tell": "flags", "choices": choices, "first": self._sent_ids[ids[0]], "alert": alert}, []
 
     def _on_page(self, page: int) -> list[int]:
-        return self._selected[page * self._size : (page + 1) * self._size]
+        return self._selected[page * self._per : (page + 1) * self._per]
 
     def _pages(self) -> int:
-        return max(1, -(-len(self._selected) // self._size))
+        return max(1, -(-len(self._selected) // self._per))
 
     def _asked(self, request: Mapping) -> list[str]:
         """Return the ids of the pictures that a choice is for."""
@@ -250,6 +277,24 @@ class Grid(anywidget.AnyWidget):
         if not isinstance(sent, str) or sent not in self._ids:
             raise FieldguideError(f"There is no picture {str(sent)[:LONGEST_ECHO]!r} here. Reload the browser's page.")
         return self._ids[sent]
+
+
+def cards_that_fit(room: Sequence[int], card: Sequence[int], *, most: int) -> tuple[int, int]:
+    """
+    Return how many cards fit into a room, and how high their pictures are; both sizes are width and height in pixels.
+
+    Pictures become smaller where only so six cards fit; where they would be too small, six cards reach out of the room.
+
+    >>> cards_that_fit((900, 1150), (256, 180), most=30), cards_that_fit((900, 540), (256, 180), most=30)
+    ((9, 180), (6, 75))
+    """
+    (across, down), (width, height) = room, card
+    columns = max(1, (across + GAP) // (max(width, NARROWEST) + GAP))
+    rows = max(1, (down + GAP) // (height + TEXT + GAP))
+    if columns * rows < min(LEAST_CARDS, most):
+        rows = -(-min(LEAST_CARDS, most) // columns)
+        height = min(height, max(LEAST_HEIGHT, (down + GAP) // rows - TEXT - GAP))
+    return min(columns * rows, most), height
 
 
 def _one_of(values, request: Mapping, name: str) -> str:
