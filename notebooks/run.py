@@ -27,6 +27,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert import HTMLExporter
 
 NOTEBOOKS = Path(__file__).resolve().parent
+BOXES = NOTEBOOKS / "boxes"  # the road of projects that find things in photos
 REPOSITORY = NOTEBOOKS.parent
 sys.path.insert(0, str(REPOSITORY))
 
@@ -42,6 +43,7 @@ from utils.words import capitalised, counted, verdict_sentence
 AFTER_MOVES = ("03_split", "03a_masks", "04_train", "05_evaluate")  # what depends on where the pictures are
 TRUTH = NOTEBOOKS / "sample_truth.ipynb"
 MASKS = "03a_masks"  # runs where the project file has mask_source
+MEND = "5_mend"  # waits for a person
 ON_REQUEST = ("00_start", "09_study")  # roads of their own, for who asks for them
 # Settings of the project file that 04 keeps as they are.
 SETTINGS = (
@@ -63,20 +65,25 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 
 def main(arguments: list[str]) -> int:
     """Run the named notebooks, by default all that apply; return the exit status."""
-    stages = sorted(path.stem for path in NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))
+    stages = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]*_*.ipynb"))}
+    of_boxes = {path.stem: path for path in sorted(BOXES.glob("[0-9]_*.ipynb"))}
     parser = argparse.ArgumentParser(description="Run notebooks one after another, without a browser.")
     told = f"which ones, by default all but {' and '.join(ON_REQUEST)}: {', '.join(stages)}"
+    told += f"; of a project that finds things in photos, by default all but {MEND}: {', '.join(of_boxes)}"
     parser.add_argument("names", nargs="*", metavar="NAME", help=told)
     parser.add_argument("--reports", type=Path, help="where the executed copies go, by default build/<project>")
     options = parser.parse_args(arguments)
-    if unknown := [name for name in options.names if name not in (*stages, TRUTH.stem)]:
-        parser.error(f"there is no notebook {unknown[0]!r}; choose among {', '.join(stages)}")
+    if unknown := [name for name in options.names if name not in (*stages, *of_boxes, TRUTH.stem)]:
+        parser.error(f"there is no notebook {unknown[0]!r}; choose among {', '.join([*stages, *of_boxes])}")
     try:
         project = Project.load()
+        finds = project.task == "detect"
         reports = options.reports or REPOSITORY / "build" / project.name
-        print(f"{project.name}: {', '.join(project.labels)}\n")
-        run_all(options.names or planned(project, stages), project, reports, again=not options.names)
-        print("\n" + "\n".join(summary(project)))
+        print(f"{project.name}: {', '.join(project.labels) or 'all labels of the source'}\n")
+        road = [name for name in of_boxes if name != MEND] if finds else planned(project, list(stages))
+        files = of_boxes if finds else stages | {TRUTH.stem: TRUTH}
+        run_all(options.names or road, files, project, reports, again=not options.names and not finds)
+        print("\n" + "\n".join(finding_summary(project) if finds else summary(project)))
         print(f"reports    {shown(reports)}: each notebook with its pictures and figures")
     except FieldguideError as error:
         print(f"\n{error}", file=sys.stderr)
@@ -96,17 +103,19 @@ def planned(project: Project, stages: list[str]) -> list[str]:
     return names
 
 
-def run_all(names: list[str], project: Project, reports: Path, *, again: bool) -> None:
+def run_all(names: list[str], files: Mapping[str, Path], project: Project, reports: Path, *, again: bool) -> None:
     """Run notebooks one after another; `again`: if 06 moved pictures, what depends on them is made again after it."""
+    if foreign := [name for name in names if name not in files]:
+        raise FieldguideError(f"{foreign[0]} does not go with task = {project.task!r}. Choose among {', '.join(files)}.")
     waiting, started = deque(names), {}
     try:
         while waiting:
             name = waiting.popleft()
             moves = again and name == "06_clean"
             before = read_dataset(project).fingerprint if moves else None
-            execution = started.pop(name, None) or Execution(NOTEBOOKS / f"{name}.ipynb")
+            execution = started.pop(name, None) or Execution(files[name])
             if waiting and waiting[0] not in started:
-                started[waiting[0]] = Execution(NOTEBOOKS / f"{waiting[0]}.ipynb")
+                started[waiting[0]] = Execution(files[waiting[0]])
             run_notebook(execution, reports)
             if moves and read_dataset(project).fingerprint != before:
                 print("\nPictures were moved: what depends on them is made again.")

@@ -227,8 +227,9 @@ def read_dataset(project: Project) -> Dataset:
     Read the pictures of a project: its folders as they are now, and split.csv.
 
     Labels that left the project file are left out. One id in two label folders is refused: nobody can know which label
-    is meant.
+    is meant. A project that finds things in photos is refused.
     """
+    require_labels_apart(project)
     found: dict[str, str] = {}  # id → label
     for label in project.labels:
         for name in pictures_in(project.images / label):
@@ -247,6 +248,15 @@ def read_dataset(project: Project) -> Dataset:
     split = read_split(project)
     groups, sides = _groups_and_sides(ids, split)
     return Dataset(project, ids, paths, labels, groups, sides, split, stamp)
+
+
+def require_labels_apart(project: Project) -> None:
+    """Refuse a project that finds things in photos: it has notebooks of its own."""
+    if project.task == "detect":
+        raise FieldguideError(
+            f'{project.name} finds things in photos (task = "detect"). Its notebooks are in notebooks/boxes: begin with '
+            "1_tables."
+        )
 
 
 def read_split(project: Project) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.dataset import seeded_rank
+from utils.dataset import require_labels_apart, seeded_rank
 from utils.download.collect import download_images, save_pictures
 from utils.download.folders import read_source, source_pictures
 from utils.download.sources import Source
@@ -21,6 +21,7 @@ from utils.words import counted
 
 def read_places(project: Project) -> list[Source]:
     """List the sources of a project that lie on this computer, without reading a photo; see `read_source`."""
+    require_labels_apart(project)
     return [read_source(project, place) for place in project.places]
 
 
