@@ -23,6 +23,7 @@ def tiny(tmp_path_factory):
     text = SETTINGS.format(source='source = "sample"') + STUDY + SEA
     (folder / "project.toml").write_text(text, encoding="utf-8")
     options = ("-p", "no:cacheprovider", "--override-ini=addopts=", "--nbmake-timeout=600")
+    options += ("--ignore=notebooks/boxes",)  # they are of another kind of project: tests/boxes runs them
     done = run(folder, "-m", "pytest", "--nbmake", *options, "notebooks")
     assert done.returncode == 0, done.stdout[-6000:]
     return folder
@@ -102,6 +103,7 @@ def test_a_second_run_changes_no_file(tiny):
     assert "Here stands a widget" in (tiny / "reports" / "06_clean.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
     """With a file of choices, one run moves the picture, trains and judges a second round, and exports that one."""
     project = Project.load(tiny / "project.toml")

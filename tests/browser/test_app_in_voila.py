@@ -533,6 +533,7 @@ def small(served, monkeypatch) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.long
 def test_one_too_many_is_told_to_wait(small, served, chromium, screenshot):
     """Full: a plain page says when to try again. A reload keeps its place; who closes the browser leaves it free."""
     first, second = (chromium.new_context(viewport={"width": 800, "height": 500}).new_page() for _ in range(2))
