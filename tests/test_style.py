@@ -44,6 +44,7 @@ WITH_ANOTHER = {  # imported, but no requirement of their own: the one that brin
     },
     **{"jupyter_server": "voila", "tornado": "voila", "traitlets": "voila", "threadpoolctl": "scikit-learn"},
     "platformdirs": "jupyter",
+    "yaml": "fastai",
 }
 
 # What would tell where and by whom this repository was made. Brackets keep the patterns from finding themselves.

@@ -19,10 +19,20 @@ from utils.boxes.editor import (
     BoxEditor,
     ToLookAt,
 )
+from utils.boxes.folder import (
+    read_box_folder,
+)
 from utils.boxes.photos import (
     BoxedPhoto,
     Photos,
     read_photos,
+)
+from utils.boxes.source import (
+    BoxSource,
+    SourcePhoto,
+)
+from utils.boxes.writing import (
+    write_box_files,
 )
 
 __all__ = [
@@ -30,12 +40,16 @@ __all__ = [
     "Box",
     "BoxEditor",
     "BoxLedger",
+    "BoxSource",
     "BoxedPhoto",
     "Photos",
+    "SourcePhoto",
     "ToLookAt",
     "box_sheet",
     "draw_boxes",
+    "read_box_folder",
     "read_boxes",
     "read_photos",
+    "write_box_files",
     "write_boxes",
 ]

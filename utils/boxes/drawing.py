@@ -12,7 +12,7 @@ from utils.sheets import contact_sheet
 
 # Colours that people of every colour vision tell apart (Okabe and Ito 2008), by what a box is.
 BOX_COLOURS = {"true": (86, 180, 233), "found": (240, 228, 66), "missed": (213, 94, 0), "wrong": (204, 121, 167)}
-EDGE = (0, 0, 0)  # on both sides of a line, so that it is seen on any ground
+LINE_EDGE = (0, 0, 0)  # on both sides of a line, so that it is seen on any ground
 LINE = 1 / 200  # of the longer side: how thick a line is, and two pixels at least
 DASH = 4  # times that: the parts of a dashed line, and what is left out between them
 
@@ -58,16 +58,16 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: Box, size: tuple[int, int], thick: 
     width, height = size
     left, top = (min(round(corner * side), side - 1) for corner, side in zip(box.corners[:2], size, strict=True))
     right, bottom = max(left, round(box.right * width) - 1), max(top, round(box.bottom * height) - 1)
-    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=EDGE)
+    pen.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=LINE_EDGE)
     inner = (left + thick, top + thick, right - thick, bottom - thick)
     if inner[0] <= inner[2] and inner[1] <= inner[3]:
-        pen.rectangle(inner, outline=EDGE)
+        pen.rectangle(inner, outline=LINE_EDGE)
     pen.rectangle((left, top, right, bottom), outline=colour, width=thick)
     if GROUP in box.flags:
         step = DASH * thick
         for start in range(left + step, right, 2 * step):
             for y in (top, bottom - thick + 1):
-                pen.rectangle((start, y, min(start + step, right), y + thick - 1), fill=EDGE)
+                pen.rectangle((start, y, min(start + step, right), y + thick - 1), fill=LINE_EDGE)
         for start in range(top + step, bottom, 2 * step):
             for x in (left, right - thick + 1):
-                pen.rectangle((x, start, x + thick - 1, min(start + step, bottom)), fill=EDGE)
+                pen.rectangle((x, start, x + thick - 1, min(start + step, bottom)), fill=LINE_EDGE)

@@ -17,7 +17,7 @@ from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .outlines import outlined
 from .reasons import PictureError, UnreadableError, shortened
 from .sizes import height_and_width, margins, size_text, squish_and_crop
-from .turning import ORIENTATION
+from .turning import ORIENTATION, orientation
 
 __all__ = [
     "DEPTHS",
@@ -45,6 +45,7 @@ __all__ = [
     "margins",
     "open_picture",
     "open_with_facts",
+    "orientation",
     "outlined",
     "refuse_size",
     "shortened",
