@@ -342,6 +342,9 @@ class Host(BaseHTTPRequestHandler):
     def gone(self):
         self.give(status=404)
 
+    def to_placeholder(self):  # as Flickr answers for a photo that was deleted
+        self.give(status=302, Location="/placeholder/photo_unavailable.png")
+
     def status(self):  # /status/410
         self.give(status=int(self.within.split("/")[2]))
 

@@ -31,6 +31,10 @@ from utils.boxes.source import (
     BoxSource,
     SourcePhoto,
 )
+from utils.boxes.taking import (
+    boxed_photos_table,
+    take_boxed_photos,
+)
 from utils.boxes.writing import (
     write_box_files,
 )
@@ -46,10 +50,12 @@ __all__ = [
     "SourcePhoto",
     "ToLookAt",
     "box_sheet",
+    "boxed_photos_table",
     "draw_boxes",
     "read_box_folder",
     "read_boxes",
     "read_photos",
+    "take_boxed_photos",
     "write_box_files",
     "write_boxes",
 ]

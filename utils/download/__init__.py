@@ -6,10 +6,10 @@ from utils.download.clients import SearchUnfinished, search_images, stream_image
 from utils.download.collect import download_images, save_pictures
 from utils.download.collection import Gathered
 from utils.download.fetch import Rules
-from utils.download.folders import read_source, source_pictures
+from utils.download.folders import file_bytes, read_source, source_pictures
 from utils.download.report import kept_count, reasons_table, sources_table
 from utils.download.sources import read_folder
-from utils.download.taking import PlacesReport, places_report, read_places, take_photos, taken_addresses
+from utils.download.taking import PlacesReport, places_report, read_places, save_given, take_photos, taken_addresses
 
 __all__ = [
     "Gathered",
@@ -17,12 +17,14 @@ __all__ = [
     "Rules",
     "SearchUnfinished",
     "download_images",
+    "file_bytes",
     "kept_count",
     "places_report",
     "read_folder",
     "read_places",
     "read_source",
     "reasons_table",
+    "save_given",
     "save_pictures",
     "search_images",
     "source_pictures",

@@ -29,8 +29,8 @@ LONGEST_TEXT = 500  # characters of a title and the like; the web sends longer o
 
 def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int | None = None) -> Counter:
     """
-    Write pictures to raw/<label>/, without a label to unsorted/, and a row for each to sources.csv; pass over what has
-    a row already.
+    Write pictures to raw/<label>/, without a label to unsorted/, or to raw/ of a project that finds things, and a row
+    for each to sources.csv; pass over what has a row already.
 
     A file in a folder counts as new once it has changed. Bytes are kept as they came, even if they are not a picture:
     02 judges them. `total` is their number, for the progress bar. Return how many rows were added, by label, status and
@@ -40,12 +40,15 @@ def save_pictures(project: Project, pictures: Iterable[Gathered], *, total: int 
     with collecting(project.table("sources")) as collection:
         for picture in tqdm(pictures, total=total, desc="pictures", unit="picture"):
             if not collection.has_picture(picture):
-                folder = _folder_of(project.raw, picture.label) if picture.label else project.unsorted
+                loose = project.raw if project.task == "detect" else project.unsorted
+                folder = _folder_of(project.raw, picture.label) if picture.label else loose
                 collection.add(folder, picture, status="failed" if picture.problem else "kept", reason=picture.problem)
     return collection.tally
 
 
-def download_images(results: Iterable, dest: str | Path, *, wanted: int | None = None, **rules) -> Counter:
+def download_images(
+    results: Iterable, dest: str | Path, *, wanted: int | None = None, flat: bool = False, **rules
+) -> Counter:
     """
     Fetch pictures into `dest`, named by their content, with a row for each address asked for.
 
@@ -67,13 +70,18 @@ def download_images(results: Iterable, dest: str | Path, *, wanted: int | None =
         put on disk first; then the error is raised here.
     dest : str or Path
         raw/<label> of a project, whose sources.csv gets the rows; or any folder, which then holds its own sources.csv.
+    flat : bool
+        Whether `dest` is raw/ of a project that finds things: its pictures have no label, and its sources.csv gets the
+        rows.
     wanted : int, optional
         How many different pictures with a row `dest` shall hold, those of earlier runs included.
     **rules
         Fields of `Rules`: allowed_hosts, deadline, workers, per_host, largest, honour_noai.
     """
-    results, dest, rules = _listed(results), _label_folder(dest), Rules(**rules)
-    label, sources = dest.name, (dest.parents[1] if dest.parent.name == "raw" else dest) / "sources.csv"
+    results, rules = _listed(results), Rules(**rules)
+    dest = Path(dest).absolute() if flat else _label_folder(dest)
+    root = dest.parent if flat else dest.parents[1] if dest.parent.name == "raw" else dest
+    label, sources = "" if flat else dest.name, root / "sources.csv"
     with (
         collecting(sources) as collection,
         # It moves on with every address, also one that gave nothing.

@@ -33,6 +33,7 @@ TIMEOUTS = aiohttp.ClientTimeout(connect=10, sock_read=10)  # seconds in which s
 IDLE = 2  # seconds that a connection is kept for the next picture; most hosts have only one
 LONGEST_HEADER = 32_768  # bytes
 HOPS = 5  # redirects
+PLACEHOLDER = "photo_unavailable"  # in the address that Flickr redirects to in place of a photo that is gone
 REDIRECTS = (301, 302, 303, 307, 308)
 PROBE = "https://duckduckgo.com/"  # asked when many hosts in a row fail: is it them, or the network?
 BUSY = (408, 425, 429)  # beside 5xx, the answers worth another try
@@ -155,6 +156,8 @@ class Fetcher:
                     answer = await self._get(url, session, proxy)
                 if isinstance(answer, Fetched):
                     return answer
+                if PLACEHOLDER in answer:
+                    raise NoPicture("gone: the site redirects to a placeholder")
                 url = _joined(url, answer)
         except NoPicture:
             raise

@@ -155,14 +155,14 @@ def _lies_in(path: Path, folders: Iterable[Path]) -> bool:
 def _photo_bytes(photo: Photo, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
     """Return the bytes of a photo and "", or b"" and why it is not taken."""
     if photo.time is None:
-        return _file_bytes(photo.path, folder, follow_links=follow_links)
+        return file_bytes(photo.path, folder, follow_links=follow_links)
     try:
         return frame_bytes(photo.path, photo.time), ""
     except (ClipError, OSError) as error:
         return b"", f"a clip that {error}"
 
 
-def _file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
+def file_bytes(path: Path, folder: Path, *, follow_links: bool) -> tuple[bytes, str]:
     """Return a file's bytes and "", or b"" and why it is not taken."""
     try:
         if not follow_links and not path.resolve().is_relative_to(folder.resolve()):

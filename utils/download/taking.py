@@ -50,10 +50,14 @@ def take_photos(project: Project, place: Path | Source) -> Counter:
 
 def note_given(project: Project, source: Source) -> None:
     """Write to given.csv what a source says of its photos now, in place of what it said of them before."""
+    if project.table("given").exists() or any(source.links.values()) or _says_more(source):
+        save_given(project, _said(source))
+
+
+def save_given(project: Project, told: Iterable[tuple[str, str, Mapping[str, str]]]) -> None:
+    """Write to given.csv what is told of photos, label, address and columns, in place of what was told before."""
     table, there, rows = project.table("given"), set(), []
-    if not table.exists() and not any(source.links.values()) and not _says_more(source):
-        return
-    for label, url, said in _said(source):
+    for label, url, said in told:
         there.add((url, label))
         row = {name: one_line(said.get(name, "")) for name in GIVEN_COLUMNS[2:]}
         rows += [{"url": url, "label": label, **row}] if any(row.values()) else []

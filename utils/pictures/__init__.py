@@ -17,7 +17,7 @@ from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .outlines import outlined
 from .reasons import PictureError, UnreadableError, shortened
 from .sizes import height_and_width, margins, size_text, squish_and_crop
-from .turning import ORIENTATION, orientation
+from .turning import ORIENTATION, orientation, turned
 
 __all__ = [
     "DEPTHS",
@@ -51,4 +51,5 @@ __all__ = [
     "shortened",
     "size_text",
     "squish_and_crop",
+    "turned",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from utils.pictures import LONGEST_SIDE, PictureError, UnreadableError, jpeg_bytes, open_with_facts
+from utils.pictures import LONGEST_SIDE, PictureError, UnreadableError, jpeg_bytes, open_with_facts, turned
 from utils.storage import Shelf, file_stamp
 from utils.verify.quality import grey_reduction, perceptual_hash, quality_warnings, useless
 from utils.verify.verdicts import Judged, Tables
@@ -28,6 +28,9 @@ def judge(
     served: Mapping | None = None,
     bits: int | None = None,
     asked: bool = False,
+    label: str | None = None,
+    longest_side: int = LONGEST_SIDE,
+    stored: Mapping[str, int] | None = None,
 ) -> Judged:
     """
     Open a gathered file in full and decide: a training copy, or a reason to reject it.
@@ -35,24 +38,30 @@ def judge(
     `known` maps (id, label) to why a good picture is rejected all the same: it is known under another label. `served`
     maps ids to numbers of unrelated sites; a drawing that many serve is rejected. If a person `asked` for this very
     picture, everything that can be decoded is good, also an animation. `bits` are those of the set's 16-bit pictures.
+    The label is the name of the folder, if no other is given. `stored` maps ids to how their pictures lie beyond what
+    their files say (EXIF's numbers).
     """
     before = file_stamp(path)
-    judged = _judged(path, known or {}, (served or {}).get(path.stem, 0), bits, asked)
+    label = path.parent.name if label is None else label
+    turn = (stored or {}).get(path.stem, 1)
+    judged = _judged(path, label, known or {}, (served or {}).get(path.stem, 0), bits, asked, longest_side, turn)
     if file_stamp(path) != before:  # what was read is neither the old picture nor the new one
         return Judged(judged.id, judged.label, reason="it changed while it was read", unread=True)
     return judged
 
 
-def _judged(path: Path, known: Mapping, sites: int, bits: int | None, asked: bool) -> Judged:
+def _judged(
+    path: Path, label: str, known: Mapping, sites: int, bits: int | None, asked: bool, longest_side: int, stored: int
+) -> Judged:
     """Return what `judge` does, of a file that nobody writes to."""
-    id, label = path.stem, path.parent.name
+    id = path.stem
     try:
-        opened = open_with_facts(path, longest_side=LONGEST_SIDE, first_frame=asked, bits=bits)
+        opened = open_with_facts(path, longest_side=longest_side, first_frame=asked, bits=bits)
     except (UnreadableError, OSError) as error:
         return Judged(id, label, reason=str(error), unread=True)
     except PictureError as error:
         return Judged(id, label, reason=str(error))
-    image, size = opened.image, (opened.width, opened.height)
+    image, size = turned(opened.image, stored), (opened.width, opened.height)
     grey = grey_reduction(image)
     if not asked and (reason := useless(opened, grey, sites=sites)):
         return Judged(id, label, reason=reason)
