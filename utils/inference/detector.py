@@ -24,7 +24,7 @@ from .vetting import ModelError, in_one_line
 
 @dataclass(frozen=True)
 class FoundBox:
-    """A thing that was found in a picture: what, how surely, and where: corners are fractions of the upright picture."""
+    """A thing that was found: what, how surely, and where, its corners as fractions of the upright picture."""
 
     label: str
     probability: float
