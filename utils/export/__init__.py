@@ -7,7 +7,9 @@ from importlib import import_module
 from utils.export.card import age_sentence, read_card
 
 HOMES = {
+    "DetectorExport": "detector",
     "FILES": "placing",
+    "TrainedBoxes": "detector",
     "about": "plainwords",
     "card_in_words": "plainwords",
     "certify_threshold": "threshold",
@@ -15,11 +17,13 @@ HOMES = {
     "coverage_plot": "threshold",
     "current_evaluation": "classifier",
     "export_classifier": "classifier",
+    "exported_sentence": "detector",
     "page_sentence": "page",
     "save_learner": "formats",
     "save_onnx": "formats",
     "threshold_sentence": "threshold",
     "unseen_sentence": "unseen",
+    "write_detector": "detector",
 }
 __all__ = ["age_sentence", "read_card", *HOMES]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from onnx import load_model_from_string
 
 from utils.averaging import model_hash, networks_in
 from utils.dataset import Dataset, read_dataset, round_fingerprint, seeded_rank
@@ -23,13 +22,13 @@ from utils.errors import FieldguideError
 from utils.evaluate import coded, read_evaluation, read_predictions, round_numbers, scale
 from utils.export.agreement import fastai_predictor, require_agreement, require_agreement_on_awkward
 from utils.export.attribution import attribution
-from utils.export.card import read_card
 from utils.export.facts import make_card
 from utils.export.formats import save_learner, save_onnx
 from utils.export.gallery import save_gallery
-from utils.export.modelcard import model_card, with_licence
-from utils.export.placing import CARD, INT8, MODEL, MODEL_CARD, ONNX, README, SOURCES, put_in_place, workshop
+from utils.export.modelcard import model_card
+from utils.export.placing import CARD, INT8, MODEL, MODEL_CARD, ONNX, SOURCES, put_in_place, workshop
 from utils.export.quantised import small_model, small_model_sentence
+from utils.export.staging import earlier_card, onnx_made_before, stage_words
 from utils.export.threshold import Answers, certify_threshold
 from utils.export.unseen import unseen_labels
 from utils.features import picture_features
@@ -78,13 +77,13 @@ def export_classifier(dataset: Dataset, learn) -> Export:
     temperature = evaluation["temperature"]["value"] or 1.0  # None if nothing could be fitted
     with locked(project.models), workshop(project.models) as staged:
         pickled = _pickled(learn, staged / MODEL, temperature, dataset.records.bits)
-        earlier = _earlier_card(project.models)
+        earlier = earlier_card(project.models)
         unknown = _certified(dataset, temperature)
         unknown["unseen"] = _unseen_before(earlier, staged / MODEL, evaluation, unknown) or _asked_of_unseen(
             dataset, unknown
         )
         metadata = _metadata(project, pickled, unknown)
-        if (made_before := _onnx_made_before(earlier, project.models / ONNX, staged / MODEL, metadata)) is not None:
+        if (made_before := onnx_made_before(earlier, project.models / ONNX, staged / MODEL, metadata)) is not None:
             write_whole(staged / ONNX, made_before)
         else:
             how = {"temperature": temperature, "features": project.individuals}
@@ -240,16 +239,6 @@ def _metadata(project: Project, classifier: Classifier, unknown: Mapping) -> dic
     }
 
 
-def _onnx_made_before(earlier: Mapping, path: Path, model: Path, metadata: Mapping[str, str]) -> bytes | None:
-    """Return the model.onnx that the earlier card says was made of this very export.pkl: making it takes a while."""
-    known = earlier.get("sha256", {})
-    if not path.is_file() or known.get(MODEL) != file_hash(model) or known.get(ONNX) != file_hash(path):
-        return None
-    data = path.read_bytes()
-    says = {entry.key: entry.value for entry in load_model_from_string(data).metadata_props}
-    return data if says == metadata else None
-
-
 def _in_words(
     dataset: Dataset, staged: Path, evaluation: Mapping, earlier: Mapping, *, unknown: Mapping, **facts
 ) -> dict:
@@ -260,23 +249,7 @@ def _in_words(
     paths |= {f"{name}.csv": project.table(name) for name in TABLES if project.table(name).exists()}
     sha256 = {name: file_hash(path) for name, path in paths.items()}
     card = make_card(dataset, evaluation, unknown=unknown, licences=licences, sha256=sha256, **facts)
-    words, readme = model_card(card), project.models / README
-    mine = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
-    write_whole(staged / MODEL_CARD, words)
-    write_whole(staged / README, with_licence(words, mine))
-    card["sha256"][MODEL_CARD] = file_hash(staged / MODEL_CARD)
-    if {**earlier, "created": card["created"]} == card:
-        card["created"] = earlier.get("created", card["created"])  # the same model exported again is no newer
-    write_whole(staged / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    return card
-
-
-def _earlier_card(folder: Path) -> dict:
-    """Return the card that is there; one that is missing or broken is about to be replaced."""
-    try:
-        return read_card(folder)
-    except FieldguideError:
-        return {}
+    return stage_words(staged, project.models, card, model_card(card), earlier)
 
 
 def checked_sentence(exported: Export) -> str:

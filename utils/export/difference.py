@@ -2,7 +2,11 @@
 Stage 07: whether two answers to a picture are the same. Needs no torch.
 """
 
-from utils.inference import Prediction
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.inference import Detection, FoundBox, Prediction, box_overlaps
 
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
 
@@ -30,3 +34,58 @@ def disagreement(one: Prediction, other: Prediction, *, within: float = AGREEMEN
         if answer.probabilities[label] < max(answer.probabilities.values()) - 2 * within:
             return f"the labels are {one.label!r} and {other.label!r}"
     return ""
+
+
+def box_disagreement(
+    one: Detection, other: Detection, *, least: float, overlap: float, most: int, within: float = AGREEMENT
+) -> str:
+    """
+    Return in what the boxes of two answers differ, "" if they are the same.
+
+    Boxes are the same if they have one label, and corners and probability that differ by at most `within`. A box that
+    only one answer has is no difference where the last digits decide whether it is told: at the probability `least`,
+    at the `overlap` with a more probable box, or where `most` boxes are told.
+
+    >>> box = FoundBox("a", 0.9, 0.1, 0.1, 0.5, 0.5, (100, 100))
+    >>> moved = FoundBox("a", 0.9, 0.1, 0.1, 0.5, 0.6, (100, 100))
+    >>> rules = {"least": 0.05, "overlap": 0.6, "most": 100}
+    >>> box_disagreement(Detection((box,)), Detection((box,)), **rules)
+    ''
+    >>> box_disagreement(Detection((box,)), Detection((moved,)), **rules)
+    '“a” (0.9000) at 0.1000 0.1000 0.5000 0.5000 differs by 0.1000'
+    """
+    if one.error or other.error:
+        return "" if one.error == other.error else f"{one.error or 'boxes'!r} and {other.error or 'boxes'!r}"
+    ours, theirs = list(one.boxes), list(other.boxes)
+    for box in one.boxes:
+        if twin := next((each for each in theirs if box_distance(box, each) <= within), None):
+            ours.remove(box)
+            theirs.remove(twin)
+    alone = [*ours, *theirs]
+    lowest = max([least, *(each.boxes[-1].probability for each in (one, other) if len(each.boxes) >= most)]) + within
+    edge = [
+        box
+        for box in alone
+        if box.probability <= lowest or (abs(_overlaps(box, (*one.boxes, *other.boxes)) - overlap) <= within).any()
+    ]
+    for box in alone:
+        if box in edge or (_overlaps(box, edge) > overlap - within).any():  # or a box at the edge dropped this one
+            continue
+        told = f"“{box.label}” ({box.probability:.4f}) at {' '.join(f'{corner:.4f}' for corner in box.corners)}"
+        nearest = min((box_distance(box, each) for each in (theirs if box in ours else ours)), default=1.0)
+        return f"{told} differs by {nearest:.4f}" if nearest < 1 else f"only one finds {told}"
+    return ""
+
+
+def box_distance(one: FoundBox, other: FoundBox) -> float:
+    """Return the largest difference of two boxes' corners and probabilities, as fractions; 1 if their labels differ."""
+    if one.label != other.label:
+        return 1.0
+    pairs = zip((*one.corners, one.probability), (*other.corners, other.probability), strict=True)
+    return max(abs(a - b) for a, b in pairs)
+
+
+def _overlaps(box: FoundBox, others: Sequence[FoundBox]) -> np.ndarray:
+    """Return how much a box overlaps those of its label, (M,)."""
+    corners = [each.corners for each in others if each.label == box.label and each is not box]
+    return box_overlaps(np.array([box.corners]), np.array(corners).reshape(-1, 4))[0]

@@ -16,8 +16,8 @@ from utils.errors import FieldguideError
 from utils.evaluate import background_line, individual_sentence, mark_line, shortcut_line
 from utils.export.attribution import UNKNOWN_LICENCE
 from utils.export.gallery import gallery_sentence
-from utils.project import TIMM
-from utils.settling import SAMPLE, SEARCH
+from utils.project import TIMM, Project
+from utils.settling import OPEN_IMAGES, SAMPLE, SEARCH
 from utils.tables import FOLDER
 from utils.words import FEWEST_PHOTOS, SETS, counted, listed, percent
 
@@ -56,7 +56,7 @@ def make_card(
         "name": project.name,
         "labels": list(project.labels),
         "verdict": dict(evaluation["verdict"]),
-        "sources": list(dict.fromkeys(s if s in (SEARCH, SAMPLE) else FOLDER for s in project.sources)),  # no paths
+        "sources": kinds_of_source(project),
         "counts": {label: {side: n for side, n in own.items() if n} for label, own in counts.items()},
         "licences": dict(licences),
         "valid": evaluation["valid"],
@@ -72,23 +72,47 @@ def make_card(
         facts["individuals"] = evaluation.get("individuals", {})
     if "ensemble" in evaluation:
         facts["ensemble"] = evaluation["ensemble"]
-    made_with = [*MADE_WITH, *(["timm"] if str(settings.get("arch")).startswith(TIMM) else [])]
     facts |= {
         "limits": limits(facts, confused=evaluation.get("confused", ()), shortcuts=evaluation.get("shortcuts")),
         **{name: settings.get(name) for name in SETTINGS_SHOWN},
         "settings": dict(settings),
         "changed": evaluation.get("changed", ""),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in made_with},
+        "versions": versions_now(settings.get("arch")),
         "sha256": dict(sha256),
         "fingerprint": evaluation["fingerprint"],
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    return as_read(facts, "Run 05 again, then this notebook.")
+
+
+def kinds_of_source(project: Project) -> list[str]:
+    """Return what kinds of source a project's photos come from; no paths."""
+    named = (SEARCH, SAMPLE, OPEN_IMAGES)
+    return list(dict.fromkeys(source if source in named else FOLDER for source in project.sources))
+
+
+def versions_now(arch: str | None) -> dict[str, str]:
+    """Return the versions of what makes a model of this network."""
+    made_with = [*MADE_WITH, *(["timm"] if str(arch).startswith(TIMM) else [])]
+    return {"python": platform.python_version()} | {package: version(package) for package in made_with}
+
+
+def as_read(facts: Mapping, advice: str) -> dict:
+    """Return facts as card.json will be read: lists, and numbers of Python; refuse a figure that is not a number."""
     try:
-        return json.loads(json.dumps(facts, allow_nan=False))  # as it will be read: lists, and numbers of Python
+        return json.loads(json.dumps(facts, allow_nan=False))
     except ValueError as error:
-        raise FieldguideError(
-            f"A figure of the card is not a number ({error}). Run 05 again, then this notebook."
-        ) from None
+        raise FieldguideError(f"A figure of the card is not a number ({error}). {advice}") from None
+
+
+def of_licences(licences: Mapping[str, int]) -> list[str]:
+    """Return in a sentence, if so, that the licence of some photos is unknown."""
+    unknown, total = licences.get(UNKNOWN_LICENCE, 0), sum(licences.values())
+    told = (
+        f"The licence of {unknown:,} of its {counted(total, 'photo')} is unknown. That does not mean free to use. "
+        "ATTRIBUTION.csv says where each is from."
+    )
+    return [told] if unknown else []
 
 
 def judging_side(card: Mapping) -> str:
@@ -112,24 +136,23 @@ def limits(card: Mapping, *, confused: Sequence[Mapping] = (), shortcuts: Mappin
     )
     said += filter(None, [individual_sentence(card.get("individuals")), gallery_sentence(card.get("gallery"))])
     said += [*_of_unknown(card["unknown"]), *_of_counts(card), *_of_figures(card)]
-    if bits := card.get("bits"):
-        said.append(
-            f"It reads 16-bit pictures as {bits} bits, as those that trained it: a value of {2**bits - 1:,} is white. "
-            "One with larger values is refused, unless its tags name its bits."
-        )
+    said += of_bits(card.get("bits"))
     pairs = [f"“{p['label']}” for “{p['predicted']}” ({p['pictures']} of {p['share']['n']})" for p in confused[:PAIRS]]
     if pairs:
         said.append(f"In the validation set it took most often {'; '.join(pairs)}.")
     lines = (shortcut_line(shortcuts), mark_line(shortcuts), background_line(shortcuts)) if shortcuts else ()
     for told in (line.removeprefix("Shortcut! ") for line in lines if line.startswith("Shortcut! ")):
         said.append(f"It may have learned something other than what the photos show. {told}")
-    unknown, total = card["licences"].get(UNKNOWN_LICENCE, 0), sum(card["licences"].values())
-    if unknown:
-        said.append(
-            f"The licence of {unknown:,} of its {counted(total, 'photo')} is unknown. That does not mean free to use. "
-            "ATTRIBUTION.csv says where each is from."
-        )
-    return said
+    return said + of_licences(card["licences"])
+
+
+def of_bits(bits: int | None) -> list[str]:
+    """Return in a sentence how a model reads 16-bit pictures, if pictures of its project were such."""
+    told = (
+        f"It reads 16-bit pictures as {bits} bits, as those that trained it: a value of {2 ** (bits or 0) - 1:,} is "
+        "white. One with larger values is refused, unless its tags name its bits."
+    )
+    return [told] if bits else []
 
 
 def _of_unknown(unknown: Mapping) -> list[str]:

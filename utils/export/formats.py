@@ -14,7 +14,7 @@ import math
 import pickle
 import random
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from enum import Enum
@@ -207,25 +207,41 @@ def save_onnx(
     example = torch.zeros(EXAMPLES, height, width, CHANNELS, dtype=torch.uint8)
     _require_answers(model, example, len(learn.dls.vocab))
     try:
-        with silenced():
-            program = torch.onnx.export(
-                model,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["pixels"],
-                output_names=model.names,
-                dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
-                external_data=False,
-                verbose=False,
-            )
-            proto = neutral(program.model_proto, metadata)
-            onnx.checker.check_model(proto, full_check=True)
-        data = proto.SerializeToString(deterministic=True)
+        data = onnx_bytes(model, example, model.names, metadata)
     except Exception as error:  # each step of the exporter raises kinds of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise FieldguideError(f"This network cannot be written as ONNX ({reason[:200]}). {OTHER_NETWORKS}") from error
+        reason = first_line(error)
+        raise FieldguideError(f"This network cannot be written as ONNX ({reason}). {OTHER_NETWORKS}") from error
     write_whole(path, data)
+
+
+def onnx_bytes(
+    model: torch.nn.Module, example: torch.Tensor, names: Sequence[str], metadata: Mapping[str, str]
+) -> bytes:
+    """
+    Return a network as the bytes of an ONNX file: uint8 pixels (N, H, W, 3) in, outputs of these names out, N free.
+
+    The same network gives the same bytes. Raises whatever the exporter raises; `first_line` says it in a sentence.
+    """
+    with silenced():
+        program = torch.onnx.export(
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=list(names),
+            dynamic_shapes={"pixels": {0: torch.export.Dim.DYNAMIC}},
+            external_data=False,
+            verbose=False,
+        )
+        proto = neutral(program.model_proto, metadata)
+        onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString(deterministic=True)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an exception says, at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextmanager
@@ -276,7 +292,7 @@ def _require_answers(model: FromPixels, example: torch.Tensor, K: int) -> None:
     except (RuntimeError, IndexError) as error:
         raise FieldguideError(
             f"The network fails on pictures of {size_text(example.shape[1:3])} pixels in {CHANNELS} colours "
-            f"({str(error).splitlines()[0][:200]}). {OTHER_NETWORKS}"
+            f"({first_line(error)}). {OTHER_NETWORKS}"
         ) from error
     if shape != (len(example), K):
         raise FieldguideError(

@@ -22,12 +22,17 @@ from utils.export.facts import judging_side
 from utils.export.quantised import small_model_sentence
 from utils.export.threshold import CHOSEN_BY
 from utils.pictures import height_and_width, size_text
-from utils.settling import SAMPLE, SEARCH
+from utils.settling import OPEN_IMAGES, SAMPLE, SEARCH
 from utils.tables import FOLDER, SIDES
 from utils.words import SETS, listed, percent, share, verdict_sentence
 
 CURVE_ROWS = 6  # shown of the curve of coverage and error
-SOURCE_NAMES = {SEARCH: "a web search", SAMPLE: "the drawn sample", FOLDER: "the maker's own folders"}
+SOURCE_NAMES = {
+    SEARCH: "a web search",
+    SAMPLE: "the drawn sample",
+    FOLDER: "the maker's own folders",
+    OPEN_IMAGES: "Open Images",
+}
 CONTENTS = {
     "export.pkl": "the model, for fastai and for this project",
     "model.onnx": "the model, for programs without fastai",
@@ -51,19 +56,11 @@ LICENCE_LINE = (
 
 def model_card(card: Mapping) -> str:
     """Return MODEL_CARD.md for the facts of card.json, without the time: the same card gives the same text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,  # a macro's result is Markup; any other value goes through `finalize`
-        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     side = judging_side(card)
     height, width = height_and_width(card["size"]) if card["size"] else ("H", "W")
     scaled = "" if card["temperature"] == 1 else "_scaled"
-    text = environment.get_template("card.md.j2").render(
+    return in_markdown(
+        "card.md.j2",
         card=card,
         front=Markup(f"{LICENCE_LINE}\n{front_matter(card)}"),
         rows=_tables(card),
@@ -78,8 +75,23 @@ def model_card(card: Mapping) -> str:
         width=width,
         several=ensemble_sentence(card["ensemble"]) if "ensemble" in card else "",
         small=small_model_sentence(card["int8"]) if "int8" in card else "",
-        **{"listed": listed, "percent": percent, "share": share, "verdict_sentence": verdict_sentence},
+        share=share,
+        verdict_sentence=verdict_sentence,
     )
+
+
+def in_markdown(template: str, **values) -> str:
+    """Return a template beside this file, filled with values of the card, as Markdown that shows them as they are."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # a macro's result is Markup; any other value goes through `finalize`
+        finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(str(value))),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template(template).render(listed=listed, percent=percent, **values)
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
@@ -115,29 +127,35 @@ def _tables(card: Mapping) -> dict:
     }
 
 
-def front_matter(card: Mapping) -> str:
-    """Return the YAML at the head of the card as Hugging Face reads it: kind of model, and its figures by set."""
+def front_matter(
+    card: Mapping, task: str = "image-classification", metrics: Mapping[str, tuple[str, str]] = METRICS
+) -> str:
+    """
+    Return the YAML at the head of the card as Hugging Face reads it: kind of model, and its figures by set.
+
+    `task` is Hugging Face's name of it; `metrics` maps a figure's name to Hugging Face's and ours.
+    """
     name = visible(card["name"])  # PyYAML writes some invisible characters so that it reads others
     results = [
         EvalResult(
-            task_type="image-classification",
-            task_name="Image Classification",
+            task_type=task,
+            task_name=task.replace("-", " ").title(),
             dataset_type="imagefolder",
             dataset_name=name,
             dataset_split=split,
-            metric_type=METRICS[key][0],
+            metric_type=metrics[key][0],
             metric_value=figure["value"],
-            metric_name=f"{METRICS[key][1]}, {percent(figure)}, n = {figure['n']}",
+            metric_name=f"{metrics[key][1]}, {percent(figure)}, n = {figure['n']}",
         )
         for side, split in zip(JUDGED, ("test", "validation"), strict=True)
-        for key in METRICS
+        for key in metrics
         if (figure := card[side].get(key, {"value": None}))["value"] is not None
     ]
     return ModelCardData(
         library_name="fastai",
-        pipeline_tag="image-classification",
-        tags=["fastai", "image-classification", "onnx"],
-        metrics=["accuracy", "f1"],
+        pipeline_tag=task,
+        tags=["fastai", task, "onnx"],
+        metrics=[name for name, _ in metrics.values()],
         model_name=name,
         eval_results=results or None,
     ).to_yaml()

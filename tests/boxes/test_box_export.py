@@ -1,0 +1,207 @@
+"""A trained detector becomes files for programs, only if torch and the file tell the same boxes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from drawn_boxes import fill_project
+
+from utils.boxes import read_photos
+from utils.boxes.exporting import export_detector
+from utils.boxes.network import build_detector
+from utils.errors import FieldguideError
+from utils.export import detector as boxes_export
+from utils.export import exported_sentence, read_card
+from utils.export.awkward import awkward_pictures
+from utils.inference import Detection, FoundBox, load_detector
+from utils.inference.onnx_file import OnnxNetwork
+from utils.project import Project
+
+DETECT = {"task": "detect", "source": "photos", "labels": {}, "arch": "resnet18", "size": 64}
+FIGURE = {"value": 0.8, "low": 0.7, "high": 0.9, "n": 12}
+EVALUATION = {
+    "valid": {"ap50": FIGURE},
+    "test": {"ap50": FIGURE, "ap": FIGURE | {"value": 0.5}},
+    "test_opened": 1,
+    "threshold": 0.3,
+    "told": "It finds 8 of 10 things.",
+    "fingerprint": "0" * 16,
+    "settings": {"lr": 0.001},
+}
+
+
+def trained_detector(project, labels=("ball", "block")):
+    """Return a detector whose weights are drawn so that it tells many boxes, and put its file where 3_train does."""
+    detector = build_detector(project, labels, pretrained=False).eval()
+    torch.nn.init.normal_(detector.network.head.classification_head.cls_logits.weight, std=0.5)
+    torch.nn.init.constant_(detector.network.head.classification_head.cls_logits.bias, -6.0)
+    project.models.mkdir(parents=True, exist_ok=True)
+    torch.save(detector.state_dict(), project.models / "detector.pth")
+    return detector
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_awkward_files():
+    """Four of the drawn awkward files are enough here: others take seconds to open."""
+    files = awkward_pictures()
+    few = {name: files[name] for name in ("turned-6.jpg", "transparent.png", "cmyk.jpg", "one-pixel.png")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(boxes_export, "awkward_pictures", lambda: few)
+        yield
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A project of twelve drawn photos whose detector was exported: the photos, the detector and the export."""
+    folder = tmp_path_factory.mktemp("things")
+    roots = {"data_dir": str(folder / "data"), "models_dir": str(folder / "models")}
+    project = Project.model_validate({"name": "things", "weights": "none", **roots, **DETECT})
+    fill_project(project, 12)
+    photos = read_photos(project)
+    detector = trained_detector(project)
+    return photos, detector, export_detector(photos, detector, EVALUATION)
+
+
+def test_the_file_tells_the_boxes_of_torch(exported):
+    """On photos that the export did not compare, too: the same labels, probabilities and corners."""
+    photos, detector, _ = exported
+    ours = load_detector(photos.project.models / "model.onnx")
+    for photo, found in zip(photos, ours.predict([each.path for each in photos], threshold=0.05), strict=True):
+        square = ours.recipe.square(photo.path)
+        with torch.inference_mode():
+            (theirs,) = detector(torch.from_numpy(square.pixels.copy())[None])
+        assert len(found.boxes) == len(theirs["boxes"]) > 3
+        assert [ours.labels.index(box.label) for box in found.boxes] == theirs["labels"].tolist()
+        np.testing.assert_allclose([box.probability for box in found.boxes], theirs["scores"], atol=1e-4)
+        corners = square.place.out_of(theirs["boxes"].numpy())
+        np.testing.assert_allclose([box.corners for box in found.boxes], corners, atol=1e-4)
+
+
+def test_any_number_of_photos_goes_in_at_once(exported):
+    """The batch is free; metadata say all that a program must know, and nothing of this machine."""
+    photos, _, export = exported
+    ours = load_detector(export.onnx)
+    assert [ours.raw(np.zeros((n, 64, 64, 3), np.uint8))[0].shape[0] for n in (1, 3)] == [1, 3]
+    assert (ours.labels, ours.threshold, ours.recipe.overlap, ours.recipe.longest_side) == (
+        ("ball", "block"),
+        0.3,
+        0.6,
+        640,
+    )
+    assert str(photos.project.models_dir).encode() not in export.onnx.read_bytes()
+
+
+def test_the_card_says_what_it_is_and_how_good(exported):
+    """card.json is read as any card; the words hold verdict, figures, counts, licences and how to use it."""
+    photos, _, export = exported
+    card = read_card(export.onnx)
+    boxes = sum(len(photo.boxes) for photo in photos)
+    assert (card["task"], card["labels"], card["threshold"]) == ("detect", ["ball", "block"], 0.3)
+    assert sum(sum(own.values()) for own in card["counts"].values()) == boxes
+    assert set(card["sha256"]) == {
+        *("model.onnx", "ATTRIBUTION.csv", "detector.pth", "split.csv", "boxes.csv"),
+        "MODEL_CARD.md",
+    }
+    words = export.words.read_text()
+    for text in ("> It finds 8 of 10 things.", "It finds “ball” and “block” in photos", "80.0 % (70.0 % to 90.0 %)"):
+        assert text in words
+    for text in ("load_detector", "pipeline_tag: object-detection", "12 photos is unknown", f"with {boxes} boxes"):
+        assert text in words
+    assert (photos.project.models / "ATTRIBUTION.csv").read_text().count("\n") == 13
+
+
+def test_exported_again_nothing_changes(exported):
+    """The same detector rewrites no file; the sentence counts what was compared."""
+    photos, detector, export = exported
+    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in photos.project.models.glob("[!.]*")}
+    again = export_detector(photos, detector, EVALUATION)
+    after = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in photos.project.models.glob("[!.]*")}
+    assert (again.backup, after) == (None, before)
+    assert "held-out photos and 4 drawn awkward ones" in exported_sentence(export) and export.boxes > 100
+
+
+def test_another_figure_keeps_the_earlier_set(exported):
+    """Files that change are kept whole in exports/001 first."""
+    photos, detector, _ = exported
+    before = (photos.project.models / "MODEL_CARD.md").read_text()
+    changed = export_detector(photos, detector, EVALUATION | {"told": "It finds 9 of 10 things."})
+    assert (changed.backup / "MODEL_CARD.md").read_text() == before != changed.words.read_text()
+    assert json.loads((changed.backup / "card.json").read_text())["told"] == EVALUATION["told"]
+    export_detector(photos, detector, EVALUATION)
+
+
+def test_a_file_that_tells_other_boxes_is_refused(exported, monkeypatch):
+    """Boxes moved by a hundredth, and nothing is put in place: the refusal names the photo and the difference."""
+    photos, detector, _ = exported
+    card = (photos.project.models / "card.json").read_bytes()
+    real = OnnxNetwork.boxes
+    monkeypatch.setattr(
+        OnnxNetwork, "boxes", lambda self, pixels: (real(self, pixels)[0] * 0.95, real(self, pixels)[1])
+    )
+    with pytest.raises(
+        FieldguideError, match=r"torch and model.onnx disagree on .*: .* differs by 0\.0[0-9]+\. Nothing"
+    ):
+        export_detector(photos, detector, EVALUATION | {"told": "It is other."})
+    assert (photos.project.models / "card.json").read_bytes() == card
+    assert not (photos.project.models / ".export").exists()
+
+
+def test_a_network_that_decides_inside_is_said_to_stay(exported):
+    """faster R-CNN cannot become such a file: no file changes, and a sentence says why and what to do."""
+    photos, detector, _ = exported
+    before = (photos.project.models / "card.json").read_bytes()
+    other = replace_name(detector, "fasterrcnn_mobilenet_v3_large_320_fpn")
+    try:
+        export = export_detector(photos, other, EVALUATION)
+    finally:
+        replace_name(detector, "fcos")
+    said = exported_sentence(export)
+    assert export.onnx is None and (photos.project.models / "card.json").read_bytes() == before
+    assert (
+        "No model.onnx was written: fasterrcnn_mobilenet_v3_large_320_fpn decides inside" in said
+        and "detector.pth" in said
+    )
+
+
+def replace_name(detector, name: str):
+    """Return the detector under another name."""
+    detector.name = name
+    return detector
+
+
+def test_a_network_of_other_operations_is_said_to_stay(exported, monkeypatch):
+    """Where torch's exporter fails, its first line stands in the sentence."""
+    photos, detector, _ = exported
+
+    def fails(*_):
+        raise RuntimeError("no such operation\nsecond line")
+
+    monkeypatch.setattr(boxes_export, "onnx_bytes", fails)
+    monkeypatch.setattr(boxes_export, "onnx_made_before", lambda *_: None)
+    export = export_detector(photos, detector, EVALUATION)
+    assert "as ONNX (no such operation). The trained" in exported_sentence(export)
+
+
+def test_other_labels_are_refused(exported):
+    """A detector of before a label was added is not exported."""
+    photos, detector, _ = exported
+    with pytest.raises(FieldguideError, match="finds ball, block, the project ball, block, bolt"):
+        export_detector(replace(photos, labels=("ball", "block", "bolt")), detector, EVALUATION)
+
+
+def test_boxes_differ_only_where_digits_do_not_decide():
+    """At the threshold, at the overlap and behind a box that is at either, one answer may have a box more."""
+    size = (100, 100)
+    rules = {"least": 0.05, "overlap": 0.5, "most": 100}
+    sure = FoundBox("a", 0.9, 0.0, 0.0, 0.5, 0.5, size)
+    faint = FoundBox("a", 0.0504, 0.6, 0.6, 0.9, 0.9, size)
+    half = FoundBox("a", 0.5, 0.0, 0.0, 0.5, 0.2502, size)  # overlaps `sure` by 0.5004
+    other = FoundBox("b", 0.5, 0.0, 0.0, 0.5, 0.2502, size)
+    behind = FoundBox("a", 0.4, 0.0, 0.0, 0.5, 0.24, size)  # would be dropped by `half`
+    for extra in ((faint,), (half,), ()):
+        assert boxes_export.box_disagreement(Detection((sure,)), Detection((sure, *extra)), **rules) == ""
+    assert boxes_export.box_disagreement(Detection((sure, half)), Detection((sure, behind)), **rules) == ""
+    for extra in (other, behind):
+        assert "only one finds" in boxes_export.box_disagreement(Detection((sure,)), Detection((sure, extra)), **rules)
