@@ -19,7 +19,8 @@ from PIL import Image
 from test_inference import REPOSITORY, colour_model, run, saved, softmax
 
 from utils.inference import commands, onnx_file, sorting
-from utils.inference.commands import RUN_AS_FORMULA, main
+from utils.inference.commands import main
+from utils.inference.outputs import RUN_AS_FORMULA
 from utils.tables import guarded, plain_text
 
 TONES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey": (90, 90, 90)}

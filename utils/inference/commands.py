@@ -3,17 +3,19 @@ Stage 08, the command line: photos named in a terminal, one answer per line.
 
     python -m utils.inference MODEL IMAGE... [--json] [--top N] [--unknown] [--tta] [--batch-size N]
                               [--csv FILE] [--sort-into FOLDER]
+    python -m utils.inference DETECTOR IMAGE... [--json] [--threshold P] [--csv FILE] [--yolo FOLDER] [--coco FILE]
+                              [--crops FOLDER] [--batch-size N]
     python -m utils.inference MODEL IMAGE... --submission TEMPLATE [--csv FILE] [--columns ID,NAME...] [--fill TEXT]
                               [--top N] [--tta] [--batch-size N]
 
-Reads a model and photos. Writes only what --csv and --sort-into name (with --submission also submission.csv), and never
-changes or replaces a file. Needs tqdm beside what the rest of `inference` needs. Exit codes: 0; 1 if nothing could be
-done (the model, an option, no photo, a full disk); 2 if some photo or folder could not be read, or some row of a
-template not answered; 130 after Ctrl-C; 141 if the reader of the output went away.
+Reads a model and photos; a model.onnx that finds things says so itself. Writes only what --csv, --sort-into, --yolo,
+--coco and --crops name (with --submission also submission.csv), and never changes or replaces a file. Needs tqdm beside
+what the rest of `inference` needs. Exit codes: 0; 1 if nothing could be done (the model, an option, no photo, a full
+disk); 2 if some photo or folder could not be read, some file not be written, or some row of a template not answered;
+130 after Ctrl-C; 141 if the reader of the output went away.
 """
 
 import argparse
-import csv
 import glob
 import io
 import json
@@ -23,16 +25,19 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import tee
 from pathlib import Path
 
 from tqdm import tqdm
 
 from .classifier import Classifier, Prediction, load_classifier
-from .outputs import CannotDo, refuse_taken, tabbed, unclobbered
-from .sorting import UNSURE, PhotoGone, Sorter
+from .detector import is_detector, load_detector
+from .finding import box_json, box_lines, box_outputs, box_table
+from .outputs import CannotDo, NotWritten, as_cells, new_csv, refuse_taken, tabbed
+from .sorting import UNSURE, Sorter
 from .streaming import BATCH_SIZE
 from .submission import write_submission
 from .template import read_template
@@ -47,8 +52,7 @@ DONE, NOTHING, UNREAD, STOPPED, UNHEARD = 0, 1, 2, 130, 141  # exit codes; the l
 PATTERN = re.compile(r"[*?\[]")
 SUBMISSION = Path("submission.csv")  # unless --csv names another
 ALONE = ("json", "unknown", "sort_into")  # options that say nothing of a template
-# What a spreadsheet runs as a formula: at the start of a cell, which some also begin at semicolons, tabs and line ends.
-RUN_AS_FORMULA = re.compile(r"(^|[;\t\r\n])(?='*(?:\"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+OF_CLASSIFIERS, OF_DETECTORS = ("top", "unknown", "tta", "sort_into"), ("threshold", "yolo", "coco", "crops")
 
 
 @dataclass
@@ -139,7 +143,7 @@ def refuse_copies_among_photos(names: Iterable[str], copies: Path | None) -> Non
     """Refuse to put copies into a folder that is itself looked through."""
     for name in names:
         if copies and _is_folder(name) and os.path.realpath(name) == os.path.realpath(copies):
-            raise CannotDo(f"--sort-into {copies} is the folder of the photos itself. Name another one for the copies.")
+            raise CannotDo(f"{copies} is the folder of the photos itself. Name another one for the copies.")
 
 
 def as_line(file: str, prediction: Prediction, *, top: int | None = None) -> str:
@@ -172,21 +176,13 @@ def new_table(path: Path) -> Iterator[Callable[[str, Prediction], None]]:
     """
     Yield a function that writes a row of predictions.csv; the table is at `path` if the block succeeds, else nowhere.
 
-    A photo that could not be read has a row without label and probability. Labels and names stand in it as they are,
-    quotes and line breaks too, unless a spreadsheet would take them for a formula: then the path begins with ``./``,
-    and an apostrophe precedes the label, as in the tables of a project.
+    A photo that could not be read has a row without label and probability.
     """
-    refuse_taken(path)
-    errors = sys.getfilesystemencodeerrors()  # a file's name may hold bytes that are not letters
-    with unclobbered(path) as temporary, temporary.open("w", encoding="utf-8", errors=errors, newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "label", "probability"))
+    with new_csv(path, ("file", "label", "probability")) as write_row:
 
         def write(file: str, prediction: Prediction) -> None:
             label = "" if prediction.error else UNSURE if prediction.label is None else prediction.label
-            name = os.path.join(".", file) if RUN_AS_FORMULA.match(file) else file  # noqa: PTH118
-            cells = [RUN_AS_FORMULA.sub(r"\1'", text) for text in (name, label)]
-            writer.writerow([*cells, "" if prediction.error else repr(prediction.probability)])
+            write_row([*as_cells(file, label), "" if prediction.error else repr(prediction.probability)])
 
         yield write
 
@@ -206,10 +202,18 @@ def _above_zero(text: str) -> int:
     return int(text)
 
 
+def _probability(text: str) -> float:
+    """Return a number from 0 to 1."""
+    with suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(
         prog=f"python -m {__package__}",
-        description="Say what photos show.",
+        description="Say what photos show, or with a detector also where.",
         epilog="Exit code 0; 1: nothing could be done; 2: some photo or folder could not be read, the rest was judged; "
         "or some row of a template has no answer, and nothing was written unless --fill says what.",
     )
@@ -227,8 +231,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--unknown", action="store_true", help="answer “unknown” where the model is unsure")
     add("--tta", action="store_true", help="look at each photo also mirrored, in twice the time (05 says if it helps)")
     add("--batch-size", metavar="N", type=_above_zero, default=BATCH_SIZE, help="photos per step of the network")
-    add("--csv", metavar="FILE", type=Path, help="the new table: file, label and probability; or the filled template")
+    add("--csv", metavar="FILE", type=Path, help="the new table: file, label, probability; or the filled template")
     add("--sort-into", metavar="FOLDER", type=Path, help="copy each photo into a folder named after its label")
+    add("--threshold", metavar="P", type=_probability, help="of a detector: boxes from this probability on")
+    add("--yolo", metavar="FOLDER", type=Path, help="of a detector: write a text file of its boxes for each photo")
+    add("--coco", metavar="FILE", type=Path, help="of a detector: the new JSON file of all photos and boxes")
+    add("--crops", metavar="FOLDER", type=Path, help="of a detector: cut what was found into a folder per label")
     add("--submission", metavar="TEMPLATE", type=Path, help="fill the rows of this table, as a contest asks for it")
     add("--columns", metavar="ID,NAME", help="of the template: the column of the ids, and that or those to fill")
     add("--fill", metavar="TEXT", help="what to write in rows of the template that cannot be answered")
@@ -261,39 +269,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Judge the photos, and print, tabulate and sort as the options say."""
-    copies = options.sort_into
+    """Judge the photos, or look for things in them, and print, tabulate and copy as the options say."""
+    detects = is_detector(options.model)
+    for name in OF_CLASSIFIERS if detects else OF_DETECTORS:
+        if getattr(options, name):
+            told = "finds things in photos" if detects else "tells photos apart"
+            raise CannotDo(f"--{name.replace('_', '-')} does not go with {options.model}, which {told}.")
+    copies = options.crops or options.sort_into
     refuse_copies_among_photos(options.images, copies)
+    with ExitStack() as stack:
+        return (_find if detects else _classify)(options, copies, stack)
+
+
+def _classify(options: argparse.Namespace, copies: Path | None, stack: ExitStack) -> int:
+    """Say of each photo which label it has."""
     if copies and os.path.lexists(copies) and not copies.is_dir():
         raise CannotDo(f"--sort-into {copies} is a file, not a folder. Name another.")
-    with new_table(options.csv) if options.csv else nullcontext() as write_row:
-        classifier = _loaded(options)
-        passed, photos, troubles = PassedOver(), 0, 0
-        files, again = tee(each_photo(options.images, copies=copies, passed=passed))
-        answers = classifier.stream(files, unknown=options.unknown, **_how(options))
-        sorter = Sorter(copies, classifier.labels) if copies else None
-        as_text = as_json if options.json else as_line
-        lists = [name for name in options.images if name == "-" or PATTERN.search(name) or _is_folder(name)]
-        total = None if lists else len(options.images)
-        bar = tqdm(answers, total=total, unit=" photos", disable=not sys.stderr.isatty(), leave=False)
-        with closing(answers), closing(bar):
-            for prediction, file in zip(bar, again, strict=False):  # `again` ends later: the bar is asked first
-                photos += 1
-                troubles += prediction.error is not None
-                with tqdm.external_write_mode():
+    table = [stack.enter_context(new_table(options.csv))] if options.csv else []
+    classifier = _loaded(options)
+    ask = partial(classifier.stream, unknown=options.unknown, **_how(options))
+    as_text = partial(as_json if options.json else as_line, top=options.top)
+    return _each(
+        options, copies, ask, as_text, lambda: [*table, Sorter(copies, classifier.labels).copy] if copies else table
+    )
+
+
+def _find(options: argparse.Namespace, copies: Path | None, stack: ExitStack) -> int:
+    """Say of each photo what is in it, and where."""
+    detector = load_detector(options.model)
+    table = [stack.enter_context(box_table(options.csv))] if options.csv else []
+    outputs = box_outputs(options, detector.labels, detector.recipe.bits, stack) + table
+    ask = partial(detector.stream, threshold=options.threshold, batch_size=options.batch_size)
+    return _each(options, copies, ask, box_json if options.json else box_lines, lambda: outputs)
+
+
+def _each(options: argparse.Namespace, copies: Path | None, ask: Callable, as_text: Callable, opened: Callable) -> int:
+    """Ask the model about each photo, hand its answer to the outputs that `opened` gives, and print it as a text."""
+    passed, photos, troubles = PassedOver(), 0, 0
+    files, again = tee(each_photo(options.images, copies=copies, passed=passed))
+    answers = ask(files)
+    outputs = opened()  # only now: a question that the model refuses leaves no folder behind
+    lists = [name for name in options.images if name == "-" or PATTERN.search(name) or _is_folder(name)]
+    total = None if lists else len(options.images)
+    bar = tqdm(answers, total=total, unit=" photos", disable=not sys.stderr.isatty(), leave=False)
+    with closing(answers), closing(bar):
+        for answer, file in zip(bar, again, strict=False):  # `again` ends later: the bar is asked first
+            photos += 1
+            troubles += answer.error is not None
+            with tqdm.external_write_mode():
+                for output in outputs:
                     try:
-                        if sorter:
-                            sorter.copy(file, prediction)
-                    except PhotoGone as gone:
-                        print(gone, file=sys.stderr)
+                        output(file, answer)
+                    except NotWritten as missed:
+                        print(missed, file=sys.stderr)
                         troubles += 1
-                    if write_row:
-                        write_row(file, prediction)
-                    print(as_text(file, prediction, top=options.top), flush=True)
-        for sentence in passed.sentences():
-            print(sentence, file=sys.stderr)
-        if not photos:
-            raise _no_photo(options)
+                print(as_text(file, answer), flush=True)
+    for sentence in passed.sentences():
+        print(sentence, file=sys.stderr)
+    if not photos:
+        raise _no_photo(options)
     return UNREAD if troubles or passed.closed else DONE
 
 

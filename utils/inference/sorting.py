@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 
 from .classifier import Prediction
-from .outputs import unclobbered
+from .outputs import NotWritten, unclobbered
 
 UNSURE = "unknown"  # the answer, and the folder, of a photo without a label
 LEFTOVER = f".{'[0-9a-f]' * 16}.part*"  # of `unclobbered`
@@ -21,7 +21,7 @@ WINDOWS_OWN = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 LONGEST_FOLDER = 120  # bytes of a folder's name, so that its photos' paths stay short enough
 
 
-class PhotoGone(ValueError):
+class PhotoGone(NotWritten):
     """This photo was judged, but could no longer be read to copy it."""
 
 
