@@ -11,7 +11,7 @@ from pathlib import Path
 
 from utils.boxes.box import BOX_FLAGS, GROUP, Box
 from utils.boxes.drawn import Drawn, PhotoBoxes, number_in, said_size
-from utils.boxes.matching import PhotoIndex
+from utils.boxes.finder import PhotoIndex
 from utils.boxes.source import BoxNotes, flags_of
 from utils.listing import SIDE_NAMES
 

@@ -1,7 +1,7 @@
 """
 A folder of photos and boxes: which format its files have, and which photo each is of.
 
-Photos and files belong together by their names (see `matching`). Nothing is changed.
+Photos and files belong together by their names (see `finder`). Nothing is changed.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +11,7 @@ from utils.archives import unpack_zip
 from utils.boxes.box import Box
 from utils.boxes.coco import read_coco
 from utils.boxes.drawn import PhotoBoxes
-from utils.boxes.matching import PhotoIndex
+from utils.boxes.finder import PhotoIndex
 from utils.boxes.sizes import stored_size
 from utils.boxes.source import BoxNotes, BoxSource, SourcePhoto, checked_boxes, plain_label, turned_box, wanted_boxes
 from utils.boxes.voc import read_voc

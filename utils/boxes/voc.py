@@ -12,7 +12,7 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from utils.boxes.box import Box
 from utils.boxes.drawn import Drawn, PhotoBoxes, number_in, said_size
-from utils.boxes.matching import PhotoIndex
+from utils.boxes.finder import PhotoIndex
 from utils.boxes.source import BoxNotes, flags_of
 
 LARGEST_XML = 5_000_000  # bytes: of 20,000 boxes

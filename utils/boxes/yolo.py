@@ -10,7 +10,7 @@ import yaml
 
 from utils.boxes.box import Box
 from utils.boxes.drawn import Drawn, PhotoBoxes, number_in
-from utils.boxes.matching import PhotoIndex
+from utils.boxes.finder import PhotoIndex
 from utils.boxes.source import BoxNotes
 from utils.errors import FieldguideError
 from utils.listing import SIDE_NAMES
