@@ -29,7 +29,7 @@ PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": FEATURE_SIZE}  # what train = "head" stands on
 # What finding things in photos begins with, where the project file says nothing else.
-DETECT_SETTINGS = {"arch": PACKAGED, "size": 224, "epochs": 8, "batch_size": 8}
+DETECT_SETTINGS = {"arch": PACKAGED, "size": 224, "epochs": 6, "batch_size": 8, "lr": 0.004}
 HEAD_MASKS = "crop", "paint"  # what a head can do with a mask: its network takes three channels
 TIMM = "timm/"  # before the name of a network of timm
 WEIGHTS, WEIGHT_FILES = ("imagenet", "none"), (".safetensors", ".pth", ".pt")

@@ -1,6 +1,10 @@
 """
 Finding things in photos: boxes from tables and files, a detector that learns them, and what its figures say.
+
+What needs torch is imported when it is first asked for: tables and photos are looked at without it.
 """
+
+from importlib import import_module
 
 from utils.boxes.box import (
     Box,
@@ -39,6 +43,23 @@ from utils.boxes.writing import (
     write_box_files,
 )
 
+LATER = {  # name → the part that holds it
+    "AP50": "training",
+    "BoxDetector": "network",
+    "BoxTraining": "training",
+    "MeanIoU": "training",
+    "box_dataloaders": "loading",
+    "box_history_table": "charting",
+    "box_loss": "training",
+    "build_detector": "network",
+    "detector_layers": "training",
+    "detector_rates": "training",
+    "detector_status": "keeping",
+    "load_trained_detector": "keeping",
+    "planned_for": "training",
+    "raw_outputs": "network",
+    "read_detector": "keeping",
+}
 __all__ = [
     "BOX_COLOURS",
     "Box",
@@ -58,4 +79,12 @@ __all__ = [
     "take_boxed_photos",
     "write_box_files",
     "write_boxes",
+    *LATER,
 ]
+
+
+def __getattr__(name: str):
+    """Import the part that holds a name."""
+    if name in LATER:
+        return getattr(import_module(f"utils.boxes.{LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -50,10 +50,15 @@ Targets = Sequence[Mapping[str, Tensor]]  # of each picture: "boxes" (M, 4), "la
 
 
 class Pyramid(nn.Module):
-    """A backbone in stages, and the feature pyramid on the maps that they end with: (N, 3, H, W) to maps by name."""
+    """
+    A backbone in stages, and the feature pyramid on the maps that they end with: (N, 3, H, W) to maps by name.
 
-    def __init__(self, stages: Sequence[nn.Module], widths: Sequence[int], above: nn.Module | None):
+    A pretrained backbone keeps the mean and spread of its normalisation: batches of 8 photos would spoil them.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], widths: Sequence[int], above: nn.Module | None, *, keeps: bool):
         super().__init__()
+        self.keeps = keeps
         self.stages = nn.ModuleList(stages)
         self.pyramid = FeaturePyramidNetwork(list(widths), CHANNELS, extra_blocks=above)
         self.out_channels = CHANNELS
@@ -63,6 +68,13 @@ class Pyramid(nn.Module):
         for n, stage in enumerate(self.stages):
             maps[str(n)] = x = stage(x)  # (N, C, H / stride, W / stride)
         return self.pyramid(maps)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for layer in self.stages.modules():
+            if self.keeps and isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
+        return self
 
 
 class IgnoringHead(FCOSHead):
@@ -102,8 +114,8 @@ class BoxDetector(nn.Module):
 
     In training it returns the parts of the loss by name. In evaluation it returns a dict per picture of boxes (M, 4),
     labels (M,) and scores (M,), best first; with `targets` also the parts of the loss, which move no running mean.
-    `ignores` tells whether its loss leaves out ignored boxes. Where it is False (faster R-CNN samples its negatives, SSD
-    mines them, neither asks), `hidden_pixels` paints these areas grey before the network sees them.
+    `ignores` tells whether its loss leaves out ignored boxes. Where it is False, 3_train paints these areas grey:
+    faster R-CNN draws its negatives and SSD mines them, and neither can be told where not to.
     """
 
     def __init__(self, network: nn.Module, name: str, labels: Sequence[str], size: int, stats: tuple | None = None):
@@ -142,7 +154,7 @@ class BoxDetector(nn.Module):
 
     def maps_and_outputs(self, pixels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
         """Return the pyramid's maps, and what FCOS's head makes of them at A places: scores, distances, centerness."""
-        pictures = (pixels.permute(0, 3, 1, 2).contiguous() - self.mean) / self.spread  # (N, 3, H, W)
+        pictures = (pixels.permute(0, 3, 1, 2) - self.mean) / self.spread  # (N, 3, H, W), as the pixels lie
         maps = list(self.network.backbone(pictures).values())
         return maps, self.network.head(maps)
 
@@ -219,7 +231,7 @@ def _own_detector(project: Project, labels: Sequence[str], *, pretrained: bool) 
     above = LastLevelP6P7(CHANNELS, CHANNELS) if large else None
     strides = STRIDES + ABOVE if large else STRIDES
     network = FCOS(
-        Pyramid(stages, widths, above),
+        Pyramid(stages, widths, above, keeps=pretrained),
         len(labels),
         min_size=project.size,
         max_size=project.size,
@@ -253,8 +265,8 @@ def _stages(body: nn.Module, project: Project) -> tuple[list[nn.Module], list[in
         if not found:
             raise FieldguideError(
                 f"arch = {project.arch!r} has no map of {side} × {side} places for pictures of {project.size} pixels, "
-                f'which detector = "{OWN}" needs. Write arch = "{PACKAGED}", or a network of torchvision in stages, such '
-                "as resnet18."
+                f'which detector = "{OWN}" needs. Write arch = "{PACKAGED}", or a network of torchvision in stages, '
+                "such as resnet18."
             )
         ends.append(found[-1] + 1)
     begins = [0, *ends[:-1]]
@@ -286,7 +298,7 @@ def _torchvisions(project: Project, labels: int, pretrained: bool) -> nn.Module:
         )
     if project.weights not in WEIGHTS:
         raise FieldguideError(
-            f"weights = {project.weights!r} is a file for a backbone, and detector = {name!r} brings weights of its own. "
+            f"weights = {project.weights!r} is a file for a backbone, and detector = {name!r} brings its own weights. "
             f'Set weights = "imagenet" to take these, or detector = "{OWN}".'
         )
     weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
@@ -326,7 +338,7 @@ def _replace_head(network: nn.Module, labels: int) -> None:
 
 
 def _as_new(layer: nn.Conv2d, *, likely: float = 0.01) -> nn.Conv2d:
-    """Return the last layer of a focal loss as its paper begins it: everything is probably nothing (Lin et al. 2017)."""
+    """Return the last layer of a focal loss as Lin et al. (2017) begin it: everything is probably nothing."""
     nn.init.normal_(layer.weight, std=0.01)
     nn.init.constant_(layer.bias, -math.log((1 - likely) / likely))
     return layer

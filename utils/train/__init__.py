@@ -12,6 +12,7 @@ from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
+from utils.train.plain import plain_errors
 from utils.train.quick import (
     compared_sentence,
     head_features,
@@ -43,6 +44,7 @@ __all__ = [
     "networks_of",
     "optimizer",
     "overfitting_sentence",
+    "plain_errors",
     "planned_rates",
     "preparation",
     "quick_model",

@@ -34,21 +34,32 @@ class TrainingStopped(KeyboardInterrupt):
 
 
 @contextmanager
-def plain_errors(dls: DataLoaders, *, stopped: str = "Stopped. Run this cell again.") -> Iterator[None]:
-    """Turn what goes wrong while fastai works with pictures, and a person can put right, into a sentence."""
+def plain_errors(
+    dls: DataLoaders,
+    *,
+    stopped: str = "Stopped. Run this cell again.",
+    notebook: str = "04",
+    smaller: str = "Set a smaller size",
+) -> Iterator[None]:
+    """
+    Turn what goes wrong while fastai works with pictures, and a person can put right, into a sentence.
+
+    `notebook` is the one to run again; `smaller` what to do if memory runs out and batches are small.
+    """
     try:
         yield
     except KeyboardInterrupt:
         raise TrainingStopped(stopped) from None
     except FieldguideError as error:  # raised in a callback: fastai puts words of its own before the sentence
-        raise FieldguideError(str(error).rpartition("\n\t")[2]) from error
+        told = str(error).rpartition("\n\t")[2].rpartition("FieldguideError: ")[2]  # of a process that loads pictures
+        raise FieldguideError(told.strip()) from error
     except Exception as error:
         if isinstance(error, MemoryError) or getattr(error, "errno", None) == ENOMEM or NO_MEMORY.search(str(error)):
             size = dls.train.bs
-            advice = f"Set batch_size = {size // 2}" if size >= 4 else "Set a smaller size"
+            advice = f"Set batch_size = {size // 2}" if size >= 4 else smaller
             raise FieldguideError(
                 f"Memory ran out with batch_size = {size}. {advice} in the project file, restart the kernel and run "
-                "04 again."
+                f"{notebook} again."
             ) from error
         if isinstance(error, OSError | SyntaxError):  # what Pillow raises; fastai need not name the picture
             require_readable([*dls.train_ds.items, *dls.valid_ds.items], fully=True)
