@@ -11,12 +11,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from utils.sheets import figure_picture, png_bytes, without_formulas
+from utils.boxes.detecting import FoundBox
+from utils.boxes.loading import is_ignored
+from utils.boxes.photos import BoxedPhoto, Photos
+from utils.pictures import open_picture
+from utils.sheets import contact_sheet, figure_picture, png_bytes, without_formulas
 
 SIDE_LINES = {"train": "-", "valid": "--"}
 PART_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by everybody
+TRUE_COLOUR, FOUND_COLOUR, IGNORED_COLOUR = "#007a3d", "#d55e00", "#707070"
 
 
 def box_chart(rows: Sequence[Mapping], *, title: str = "") -> bytes:
@@ -105,3 +110,41 @@ def precision_recall_picture(curve: Mapping, point: Mapping | None = None) -> Im
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
     return figure_picture(figure)
+
+
+def outlined_boxes(photo: BoxedPhoto, found: Sequence[FoundBox] = (), *, side: int = 320) -> Image.Image:
+    """
+    Return a photo, its longest side `side` pixels, with its boxes in green, ignored ones in grey, found ones in orange.
+    """
+    image = open_picture(photo.path, longest_side=side).copy()
+    pen = ImageDraw.Draw(image)
+    for box in (*photo.boxes, *found):
+        corners = tuple(corner * length for corner, length in zip(box.corners, image.size * 2, strict=True))
+        told = isinstance(box, FoundBox)
+        colour = FOUND_COLOUR if told else IGNORED_COLOUR if is_ignored(box) else TRUE_COLOUR
+        pen.rectangle(corners, outline=colour, width=max(2, side // 110))
+        text = f"{box.label} {box.score:.2f}" if told else box.label
+        at = corners[0] + 3, (max(0, corners[3] - 16) if told else corners[1] + 2)
+        pen.text(at, text, fill=colour, font_size=12, stroke_width=2, stroke_fill="white")
+    return image
+
+
+def worst_sheet_of(photos: Photos, worst: pd.DataFrame, found: Mapping, threshold: float) -> Image.Image:
+    """Return the worst photos of 4_test with their boxes and those found there, three per row; orange is found."""
+    pictures = [outlined_boxes(photos[id], [box for box in found[id] if box.score >= threshold]) for id in worst["id"]]
+    captions = [f"{id}\n{kinds}" for id, kinds in zip(worst["id"], worst["kinds"], strict=True)]
+    return contact_sheet(pictures, captions, columns=3, side=320)
+
+
+def batch_sheet(loader, *, count: int = 8) -> Image.Image:
+    """Return the first pictures of a loader as the network sees them, with their boxes; ignored ones are grey."""
+    pictures = []
+    for n in range(min(count, len(loader.dataset))):
+        pixels, target = loader.dataset[loader.epoch, n]
+        image = Image.fromarray(pixels.numpy())
+        pen = ImageDraw.Draw(image)
+        for name, colour in (("ignored", IGNORED_COLOUR), ("boxes", TRUE_COLOUR)):
+            for box in target[name].tolist():
+                pen.rectangle(box, outline=colour, width=2)
+        pictures.append(image)
+    return contact_sheet(pictures, columns=4, side=224)

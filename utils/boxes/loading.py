@@ -22,8 +22,7 @@ from utils.boxes.box import GROUP, Box, corner_array
 from utils.boxes.photos import BoxedPhoto, Photos
 from utils.errors import FieldguideError
 from utils.machine import usable_cores
-from utils.pictures import PictureError, letterboxed, open_picture
-from utils.pictures.letterbox import AROUND
+from utils.pictures import AROUND, PictureError, letterboxed, open_picture
 from utils.project import Project
 from utils.words import counted
 

@@ -22,6 +22,7 @@ from fastai.vision.all import Learner
 from IPython.display import Image as InlineImage
 from IPython.display import display
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from utils.boxes.charting import best_epoch, box_chart, epoch_rank
 from utils.boxes.keeping import (
@@ -126,7 +127,7 @@ class BoxTraining(Callback):
 
     def __init__(self, photos: Photos, plan: np.ndarray, *, every: int = EVERY, save: bool = True, best: bool = True):
         self.given, self.plan, self.every = photos, np.asarray(plan, float), every
-        self.lasting, self.chooses = save, best
+        self.lasting, self.chooses, self.bar = save, best, None
 
     def __call__(self, event_name: str):
         """Run an event as fastai does, and fail with one sentence."""
@@ -240,6 +241,8 @@ class BoxTraining(Callback):
         if self.chooses and (self.judged is None or epoch_rank(row) > self.judged):
             self.judged = epoch_rank(row)
             self.best = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self.bar is not None:
+            self.bar.update()
         if self.lasting:
             write_parts(self.given.project.models / BOX_STATE, self.state(self.epoch + 1, 0))
             self.draw()
@@ -311,10 +314,15 @@ def detector_learner(photos: Photos) -> Learner:
     return Learner(box_dataloaders(photos, detector), detector, **how)
 
 
-def train_as_3(photos: Photos, *, best: bool = True) -> tuple[Learner, list[dict]]:
-    """Train as 3_train does, and write nothing; return the learner and its history. See `BoxTraining` for `best`."""
+def train_as_3(photos: Photos, *, best: bool = True, told: str = "") -> tuple[Learner, list[dict]]:
+    """Train as 3_train does, and write nothing; return the learner and its history. See `BoxTraining` for `best`.
+
+    `told` is written before a bar of progress; without it there is none.
+    """
     learn, project = detector_learner(photos), photos.project
     training = BoxTraining(photos, planned_for(project, len(learn.dls.train)), save=False, best=best)
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(project.freeze_epochs + project.epochs, cbs=training)
+    epochs = project.freeze_epochs + project.epochs
+    with learn.no_bar(), learn.no_logging(), tqdm(total=epochs, desc=told, unit="epoch", disable=not told) as bar:
+        training.bar = bar
+        learn.fit(epochs, cbs=training)
     return learn, training.rows

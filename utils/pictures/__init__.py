@@ -20,6 +20,7 @@ from .sizes import height_and_width, margins, size_text, squish_and_crop
 from .turning import ORIENTATION, orientation, turned
 
 __all__ = [
+    "AROUND",
     "DEPTHS",
     "LARGEST_OWN_FILE",
     "LONGEST_SIDE",

@@ -1,0 +1,122 @@
+"""
+Out-of-fold boxes: what detectors find in training photos that they never saw, for suspects among the boxes.
+
+Reads photos and boxes.csv; writes models/<name>/box_folds/<n>.csv, one file per fold, so that what is done need not be
+done again.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from utils.boxes.box import CORNER_NAMES, Box, as_fraction
+from utils.boxes.detecting import FoundBox, detect_boxes, judged_photo
+from utils.boxes.evaluating import FOUND_COLUMNS
+from utils.boxes.judging import RIGHT_FROM, photo_errors
+from utils.boxes.keeping import asked_for
+from utils.boxes.loading import hashed
+from utils.boxes.matching import JudgedPhoto, overlaps
+from utils.boxes.photos import Photos
+from utils.boxes.training import train_as_3
+from utils.errors import FieldguideError
+from utils.storage import write_whole
+from utils.tables import csv_text, each_row
+
+FOLDS, FOLD_EPOCHS = 3, 4
+SURE = 0.5  # score from which a box that boxes.csv lacks is worth a look
+LEAST_GROUPS = 2
+
+
+@dataclass(frozen=True)
+class BoxSuspect:
+    """
+    A box that may be wrong, or may be lacking: `kind` is one of utils.boxes.judging's ERRORS, from the detector's view.
+
+    `box` is that of boxes.csv where the detector finds nothing ("missed"), else the one that it found. `score` in
+    [0, 1] says how much speaks for an error.
+    """
+
+    kind: str
+    id: str
+    box: Box | FoundBox
+    score: float
+
+
+def out_of_fold_boxes(photos: Photos, *, folds: int = FOLDS, epochs: int = FOLD_EPOCHS) -> dict[str, tuple]:
+    """
+    Return what is found in each training photo by a detector that never saw it: id → boxes, the best first.
+
+    Photos of a group stay together. Each of the `folds` trains for `epochs` and is kept: a call that was stopped goes
+    on with the next one, and nothing is trained twice for the same photos, boxes and settings.
+    """
+    train = photos.on("train")
+    groups = sorted({picture.group for picture in train.dataset}, key=hashed)
+    if len(groups) < max(folds, LEAST_GROUPS):
+        raise FieldguideError(f"{len(groups)} groups of training photos are too few for {folds} folds. Gather more.")
+    of_group = {group: n % folds for n, group in enumerate(groups)}
+    fold_of = {picture.id: of_group[picture.group] for picture in train.dataset}
+    project = photos.project.model_copy(update={"epochs": epochs})
+    short = replace(train, dataset=replace(train.dataset, project=project))
+    now = hashlib.sha256(f"{train.fingerprint} {asked_for(short)} {folds}".encode()).hexdigest()[:16]
+    found: dict[str, tuple] = {}
+    for fold in range(folds):
+        path = project.models / "box_folds" / f"{now}-{fold}.csv"
+        if not path.exists():
+            sides = {id: (id, "valid" if own == fold else "train") for id, own in fold_of.items()}
+            divided = replace(short, dataset=short.dataset.with_split(sides))
+            learn, _ = train_as_3(divided, best=False, told=f"fold {fold + 1} of {folds}")
+            _write_fold(path, detect_boxes(learn.model, divided.on("valid")))
+        found |= _read_fold(path)
+    for old in sorted(set((project.models / "box_folds").glob("*.csv"))):
+        if not old.name.startswith(now):
+            old.unlink()
+    return found
+
+
+def _write_fold(path, found: Mapping) -> None:
+    """Write what was found, a row without label for a photo without boxes."""
+    rows = []
+    for id, boxes in found.items():
+        each = [dict(zip(CORNER_NAMES, map(as_fraction, box.corners), strict=True)) for box in boxes]
+        told = [{"label": box.label, "score": box.score} for box in boxes]
+        rows += [{"id": id, "side": "train", **a, **b} for a, b in zip(each, told, strict=True)] or [{"id": id}]
+    write_whole(path, csv_text(FOUND_COLUMNS, rows, header=True))
+
+
+def _read_fold(path) -> dict[str, tuple[FoundBox, ...]]:
+    """Return what a fold found: id → boxes."""
+    found: dict[str, tuple[FoundBox, ...]] = {}
+    for row in each_row(path, FOUND_COLUMNS):
+        corners = [float(row[name]) for name in CORNER_NAMES] if row["label"] else []
+        box = (FoundBox(row["label"], *corners, score=float(row["score"])),) if corners else ()
+        found[row["id"]] = found.get(row["id"], ()) + box
+    return found
+
+
+def _likeliest(judged: JudgedPhoto, corners: np.ndarray) -> float:
+    """Return the best score of a found box that overlaps corners (4,) by half; 0 if there is none."""
+    over = overlaps(judged.found_boxes, corners[None])[:, 0] >= RIGHT_FROM
+    return float(judged.found_scores[over].max()) if over.any() else 0.0
+
+
+def box_suspects(photos: Photos, predictions: Mapping[str, tuple[FoundBox, ...]]) -> list[BoxSuspect]:
+    """
+    Return boxes that may be wrong or lacking in the photos that have predictions, the most suspect first.
+
+    A box that was found is as suspect as its score. A box of boxes.csv that nobody found is as suspect as the best
+    score of any box that overlaps it is low: 1 if there is none. Ignored boxes are no suspects.
+    """
+    suspects = []
+    for photo in photos:
+        if photo.id not in predictions:
+            continue
+        judged = judged_photo(photo, predictions[photo.id], photos.labels)
+        for kind, corners, label, score in photo_errors(judged, SURE):
+            box = FoundBox(photos.labels[label], *map(float, corners), score=score)
+            if kind == "missed":
+                box = next(each for each in photo.boxes if each.corners == tuple(map(float, corners)))
+                score = 1 - _likeliest(judged, corners)
+            suspects.append(BoxSuspect(kind, photo.id, box, round(score, 6)))
+    return sorted(suspects, key=lambda one: (-one.score, one.id, one.kind, one.box.corners))
