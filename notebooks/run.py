@@ -106,7 +106,8 @@ def planned(project: Project, stages: list[str]) -> list[str]:
 def run_all(names: list[str], files: Mapping[str, Path], project: Project, reports: Path, *, again: bool) -> None:
     """Run notebooks one after another; `again`: if 06 moved pictures, what depends on them is made again after it."""
     if foreign := [name for name in names if name not in files]:
-        raise FieldguideError(f"{foreign[0]} does not go with task = {project.task!r}. Choose among {', '.join(files)}.")
+        others = ", ".join(files)
+        raise FieldguideError(f"{foreign[0]} does not go with task = {project.task!r}. Choose among {others}.")
     waiting, started = deque(names), {}
     try:
         while waiting:
@@ -248,6 +249,22 @@ def readable(output):
     if WIDGET in output.get("data", {}):
         output["data"] = {"text/plain": "(Here stands a widget. Open the notebook to use it.)"}
     return output
+
+
+def finding_summary(project: Project) -> list[str]:
+    """Return how good the detector is, what was made and where it lies, one line each."""
+    from utils.boxes import finding_lines  # here, because it loads torch
+
+    lines = finding_lines(project)
+    if (model := project.models / "model.onnx").exists():
+        lines.append(
+            f"model      {shown(model)} ({model.stat().st_size / 1e6:.0f} MB), described in MODEL_CARD.md beside it"
+        )
+        command = shlex.join([shown(Path(sys.executable)), "-m", "utils.inference", shown(model)])
+        lines.append(f"try it     {command} PHOTO...")
+    if (project.models / "page" / "page.json").exists():
+        lines.append(f"page       PROJECT=... make page shows {shown(project.models / 'page')}, for any web server")
+    return lines
 
 
 def summary(project: Project) -> list[str]:

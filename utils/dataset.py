@@ -254,8 +254,8 @@ def require_labels_apart(project: Project) -> None:
     """Refuse a project that finds things in photos: it has notebooks of its own."""
     if project.task == "detect":
         raise FieldguideError(
-            f'{project.name} finds things in photos (task = "detect"). Its notebooks are in notebooks/boxes: begin with '
-            "1_tables."
+            f'{project.name} finds things in photos (task = "detect"). Its notebooks are in notebooks/boxes: begin '
+            "with 1_tables."
         )
 
 

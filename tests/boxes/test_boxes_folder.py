@@ -11,8 +11,8 @@ from PIL import Image
 
 from utils.boxes import Box, read_box_folder, read_photos, write_box_files, write_boxes
 from utils.boxes.coco import coco_text
-from utils.boxes.folder import FORMATS, _source_photo
 from utils.boxes.finder import PhotoIndex
+from utils.boxes.folder import FORMATS, _source_photo
 from utils.boxes.source import BoxNotes
 from utils.boxes.voc import voc_text
 from utils.boxes.yolo import yolo_text, yolo_yaml

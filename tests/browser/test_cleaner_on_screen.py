@@ -144,10 +144,15 @@ ROWS = """root => new Set([...root.querySelectorAll('[role=toolbar] :is(button, 
     .filter(at => at.checkVisibility()).map(at => Math.round(at.getBoundingClientRect().top / 8))).size"""
 IN_VIEW = """root => {
     const panel = root.closest('.jp-WindowedPanel-outer').getBoundingClientRect();
-    const inside = at => { const b = at.getBoundingClientRect(); return b.top >= panel.top - 1 && b.bottom <= panel.bottom + 1; };
-    return [[...root.querySelectorAll('[role=gridcell]')].filter(inside).length, inside(root.querySelector('[role=toolbar]')),
-        [...root.querySelectorAll('*')].filter(at => at.checkVisibility() && /auto|scroll/.test(getComputedStyle(at).overflowY)
-            && at.scrollHeight > at.clientHeight + 1).length];
+    const inside = at => {
+        const box = at.getBoundingClientRect();
+        return box.top >= panel.top - 1 && box.bottom <= panel.bottom + 1;
+    };
+    const scrolls = at => at.checkVisibility() && at.scrollHeight > at.clientHeight + 1
+        && /auto|scroll/.test(getComputedStyle(at).overflowY);
+    const cards = [...root.querySelectorAll('[role=gridcell]')].filter(inside).length;
+    const toolbar = inside(root.querySelector('[role=toolbar]'));
+    return [cards, toolbar, [...root.querySelectorAll('*')].filter(scrolls).length];
 }"""
 OVERLAPS = """root => [...root.querySelectorAll('.fg-help dt')].filter(at => {
     const range = document.createRange();

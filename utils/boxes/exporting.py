@@ -17,9 +17,7 @@ from utils.tables import SIDES
 
 LONGEST_COPY = 640  # pixels of the longest side of a training copy
 DETECTOR_FILE = "detector.pth"
-DECIDES_INSIDE = (
-    "decides inside its network which boxes it tells, in steps that not every program has"
-)
+DECIDES_INSIDE = "decides inside its network which boxes it tells, in steps that not every program has"
 
 
 class RawNetwork(nn.Module):

@@ -168,7 +168,9 @@ class Cleaning:
         """Take the last step of flags back; return what became of it, id → "" or why a flag changed since was left."""
         with self.lock:
             if not self._steps:
-                raise FieldguideError("There is no choice to undo. “Take back the last Apply”, under More, moves files back.")
+                raise FieldguideError(
+                    "There is no choice to undo. “Take back the last Apply”, under More, moves files back."
+                )
             step = self._steps[-1]
             ours = {id: before for id, (before, after) in step.items() if self.choices.get(id) == after}
             stored = self._store(ours)

@@ -11,7 +11,7 @@ from .copies import LONGEST_SIDE, is_training_copy, jpeg_bytes
 from .depth import DEPTHS, OWN_BITS
 from .formats import PHOTO_SUFFIXES, format_of, image_file
 from .headers import header, known_header
-from .letterbox import Letterbox, letterbox_of, letterboxed
+from .letterbox import AROUND, Letterbox, letterbox_of, letterboxed
 from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .outlines import outlined
