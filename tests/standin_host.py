@@ -342,6 +342,18 @@ class Host(BaseHTTPRequestHandler):
     def gone(self):
         self.give(status=404)
 
+    def table(self):  # /table/NAME: bytes that a test put into server.tables, from the byte on that is asked for
+        data = self.server.tables[self.within.split("/")[2]]
+        start = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        self.give(data[start:], status=206 if start else 200, kind="text/csv", ETag=f'"{len(data)}"')
+
+    def table_that_breaks(self):  # hangs up after two thirds of what is left, three times
+        data = self.server.tables[self.within.split("/")[2]]
+        start = int(self.headers.get("Range", "bytes=0-")[6:].rstrip("-"))
+        rest = data[start:]
+        whole = self.often() > 3
+        self.give(rest if whole else rest[: 2 * len(rest) // 3], status=206 if start else 200, told=len(rest))
+
     def to_placeholder(self):  # as Flickr answers for a photo that was deleted
         self.give(status=302, Location="/placeholder/photo_unavailable.png")
 

@@ -26,6 +26,9 @@ from utils.boxes.editor import (
 from utils.boxes.folder import (
     read_box_folder,
 )
+from utils.boxes.open_images import (
+    read_open_images,
+)
 from utils.boxes.photos import (
     BoxedPhoto,
     Photos,
@@ -64,8 +67,8 @@ LATER = {  # name → the part that holds it
     "detector_rates": "training",
     "detector_status": "keeping",
     "error_table": "judging",
-    "finding_lines": "summary",
     "evaluate_boxes": "evaluating",
+    "finding_lines": "summary",
     "found_path": "evaluating",
     "load_trained_detector": "keeping",
     "out_of_fold_boxes": "folding",
@@ -95,6 +98,7 @@ __all__ = [
     "draw_boxes",
     "read_box_folder",
     "read_boxes",
+    "read_open_images",
     "read_photos",
     "take_boxed_photos",
     "write_box_files",
