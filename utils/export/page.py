@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from utils.dataset import read_dataset, seeded_rank
+from utils.dataset import read_dataset, read_split, seeded_rank
 from utils.errors import FieldguideError
 from utils.export.awkward import awkward_pictures
+from utils.export.boxpage import box_page_facts, require_boxes_of_page
 from utils.export.difference import AGREEMENT, disagreement
 from utils.export.placing import EARLIER, INT8, ONNX, README, workshop
 from utils.export.plainwords import about
-from utils.inference import GALLERY, Classifier, ModelError, Prediction, load_classifier
+from utils.inference import GALLERY, Classifier, Detector, ModelError, Prediction, load_model
 from utils.page import NOTICE, RUNTIME, VERSIONS, PageAnswer, ask_page, cached_runtime, runtime_folder, space_readme
 from utils.pictures import format_of, height_and_width
 from utils.project import Project
@@ -67,7 +68,7 @@ def write_page(project: Project) -> WrittenPage:
     if runtime is None:
         raise FieldguideError(f"What the page runs on is not in {runtime_folder()} yet. Type: make page")
     path, folder = model_file(project), project.models / PAGE_FOLDER
-    classifier = load_classifier(path)
+    classifier = load_model(path)
     with locked(project.models), workshop(project.models, f".{PAGE_FOLDER}") as staged:
         facts = write_files(staged, project, path, classifier, runtime)
         earlier = facts_of(folder)
@@ -88,7 +89,7 @@ def model_file(project: Project) -> Path:
 
 
 def write_files(
-    folder: Path, project: Project, model: Path, classifier: Classifier, runtime: Mapping[str, Path]
+    folder: Path, project: Project, model: Path, classifier: Classifier | Detector, runtime: Mapping[str, Path]
 ) -> dict:
     """Write all files of the page into an empty folder, and return what page.json says."""
     for name, data in web_files().items():
@@ -120,24 +121,30 @@ def web_files() -> dict[str, bytes]:
     return {each.name: each.read_bytes() for each in sorted(web.iterdir(), key=lambda each: each.name)}
 
 
-def page_facts(project: Project, model: Path, classifier: Classifier) -> dict:
+def page_facts(project: Project, model: Path, classifier: Classifier | Detector) -> dict:
     """Return what page.json says of a model, but for its files and version."""
-    recipe, (verdict, lines) = classifier.recipe, about(model, classifier)
-    sizes = {name: list(height_and_width(getattr(recipe, name))) for name in ("size", "extra")}
-    shown = {"longest_side": recipe.longest_side, "resample": recipe.resample, "bits": recipe.bits}
-    return {
+    verdict, lines = about(model, classifier)
+    shared = {
         "name": project.name,
-        "title": title(classifier.labels),
         "labels": list(classifier.labels),
-        "recipe": sizes | shown,
         "threshold": classifier.threshold,
         "verdict": verdict,
         "about": lines,
         "model": as_page_names(model),
-        "known": as_page_names(model.with_name(GALLERY)) if shows_known_photos(classifier) else None,
+        "known": None,
         "runtime": addresses(project.page),
+    }
+    recipe = classifier.recipe
+    if isinstance(classifier, Detector):
+        return shared | box_page_facts(classifier, probe([recipe.size, recipe.size]))
+    sizes = {name: list(height_and_width(getattr(recipe, name))) for name in ("size", "extra")}
+    own = {
+        "title": title(classifier.labels),
+        "recipe": sizes | {"longest_side": recipe.longest_side, "resample": recipe.resample, "bits": recipe.bits},
+        "known": as_page_names(model.with_name(GALLERY)) if shows_known_photos(classifier) else None,
         "probe": classifier.probabilities(probe(sizes["size"])[None])[0].tolist(),
     }
+    return shared | own
 
 
 def as_page_names(path: Path) -> dict:
@@ -199,14 +206,18 @@ def with_cdn(data: bytes) -> bytes:
 def held_out_files(project: Project) -> dict[str, bytes]:
     """Return some photos of validation and test set, drawn by the seed: name → bytes; none where they are not here."""
     try:
-        held_out = read_dataset(project).on("valid", "test")
+        if project.task == "detect":  # its photos lie in one folder, for each may show many things
+            sides = {id: side for id, (_, side) in read_split(project).items()}
+            paths = {id: project.images / f"{id}.jpg" for id, side in sides.items() if side in ("valid", "test")}
+        else:
+            paths = {picture.id: picture.path for picture in read_dataset(project).on("valid", "test")}
     except FieldguideError:  # a folder of models that was copied without its photos
         return {}
-    drawn = sorted(held_out.ids, key=lambda id: seeded_rank(project.seed, id))[:MOST_ASKED]
-    return {held_out[id].path.name: held_out[id].path.read_bytes() for id in drawn}
+    drawn = sorted((id for id in paths if paths[id].is_file()), key=lambda id: seeded_rank(project.seed, id))
+    return {paths[id].name: paths[id].read_bytes() for id in drawn[:MOST_ASKED]}
 
 
-def require_same_answers(folder: Path, classifier: Classifier, photos: Mapping[str, bytes]) -> int | None:
+def require_same_answers(folder: Path, classifier: Classifier | Detector, photos: Mapping[str, bytes]) -> int | None:
     """
     Ask a page about photos and the drawn awkward files, and refuse answers other than model.onnx's.
 
@@ -216,14 +227,19 @@ def require_same_answers(folder: Path, classifier: Classifier, photos: Mapping[s
     answers = ask_page(folder, pictures)
     if answers is None:
         return None
-    for (name, data), answer, ours in zip(
-        pictures.items(), answers, classifier.predict(pictures.values()), strict=True
-    ):
-        if answer.error and (ours.error or format_of(data) in NOT_FOR_BROWSERS):
+    within = {
+        name: WIDE_AGREEMENT if has_profile(data) else AGREEMENT
+        for name, data in pictures.items()
+        if format_of(data) not in NOT_FOR_BROWSERS
+    }
+    if isinstance(classifier, Detector):
+        require_boxes_of_page(classifier, pictures, answers, within)
+        return len(pictures)
+    for name, answer, ours in zip(pictures, answers, classifier.predict(pictures.values()), strict=True):
+        if answer.error and (ours.error or name not in within):
             continue
         theirs = said_by_page(answer, classifier.labels)
-        within = WIDE_AGREEMENT if has_profile(data) else AGREEMENT
-        if found := disagreement(theirs, ours, within=within):
+        if found := disagreement(theirs, ours, within=within.get(name, 0.0)):
             raise FieldguideError(
                 f"The page and model.onnx disagree on {name}: {found}. No page was written. Please report it, with the "
                 "browser's version."

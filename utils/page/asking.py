@@ -30,19 +30,21 @@ ASK = """async ([name, content]) => {
     const answer = await ask("judge", { file: new File([bytes], name), withInput: true });
     let input = "";
     for (const byte of answer.input ?? []) input += String.fromCharCode(byte);
-    const { probabilities, error, milliseconds } = answer;
-    return { probabilities, error, milliseconds, input: btoa(input) };
+    const { probabilities, boxes, error, milliseconds } = answer;
+    return { probabilities, boxes, error, milliseconds, input: btoa(input) };
 }"""
 
 
 @dataclass(frozen=True)
 class PageAnswer:
-    """What the page says of one picture: probabilities in the order of the labels, or an error."""
+    """What the page says of one picture: probabilities in the order of the labels, or boxes; or an error."""
 
     probabilities: tuple[float, ...] | None
     error: str | None
     input: bytes  # what the network saw: uint8 (H, W, 3)
     milliseconds: Mapping[str, float] | None  # "preparing" and "judging"
+    # Of a detector: each with label (a number), probability, left, top, right, bottom (fractions).
+    boxes: Sequence[Mapping[str, float]] | None = None
 
 
 def ask_page(folder: Path, pictures: Mapping[str, bytes]) -> list[PageAnswer] | None:
@@ -82,6 +84,7 @@ def asked(page, name: str, content: bytes) -> PageAnswer:
         found.get("error"),
         base64.b64decode(found["input"]),
         found.get("milliseconds"),
+        found.get("boxes"),
     )
 
 

@@ -21,7 +21,7 @@ SPACE_README = """---
 
 {verdict}
 
-This page names photos in the visitor's browser. No photo leaves the visitor's device, and nothing runs on a server.
+This page looks at photos in the visitor's browser. No photo leaves the visitor's device, and nothing runs on a server.
 
 ## Publish it
 

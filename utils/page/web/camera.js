@@ -1,6 +1,6 @@
-/** The live view: what the camera sees, with the best label over it. */
+/** The live view: what the camera sees, with the best label over it, or boxes around what is found. */
 
-import { byId, percent } from "./elements.js";
+import { byId } from "./elements.js";
 
 const REASONS = {
   NotAllowedError: "the browser was told not to let this page use it",
@@ -11,10 +11,11 @@ const REASONS = {
 /**
  * Make the buttons of the live view work.
  *
- * `judge` returns the answer to a bitmap, `told` its best label, `keep` takes a photo, `say` tells the visitor something.
+ * `judge` returns the answer to a bitmap, `told` says it in words, `draw` draws it on a canvas of the video's size, `keep`
+ * takes a photo, `say` tells the visitor something.
  * Returns a function that stops the camera.
  */
-export function startCamera({ judge, told, keep, say }) {
+export function startCamera({ judge, told, draw, keep, say }) {
   const video = byId("video");
   let stream;
   let kept = 0;
@@ -46,11 +47,12 @@ export function startCamera({ judge, told, keep, say }) {
     while (stream === mine) {
       // In a window that nobody sees there is nothing to name, and at the very start no picture.
       const bitmap = document.hidden ? null : await createImageBitmap(video).catch(() => null);
-      const { probabilities, shown, error } = bitmap ? await judge(bitmap) : {};
-      shown?.close();
+      const answer = bitmap ? await judge(bitmap) : null;
+      answer?.shown?.close();
       if (stream !== mine) return;
-      const best = probabilities && told(probabilities);
-      byId("seen").textContent = best ? `${best.label ?? "Not sure"} · ${percent(best.probability)}` : error ?? "";
+      const marks = Object.assign(byId("marks"), { width: video.videoWidth, height: video.videoHeight }); // which empties it
+      if (answer && !answer.error) draw(marks.getContext("2d"), answer);
+      byId("seen").textContent = answer ? answer.error ?? told(answer) : "";
       await new Promise((settle) => setTimeout(settle, 50)); // the page must stay quick
     }
   }

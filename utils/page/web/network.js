@@ -5,6 +5,7 @@
  * judged. So a graphics driver that calculates wrongly is not used, and neither is a file that is another model's.
  */
 
+import { outOf, strongest } from "./boxes.js";
 import { outline } from "./outline.js";
 
 const AGREEMENT = 1e-3; // the largest difference of a probability, as between the files of notebook 07
@@ -18,7 +19,8 @@ export class Problem extends Error {}
  * Return { how, onGraphics, judge } for the model that page.json describes.
  *
  * `judge` gives { probabilities, outline, features } of a picture; there is an outline where the model finds the thing
- * first, and there are features where it tells single animals.
+ * first, and there are features where it tells single animals. Where the model finds things, it gives { boxes } instead:
+ * each with label (its number), probability, left, top, right, bottom (fractions).
  *
  * `progress` is told the bytes loaded, and of how many. Without `graphics` the processor is used in any case.
  */
@@ -30,8 +32,7 @@ export async function openModel(facts, progress, graphics = true) {
   for (const engine of graphics && (await hasGraphics()) ? ["webgpu", "wasm"] : ["wasm"]) {
     try {
       const network = await opened(engine, model, facts);
-      const { probabilities } = await network.judge(probe(facts.recipe.size));
-      if (probabilities.every((value, n) => Math.abs(value - facts.probe[n]) <= AGREEMENT)) return network;
+      if (await network.answersAs(facts.probe, probe(facts.recipe.size))) return network;
       if (engine === "wasm") throw new Problem("The model answers otherwise than it did when this page was made. Write the page again with notebook 07.");
     } catch (error) {
       if (error instanceof Problem) throw error;
@@ -79,7 +80,8 @@ function inTime(promise) {
 
 const another = (file) => new Problem(`${file} is not the file that this page was made for, or it was cut short. Write the page again with notebook 07, and copy all of its files.`);
 
-async function opened(engine, model, { runtime, recipe, labels }) {
+async function opened(engine, model, facts) {
+  const { runtime, recipe } = facts;
   const names = engine === "webgpu" ? runtime.webgpu : runtime.wasm;
   const [entry, mjs, wasm] = names.map((name) => new URL(name, import.meta.url).href);
   const ort = await import(entry);
@@ -88,20 +90,53 @@ async function opened(engine, model, { runtime, recipe, labels }) {
   ort.env.logLevel = "error";
   const session = await ort.InferenceSession.create(model, { executionProviders: [engine], logSeverityLevel: 3 });
   const [height, width] = recipe.size;
+  const run = ({ data }) => session.run({ pixels: new ort.Tensor("uint8", data, [1, height, width, 3]) });
   return {
     onGraphics: engine === "webgpu",
     how: engine === "webgpu" ? "on the graphics card (WebGPU)" : `on the processor (WebAssembly, ${threads === 1 ? "one thread" : `${threads} threads`})`,
-    async judge({ data }) {
-      const pixels = new ort.Tensor("uint8", data, [1, height, width, 3]);
-      const { probabilities, mask, features } = await session.run({ pixels });
-      const values = Array.from(probabilities.data);
-      const sum = values.reduce((total, value) => total + value, 0);
-      if (values.length !== labels.length || !(Math.abs(sum - 1) < 1e-3) || values.some((value) => !(value >= 0))) {
-        throw new Error("the model's answer is no probabilities");
-      }
-      return { probabilities: values.map((value) => value / sum), outline: mask && outline(grid(mask), recipe), features: features?.data.slice() };
-    },
+    ...(facts.task === "detect" ? finding(run, facts) : naming(run, facts)),
   };
+}
+
+/** How a model that tells photos apart judges a picture, and whether it answers to a drawn one as Python did. */
+function naming(run, { labels, recipe }) {
+  const judge = async (input) => {
+    const { probabilities, mask, features } = await run(input);
+    const values = Array.from(probabilities.data);
+    const sum = values.reduce((total, value) => total + value, 0);
+    if (values.length !== labels.length || !(Math.abs(sum - 1) < 1e-3) || values.some((value) => !(value >= 0))) {
+      throw new Error("the model's answer is no probabilities");
+    }
+    return { probabilities: values.map((value) => value / sum), outline: mask && outline(grid(mask), recipe), features: features?.data.slice() };
+  };
+  const answersAs = async (wanted, input) => (await judge(input)).probabilities.every((value, n) => Math.abs(value - wanted[n]) <= AGREEMENT);
+  return { judge, answersAs };
+}
+
+/** The same for a model that finds things. */
+function finding(run, { labels, threshold, recipe: { size, overlap, most } }) {
+  const raw = async (input) => {
+    const { boxes, scores } = await run(input);
+    const places = boxes.data.length / 4;
+    if (!Number.isInteger(places) || scores.data.length !== places * labels.length || !scores.data.every((value) => value >= 0 && value <= 1)) {
+      throw new Error("the model's answer is no boxes with probabilities");
+    }
+    return { boxes: boxes.data, scores: scores.data };
+  };
+  const rules = { labels: labels.length, least: threshold, overlap, most };
+  const judge = async (input) => {
+    const { boxes, scores } = await raw(input);
+    const told = strongest(boxes, scores, rules);
+    return { boxes: told.map(({ label, probability, corners }) => ({ label, probability, ...outOf(input.place, corners) })) };
+  };
+  const near = (values, each, at, wanted, within) => wanted.every((value, n) => Math.abs(values[at * each + n] - value) <= within);
+  const answersAs = async (wanted, input) => {
+    const { boxes, scores } = await raw(input);
+    return wanted.places.every(
+      (at, n) => near(boxes, 4, at, wanted.boxes[n], AGREEMENT * size[0]) && near(scores, labels.length, at, wanted.scores[n], AGREEMENT),
+    );
+  };
+  return { judge, answersAs };
 }
 
 /** Return a mask as the network gives it, of one picture, with its height and width. */

@@ -4,13 +4,15 @@
  * page.json, which notebook 07 wrote, says what the model is. It and the photos' names are shown as text only.
  */
 
+import { drawBoxes } from "./boxes.js";
 import { startCamera } from "./camera.js";
 import { fromInput, fromTransfer, GONE, ORDER } from "./chosen.js";
 import { byId, element, name, number, percent, several } from "./elements.js";
 import { drawOutline } from "./outline.js";
-import { table } from "./table.js";
+import { boxTable, table } from "./table.js";
 
 const THUMBNAIL = 112; // pixels, as page.css lays it out
+const WIDE = 480; // … of a photo with boxes
 const SHOWN = 3; // labels of each photo
 const LARGER = 1600; // pixels of the longest side
 const NEAREST = 5; // individuals whose nearest known photo is shown beside an answer
@@ -134,6 +136,7 @@ function say(text) {
 
 function tellAbout() {
   document.title = facts.title;
+  document.body.classList.toggle("finding", finds());
   byId("title").textContent = facts.title;
   byId("verdict").textContent = facts.verdict && `How good is this model? ${facts.verdict}`;
   byId("verdict").hidden = !facts.verdict;
@@ -221,48 +224,82 @@ function best(probabilities) {
   return { top: top.slice(0, SHOWN), label: unsure ? null : top[0].label, probability: top[0].probability };
 }
 
-function show(photo, { error, probabilities, shown, outline, features }) {
+/** Whether the model finds things in photos, instead of telling photos apart. */
+const finds = () => facts.task === "detect";
+
+function show(photo, answer) {
+  if (finds()) return showFound(photo, answer);
+  const { error, probabilities, shown, outline, features } = answer;
   const { path } = photo;
   const { top, label, probability } = error ? {} : best(probabilities);
   results.push({ path, error, label: error ? "" : label ?? "unknown", probability: error ? null : probability });
   const body = error
-    ? [element("p", { className: "label broken", textContent: "Could not be read" }), element("p", { className: "small", textContent: error })]
+    ? unread(error)
     : [element("p", { className: label === null ? "label unsure" : "label" }, label === null ? unsure()[0].toUpperCase() + unsure().slice(1) : name(label)), bars(top)];
-  const file = element("p", { className: "file", title: path }, name(path));
-  const card = element("li", {}, thumbnail(photo, shown, outline), element("div", { className: "body" }, file, ...body));
+  const card = addCard(photo, body, shown, outline && ((context) => drawOutline(context, outline)));
   if (known && features) card.append(strip(known.nearest(features, NEAREST)));
-  byId("cards").append(card);
-  byId("tools").hidden = false;
   if (outline) byId("outlined").hidden = false;
 }
 
-function thumbnail(photo, shown, outline) {
+/** Show a photo with its boxes, and a list of what they are. */
+function showFound(photo, { error, boxes, shown }) {
+  results.push({ path: photo.path, error, boxes: error ? null : boxes });
+  const body = error ? unread(error) : boxes.length ? [foundList(boxes)] : [element("p", { className: "label unsure", textContent: "Nothing found" })];
+  addCard(photo, body, shown, boxes?.length ? (context) => drawBoxes(context, boxes) : undefined);
+}
+
+const unread = (error) => [element("p", { className: "label broken", textContent: "Could not be read" }), element("p", { className: "small", textContent: error })];
+
+/** A list with a number for each box, the same as on the photo. */
+function foundList(boxes) {
+  const lines = boxes.map(({ label, probability }) => element("li", {}, name(facts.labels[label]), element("span", { textContent: percent(probability) })));
+  return element("ol", { className: "found", aria: { label: "Found in this photo" } }, ...lines);
+}
+
+function addCard(photo, body, shown, draw) {
+  const file = element("p", { className: "file", title: photo.path }, name(photo.path));
+  const card = element("li", {}, thumbnail(photo, shown, draw), element("div", { className: "body" }, file, ...body));
+  byId("cards").append(card);
+  byId("tools").hidden = false;
+  return card;
+}
+
+/** A small photo that opens a large one; `draw` draws on both, if it is given. */
+function thumbnail(photo, shown, draw) {
   if (!shown) return element("div", { className: "thumbnail" });
-  const scale = Math.min(1, (THUMBNAIL * devicePixelRatio) / Math.max(shown.width, shown.height));
+  const scale = Math.min(1, ((finds() ? WIDE : THUMBNAIL) * devicePixelRatio) / Math.max(shown.width, shown.height));
   const canvas = element("canvas", { width: Math.max(1, shown.width * scale), height: Math.max(1, shown.height * scale) });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   context.drawImage(shown, 0, 0, canvas.width, canvas.height);
   shown.close();
-  if (outline) drawOutline(context, outline);
+  draw?.(context);
   const button = element("button", { type: "button", className: "thumbnail", aria: { label: `Show ${photo.path} larger` } }, canvas);
-  button.addEventListener("click", () => showLarger(photo, outline));
+  button.addEventListener("click", () => showLarger(photo, draw));
   return button;
 }
 
-async function showLarger(photo, outline) {
+async function showLarger(photo, draw) {
   const { shown, error } = await askAbout(photo, "show", { longest: LARGER });
   if (error) return say(`${photo.path} cannot be shown: ${error}.`);
   const canvas = Object.assign(byId("larger-picture"), { width: shown.width, height: shown.height });
   const context = canvas.getContext("2d");
   context.drawImage(shown, 0, 0);
   shown.close();
-  if (outline) drawOutline(context, outline);
+  draw?.(context);
   byId("larger-name").replaceChildren(name(photo.path));
   byId("larger").showModal();
 }
 
 const unsure = () => (facts.known ? UNKNOWN_ONE : UNSURE);
+
+/** What is written over the live view. */
+function bestInFrame(probabilities) {
+  const { label, probability } = best(probabilities);
+  return `${label ?? "Not sure"} · ${percent(probability)}`;
+}
+
+const foundInFrame = (boxes) => boxes.map(({ label, probability }, n) => `${n + 1} ${facts.labels[label]} · ${percent(probability)}`).join(", ") || "Nothing found";
 
 function strip(nearest) {
   const photos = nearest.map(({ label, similarity, photo }) =>
@@ -281,8 +318,11 @@ function bars(top) {
 /** Say in a line what came of the photos. */
 function count() {
   const tally = new Map();
-  for (const { error, label } of results) if (!error) tally.set(label, (tally.get(label) ?? 0) + 1);
+  const add = (label) => tally.set(label, (tally.get(label) ?? 0) + 1);
+  for (const { error, label, boxes } of results) if (boxes) boxes.forEach((box) => add(facts.labels[box.label])); else if (!error) add(label);
   const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([label, times]) => `${number(times)} ${label === "unknown" ? unsure() : label}`);
+  const empty = results.filter(({ boxes }) => boxes?.length === 0).length;
+  if (empty) parts.push(`nothing found in ${number(empty)}`);
   const broken = results.filter(({ error }) => error).length;
   if (broken) parts.push(`${number(broken)} could not be read`);
   byId("summary").textContent = results.length ? `${several(results.length, "photo")}: ${parts.join(", ")}.` : "";
@@ -290,7 +330,7 @@ function count() {
 }
 
 function save() {
-  const address = URL.createObjectURL(new Blob([table(results)], { type: "text/csv;charset=utf-8" }));
+  const address = URL.createObjectURL(new Blob([finds() ? boxTable(results, facts.labels) : table(results)], { type: "text/csv;charset=utf-8" }));
   element("a", { href: address, download: "predictions.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
@@ -328,7 +368,8 @@ function listen() {
   });
   stopCamera = startCamera({
     judge: (bitmap) => ask("frame", { bitmap }, [bitmap]),
-    told: best,
+    told: ({ probabilities, boxes }) => (boxes ? foundInFrame(boxes) : bestInFrame(probabilities)),
+    draw: (context, { boxes }) => boxes && drawBoxes(context, boxes),
     keep: (photo) => add([photo]),
     say,
   });

@@ -4,6 +4,7 @@
  * The browser decodes and brings colours to sRGB; turning, reducing and squishing are done here (resample.js).
  */
 
+import { squared } from "./boxes.js";
 import { inspect, isCut, PictureError } from "./files.js";
 import { deepGrey, pngOf, profileOfPng } from "./png.js";
 import { bounded, FILTERS, reduce, squishAndCrop, threefold, turned } from "./resample.js";
@@ -35,7 +36,8 @@ export function setHeicDecoder(address) {
 /**
  * Return { input: { data, width, height }, picture }: what the network sees, and the upright, reduced picture.
  *
- * `recipe` is the model's: longest_side, size and extra as [height, width], resample, bits.
+ * `recipe` is the model's: longest_side, size and extra as [height, width], resample, bits. A model that finds things has
+ * no extra.
  */
 export async function prepared(file, recipe) {
   return framed(await opened(file, recipe), recipe);
@@ -215,6 +217,8 @@ export function fromBitmap(bitmap, recipe) {
   return framed(picture, recipe);
 }
 
+/** A recipe without `extra` is of a model that finds things: the whole photo lies in a square. */
 function framed(picture, { size, extra, resample = "bilinear" }) {
-  return { input: squishAndCrop(picture, size, extra, FILTERS[resample]), picture };
+  const filter = FILTERS[resample];
+  return { input: extra ? squishAndCrop(picture, size, extra, filter) : squared(picture, size[0], filter), picture };
 }
