@@ -22,6 +22,7 @@ from browser.app_project import (
     save_model,
     write_project,
 )
+from drawn_detector import save_detector, things
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -413,3 +414,31 @@ def test_a_model_of_kinds_shows_no_known_photos(page):
     assert page.answer({"ask": "hello", **ASKED})[0]["known"] == {"shown": False, "problem": ""}
     message, buffers = send(page, photo())
     assert message["nearest"] == [] and len(buffers) == 1
+
+
+@pytest.fixture
+def finder(tmp_path) -> ClassifierPage:
+    """A page whose own model finds red and blue things."""
+    project = Project.load(write_project(tmp_path, name="things"))
+    save_detector(project.models / "model.onnx")
+    return ClassifierPage(project)
+
+
+def test_what_a_detector_finds_comes_with_the_photo(finder):
+    """The boxes of `predict`, in fractions, and the photo without them, for the browser draws them."""
+    buffer = io.BytesIO()
+    things((900, 600)).save(buffer, "PNG")
+    message, (jpeg,) = send(finder, buffer.getvalue())
+    (ours,) = finder.classifier.predict([buffer.getvalue()])
+    assert message["boxes"] == [[box.label, box.probability, *box.corners] for box in ours.boxes] != []
+    assert (message["error"], Image.open(io.BytesIO(jpeg)).size) == (None, (640, 427))
+    told, _ = finder.answer({"ask": "hello", **ASKED})
+    assert (told["detects"], told["finds"], told["labels"]) == (True, False, ["ball", "block"])
+    message, buffers = send(finder, b"a letter")
+    assert (message["boxes"], buffers) == ([], []) and message["error"]
+
+
+def test_without_a_detector_its_notebooks_are_named(tmp_path):
+    """A project that finds things has other notebooks than one that tells photos apart."""
+    settings = {"name": "boats", "task": "detect", "source": "photos", "models_dir": str(tmp_path)}
+    assert "4_test makes it" in ClassifierPage(Project.model_validate(settings)).problem

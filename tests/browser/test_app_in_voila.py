@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from drawn_detector import save_detector, things
 from playwright.sync_api import Locator, Page, expect
 
 from browser.app_project import (
@@ -29,6 +32,7 @@ from browser.app_project import (
 from browser.pages import watched
 from browser.servers import Server, _serving
 from browser.test_cleaner_on_screen import CONTRASTS, NAMELESS, OUTSIDE
+from utils.inference import load_detector
 from utils.inference.classifier import load_classifier
 from utils.inference.commands import new_table
 from utils.project import REPOSITORY
@@ -185,6 +189,7 @@ def served(chromium, photos, tmp_path_factory) -> Iterator[App]:
     save_model(folder / "models" / "colours", "colours", COLOURS)
     save_model(folder / "models" / "another", "another", WARM, threshold=None, card=False)
     save_model(folder / "models" / "whales", "whales", WHALES, knows=known_whales())
+    save_detector(folder / "models" / "things" / "model.onnx")
     (folder / "data").mkdir()
     (folder / "data" / "secret.png").write_text(SECRET)
     with pytest.MonkeyPatch.context() as patch:
@@ -354,7 +359,7 @@ def test_the_model_is_described_in_plain_words(app):
 def test_another_model_is_picked(app):
     """The picker lists the project's own first; another one clears the results with a word, and judges from then on."""
     picker = app.root.get_by_role("combobox", name="Model", exact=True)
-    assert picker.locator("option").all_text_contents() == ["colours", "another", "whales"]
+    assert picker.locator("option").all_text_contents() == ["colours", "another", "things", "whales"]
     app.choose("Choose photos", app.photos / "red.jpg", app.photos / "nothing.png")
     app.expect_done("2 photos: 1 not sure, 1 red.")
     picker.select_option("another")
@@ -366,6 +371,49 @@ def test_another_model_is_picked(app):
     assert {verdict for verdict, _ in app.shown().values()} <= set(WARM)
     picker.select_option("colours")
     expect(app.about).to_contain_text("red (120 pictures)")
+
+
+def test_what_a_detector_finds_is_drawn_and_listed(app, screenshot, tmp_path):
+    """Each thing has a box on the photo and a line below with the same number; keyboard and screen reader reach all."""
+    picker = app.page.get_by_role("combobox", name="Model", exact=True)
+    picker.select_option("things")
+    found = app.page.get_by_role("region", name="Things in photos", exact=True)
+    try:
+        expect(found).to_have_attribute("aria-busy", "false")
+        things((640, 400)).save(tmp_path / "things.jpg", quality=95)
+        model = app.project.parent / "models" / "things" / "model.onnx"
+        (ours,) = load_detector(model).predict(tmp_path / "things.jpg")
+        with app.page.expect_file_chooser() as chooser:
+            found.get_by_role("button", name="Choose photos", exact=True).press("Enter")
+        chooser.value.set_files([tmp_path / "things.jpg", app.photos / "nothing.png", app.photos / "cut.jpg"])
+        status = found.get_by_role("status")
+        expect(status).to_have_text(re.compile("^3 photos: .* nothing found in 1, 1 could not be read"))
+        card = found.get_by_role("list", name="Results", exact=True).locator("> li").first
+        lines = card.get_by_role("list", name="Found in this photo").locator("li").all_text_contents()
+        assert lines == [f"{box.label}{100 * box.probability:.1f}\u00a0%" for box in ours.boxes]
+        drawn = card.evaluate("""card => {
+            const photo = card.querySelector('img').getBoundingClientRect();
+            return [...card.querySelectorAll('.fd-box')].map(box => {
+                const {left, top, right, bottom} = box.getBoundingClientRect();
+                return [(left - photo.left) / photo.width, (top - photo.top) / photo.height,
+                    (right - photo.left) / photo.width, (bottom - photo.top) / photo.height];
+            });
+        }""")
+        assert np.array(drawn) == pytest.approx(np.array([box.corners for box in ours.boxes]), abs=0.005)
+        with app.page.expect_download() as download:
+            found.get_by_role("button", name="Save as CSV").click()
+        rows = download.value.path().read_text(encoding="utf-8").splitlines()
+        assert rows[0] == "file,label,probability,left,top,right,bottom,error" and len(rows) == 3 + len(ours.boxes)
+        broken = [each["id"] for each in Axe().run(app.page, context=".fieldguide-app").response["violations"]]
+        assert found.evaluate(NAMELESS) == [] and broken == []
+        screenshot(app.page, "app-finds")
+        app.page.set_viewport_size({"width": 360, "height": 740})
+        assert found.evaluate(OUTSIDE) == []
+        screenshot(app.page, "app-finds-phone")
+    finally:
+        app.page.set_viewport_size({"width": 1280, "height": 900})
+        picker.select_option("colours")
+    expect(app.root).to_have_attribute("aria-busy", "false")
 
 
 def test_the_nearest_known_photos_stand_below_each_answer(app, screenshot):

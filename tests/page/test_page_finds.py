@@ -102,7 +102,7 @@ def test_the_boxes_are_pythons(finder):
     assert told > 8
 
 
-@pytest.mark.parametrize("size", [(320, 200), (133, 400), (31, 31), (9, 700), (500, 1)])
+@pytest.mark.parametrize("size", [(120, 75), (50, 160), (31, 31), (4, 150), (200, 1)])
 def test_the_square_is_pythons_byte_for_byte(finder, size):
     """What the network sees of a photo of any shape, enlarged or reduced, with grey around it."""
     data = file_of(Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)), "PNG")

@@ -63,14 +63,39 @@ const number = (value) => (Number.isInteger(value) ? value.toFixed(1) : String(v
 const FORMULA = /(^|[;\t\r\n])(?='*(?:"|[^\S\t\r\n])*[=+\-@\uff1d\uff0b\uff0d\uff20])/g;
 const plain = (text) => text.replace(FORMULA, "$1'");
 
+const file = (path) => cell(plain(path.search(FORMULA) === 0 ? `./${path}` : path));
+const lined = (lines) => lines.map((line) => `${line.join(",")}\n`).join("");
+
 /** The same table as the command line's --csv, with ./ or an apostrophe before what would be a formula. */
 function table(results) {
-  const lines = results.map(({ path, label, probability }) => [
-    cell(plain(path.search(FORMULA) === 0 ? `./${path}` : path)),
-    cell(plain(label)),
-    probability === null ? "" : number(probability),
-  ]);
-  return [["file", "label", "probability"], ...lines].map((line) => `${line.join(",")}\n`).join("");
+  const lines = results.map(({ path, label, probability }) => [file(path), cell(plain(label)), probability === null ? "" : number(probability)]);
+  return lined([["file", "label", "probability"], ...lines]);
+}
+
+/** The same of a model that finds things: a line for each box, one for a photo without any. */
+function boxTable(results) {
+  const lines = results.flatMap(({ path, boxes, error }) => {
+    const found = boxes.map(([label, probability, ...corners]) => [file(path), cell(plain(label)), number(probability), ...corners.map((corner) => corner.toFixed(7)), ""]);
+    return found.length ? found : [[file(path), "", "", "", "", "", "", cell(error ?? "")]];
+  });
+  return lined([["file", "label", "probability", "left", "top", "right", "bottom", "error"], ...lines]);
+}
+
+// --- what was found ---
+
+const unread = (error) => [element("p", { className: "fd-verdict fd-broken" }, "Could not be read"), element("p", { className: "fd-small", textContent: error })];
+
+/** A box on a photo, with its number from 1; the list beside the photo says what it is. */
+function boxFrame([, , left, top, right, bottom], n) {
+  const frame = element("div", { className: "fd-box", aria: { hidden: "true" } }, element("span", { textContent: n + 1 }));
+  const part = (fraction) => `${100 * fraction}%`;
+  Object.assign(frame.style, { left: part(left), top: part(top), width: part(right - left), height: part(bottom - top) });
+  return frame;
+}
+
+function foundList(boxes) {
+  const lines = boxes.map(([label, probability]) => element("li", {}, name(label), element("span", { textContent: percent(probability) })));
+  return element("ol", { className: "fd-found", aria: { role: "list", label: "Found in this photo" } }, ...lines);
 }
 
 class Page {
@@ -262,7 +287,10 @@ class Page {
   }
 
   /** How good the model is, on top; its card at the foot. */
-  tell({ model, verdict, about, finds, known }) {
+  tell({ model, verdict, about, finds, detects, known }) {
+    this.detects = detects;
+    this.root.classList.toggle("fd-finding", detects);
+    this.root.setAttribute("aria-label", detects ? "Things in photos" : "Photo classifier");
     this.outlined.hidden = !finds;
     this.unsure = known.shown ? UNKNOWN_ONE : UNSURE;
     this.known.textContent = known.shown ? "Below each answer: the known individuals with the most similar photo. 1.00 is the same photo; the number is no probability." : known.problem;
@@ -395,18 +423,31 @@ class Page {
   // --- results ---
 
   show(photo, message, buffers) {
+    if (this.detects) return this.showFound(photo, message, buffers);
     const { label, probability, top, nearest, error } = message;
     const text = error ? "" : label ?? this.unsure;
     this.results.push({ path: photo.path, label: error ? "" : label ?? "unknown", probability: error ? null : probability, text, error });
     const body = error
-      ? [element("p", { className: "fd-verdict fd-broken" }, "Could not be read"), element("p", { className: "fd-small", textContent: error })]
+      ? unread(error)
       : [element("p", { className: label === null ? "fd-verdict fd-unsure" : "fd-verdict" }, label === null ? this.unsure[0].toUpperCase() + this.unsure.slice(1) : name(label)), this.bars(top)];
-    const thumbnail = element("div", { className: "fd-thumbnail" });
-    if (buffers[0]) thumbnail.append(picture(buffers[0], ""));
-    const card = element("li", {}, thumbnail, element("div", { className: "fd-body" }, element("p", { className: "fd-file", title: photo.path }, name(photo.path)), ...body));
+    const card = this.addCard(photo, buffers[0] ? [picture(buffers[0], "")] : [], body);
     if (nearest?.length) card.append(this.strip(nearest, buffers.slice(1)));
+  }
+
+  /** Show a photo with its boxes, and a list of what they are, with the same numbers. */
+  showFound(photo, { boxes, error }, buffers) {
+    this.results.push({ path: photo.path, boxes: error ? [] : boxes, error });
+    const body = error ? unread(error) : boxes.length ? [foundList(boxes)] : [element("p", { className: "fd-verdict fd-unsure" }, "Nothing found")];
+    const shown = buffers[0] ? [element("div", { className: "fd-shown" }, picture(buffers[0], ""), ...(boxes ?? []).map(boxFrame))] : [];
+    this.addCard(photo, shown, body);
+  }
+
+  addCard(photo, shown, body) {
+    const thumbnail = element("div", { className: "fd-thumbnail" }, ...shown);
+    const card = element("li", {}, thumbnail, element("div", { className: "fd-body" }, element("p", { className: "fd-file", title: photo.path }, name(photo.path)), ...body));
     this.cards.append(card);
     this.tools.hidden = false;
+    return card;
   }
 
   /** The individuals with the nearest known photos, which come as JPEGs in the same order. */
@@ -430,8 +471,11 @@ class Page {
   count(before = "") {
     if (this.busy) return;
     const tally = new Map();
-    for (const { text } of this.results) if (text) tally.set(text, (tally.get(text) ?? 0) + 1);
+    const add = (text) => tally.set(text, (tally.get(text) ?? 0) + 1);
+    for (const { text, boxes } of this.results) if (boxes) boxes.forEach(([label]) => add(label)); else if (text) add(text);
     const parts = [...tally].sort((a, b) => b[1] - a[1] || ORDER.compare(a[0], b[0])).map(([text, count]) => `${count.toLocaleString("en")} ${text}`);
+    const empty = this.results.filter(({ boxes, error }) => boxes?.length === 0 && !error).length;
+    if (empty) parts.push(`nothing found in ${empty.toLocaleString("en")}`);
     const broken = this.results.filter(({ error }) => error).length;
     if (broken) parts.push(`${broken.toLocaleString("en")} could not be read`);
     const skipped = this.skipped ? ` ${several(this.skipped, "file that is no photo", "files that are no photos")} skipped.` : "";
@@ -440,7 +484,7 @@ class Page {
   }
 
   save() {
-    const address = URL.createObjectURL(new Blob([table(this.results)], { type: "text/csv;charset=utf-8" }));
+    const address = URL.createObjectURL(new Blob([this.detects ? boxTable(this.results) : table(this.results)], { type: "text/csv;charset=utf-8" }));
     element("a", { href: address, download: "predictions.csv" }).click();
     setTimeout(() => URL.revokeObjectURL(address), 10_000);
   }

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import anywidget
 
+from utils.app.found import found_in
 from utils.errors import FieldguideError
 from utils.export import about
-from utils.inference import Classifier, ModelError, Nearest, load_classifier
+from utils.inference import Classifier, Detector, ModelError, Nearest, load_model
 from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
 from utils.storage import subfolders
@@ -33,6 +34,10 @@ SHOWN_NEAREST = 5  # individuals whose nearest known photo is shown beside an an
 IS_THING = 0.5  # of a mask: from here on a place is the thing
 MODELS = ("model.onnx", "export.pkl")  # the first that is there: it opens in a tenth of the time
 LONGEST = 100  # characters of the name that a view of this widget gives itself
+MAKERS = {
+    "classify": "Run the notebooks 01 to 07; 07_export makes it.",
+    "detect": "Run the notebooks 1_tables to 4_test in notebooks/boxes; 4_test makes it.",
+}
 RELOAD = "Reload the browser's page."
 
 logger = logging.getLogger(__name__)
@@ -49,7 +54,7 @@ class Upload:
 
 class ClassifierPage(anywidget.AnyWidget):
     """
-    A page on which photos are dropped or chosen and their labels shown.
+    A page on which photos are dropped or chosen, and their labels shown, or what a detector finds in them.
 
     It offers the models of `project` (by default the one that stage notebooks load) and those beside it. Where none can
     be used, it says in a sentence what to do.
@@ -68,9 +73,7 @@ class ClassifierPage(anywidget.AnyWidget):
             project = project or Project.load()
             self.models = find_models(project)
             if not self.models:
-                raise FieldguideError(
-                    f"There is no model in {project.models} yet. Run the notebooks 01 to 07; 07_export makes it."
-                )
+                raise FieldguideError(f"There is no model in {project.models} yet. {MAKERS[project.task]}")
         except (FieldguideError, OSError) as error:
             self.problem = str(error)
         else:
@@ -86,7 +89,7 @@ class ClassifierPage(anywidget.AnyWidget):
         path = self.models[name]
         self._close(name)
         try:
-            self.classifier = load_classifier(path)
+            self.classifier = load_model(path)
             self.verdict, self.about = about(path, self.classifier)
             self.known = known_photos(self.classifier)
         except (ModelError, FieldguideError, OSError) as error:
@@ -121,6 +124,11 @@ class ClassifierPage(anywidget.AnyWidget):
             self._upload = None
             return _sendable(message | sender), []
 
+    @property
+    def _detects(self) -> bool:
+        """Whether the model finds things in photos, instead of telling photos apart."""
+        return isinstance(self.classifier, Detector)
+
     def _hello(self, request: Mapping, view: str, buffers) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs."""
         return {
@@ -131,7 +139,8 @@ class ClassifierPage(anywidget.AnyWidget):
             "labels": list(self.classifier.labels) if self.classifier else [],
             "verdict": self.verdict,
             "about": self.about,
-            "finds": bool(self.classifier and self.classifier.finds),
+            "finds": bool(self.classifier and not self._detects and self.classifier.finds),
+            "detects": self._detects,
             "known": self.known,
             "largest": LARGEST,
             "part": PART,
@@ -169,6 +178,8 @@ class ClassifierPage(anywidget.AnyWidget):
         if len(upload.content) < size:
             return {"tell": "more"}, []
         self._upload = None
+        if self._detects:
+            return found_in(self.classifier, bytes(upload.content))
         return judged(self.classifier, bytes(upload.content), self.known["shown"])
 
 
@@ -185,7 +196,7 @@ def find_models(project: Project) -> dict[str, Path]:
     return found
 
 
-def known_photos(classifier: Classifier) -> dict:
+def known_photos(classifier: Classifier | Detector) -> dict:
     """Return whether a model has known photos to show, and why not if it should."""
     if not classifier.network.describes:
         return {"shown": False, "problem": ""}
