@@ -85,7 +85,7 @@ def test_a_name_has_one_home_and_one_meaning():
 
 def test_a_name_is_imported_from_its_home():
     """Whoever imports a name takes it from the module that defines it, or from the front of its package."""
-    users = [*IMPORTED, *sorted((REPOSITORY / "notebooks").glob("*.ipynb")), REPOSITORY / "notebooks" / "run.py"]
+    users = [*IMPORTED, *sorted((REPOSITORY / "notebooks").rglob("[!.]*.ipynb")), REPOSITORY / "notebooks" / "run.py"]
     users += [*sorted((REPOSITORY / "tests").rglob("*.py")), *sorted((REPOSITORY / "benchmarks").glob("*.py"))]
     wrong = []
     for path in users:

@@ -22,8 +22,10 @@ from utils.sections import Augment, Filters, OpenImages
 from utils.studied import HOW
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
-NUMBERED = [path for path in NOTEBOOKS if path.stem[:2].isdigit()]
-TOLD = [path for path in NOTEBOOKS if path.stem != "app"]  # the app's page shows no text of ours
+BOX_NOTEBOOKS = sorted((REPOSITORY / "notebooks" / "boxes").glob("*.ipynb"))  # of projects that find things
+EVERY_NOTEBOOK = [*NOTEBOOKS, *BOX_NOTEBOOKS]
+NUMBERED = [path for path in EVERY_NOTEBOOK if path.stem.partition("_")[0].rstrip("a").isdigit()]
+TOLD = [path for path in EVERY_NOTEBOOK if path.stem != "app"]  # the app's page shows no text of ours
 FOREIGN = {".git", ".venv", "data", "models", "build", "shared", "__pycache__", ".ipynb_checkpoints", ".hypothesis"}
 TEXTS = {".py", ".js", ".css", ".md", ".toml", ".txt", ".yml", ".ipynb", ".sh", ""}
 
@@ -88,7 +90,7 @@ def test_all_stages_are_there():
     assert [path.stem for path in NOTEBOOKS] == ["00_start", *names, "app", "sample_truth"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY_NOTEBOOK, ids=lambda path: path.stem)
 def test_a_notebook_is_stripped_and_valid(path):
     """No outputs, no counts, no widget state; every cell has an id of its own."""
     with warnings.catch_warnings():
@@ -103,7 +105,7 @@ def test_a_notebook_is_stripped_and_valid(path):
     assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EVERY_NOTEBOOK, ids=lambda path: path.stem)
 def test_a_notebook_defines_nothing_and_stays_short(path):
     """No def, class, magic, shell or star import; 15 code cells, 16 lines in the first, 10 in the others, 80 in all."""
     cells = code_cells(path)
@@ -124,6 +126,13 @@ def test_a_notebook_says_what_it_reads_writes_and_takes(path):
     assert [word for word in ("**Reads**", "**Writes**", "**Takes**") if word not in cells[0].source] == []
     assert "**Next:**" in cells[-1].source
     assert "Project.load()" in code_cells(path)[0]
+    root = "../.." if path in BOX_NOTEBOOKS else ".."
+    assert f'sys.path.insert(0, "{root}")' in code_cells(path)[0]
+
+
+def test_the_stages_of_finding_things_are_numbered():
+    """The notebooks of boxes count from 1 without a gap."""
+    assert [path.stem.partition("_")[0] for path in BOX_NOTEBOOKS] == [str(n + 1) for n in range(len(BOX_NOTEBOOKS))]
 
 
 def test_04_shows_the_datablock_that_the_folds_use():
@@ -195,7 +204,7 @@ def imported_modules() -> set[str]:
     sources = [
         path.read_text(encoding="utf-8") for part in ("utils", "sample") for path in (REPOSITORY / part).rglob("*.py")
     ]
-    sources += ["\n".join(code_cells(path)) for path in NOTEBOOKS] + [text_of("notebooks/run.py")]
+    sources += ["\n".join(code_cells(path)) for path in EVERY_NOTEBOOK] + [text_of("notebooks/run.py")]
     found = set()
     for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if isinstance(node, ast.Import):
@@ -296,6 +305,10 @@ def test_an_example_is_a_project(path, tmp_path):
     """Each file of projects/ is listed in its README, and is taken; its folder of photos is yours to make."""
     assert f"[{path.name}]({path.name})" in text_of("projects/README.md")
     settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    if settings.get("task") == "detect":
+        project = Project.load(path)
+        assert project.task == "detect" and bool(project.labels) == bool(project.open_images)
+        return
     if settings["source"] not in ("duckduckgo", "sample"):
         for label in ("robin", "wren"):
             (tmp_path / settings["source"] / label).mkdir(parents=True)

@@ -29,10 +29,20 @@ from utils.boxes.folder import (
 from utils.boxes.open_images import (
     read_open_images,
 )
+from utils.boxes.overview import (
+    box_sizes_figure,
+    boxes_overview,
+    read_box_sources,
+)
 from utils.boxes.photos import (
     BoxedPhoto,
     Photos,
     read_photos,
+)
+from utils.boxes.sides import (
+    SplitPhotos,
+    sides_table,
+    split_photos,
 )
 from utils.boxes.source import (
     BoxSource,
@@ -92,14 +102,20 @@ __all__ = [
     "BoxedPhoto",
     "Photos",
     "SourcePhoto",
+    "SplitPhotos",
     "ToLookAt",
     "box_sheet",
+    "box_sizes_figure",
     "boxed_photos_table",
+    "boxes_overview",
     "draw_boxes",
     "read_box_folder",
+    "read_box_sources",
     "read_boxes",
     "read_open_images",
     "read_photos",
+    "sides_table",
+    "split_photos",
     "take_boxed_photos",
     "write_box_files",
     "write_boxes",

@@ -64,7 +64,7 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
             f"No photo could be taken. {' '.join(_why(project))} sources.csv and rejected.csv in {project.data} hold "
             "the reason of each."
         )
-    told = _write_boxes(project, photos, ids)
+    told = [*_write_boxes(project, photos, ids), *_more_sentences(project, kept, ids)]
     return [f"{counted(len(pictures_in(project.images)), 'photo')} in {project.images}.", *_why(project), *told]
 
 
@@ -185,6 +185,15 @@ def _turns_and_problems(
 def _md5(path: Path) -> str:
     """Return the MD5 of a file's bytes in base64, as Open Images writes it."""
     return base64.b64encode(hashlib.md5(path.read_bytes(), usedforsecurity=False).digest()).decode("ascii")
+
+
+def _more_sentences(project: Project, kept: Iterable[SourcePhoto], ids: Mapping[str, str]) -> Iterator[str]:
+    """Yield how many photos more there are that the cap of a label leaves out."""
+    if left := sum(photo.address not in ids for photo in kept):
+        yield (
+            f"{counted(left, 'more photo')} there. images_per_label = {project.images_per_label} takes no more of "
+            "them; raise it to take them."
+        )
 
 
 def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mapping[str, str]) -> list[str]:

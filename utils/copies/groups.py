@@ -150,8 +150,8 @@ def _why_empty(project: Project) -> str:
 
 
 def files_by_id(folder: Path, *, but: Sequence[str] = ()) -> dict[str, Path]:
-    """Return id → file of the pictures in the folders of `folder`, but for those named."""
-    folders = [each for each in subfolders(folder) if each.name not in but] if folder.is_dir() else []
+    """Return id → file of the pictures straight in `folder` and in its folders, but for those named."""
+    folders = [folder, *(each for each in subfolders(folder) if each.name not in but)] if folder.is_dir() else []
     return {path.stem: path for each in folders for path in visible_files(each)}
 
 

@@ -3,6 +3,7 @@ Stage 03: decide, once, which pictures train the model and which judge it.
 """
 
 from utils.split.sides import (
+    LabelTooSmall,
     assign_sides,
     changed_settings,
     given_sentence,
@@ -14,6 +15,7 @@ from utils.split.sides import (
 )
 
 __all__ = [
+    "LabelTooSmall",
     "assign_sides",
     "changed_settings",
     "given_sentence",
