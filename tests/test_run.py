@@ -77,6 +77,15 @@ def test_what_depends_on_moved_pictures_is_made_again(runner, monkeypatch, ready
     assert names == [*STAGES[:6], "03_split", "04_train", "05_evaluate", "app", *STAGES[6:]]
 
 
+def test_what_finds_things_has_a_road_of_its_own(runner, monkeypatch, make_project, capsys):
+    """With task = "detect" 1_tables to 4_test run, and no notebook that tells photos apart; nor the other way round."""
+    finds = make_project(task="detect", source="photos", labels={}, size=64)
+    monkeypatch.setattr(runner, "finding_summary", lambda project: ["verdict    none yet"])
+    assert ran(runner, monkeypatch, finds) == ["1_tables", "2_photos", "3_train", "4_test"]
+    assert runner.main(["03_split"]) == 1
+    assert "03_split does not go with task = 'detect'" in capsys.readouterr().err
+
+
 def test_named_notebooks_run_alone(runner, monkeypatch, ready):
     """In the order given, without what else would follow."""
     assert ran(runner, monkeypatch, ready, "06_clean", "03_split", moves=True) == ["06_clean", "03_split"]
