@@ -11,6 +11,8 @@ from utils.boxes import read_boxes
 from utils.project import Project
 
 pytestmark = pytest.mark.browser
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name}).then(() => null)"
+WIDE = "stage => stage.querySelector('rect')?.getBoundingClientRect().width > 20"
 SETTINGS = 'name = "{name}"\ntask = "detect"\nsource = "photos"\nsize = 64\ndata_dir = "data"\n'
 CODE = """
 from utils.boxes import BoxEditor, ToLookAt, read_photos
@@ -56,6 +58,7 @@ def test_a_box_that_is_drawn_is_on_disk(servers, boxed, page, screenshot):
     stage = page.get_by_role("application", name="Photo with boxes")
     stage.wait_for()
     photo = stage.locator("img")
+    expect(stage.locator("rect").first).to_be_visible()
     expect(page.get_by_text("The model finds a ball that no box has.")).to_be_visible()
     drag(page, photo, (4, 4), (24, 14))
     screenshot(page, "box-editor")
@@ -81,3 +84,15 @@ def test_keys_of_the_editor_change_no_cell(servers, boxed, page):
     for key in "abcdxwsdd":
         page.keyboard.press(key)
     assert notebook.cells() == before
+
+
+def test_boxes_are_seen_while_the_page_changes(servers, boxed, page):
+    """The theme changes just when the photo comes: its boxes have a size all the same."""
+    notebook = Notebook(page, servers.lab, "boxes.ipynb")
+    for n in range(3):
+        notebook.run_all()
+        stage = page.get_by_role("application", name="Photo with boxes")
+        stage.wait_for()
+        page.evaluate(THEME, ("JupyterLab Dark", "JupyterLab Light")[n % 2])
+        page.wait_for_function(WIDE, arg=stage.element_handle())
+    page.evaluate(THEME, "JupyterLab Light")

@@ -5,9 +5,11 @@
 const FOCUSABLE = "[tabindex], button, input";
 const BUTTONS = { Enter: ".fieldguide-save", NumpadEnter: ".fieldguide-save", Space: ".fieldguide-skip" };
 const SOON = 50; // milliseconds
+const LATER = [150, 1000]; // milliseconds after a photo came, or the place of it changed
 
 function render({ el }) {
-  let timer = 0;
+  const timers = new Set();
+  const later = (action, wait) => timers.add(setTimeout(action, wait));
   const watcher = new MutationObserver(mark);
   function mark() {
     const root = el.closest(".fieldguide-boxes");
@@ -19,6 +21,17 @@ function render({ el }) {
     }
     for (const image of root.querySelectorAll("img:not([alt])")) image.alt = "";
   }
+  // A photo that comes while the page is being laid out anew can have boxes of no size, until its own size changes.
+  function lay() {
+    for (const svg of el.closest(".fieldguide-boxes")?.querySelectorAll(".wrapper svg") ?? []) {
+      const measured = svg.parentElement.querySelector(".image-measure");
+      if (svg.getAttribute("width") !== "0" || !measured?.clientWidth) continue;
+      measured.style.padding = "1px";
+      later(() => (measured.style.padding = ""), SOON);
+    }
+  }
+  const layLater = () => LATER.forEach((wait) => later(lay, wait));
+  const sizes = new ResizeObserver(layLater);
   function press(event) {
     const wanted = BUTTONS[event.code];
     if (!wanted || !event.target.matches(".wrapper[tabindex]")) return;
@@ -29,17 +42,21 @@ function render({ el }) {
   function begin() {
     const root = el.closest(".fieldguide-boxes");
     if (!root) {
-      timer = setTimeout(begin, SOON); // a widget is drawn before it comes to its place on the page
+      later(begin, SOON); // a widget is drawn before it comes to its place on the page
       return;
     }
     mark();
     root.addEventListener("keydown", press, true);
+    root.addEventListener("load", layLater, true);
+    sizes.observe(root);
+    layLater();
     watcher.observe(root, { childList: true, subtree: true });
   }
   begin();
   return () => {
-    clearTimeout(timer);
+    timers.forEach(clearTimeout);
     watcher.disconnect();
+    sizes.disconnect();
   };
 }
 
