@@ -54,7 +54,7 @@ def test_a_box_that_is_drawn_is_on_disk(servers, boxed, page, screenshot):
     """A box drawn in Voila by the mouse and saved by Enter stands in boxes.csv, within a pixel; axe finds no fault."""
     before = read_boxes(boxed.table("boxes"))
     first = sorted(before)[0]
-    page.goto(servers.voila.url)
+    page.goto(servers.voila.url, timeout=60_000)
     stage = page.get_by_role("application", name="Photo with boxes")
     stage.wait_for()
     photo = stage.locator("img")
