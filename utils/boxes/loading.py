@@ -136,8 +136,8 @@ class BoxPictures:
     The N photos of one side as a detector sees them. Item (epoch, n) is a picture and its target.
 
     The picture is a uint8 tensor (size, size, 3); the target a dict: "boxes" float32 (M, 4) in pixels of the square,
-    "labels" int64 (M,), and "ignored" float32 (I, 4). Where the detector's loss cannot leave out ignored boxes
-    (`hide`), what only they cover is grey.
+    "labels" int64 (M,), "ignored" float32 (I, 4), and "picture" float32 (4,), where in the square the photo lies. Where
+    the detector's loss cannot leave out ignored boxes (`hide`), what only they cover is grey.
     """
 
     def __init__(self, photos: Photos, *, changes: BoxChanges | None = None, hide: bool = False):
@@ -169,6 +169,7 @@ class BoxPictures:
         wide = (corners[:, 2:] > corners[:, :2]).all(1)  # in 32 bits a thin box may have lost its area
         things, others = corners[wide & (labels != UNKNOWN)], corners[wide & (labels == UNKNOWN)]
         target = {"boxes": things, "labels": labels[wide & (labels != UNKNOWN)], "ignored": others}
+        target["picture"] = place.into(np.array([0.0, 0, 1, 1])).astype(np.float32)
         return torch.from_numpy(pixels.copy()), {name: torch.from_numpy(value) for name, value in target.items()}
 
 

@@ -89,6 +89,8 @@ class BoxMetric(Metric):
         for each, target in zip(found, learn.xb[1], strict=True):
             given = {f"true_{name}": target[name].cpu().numpy() for name in ("boxes", "labels", "ignored")}
             told = {f"found_{name}": each[name].cpu().numpy() for name in ("boxes", "labels", "scores")}
+            left, top, right, bottom = target["picture"].tolist()  # nothing reaches out of the photo
+            told["found_boxes"] = told["found_boxes"].clip((left, top) * 2, (right, bottom) * 2)
             self.photos.append(JudgedPhoto(**given, **told))
 
 
