@@ -14,7 +14,15 @@ from train_scenes import digits_of, scenes_project, train_scenes
 
 from utils.boxes import Box, detector_status, load_trained_detector, read_boxes, read_photos, write_boxes
 from utils.boxes.charting import best_epoch
-from utils.boxes.loading import UNKNOWN, BoxChanges, BoxPictures, box_changes, box_dataloaders, smaller_pictures, varied
+from utils.boxes.loading import (
+    NO_LABEL,
+    BoxChanges,
+    BoxPictures,
+    box_changes,
+    box_dataloaders,
+    smaller_pictures,
+    varied,
+)
 from utils.boxes.network import build_detector
 from utils.boxes.training import BoxTraining, detector_layers, detector_learner, planned_for
 from utils.errors import FieldguideError
@@ -63,7 +71,7 @@ def test_what_is_cut_away_loses_its_label():
         assert len(corners) == len(labels) and (corners >= 0).all()
         assert (corners[:, 2:] <= image.size).all() and (corners[:, 2:] > corners[:, :2]).all()
         seen |= {tuple(sorted(labels.tolist()))}
-    assert {(0,), (1,), (UNKNOWN, 0), (0, 1)} <= seen
+    assert {(0,), (1,), (NO_LABEL, 0), (0, 1)} <= seen
 
 
 def test_batches_follow_from_seed_and_epoch_alone(trained):

@@ -18,7 +18,7 @@ from utils.boxes.network import BoxDetector
 from utils.boxes.photos import BoxedPhoto, Photos
 from utils.pictures import letterboxed
 
-AT_A_TIME = 8  # photos
+DETECTED_AT_ONCE = 8  # photos
 FROM_MODEL = "model"  # by whom a box is that a detector found
 FoundBoxes = Mapping[str, Sequence["FoundBox"]]  # id → boxes, the best first
 
@@ -40,8 +40,8 @@ def detect_boxes(detector: BoxDetector, photos: Photos, *, told: str = "") -> di
     all, found = tuple(photos), {}
     device = next(detector.parameters()).device
     detector.eval()
-    for start in tqdm(range(0, len(all), AT_A_TIME), desc=told, unit="batch", disable=not told):
-        some = all[start : start + AT_A_TIME]
+    for start in tqdm(range(0, len(all), DETECTED_AT_ONCE), desc=told, unit="batch", disable=not told):
+        some = all[start : start + DETECTED_AT_ONCE]
         squares, places = zip(*(letterboxed(opened_photo(photo), detector.size) for photo in some), strict=True)
         with torch.inference_mode():
             answers = detector(torch.from_numpy(np.stack(squares)).to(device))

@@ -121,7 +121,7 @@ def _save_found(project: Project, photos: Photos, found: Mapping, *, again: bool
     rows = []
     for side, boxes in found.items():
         for photo in photos.on(side):
-            rows += [_row(photo.id, side, box) for box in boxes[photo.id]] or [{"id": photo.id, "side": side}]
+            rows += [_found_row(photo.id, side, box) for box in boxes[photo.id]] or [{"id": photo.id, "side": side}]
     text = csv_text(FOUND_COLUMNS, rows, header=True).encode("utf-8")
     last = max(box_rounds(project), default=0)
     before = found_path(project, last).read_bytes() if last else b""
@@ -130,7 +130,7 @@ def _save_found(project: Project, photos: Photos, found: Mapping, *, again: bool
         write_whole(found_path(project, last if same else last + 1), text)
 
 
-def _row(id: str, side: str, box: FoundBox) -> dict:
+def _found_row(id: str, side: str, box: FoundBox) -> dict:
     corners = dict(zip(CORNER_NAMES, map(as_fraction, box.corners), strict=True))
     return {"id": id, "side": side, "label": box.label, **corners, "score": box.score}
 

@@ -24,7 +24,7 @@ from utils.errors import FieldguideError
 from utils.storage import write_whole
 from utils.tables import csv_text, each_row
 
-FOLDS, FOLD_EPOCHS = 3, 4
+BOX_FOLDS, FOLD_EPOCHS = 3, 4
 SURE = 0.5  # score from which a box that boxes.csv lacks is worth a look
 LEAST_GROUPS = 2
 
@@ -44,7 +44,7 @@ class BoxSuspect:
     score: float
 
 
-def out_of_fold_boxes(photos: Photos, *, folds: int = FOLDS, epochs: int = FOLD_EPOCHS) -> dict[str, tuple]:
+def out_of_fold_boxes(photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = FOLD_EPOCHS) -> dict[str, tuple]:
     """
     Return what is found in each training photo by a detector that never saw it: id → boxes, the best first.
 

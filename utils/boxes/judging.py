@@ -50,7 +50,10 @@ def box_figures(photos: Sequence[JudgedPhoto], labels: Sequence[str], groups: Se
     known = np.isfinite(table).any(0)
     drawn = bootstrap(
         {"ap": lambda w: weighted_precision(founds, w, len(OVERLAPS))}
-        | {label: lambda w, one=one: weighted_curves(one, w).mean(1)[:, None] for label, one in _named(labels, founds)},
+        | {
+            label: lambda w, one=one: weighted_curves(one, w).mean(1)[:, None]
+            for label, one in _with_labels(labels, founds)
+        },
         groups,
         seed=seed,
     )
@@ -73,10 +76,10 @@ def box_figures(photos: Sequence[JudgedPhoto], labels: Sequence[str], groups: Se
     }
     kinds = [kind for photo in photos for kind, *_ in photo_errors(photo, threshold)]
     errors = {kind: kinds.count(kind) for kind in ERRORS}
-    return {"figures": figures, "labels": each, "errors": errors, "curve": _curve(founds, groups, seed=seed)}
+    return {"figures": figures, "labels": each, "errors": errors, "curve": _curve_with_band(founds, groups, seed=seed)}
 
 
-def _named(labels: Sequence[str], founds: Sequence[Found]) -> list[tuple[str, Found]]:
+def _with_labels(labels: Sequence[str], founds: Sequence[Found]) -> list[tuple[str, Found]]:
     return list(zip(labels, founds, strict=True))
 
 
@@ -124,7 +127,7 @@ def counts_at(photos: Sequence[JudgedPhoto], labels, threshold: float) -> tuple[
     return right, wrong, things
 
 
-def _curve(founds: Sequence[Found], groups: Sequence, *, seed: int) -> dict:
+def _curve_with_band(founds: Sequence[Found], groups: Sequence, *, seed: int) -> dict:
     """Return precision at each recall, the mean of the labels that have things, with its 95 % band."""
 
     def mean_curve(weights: np.ndarray) -> np.ndarray:

@@ -58,15 +58,15 @@ def save_detector(project: Project, parts: Mapping) -> None:
 
 def read_detector(project: Project) -> dict | None:
     """Return what detector.pth holds, or None where there is none. Nothing in it can run code."""
-    return _read(project, DETECTOR_FILE, SHARED_PARTS, "Delete it and run 3_train again.")
+    return _read_checked(project, DETECTOR_FILE, SHARED_PARTS, "Delete it and run 3_train again.")
 
 
 def read_ongoing(project: Project) -> dict | None:
     """Return where a training was stopped, or None."""
-    return _read(project, BOX_STATE, ONGOING_PARTS, "Delete it and run 3_train again: it begins at epoch 0.")
+    return _read_checked(project, BOX_STATE, ONGOING_PARTS, "Delete it and run 3_train again: it begins at epoch 0.")
 
 
-def _read(project: Project, name: str, wanted: set[str], advice: str) -> dict | None:
+def _read_checked(project: Project, name: str, wanted: set[str], advice: str) -> dict | None:
     path = project.models / name
     if not path.exists():
         return None

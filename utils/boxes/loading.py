@@ -27,10 +27,10 @@ from utils.project import Project
 from utils.words import counted
 
 IGNORED_FLAGS = frozenset({GROUP, "difficult"})  # of boxes that are neither things to find nor places without one
-UNKNOWN = -1  # in place of a label's position, of boxes that are ignored
-TRIES = 20  # to draw a part of the photo that shows a thing
-WHOLE = 0.15  # share of the training pictures that are shown as they are
-SHOWN = 0.4  # of a thing's area, at least, for its box to stay; one that shows less is ignored from then on
+NO_LABEL = -1  # in place of a label's position, of boxes that are ignored
+CROP_TRIES = 20  # to draw a part of the photo that shows a thing
+SHOWN_WHOLE = 0.15  # share of the training pictures that are shown as they are
+LEAST_SHOWN = 0.4  # of a thing's area, at least, for its box to stay; one that shows less is ignored from then on
 MOST_WORKERS = 4
 USED_KEYS = {"crop", "do_flip", "flip_vert", "max_lighting", "max_saturation", "mult", "stretch"}  # of [augment]
 
@@ -85,11 +85,11 @@ def varied(
     """
     Return a photo as `draw` varies it, its boxes (M, 4) in pixels, and their labels (M,).
 
-    A box is cut off with the photo. Where less than `SHOWN` of it is left it becomes `UNKNOWN`; where nothing is left
+    A box is cut off with the photo. Where less than `LEAST_SHOWN` of it is left it becomes `NO_LABEL`; where nothing is left
     it goes, with its label.
     """
-    if draw.random() >= WHOLE:
-        image, corners, labels = _part(image, corners, labels, changes, draw)
+    if draw.random() >= SHOWN_WHOLE:
+        image, corners, labels = _cropped(image, corners, labels, changes, draw)
     for lit, most in ((ImageEnhance.Brightness, changes.light), (ImageEnhance.Contrast, changes.light)):
         image = lit(image).enhance(draw.uniform(1 - most, 1 + most))
     image = ImageEnhance.Color(image).enhance(draw.uniform(1 - changes.colour, 1 + changes.colour))
@@ -103,19 +103,19 @@ def varied(
     return image, corners, labels
 
 
-def _part(image, corners, labels, changes, draw):
-    """Return a part of a photo that shows a thing, if it has any; the whole one where none is found in `TRIES`."""
+def _cropped(image, corners, labels, changes, draw):
+    """Return a part of a photo that shows a thing, if it has any; the whole one where none is found in `CROP_TRIES`."""
     width, height = image.size
-    for _ in range(TRIES):
+    for _ in range(CROP_TRIES):
         share, stretch = draw.uniform(changes.crop, 1), math.exp(draw.uniform(-1, 1) * math.log(changes.stretch))
         wide, high = min(width, width * math.sqrt(share * stretch)), min(height, height * math.sqrt(share / stretch))
         left, top = round(draw.uniform(0, width - wide)), round(draw.uniform(0, height - high))
         right, bottom = max(left + 1, round(left + wide)), max(top + 1, round(top + high))
         cut = corners.clip((left, top) * 2, (right, bottom) * 2) - (left, top) * 2
         shares = _areas(cut) / _areas(corners)
-        seen = shares >= SHOWN
-        if (seen & (labels != UNKNOWN)).any() or not (labels != UNKNOWN).any():
-            left_over = np.where(seen, labels, UNKNOWN)
+        seen = shares >= LEAST_SHOWN
+        if (seen & (labels != NO_LABEL)).any() or not (labels != NO_LABEL).any():
+            left_over = np.where(seen, labels, NO_LABEL)
             kept = shares > 0
             return image.crop((left, top, right, bottom)), cut[kept], left_over[kept]
     return image, corners, labels
@@ -158,7 +158,7 @@ class BoxPictures:
         photo = self.photos[n]
         image = opened_photo(photo)
         corners = corner_array(photo.boxes) * (image.size * 2)
-        labels = np.array([UNKNOWN if is_ignored(box) else self.labels.index(box.label) for box in photo.boxes], int)
+        labels = np.array([NO_LABEL if is_ignored(box) else self.labels.index(box.label) for box in photo.boxes], int)
         if self.changes:
             draw = np.random.default_rng([self.seed, epoch, int(hashed(photo.id), 16)])
             image, corners, labels = varied(image, corners, labels, self.changes, draw)
@@ -167,8 +167,8 @@ class BoxPictures:
         pixels, place = letterboxed(image, self.size)
         corners = place.into(corners / (image.size * 2)).astype(np.float32)
         wide = (corners[:, 2:] > corners[:, :2]).all(1)  # in 32 bits a thin box may have lost its area
-        things, others = corners[wide & (labels != UNKNOWN)], corners[wide & (labels == UNKNOWN)]
-        target = {"boxes": things, "labels": labels[wide & (labels != UNKNOWN)], "ignored": others}
+        things, others = corners[wide & (labels != NO_LABEL)], corners[wide & (labels == NO_LABEL)]
+        target = {"boxes": things, "labels": labels[wide & (labels != NO_LABEL)], "ignored": others}
         target["picture"] = place.into(np.array([0.0, 0, 1, 1])).astype(np.float32)
         return torch.from_numpy(pixels.copy()), {name: torch.from_numpy(value) for name, value in target.items()}
 
@@ -192,13 +192,13 @@ def hashed(text: str) -> str:
 
 def _hidden(image: Image.Image, corners: np.ndarray, labels: np.ndarray) -> Image.Image:
     """Return a photo in which ignored boxes are grey, but for the things inside them."""
-    if not (labels == UNKNOWN).any():
+    if not (labels == NO_LABEL).any():
         return image
     grey, pen = image.copy(), None
     pen = ImageDraw.Draw(grey)
-    for box in corners[labels == UNKNOWN]:
+    for box in corners[labels == NO_LABEL]:
         pen.rectangle(tuple(box), fill=AROUND)
-    for box in corners[labels != UNKNOWN].round().astype(int):
+    for box in corners[labels != NO_LABEL].round().astype(int):
         part = tuple(map(int, box))
         grey.paste(image.crop(part), part[:2])
     return grey

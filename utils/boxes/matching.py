@@ -13,8 +13,8 @@ from faster_coco_eval import COCO, COCOeval_faster
 
 OVERLAPS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))  # COCO's thresholds of AP50:95
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
-MOST_JUDGED = 100  # boxes per photo and label, the best ones
-NONE, LEFT_OUT = -1, -2  # in place of a thing: nothing, or an ignored box
+MOST_MATCHED = 100  # boxes per photo and label, the best ones
+NONE, IN_IGNORED = -1, -2  # in place of a thing: nothing, or an ignored box
 
 
 def _no_boxes() -> np.ndarray:
@@ -39,7 +39,7 @@ class JudgedPhoto:
     def of(self, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the things, the found boxes and their scores of one label, the best first."""
         mine = np.flatnonzero(self.found_labels == label)
-        best = mine[np.argsort(-self.found_scores[mine], kind="stable")][:MOST_JUDGED]
+        best = mine[np.argsort(-self.found_scores[mine], kind="stable")][:MOST_MATCHED]
         return self.true_boxes[self.true_labels == label], self.found_boxes[best], self.found_scores[best]
 
 
@@ -60,7 +60,7 @@ def overlaps(found: np.ndarray, true: np.ndarray, *, of_found: bool = False) -> 
 
 def matches(overlap: np.ndarray, ignored: np.ndarray, threshold: float) -> np.ndarray:
     """
-    Return for each of D found boxes, the best first, which thing it is: int (D,), else `NONE` or `LEFT_OUT`.
+    Return for each of D found boxes, the best first, which thing it is: int (D,), else `NONE` or `IN_IGNORED`.
 
     `overlap` is (D, M), `ignored` (D, I) the share of each box inside ignored ones. A thing is found once: the next box
     on it is `NONE`, unless it has another.
@@ -74,7 +74,7 @@ def matches(overlap: np.ndarray, ignored: np.ndarray, threshold: float) -> np.nd
         if best != NONE and free[best] >= least:
             found[n], taken[best] = best, True
         elif ignored.shape[1] and ignored[n].max() >= least:
-            found[n] = LEFT_OUT
+            found[n] = IN_IGNORED
     return found
 
 
@@ -97,7 +97,7 @@ def judged_label(photos: Sequence[JudgedPhoto], label: int, thresholds: Sequence
         found = np.array([matches(overlap, ignored, threshold) for threshold in thresholds]).reshape(
             len(thresholds), -1
         )
-        hits.append(np.where(found >= 0, 1, np.where(found == LEFT_OUT, -1, 0)).T)
+        hits.append(np.where(found >= 0, 1, np.where(found == IN_IGNORED, -1, 0)).T)
         where.append(np.full(len(boxes), n))
         scores.append(told)
         things.append(len(true))
@@ -156,7 +156,7 @@ def coco_precision(photos: Sequence[JudgedPhoto], labels: int, thresholds: Seque
     judge = COCOeval_faster(truth, truth.loadRes(boxes), "bbox", print_function=_silent)
     judge.params.iouThrs = np.array(thresholds)
     judge.params.areaRng, judge.params.areaRngLbl = [[0, 1e10]], ["all"]
-    judge.params.maxDets = [MOST_JUDGED]
+    judge.params.maxDets = [MOST_MATCHED]
     judge.evaluate()
     judge.accumulate()
     precision = judge.eval["precision"][:, :, :, 0, 0]  # (T, 101, K), −1 where a label has no thing

@@ -13,7 +13,7 @@ One convention at this module's edge, whatever a network does inside:
 
 To export ``fcos``, take `raw_outputs`: tensors in, tensors out, no decision. What follows it (a least score, and the
 suppression of boxes that overlap a better one of their label) is the same on tensors and on arrays: see `LEAST_SCORE`,
-`OVERLAP` and `MOST_BOXES`.
+`MOST_OVERLAP` and `MOST_BOXES`.
 """
 
 import math
@@ -39,13 +39,13 @@ from utils.hub import hub_weights
 from utils.project import PACKAGED, WEIGHTS, Project
 from utils.train import architecture, download_weights, preparation
 
-OWN = "fcos"  # the detector on the project's own backbone
+OWN_DETECTOR = "fcos"  # the detector on the project's own backbone
 STRIDES = (8, 16, 32)  # pixels of the picture for each place of the maps that the pyramid takes from the backbone
 ABOVE = (64, 128)  # and of two more maps, where pictures are so large that a thing can need them
-LARGE = 512  # pixels; the map of stride 32 sees things whose edges are up to 256 pixels from their middle
-CHANNELS, CONVOLUTIONS = 128, 2  # of the pyramid, and of each branch of the head; torchvision: 256 and 4
-LEAST_SCORE, OVERLAP, MOST_BOXES = 0.05, 0.6, 100  # of boxes that are told; overlap is intersection over union
-NOTHING = -1e4  # a score before the sigmoid that is 0 after it, and has no gradient
+LARGE_PICTURE = 512  # pixels; the map of stride 32 sees things whose edges are up to 256 pixels from their middle
+PYRAMID_CHANNELS, HEAD_CONVOLUTIONS = 128, 2  # of the pyramid, and of each branch of the head; torchvision: 256 and 4
+LEAST_SCORE, MOST_OVERLAP, MOST_BOXES = 0.05, 0.6, 100  # of boxes that are told; overlap is intersection over union
+NO_CHANCE = -1e4  # a score before the sigmoid that is 0 after it, and has no gradient
 Targets = Sequence[Mapping[str, Tensor]]  # of each picture: "boxes" (M, 4), "labels" (M,), "ignored" (I, 4)
 
 
@@ -60,8 +60,8 @@ class Pyramid(nn.Module):
         super().__init__()
         self.keeps = keeps
         self.stages = nn.ModuleList(stages)
-        self.pyramid = FeaturePyramidNetwork(list(widths), CHANNELS, extra_blocks=above)
-        self.out_channels = CHANNELS
+        self.pyramid = FeaturePyramidNetwork(list(widths), PYRAMID_CHANNELS, extra_blocks=above)
+        self.out_channels = PYRAMID_CHANNELS
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         maps = OrderedDict()
@@ -85,7 +85,7 @@ class IgnoringHead(FCOSHead):
             _inside(places, target) & (matched < 0)
             for places, target, matched in zip(anchors, targets, matched_idxs, strict=True)
         ]
-        logits = head_outputs["cls_logits"].masked_fill(torch.stack(hidden)[:, :, None], NOTHING)
+        logits = head_outputs["cls_logits"].masked_fill(torch.stack(hidden)[:, :, None], NO_CHANCE)
         return super().compute_loss(targets, head_outputs | {"cls_logits": logits}, anchors, matched_idxs)
 
 
@@ -123,14 +123,14 @@ class BoxDetector(nn.Module):
         self.network, self.name, self.labels, self.size = network, name, tuple(labels), size
         self.first = 0 if isinstance(network, FCOS | detection.RetinaNet) else 1
         self.ignores = self.first == 0
-        if name == OWN:
+        if name == OWN_DETECTOR:
             mean, spread = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in stats)
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("spread", spread, persistent=False)
-            self.register_buffer("places", _places(network, size), persistent=False)  # (A, 4)
+            self.register_buffer("places", _places_of_maps(network, size), persistent=False)  # (A, 4)
 
     def forward(self, pixels: Tensor, targets: Targets | None = None):
-        if self.name == OWN:
+        if self.name == OWN_DETECTOR:
             return self._own(pixels, targets)
         images = list(pixels.permute(0, 3, 1, 2) / 255)
         shifted = [{**target, "labels": target["labels"] + self.first} for target in targets] if targets else None
@@ -203,7 +203,7 @@ def decided(boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
     Written plainly, as the oracle of what stands for it on arrays.
     """
     places, labels = torch.where(scores > LEAST_SCORE)
-    kept = box_ops.batched_nms(boxes[places], scores[places, labels], labels, OVERLAP)[:MOST_BOXES]
+    kept = box_ops.batched_nms(boxes[places], scores[places, labels], labels, MOST_OVERLAP)[:MOST_BOXES]
     return {"boxes": boxes[places][kept], "labels": labels[kept], "scores": scores[places, labels][kept]}
 
 
@@ -217,7 +217,7 @@ def build_detector(project: Project, labels: Sequence[str], *, pretrained: bool 
     """
     pretrained = pretrained and project.weights != "none"
     with no_random(project.seed):
-        if project.detector == OWN:
+        if project.detector == OWN_DETECTOR:
             return _own_detector(project, labels, pretrained=pretrained)
         return BoxDetector(_torchvisions(project, len(labels), pretrained), project.detector, labels, project.size)
 
@@ -227,8 +227,8 @@ def _own_detector(project: Project, labels: Sequence[str], *, pretrained: bool) 
         download_weights(project)
     body = create_vision_model(architecture(project), 2, pretrained=pretrained)[0]
     stages, widths = _stages(body, project)
-    large = project.size > LARGE
-    above = LastLevelP6P7(CHANNELS, CHANNELS) if large else None
+    large = project.size > LARGE_PICTURE
+    above = LastLevelP6P7(PYRAMID_CHANNELS, PYRAMID_CHANNELS) if large else None
     strides = STRIDES + ABOVE if large else STRIDES
     network = FCOS(
         Pyramid(stages, widths, above, keeps=pretrained),
@@ -236,15 +236,15 @@ def _own_detector(project: Project, labels: Sequence[str], *, pretrained: bool) 
         min_size=project.size,
         max_size=project.size,
         anchor_generator=AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides)),
-        head=IgnoringHead(CHANNELS, 1, len(labels), CONVOLUTIONS),
+        head=IgnoringHead(PYRAMID_CHANNELS, 1, len(labels), HEAD_CONVOLUTIONS),
         score_thresh=LEAST_SCORE,
-        nms_thresh=OVERLAP,
+        nms_thresh=MOST_OVERLAP,
         detections_per_img=MOST_BOXES,
         topk_candidates=project.size**2,  # none is left out before the suppression, as in `decided`
     )
     stats = preparation(project).stats
     network.transform.image_mean, network.transform.image_std = map(list, stats)
-    return BoxDetector(network, OWN, labels, project.size, stats)
+    return BoxDetector(network, OWN_DETECTOR, labels, project.size, stats)
 
 
 def _stages(body: nn.Module, project: Project) -> tuple[list[nn.Module], list[int]]:
@@ -265,7 +265,7 @@ def _stages(body: nn.Module, project: Project) -> tuple[list[nn.Module], list[in
         if not found:
             raise FieldguideError(
                 f"arch = {project.arch!r} has no map of {side} × {side} places for pictures of {project.size} pixels, "
-                f'which detector = "{OWN}" needs. Write arch = "{PACKAGED}", or a network of torchvision in stages, '
+                f'which detector = "{OWN_DETECTOR}" needs. Write arch = "{PACKAGED}", or a network of torchvision in stages, '
                 "such as resnet18."
             )
         ends.append(found[-1] + 1)
@@ -281,7 +281,7 @@ def _layers(body: nn.Module) -> list[nn.Module]:
     return [layer for child in body for layer in _layers(child)]
 
 
-def _places(network: FCOS, size: int) -> Tensor:
+def _places_of_maps(network: FCOS, size: int) -> Tensor:
     """Return the squares around all places of FCOS's maps, which depend on the size of pictures alone: (A, 4)."""
     strides = [sizes[0] for sizes in network.anchor_generator.sizes]
     maps = [torch.zeros(1, 1, *[math.ceil(size / stride)] * 2) for stride in strides]
@@ -294,16 +294,16 @@ def _torchvisions(project: Project, labels: int, pretrained: bool) -> nn.Module:
     if name not in torchvision.models.list_models(module=detection):
         raise FieldguideError(
             f"detector = {name!r} is not a detector of torchvision {torchvision.__version__}. Write "
-            f'detector = "{OWN}" in the project file, or one of {", ".join(torchvision.models.list_models(detection))}.'
+            f'detector = "{OWN_DETECTOR}" in the project file, or one of {", ".join(torchvision.models.list_models(detection))}.'
         )
     if project.weights not in WEIGHTS:
         raise FieldguideError(
             f"weights = {project.weights!r} is a file for a backbone, and detector = {name!r} brings its own weights. "
-            f'Set weights = "imagenet" to take these, or detector = "{OWN}".'
+            f'Set weights = "imagenet" to take these, or detector = "{OWN_DETECTOR}".'
         )
     weights = torchvision.models.get_model_weights(name).DEFAULT if pretrained else None
     if weights:
-        hub_weights(weights.url, whose=name, instead=f'Set detector = "{OWN}"', learned="COCO")
+        hub_weights(weights.url, whose=name, instead=f'Set detector = "{OWN_DETECTOR}"', learned="COCO")
     network = torchvision.models.get_model(name, weights=weights, weights_backbone=None)
     _replace_head(network, labels)
     own = network.transform
