@@ -5,6 +5,7 @@ Reads and writes nothing: functions take judged photos and return figures.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -49,10 +50,9 @@ def box_figures(photos: Sequence[JudgedPhoto], labels: Sequence[str], groups: Se
     table = coco_precision(photos, K)  # (T, K)
     known = np.isfinite(table).any(0)
     drawn = bootstrap(
-        {"ap": lambda w: weighted_precision(founds, w, len(OVERLAPS))}
-        | {
-            label: lambda w, one=one: weighted_curves(one, w).mean(1)[:, None]
-            for label, one in _with_labels(labels, founds)
+        {
+            "ap": lambda w: weighted_precision(founds, w, len(OVERLAPS)),
+            **{label: partial(_label_precision, one) for label, one in zip(labels, founds, strict=True)},
         },
         groups,
         seed=seed,
@@ -79,8 +79,9 @@ def box_figures(photos: Sequence[JudgedPhoto], labels: Sequence[str], groups: Se
     return {"figures": figures, "labels": each, "errors": errors, "curve": _curve_with_band(founds, groups, seed=seed)}
 
 
-def _with_labels(labels: Sequence[str], founds: Sequence[Found]) -> list[tuple[str, Found]]:
-    return list(zip(labels, founds, strict=True))
+def _label_precision(found: Found, weights: np.ndarray) -> np.ndarray:
+    """Return the average precision of one label for weights (R, N) of photos: (R, 1)."""
+    return weighted_curves(found, weights).mean(1)[:, None]
 
 
 def _mean_iou(photos: Sequence[JudgedPhoto], groups: Sequence, *, seed: int) -> dict:

@@ -85,8 +85,8 @@ def varied(
     """
     Return a photo as `draw` varies it, its boxes (M, 4) in pixels, and their labels (M,).
 
-    A box is cut off with the photo. Where less than `LEAST_SHOWN` of it is left it becomes `NO_LABEL`; where nothing is left
-    it goes, with its label.
+    A box is cut off with the photo. Where less than `LEAST_SHOWN` of it is left it becomes `NO_LABEL`; where nothing is
+    left it goes, with its label.
     """
     if draw.random() >= SHOWN_WHOLE:
         image, corners, labels = _cropped(image, corners, labels, changes, draw)

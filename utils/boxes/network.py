@@ -265,8 +265,8 @@ def _stages(body: nn.Module, project: Project) -> tuple[list[nn.Module], list[in
         if not found:
             raise FieldguideError(
                 f"arch = {project.arch!r} has no map of {side} × {side} places for pictures of {project.size} pixels, "
-                f'which detector = "{OWN_DETECTOR}" needs. Write arch = "{PACKAGED}", or a network of torchvision in stages, '
-                "such as resnet18."
+                f'which detector = "{OWN_DETECTOR}" needs. Write arch = "{PACKAGED}", or a network of torchvision '
+                "in stages, such as resnet18."
             )
         ends.append(found[-1] + 1)
     begins = [0, *ends[:-1]]
@@ -291,10 +291,10 @@ def _places_of_maps(network: FCOS, size: int) -> Tensor:
 def _torchvisions(project: Project, labels: int, pretrained: bool) -> nn.Module:
     """Return a detector of torchvision for a number of labels, which shows pictures of `size` to itself as they are."""
     name, size = project.detector, project.size
-    if name not in torchvision.models.list_models(module=detection):
+    if name not in (known := torchvision.models.list_models(module=detection)):
         raise FieldguideError(
             f"detector = {name!r} is not a detector of torchvision {torchvision.__version__}. Write "
-            f'detector = "{OWN_DETECTOR}" in the project file, or one of {", ".join(torchvision.models.list_models(detection))}.'
+            f'detector = "{OWN_DETECTOR}" in the project file, or one of {", ".join(known)}.'
         )
     if project.weights not in WEIGHTS:
         raise FieldguideError(
