@@ -78,6 +78,7 @@ LATER = {  # name → the part that holds it
     "detector_status": "keeping",
     "error_table": "judging",
     "evaluate_boxes": "evaluating",
+    "export_detector": "exporting",
     "finding_lines": "summary",
     "found_path": "evaluating",
     "load_trained_detector": "keeping",

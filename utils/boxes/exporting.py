@@ -5,18 +5,20 @@ The files, their check and their words are `utils.export`'s; here stands what a 
 """
 
 from collections import Counter
-from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from utils.boxes.evaluating import read_box_evaluation
+from utils.boxes.judging import box_verdict_sentence
+from utils.boxes.keeping import DETECTOR_FILE
 from utils.boxes.network import LEAST_SCORE, MOST_BOXES, OVERLAP, OWN, BoxDetector, raw_outputs
 from utils.boxes.photos import Photos
 from utils.errors import FieldguideError
 from utils.export import DetectorExport, TrainedBoxes, write_detector
+from utils.storage import file_hash
 from utils.tables import SIDES
 
 LONGEST_COPY = 640  # pixels of the longest side of a training copy
-DETECTOR_FILE = "detector.pth"
 DECIDES_INSIDE = "decides inside its network which boxes it tells, in steps that not every program has"
 
 
@@ -31,20 +33,15 @@ class RawNetwork(nn.Module):
         return raw_outputs(self.detector, pixels)
 
 
-def export_detector(photos: Photos, detector: BoxDetector, evaluation: Mapping) -> DetectorExport:
+def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
     """
-    Export a trained detector as a set of files in models/<name>; the detector is left as it is.
+    Export a detector that `load_trained_detector` returned as a set of files in models/<name>; it is left as it is.
 
-    `evaluation` is what evaluation.json holds, for this detector and these photos. A detector of torchvision that
-    decides inside its network cannot be exported: then the result says so and no file changes. Raises FieldguideError
-    as `write_detector` does, and if the detector was not trained for the labels of the photos.
+    A detector of torchvision that decides inside its network cannot be exported: then the result says so and no file
+    changes. Raises FieldguideError as `write_detector` does, and if 4_test has not judged this very detector on these
+    photos.
     """
-    project = photos.project
-    if detector.labels != photos.labels:
-        raise FieldguideError(
-            f"The detector finds {', '.join(detector.labels)}, the project {', '.join(photos.labels)}. Run 3_train and "
-            "4_test again."
-        )
+    project, evaluation = photos.project, judged_now(photos, detector)
     was, device = detector.training, next(detector.parameters()).device
     detector.cpu().eval()
     try:
@@ -58,12 +55,35 @@ def export_detector(photos: Photos, detector: BoxDetector, evaluation: Mapping) 
             least=LEAST_SCORE,
             overlap=OVERLAP,
             most=MOST_BOXES,
-            threshold=evaluation["threshold"],
+            threshold=float(evaluation["threshold"]),
             why="" if detector.name == OWN else f"{detector.name} {DECIDES_INSIDE}",
         )
-        return write_detector(photos.dataset, trained, evaluation, box_counts(photos))
+        return write_detector(photos.dataset, trained, _told(evaluation), box_counts(photos))
     finally:
         detector.train(was).to(device)
+
+
+def judged_now(photos: Photos, detector: BoxDetector) -> dict:
+    """Return evaluation.json, or refuse one that did not judge this very detector on today's photos and boxes."""
+    project, evaluation = photos.project, read_box_evaluation(photos.project)
+    if evaluation is None:
+        raise FieldguideError(f"There is no {project.models / 'evaluation.json'}. Run 4_test from its first cell.")
+    if not photos.fingerprint == evaluation["fingerprint"] == getattr(detector, "record", {}).get("data"):
+        raise FieldguideError("Photos, boxes or sides changed since the training. Run 3_train and 4_test again.")
+    if evaluation["model"] != file_hash(project.models / DETECTOR_FILE):
+        raise FieldguideError("The detector was trained again since it was judged. Run 4_test again.")
+    return evaluation
+
+
+def _told(evaluation: dict) -> dict:
+    """Return evaluation.json as the card wants it: figures and labels of each set, and the verdict as a sentence."""
+    verdict, sets = evaluation["verdict"], {side: evaluation[side] for side in ("valid", "test") if evaluation[side]}
+    shared = {name: evaluation[name] for name in ("settings", "changed", "fingerprint", "test_opened")}
+    return shared | {
+        "told": box_verdict_sentence(verdict, sets[verdict["side"]]["figures"]["ap50"]),
+        **{side: found["figures"] for side, found in sets.items()},
+        "by_label": {side: found["labels"] for side, found in sets.items()},
+    }
 
 
 def box_counts(photos: Photos) -> dict[str, dict[str, int]]:

@@ -19,10 +19,12 @@ FEW_BOXES = 50  # of a label, in training
 FIGURES = {
     "ap50": "average precision where boxes need to overlap the thing by half (AP50)",
     "ap": "the same, mean over overlaps of 50 to 95 % (AP50:95)",
-    "precision": "of the boxes told, right (precision)",
+    "mean_iou": "overlap of each thing with its box, mean (IoU)",
     "recall": "of the things, found (recall)",
-    "iou": "mean overlap of found boxes with their things (IoU)",
+    "precision": "of the boxes told, right (precision)",
+    "f1": "both in one (F1)",
 }
+PER_LABEL = ("ap50", "recall", "precision")
 HUB_FIGURES = {"ap50": ("mAP@0.5", "AP50"), "ap": ("mAP", "AP50:95")}
 BOX_FILES = CONTENTS | {
     "model.onnx": "the detector, for programs",
@@ -43,8 +45,9 @@ def box_facts(
     """
     Return the facts of a detector's card.json, or refuse a figure that is not a number.
 
-    `evaluation` is what evaluation.json holds: figures by set, the settings that training used, and the verdict as a
-    sentence. `counts` maps each label to side → number of boxes; `licences` each licence to a number of photos.
+    `evaluation` is what evaluation.json holds: figures of each set and of each label in it, the settings that training
+    used, and the verdict as a sentence. `counts` maps each label to side → number of boxes; `licences` each licence to
+    a number of photos.
     """
     project, settings = dataset.project, evaluation.get("settings", {})
     facts = {
@@ -57,6 +60,7 @@ def box_facts(
         "photos": {side: len(dataset.on(side)) for side in SIDES},
         "licences": dict(licences),
         **{side: dict(evaluation.get(side) or {}) for side in JUDGED},
+        "by_label": {side: dict(own) for side, own in evaluation.get("by_label", {}).items()},
         "test_opened": evaluation.get("test_opened", 0),
         "threshold": threshold,
         "bits": dataset.records.bits,
@@ -64,7 +68,8 @@ def box_facts(
     facts |= {
         "limits": box_limits(facts),
         **{name: getattr(project, name) for name in ("seed", "detector", "arch", "weights", "size", "epochs")},
-        "settings": dict(settings),
+        "settings": {name: value for name, value in settings.items() if isinstance(value, str | int | float | bool)},
+        "changed": evaluation.get("changed", ""),
         "versions": versions_now(project.arch),
         "sha256": dict(sha256),
         "fingerprint": evaluation.get("fingerprint", ""),
@@ -109,6 +114,10 @@ def box_card(card: Mapping) -> str:
         for name, words in FIGURES.items()
         if any(name in card[each] for each in sides)
     ]
+    labels = [
+        [label, own["n"], *(brief(own[name]) if name in own else "–" for name in PER_LABEL)]
+        for label, own in card["by_label"].get(side, {}).items()
+    ]
     used = [[label, *(own.get(each, 0) for each in SIDES)] for label, own in card["counts"].items()]
     known = ("seed", "detector", "arch", "weights", "size", "epochs")
     settings = {name: card[name] for name in known} | card["settings"]
@@ -119,6 +128,7 @@ def box_card(card: Mapping) -> str:
         sets=[SETS[each] for each in sides],
         set_name=SETS[side],
         figures=figures,
+        labels=labels if len(labels) > 1 else [],
         counts=[*used, ["photos", *(card["photos"].get(each, 0) for each in SIDES)]],
         settings=[*settings.items(), ["fingerprint of photos, boxes, split and settings", card["fingerprint"]]],
         versions=", ".join(f"{package} {number}" for package, number in card["versions"].items()),
