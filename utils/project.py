@@ -19,7 +19,7 @@ from utils.errors import FieldguideError
 from utils.names import safe_name, unsafe_name
 from utils.pictures import height_and_width
 from utils.refusals import hidden_escape, mistake, refusal
-from utils.sections import Augment, Detector, Filters, OpenImages, Rate, Size
+from utils.sections import Augment, DetectorName, Filters, OpenImages, Rate, Size
 from utils.settling import OPEN_IMAGES, SAMPLE, SEARCH, require_detectable, settled
 from utils.studied import HOW, STUDIED, checked_study, require_values
 
@@ -71,7 +71,7 @@ class Project(BaseModel):
     arch: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$|^timm/[a-z][a-z0-9_]*(\.[a-z0-9_]+)?$")] = "resnet18"
     weights: str = "imagenet"
     size: Size = 224
-    detector: Detector = "fcos"
+    detector: DetectorName = "fcos"
     train: Literal["all", "head"] = "all"
     ensemble: Annotated[int, Field(ge=1, le=9)] = 1
     epochs: Annotated[int, Field(ge=1, le=1000)] = 4

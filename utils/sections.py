@@ -30,7 +30,7 @@ class Filters(TypedDict, total=False):
     region: Annotated[str, Field(pattern=REGION)]
 
 
-Detector = Literal[  # "fcos" stands on the project's own backbone; the others are torchvision's, with its weights
+DetectorName = Literal[  # "fcos" stands on the project's own backbone; the others are torchvision's, with its weights
     "fcos",
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "fasterrcnn_mobilenet_v3_large_fpn",

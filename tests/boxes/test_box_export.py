@@ -209,7 +209,10 @@ def test_a_network_of_other_operations_is_said_to_stay(exported, monkeypatch):
     monkeypatch.setattr(boxes_export, "onnx_bytes", fails)
     monkeypatch.setattr(boxes_export, "onnx_made_before", lambda *_: None)
     export = export_detector(photos, detector)
-    assert "as ONNX (no such operation). The trained" in exported_sentence(export)
+    said = exported_sentence(export)
+    assert (
+        "as ONNX (no such operation). " in said and f"{photos.project.models / 'model.onnx'} is of an earlier" in said
+    )
 
 
 @pytest.mark.parametrize(

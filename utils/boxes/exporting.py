@@ -58,7 +58,7 @@ def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
             threshold=float(evaluation["threshold"]),
             why="" if detector.name == OWN else f"{detector.name} {DECIDES_INSIDE}",
         )
-        return write_detector(photos.dataset, trained, _told(evaluation), box_counts(photos))
+        return write_detector(photos.dataset, trained, _for_the_card(evaluation), box_counts(photos))
     finally:
         detector.train(was).to(device)
 
@@ -75,7 +75,7 @@ def judged_now(photos: Photos, detector: BoxDetector) -> dict:
     return evaluation
 
 
-def _told(evaluation: dict) -> dict:
+def _for_the_card(evaluation: dict) -> dict:
     """Return evaluation.json as the card wants it: figures and labels of each set, and the verdict as a sentence."""
     verdict, sets = evaluation["verdict"], {side: evaluation[side] for side in ("valid", "test") if evaluation[side]}
     shared = {name: evaluation[name] for name in ("settings", "changed", "fingerprint", "test_opened")}

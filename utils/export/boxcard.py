@@ -15,7 +15,7 @@ from utils.settling import OPEN_IMAGES
 from utils.tables import SIDES
 from utils.words import SETS, counted, listed, percent
 
-FEW_BOXES = 50  # of a label, in training
+FEW_TRAINING_BOXES = 50  # of a label, in training
 FIGURES = {
     "ap50": "average precision where boxes need to overlap the thing by half (AP50)",
     "ap": "the same, mean over overlaps of 50 to 95 % (AP50:95)",
@@ -81,10 +81,12 @@ def box_facts(
 def box_limits(card: Mapping) -> list[str]:
     """Return in sentences what to beware of, from the facts of the card down to ``bits``."""
     said = [f"It finds {listed(card['labels'])} and nothing else. What looks alike may be taken for one of these."]
-    few = {label: own.get("train", 0) for label, own in card["counts"].items() if own.get("train", 0) < FEW_BOXES}
+    few = {
+        label: own.get("train", 0) for label, own in card["counts"].items() if own.get("train", 0) < FEW_TRAINING_BOXES
+    }
     if few:
         shown = ", ".join(f"{number:,}" for number in few.values())
-        said.append(f"Fewer than {FEW_BOXES} boxes trained it to find {listed(few)} ({shown}).")
+        said.append(f"Fewer than {FEW_TRAINING_BOXES} boxes trained it to find {listed(few)} ({shown}).")
     if not card["photos"].get("test") or not card["test"]:
         said.append(
             "The test set was never opened. The figures are of the validation set, which chose its best epoch, and "

@@ -12,7 +12,7 @@ from utils.inference import Detection, Detector, FoundBox
 from utils.page import PageAnswer
 from utils.words import listed
 
-PLACES = 64  # of those at which the network looks, that the page compares with Python's numbers
+PLACES_TRIED = 64  # of those at which the network looks, that the page compares with Python's numbers
 MOST_SOUGHT, LONGEST_SOUGHT = 3, 50  # labels in the title, and their letters
 
 
@@ -24,7 +24,7 @@ def box_page_facts(detector: Detector, drawn: np.ndarray) -> dict:
     """
     recipe = detector.recipe
     boxes, scores = (array[0] for array in detector.raw(drawn[None]))  # (A, 4), (A, K)
-    some = np.linspace(0, len(boxes) - 1, min(PLACES, len(boxes))).astype(int)
+    some = np.linspace(0, len(boxes) - 1, min(PLACES_TRIED, len(boxes))).astype(int)
     rules = {name: getattr(recipe, name) for name in ("longest_side", "bits", "overlap", "most")}
     return {
         "task": "detect",

@@ -25,6 +25,7 @@ from utils.export.formats import first_line, onnx_bytes
 from utils.export.placing import CARD, MODEL_CARD, ONNX, SOURCES, put_in_place, workshop
 from utils.export.staging import earlier_card, onnx_made_before, stage_words
 from utils.inference import Detection, Detector, FoundBox, ModelError, load_detector
+from utils.project import Project
 from utils.storage import file_hash, locked, write_whole
 from utils.words import counted
 
@@ -84,7 +85,7 @@ def write_detector(
     if not held_out:
         raise FieldguideError("Validation and test set are empty, so nothing can check the export. Run 2_photos.")
     if trained.raw is None:
-        return DetectorExport(None, trained.why)
+        return _not_exported(project, trained.why)
     with locked(project.models), workshop(project.models) as staged:
         earlier, metadata = earlier_card(project.models), _box_metadata(dataset, trained)
         data = onnx_made_before(earlier, project.models / ONNX, trained.weights, metadata)
@@ -92,7 +93,7 @@ def write_detector(
             example = torch.zeros(EXAMPLE_SQUARES, trained.size, trained.size, 3, dtype=torch.uint8)
             data = onnx_bytes(trained.raw.eval(), example, ("boxes", "scores"), metadata) if data is None else data
         except Exception as error:  # each step of the exporter raises kinds of its own
-            return DetectorExport(None, f"torch cannot write this network as ONNX ({first_line(error)})")
+            return _not_exported(project, f"torch cannot write this network as ONNX ({first_line(error)})")
         write_whole(staged / ONNX, data)
         try:
             exported = load_detector(staged / ONNX)
@@ -112,6 +113,12 @@ def write_detector(
         backup = put_in_place(staged, project.models)
     places = (project.models / name for name in (MODEL_CARD, CARD))
     return DetectorExport(project.models / ONNX, "", *places, backup, card, len(compared), len(drawn), boxes)
+
+
+def _not_exported(project: Project, why: str) -> DetectorExport:
+    """Return that nothing was exported; a file that stays is of another detector, which nobody should take for this."""
+    stays = f". {project.models / ONNX} is of an earlier detector" if (project.models / ONNX).exists() else ""
+    return DetectorExport(None, why + stays)
 
 
 def _box_metadata(dataset: Dataset, trained: TrainedBoxes) -> dict[str, str]:
@@ -161,15 +168,11 @@ def told_by_torch(trained: TrainedBoxes, exported: Detector, pictures: Sequence[
             if isinstance(square, str):
                 yield Detection(error=square)
                 continue
-            boxes, labels, scores = (next_one.cpu().numpy() for next_one in _parts(next(found)))
+            answer = next(found)
+            boxes, labels, scores = (answer[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
             corners, size = square.place.out_of(boxes.astype(np.float64)), (square.width, square.height)
             rows = zip(labels.tolist(), scores.tolist(), corners.tolist(), strict=True)
             yield Detection(tuple(FoundBox(trained.labels[n], score, *box, size) for n, score, box in rows), *size)
-
-
-def _parts(found: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return boxes, labels and scores out of torchvision's dict."""
-    return found["boxes"], found["labels"], found["scores"]
 
 
 def exported_sentence(exported: DetectorExport) -> str:

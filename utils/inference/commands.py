@@ -289,7 +289,7 @@ def _classify(options: argparse.Namespace, copies: Path | None, stack: ExitStack
     classifier = _loaded(options)
     ask = partial(classifier.stream, unknown=options.unknown, **_how(options))
     as_text = partial(as_json if options.json else as_line, top=options.top)
-    return _each(
+    return _each_answer(
         options, copies, ask, as_text, lambda: [*table, Sorter(copies, classifier.labels).copy] if copies else table
     )
 
@@ -300,10 +300,12 @@ def _find(options: argparse.Namespace, copies: Path | None, stack: ExitStack) ->
     table = [stack.enter_context(box_table(options.csv))] if options.csv else []
     outputs = box_outputs(options, detector.labels, detector.recipe.bits, stack) + table
     ask = partial(detector.stream, threshold=options.threshold, batch_size=options.batch_size)
-    return _each(options, copies, ask, box_json if options.json else box_lines, lambda: outputs)
+    return _each_answer(options, copies, ask, box_json if options.json else box_lines, lambda: outputs)
 
 
-def _each(options: argparse.Namespace, copies: Path | None, ask: Callable, as_text: Callable, opened: Callable) -> int:
+def _each_answer(
+    options: argparse.Namespace, copies: Path | None, ask: Callable, as_text: Callable, opened: Callable
+) -> int:
     """Ask the model about each photo, hand its answer to the outputs that `opened` gives, and print it as a text."""
     passed, photos, troubles = PassedOver(), 0, 0
     files, again = tee(each_photo(options.images, copies=copies, passed=passed))

@@ -23,8 +23,8 @@ else:  # inference/ and pictures/ lie loose in another program's folder
 
 NOTHING_FOUND = "nothing"
 BOX_COLUMNS = ("file", "label", "probability", "left", "top", "right", "bottom", "error")
-CLASSES = "classes.txt"  # label names, in the order of the numbers in YOLO files
-MARGIN = 0.1  # of a box's width and height, shown around it in a crop: a classifier needs to see the outline
+CLASSES_FILE = "classes.txt"  # label names, in the order of the numbers in YOLO files
+CROP_MARGIN = 0.1  # of a box's width and height, shown around it in a crop: a classifier needs to see the outline
 DIGITS = 7  # behind the point, of fractions
 
 
@@ -106,16 +106,18 @@ class YoloFolder:
         if any(label.splitlines() != [label] for label in labels):
             raise CannotDo("--yolo: a label of this model has a line break, which classes.txt cannot hold.")
         self.folder, self.labels = emptied_of_leftovers(folder, "--yolo"), labels
-        if not written_new(folder / CLASSES, "".join(f"{label}\n" for label in labels).encode("utf-8")):
-            raise CannotDo(f"--yolo {folder}: its {CLASSES} names other labels. Name another folder.")
+        if not written_new(folder / CLASSES_FILE, "".join(f"{label}\n" for label in labels).encode("utf-8")):
+            raise CannotDo(f"--yolo {folder}: its {CLASSES_FILE} names other labels. Name another folder.")
 
     def write(self, file: str, found: Detection) -> None:
         """Write the boxes of a photo: the label's number, then middle, width and height as fractions."""
         if found.error:
             return
         name = f"{Path(file).stem}.txt"
-        if name.casefold() == CLASSES:
-            raise NotWritten(f"{file}: its boxes would stand in {CLASSES}, which holds the labels. Rename the photo.")
+        if name.casefold() == CLASSES_FILE:
+            raise NotWritten(
+                f"{file}: its boxes would stand in {CLASSES_FILE}, which holds the labels. Rename the photo."
+            )
         path = self.folder / name
         if not written_new(path, "".join(map(self._line, found.boxes)).encode("utf-8")):
             raise NotWritten(f"{path} is there already, with other boxes than those of {file}. It is not written over.")
@@ -158,7 +160,7 @@ def with_margin(box: FoundBox, size: tuple[int, int]) -> tuple[int, int, int, in
     >>> with_margin(FoundBox("cat", 0.9, 0.0, 0.5, 0.5, 1.0, (400, 300)), (200, 100))
     (0, 45, 110, 100)
     """
-    wide, high = MARGIN * (box.right - box.left), MARGIN * (box.bottom - box.top)
+    wide, high = CROP_MARGIN * (box.right - box.left), CROP_MARGIN * (box.bottom - box.top)
     wider = (
         max(0.0, box.left - wide),
         max(0.0, box.top - high),

@@ -21,7 +21,12 @@ LANES = 4  # at most so many batches go through onnxruntime at once
 MAX_ONNX = 2**30  # bytes; a large network has a third of it
 ONNX_START = b"\x08"  # field 1, a number: the format's version
 CLASSIFY, DETECT = "classify", "detect"  # what a file is for; one that does not say it tells photos apart
-FACTS = {"labels": None, "recipe": None, "threshold": None, "task": CLASSIFY}  # of the metadata, if they are missing
+METADATA_FACTS = {
+    "labels": None,
+    "recipe": None,
+    "threshold": None,
+    "task": CLASSIFY,
+}  # of the metadata, if they are missing
 METADATA, KEY, VALUE = 14, 1, 2  # fields of ONNX's messages
 
 
@@ -98,14 +103,17 @@ def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNe
 
 
 def onnx_facts(path: Path) -> tuple[dict, OnnxNetwork]:
-    """Return what a model.onnx says of itself, unchecked, by the names in `FACTS`; and its network, vetted."""
+    """Return what a model.onnx says of itself, unchecked, by the names in `METADATA_FACTS`; and its network, vetted."""
     if path.stat().st_size > MAX_ONNX:
         raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
     network = onnx_network(str(path), path.read_bytes())
     with naming(path):
         try:
             metadata = network.session.get_modelmeta().custom_metadata_map
-            facts = {name: json.loads(metadata[name]) if name in metadata else FACTS[name] for name in FACTS}
+            facts = {
+                name: json.loads(metadata[name]) if name in metadata else METADATA_FACTS[name]
+                for name in METADATA_FACTS
+            }
         except UnicodeDecodeError:
             raise ModelError("its metadata is not UTF-8, as ONNX wants it") from None
         except (ValueError, RecursionError):

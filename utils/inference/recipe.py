@@ -41,7 +41,7 @@ else:  # inference/ and pictures/ lie loose in another program's folder
 
 MAX_SIZE = 1024  # pixels, as in project.toml; a file that asks for more would fill the memory
 MAX_SIDE = 8192  # pixels that a picture is reduced to before it is squished; ours are 512
-MAX_TOLD = 10_000  # boxes of a picture; ours tell 100
+MAX_BOXES_TOLD = 10_000  # boxes of a picture; ours tell 100
 REDUCTIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 HALF_A_LETTER = re.compile("[\ud800-\udfff]")  # JSON can hold one, a file's name cannot
 
@@ -147,7 +147,7 @@ def checked_box_recipe(facts) -> BoxRecipe:
     whole = all(type(number) is int and number > 0 for number in (longest, size, most))
     if not whole or type(overlap) not in (int, float):
         raise ModelError("its recipe does not say longest_side, size, overlap and most in numbers")
-    if size > MAX_SIZE or longest > MAX_SIDE or most > MAX_TOLD or not 0 < overlap <= 1:
+    if size > MAX_SIZE or longest > MAX_SIDE or most > MAX_BOXES_TOLD or not 0 < overlap <= 1:
         raise ModelError(f"its recipe asks for what is not used here ({str(facts)[:100]})")
     return BoxRecipe(longest, size, overlap, most, _checked_bits(facts))
 
