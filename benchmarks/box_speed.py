@@ -32,8 +32,8 @@ import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from PIL import Image, ImageDraw
 
-from utils.boxes.exporting import RawNetwork
-from utils.boxes.network import LEAST_SCORE, MOST_BOXES, OVERLAP, BoxDetector, build_detector
+from utils.detect.exporting import RawNetwork
+from utils.detect.network import LEAST_SCORE, MOST_BOXES, MOST_OVERLAP, BoxDetector, build_detector
 from utils.export.formats import onnx_bytes
 from utils.inference import load_detector
 from utils.inference.suppression import strongest
@@ -107,7 +107,7 @@ def torchvisions(detector: BoxDetector, batch: np.ndarray) -> list[tuple[np.ndar
 
 def numpys(ours, batch: np.ndarray) -> list[tuple[np.ndarray, ...]]:
     """Ask model.onnx, and suppress in numpy."""
-    rules = {"least": LEAST_SCORE, "overlap": OVERLAP, "most": MOST_BOXES}
+    rules = {"least": LEAST_SCORE, "overlap": MOST_OVERLAP, "most": MOST_BOXES}
     return [strongest(boxes, scores, **rules) for boxes, scores in zip(*ours.raw(batch), strict=True)]
 
 
@@ -116,7 +116,7 @@ def exported(detector: BoxDetector, labels, path: Path):
     import json
 
     detector.eval()
-    recipe = {"longest_side": LONGEST, "size": detector.size, "overlap": OVERLAP, "most": MOST_BOXES}
+    recipe = {"longest_side": LONGEST, "size": detector.size, "overlap": MOST_OVERLAP, "most": MOST_BOXES}
     facts = {"task": "detect", "labels": list(labels), "recipe": recipe, "threshold": LEAST_SCORE}
     example = torch.zeros(2, detector.size, detector.size, 3, dtype=torch.uint8)
     texts = {name: json.dumps(fact) for name, fact in facts.items()}

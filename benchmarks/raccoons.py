@@ -33,11 +33,12 @@ from PIL import Image
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.boxes import Box, Photos, build_detector, read_photos, write_boxes
-from utils.boxes.detecting import detect_boxes, judged_photos
-from utils.boxes.loading import BoxChanges, BoxLoader, box_changes, box_dataloaders
-from utils.boxes.matching import average_precision
-from utils.boxes.training import box_loss, detector_layers, planned_for, train_as_3
+from utils.boxes import Box, Photos, read_photos, write_boxes
+from utils.detect import build_detector
+from utils.detect.detecting import detect_boxes, judged_photos
+from utils.detect.loading import BoxChanges, BoxLoader, box_changes, box_dataloaders
+from utils.detect.matching import average_precision
+from utils.detect.training import box_loss, detector_layers, planned_for, train_as_3
 from utils.project import Project
 from utils.storage import content_id
 

@@ -253,7 +253,7 @@ def readable(output):
 
 def finding_summary(project: Project) -> list[str]:
     """Return how good the detector is, what was made and where it lies, one line each."""
-    from utils.boxes import finding_lines  # here, because it loads torch
+    from utils.detect import finding_lines  # here, because it loads torch
 
     lines = finding_lines(project)
     if (model := project.models / "model.onnx").exists():

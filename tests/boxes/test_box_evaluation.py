@@ -6,20 +6,21 @@ from types import SimpleNamespace
 import pytest
 from drawn_boxes import fill_project
 
-from utils.boxes import Box, evaluate_boxes, evaluating, folding, read_found, read_photos
-from utils.boxes.detecting import FoundBox
-from utils.boxes.evaluating import worst_photos
-from utils.boxes.folding import box_suspects, out_of_fold_boxes
-from utils.boxes.keeping import DETECTOR_FILE
+from utils.boxes import Box, read_photos
+from utils.detect import evaluate_boxes, evaluating, folding, read_found
+from utils.detect.detecting import ScoredBox
+from utils.detect.evaluating import worst_photos
+from utils.detect.folding import box_suspects, out_of_fold_boxes
+from utils.detect.keeping import DETECTOR_FILE
 from utils.errors import FieldguideError
 
 DETECT = {"task": "detect", "source": "photos", "labels": {}, "arch": "efficientnet_lite0", "size": 64}
 
 
-def seen_in(photo) -> tuple[FoundBox, ...]:
+def seen_in(photo) -> tuple[ScoredBox, ...]:
     """Return what a stand-in finds in a photo: all of it, and a box of low score that is wrong."""
-    right = [FoundBox(box.label, *box.corners, score=0.9) for box in photo.boxes]
-    return (*right, FoundBox("ball", 0.0, 0.9, 0.1, 1.0, score=0.2))
+    right = [ScoredBox(box.label, *box.corners, score=0.9) for box in photo.boxes]
+    return (*right, ScoredBox("ball", 0.0, 0.9, 0.1, 1.0, score=0.2))
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_suspects_stand_in_the_order_of_their_scores(judged):
     """A thing that nobody finds comes first, then a sure box where nothing is; a right box is no suspect."""
     photos, _, _ = judged
     one, other = [photo for photo in photos.on("train") if photo.boxes][:2]
-    lacks = FoundBox("ball", 0.0, 0.0, 0.05, 0.05, score=0.8)
+    lacks = ScoredBox("ball", 0.0, 0.0, 0.05, 0.05, score=0.8)
     found = {one.id: (lacks, *seen_in(one)), other.id: tuple(seen_in(other)[1:])}
     suspects = box_suspects(photos, found)
     assert [(one.kind, one.id, one.score) for one in suspects] == [

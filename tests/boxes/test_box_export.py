@@ -8,8 +8,8 @@ import torch
 from drawn_boxes import fill_project
 
 from utils.boxes import read_photos
-from utils.boxes.exporting import export_detector
-from utils.boxes.network import build_detector
+from utils.detect.exporting import export_detector
+from utils.detect.network import build_detector
 from utils.errors import FieldguideError
 from utils.export import detector as boxes_export
 from utils.export import exported_sentence, read_card

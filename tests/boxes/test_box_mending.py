@@ -1,6 +1,7 @@
 """Which photos are shown to a person, in which order, and what is offered there."""
 
-from utils.boxes import Box, BoxSuspect, photos_to_mend
+from utils.boxes import Box
+from utils.detect import BoxSuspect, photos_to_mend
 
 
 def suspect(kind, id, score, label="boat"):

@@ -12,9 +12,10 @@ from drawn_boxes import fill_project
 from PIL import Image
 from train_scenes import digits_of, scenes_project, train_scenes
 
-from utils.boxes import Box, detector_status, load_trained_detector, read_boxes, read_photos, write_boxes
-from utils.boxes.charting import best_epoch
-from utils.boxes.loading import (
+from utils.boxes import Box, read_boxes, read_photos, write_boxes
+from utils.detect import detector_status, load_trained_detector
+from utils.detect.charting import best_epoch
+from utils.detect.loading import (
     NO_LABEL,
     BoxChanges,
     BoxPictures,
@@ -23,8 +24,8 @@ from utils.boxes.loading import (
     smaller_pictures,
     varied,
 )
-from utils.boxes.network import build_detector
-from utils.boxes.training import BoxTraining, detector_layers, detector_learner, planned_for
+from utils.detect.network import build_detector
+from utils.detect.training import BoxTraining, detector_layers, detector_learner, planned_for
 from utils.errors import FieldguideError
 from utils.project import REPOSITORY, Project
 
@@ -212,7 +213,7 @@ def test_memory_that_runs_out_says_what_to_set(trained, monkeypatch, tmp_path):
     def full(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("utils.boxes.network.BoxDetector.forward", full)
+    monkeypatch.setattr("utils.detect.network.BoxDetector.forward", full)
     for settings, says in (({"batch_size": 4}, "Set batch_size = 2"), ({"batch_size": 2}, "Set size = 32")):
         with pytest.raises(FieldguideError, match=f"{says} in the project file.*run 3_train again"):
             train_scenes(scenes_project(tmp_path, **settings))

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from utils.boxes.loading import BoxPictures
-from utils.boxes.network import build_detector, decided, raw_outputs
+from utils.detect.loading import BoxPictures
+from utils.detect.network import build_detector, decided, raw_outputs
 from utils.errors import FieldguideError
 from utils.project import Project
 
@@ -133,7 +133,7 @@ def test_coco_weights_stay_and_the_head_is_new(monkeypatch, tmp_path):
     """Weights that lie in torch's cache are taken; the last layer is that of our labels."""
     from torchvision.models.detection import ssdlite320_mobilenet_v3_large as ssdlite
 
-    from utils.boxes import network
+    from utils.detect import network
 
     theirs = ssdlite(weights=None, weights_backbone=None).state_dict()
     url = "https://download.pytorch.org/models/ssdlite320_mobilenet_v3_large_coco-a79551df.pth"

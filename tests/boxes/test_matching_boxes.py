@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from utils.boxes.judging import best_threshold, box_figures, photo_errors
-from utils.boxes.matching import (
+from utils.detect.judging import best_threshold, box_figures, photo_errors
+from utils.detect.matching import (
     OVERLAPS,
     JudgedPhoto,
     average_precision,

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from fastai.vision.all import no_random
 
-from utils.boxes import BoxTraining, planned_for, read_photos
-from utils.boxes.training import detector_learner
+from utils.boxes import read_photos
+from utils.detect import BoxTraining, planned_for
+from utils.detect.training import detector_learner
 from utils.project import Project
 
 SCENES = {"name": "scenes", "task": "detect", "source": "photos", "size": 64, "epochs": 1, "batch_size": 4}

@@ -1,13 +1,15 @@
 """
-Finding things in photos: boxes from tables and files, a detector that learns them, and what its figures say.
-
-What needs torch is imported when it is first asked for: tables and photos are looked at without it.
+Notebooks 1_tables and 2_photos: photos and the boxes in them, from tables and files; and a person who mends them.
 """
 
-from importlib import import_module
-
 from utils.boxes.box import (
+    CORNER_DIGITS,
+    CORNER_NAMES,
+    GROUP,
     Box,
+    as_fraction,
+    box_problem,
+    corner_array,
     read_boxes,
     write_boxes,
 )
@@ -56,46 +58,11 @@ from utils.boxes.writing import (
     write_box_files,
 )
 
-LATER = {  # name → the part that holds it
-    "AP50": "training",
-    "BoxDetector": "network",
-    "BoxSuspect": "folding",
-    "BoxTraining": "training",
-    "FoundBox": "detecting",
-    "MeanIoU": "training",
-    "batch_sheet": "charting",
-    "box_dataloaders": "loading",
-    "box_history_table": "charting",
-    "box_label_table": "judging",
-    "box_loss": "training",
-    "box_rounds": "evaluating",
-    "box_suspects": "folding",
-    "box_verdict_sentence": "judging",
-    "build_detector": "network",
-    "detect_boxes": "detecting",
-    "detector_layers": "training",
-    "detector_rates": "training",
-    "detector_status": "keeping",
-    "error_table": "judging",
-    "evaluate_boxes": "evaluating",
-    "export_detector": "exporting",
-    "finding_lines": "summary",
-    "found_path": "evaluating",
-    "load_trained_detector": "keeping",
-    "out_of_fold_boxes": "folding",
-    "outlined_boxes": "charting",
-    "photos_to_mend": "mending",
-    "planned_for": "training",
-    "precision_recall_picture": "charting",
-    "raw_outputs": "network",
-    "read_box_evaluation": "evaluating",
-    "read_detector": "keeping",
-    "read_found": "evaluating",
-    "worst_photos": "evaluating",
-    "worst_sheet_of": "charting",
-}
 __all__ = [
     "BOX_COLOURS",
+    "CORNER_DIGITS",
+    "CORNER_NAMES",
+    "GROUP",
     "Box",
     "BoxEditor",
     "BoxLedger",
@@ -105,10 +72,13 @@ __all__ = [
     "SourcePhoto",
     "SplitPhotos",
     "ToLookAt",
+    "as_fraction",
+    "box_problem",
     "box_sheet",
     "box_sizes_figure",
     "boxed_photos_table",
     "boxes_overview",
+    "corner_array",
     "draw_boxes",
     "read_box_folder",
     "read_box_sources",
@@ -120,12 +90,4 @@ __all__ = [
     "take_boxed_photos",
     "write_box_files",
     "write_boxes",
-    *LATER,
 ]
-
-
-def __getattr__(name: str):
-    """Import the part that holds a name."""
-    if name in LATER:
-        return getattr(import_module(f"utils.boxes.{LATER[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

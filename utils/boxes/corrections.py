@@ -94,7 +94,7 @@ class BoxLedger:
         mend_log(self.table, BOX_CORRECTION_COLUMNS)
         boxes, rows = read_boxes(self._boxes), self._rows()
         if rows and _as_json(boxes.get(rows[-1]["id"], ())) == rows[-1]["before"] != rows[-1]["after"]:
-            boxes = _with(boxes, rows[-1]["id"], _as_boxes(rows[-1]["after"], self.table))
+            boxes = _with_changed(boxes, rows[-1]["id"], _as_boxes(rows[-1]["after"], self.table))
             write_boxes(self._boxes, boxes)
         return boxes
 
@@ -103,10 +103,10 @@ class BoxLedger:
         row = {"time": now(), "id": id, "before": _as_json(before), "after": _as_json(after), "kind": kind}
         append_rows(self.table, BOX_CORRECTION_COLUMNS, [row])
         if row["before"] != row["after"]:
-            write_boxes(self._boxes, _with(boxes, id, after))
+            write_boxes(self._boxes, _with_changed(boxes, id, after))
 
 
-def _with(boxes: dict[str, tuple[Box, ...]], id: str, found: Sequence[Box]) -> dict[str, tuple[Box, ...]]:
+def _with_changed(boxes: dict[str, tuple[Box, ...]], id: str, found: Sequence[Box]) -> dict[str, tuple[Box, ...]]:
     """Return the boxes of all photos with those of one in place of what it had."""
     return {key: own for key, own in {**boxes, id: tuple(found)}.items() if own}
 

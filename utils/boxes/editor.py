@@ -24,10 +24,10 @@ from utils.inference import box_overlaps
 from utils.words import SETS, counted
 
 UNTOUCHED = 1e-3  # pixels by which a corner may differ on its way through the browser
-SAME_THING = 0.5  # overlap from which on a box of the model takes the place of one of the same label
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
+SAME_PLACE = 0.5  # overlap from which on a box of the model takes the place of one of the same label
+LABEL_COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
 OF_MODEL = "#ff7f0e"  # the colour of what the model finds
-MANY = "many in one box"
+MANY_AT_ONCE = "many in one box"
 HELP = (
     "Drag on the photo to draw a box; drag a box or its corners to move it. Keys, after a click on the photo: "
     "<b>1</b>–<b>9</b> choose a label, <b>Tab</b> the next box, <b>C</b> gives it the label, <b>Delete</b> removes it, "
@@ -74,9 +74,10 @@ class BoxEditor:
         self._waiting = [n for n, each in enumerate(self.looks) if each.id not in done]
         self._at, self._before = None, ()
         self._classes = _classes(photos.labels)
-        colours = [COLOURS[n % len(COLOURS)] for n in range(len(photos.labels))] + [OF_MODEL] * len(photos.labels)
+        own = [LABEL_COLOURS[n % len(LABEL_COLOURS)] for n in range(len(photos.labels))]
+        colours = own + [OF_MODEL] * len(own)
         self.boxes = BBoxWidget(classes=list(photos.labels), colors=colours, hide_buttons=True)
-        self._group = ipywidgets.Checkbox(description=MANY, indent=False)
+        self._group = ipywidgets.Checkbox(description=MANY_AT_ONCE, indent=False)
         self.boxes.attach(self._group, name=GROUP, default_value=False)
         self._title, self._told = ipywidgets.HTML(), ipywidgets.HTML()
         self._take = self._button("Take the model's boxes", self.take)
@@ -258,7 +259,7 @@ def _with_offered(boxes: Sequence[Box], offered: Sequence[Box]) -> tuple[Box, ..
     replaced = {
         n
         for n, box in enumerate(boxes)
-        if any(overlaps[n, m] >= SAME_THING and new.label == box.label for m, new in enumerate(offered))
+        if any(overlaps[n, m] >= SAME_PLACE and new.label == box.label for m, new in enumerate(offered))
     }
     left = [box for n, box in enumerate(boxes) if n not in replaced]
     return (*left, *(replace(clipped(box), by=ACCEPTED) for box in offered))

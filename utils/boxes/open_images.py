@@ -26,7 +26,7 @@ OPEN_IMAGES_NAME = "Open Images"
 CODE = re.compile(r"/[a-z]/\w+")
 MD5 = re.compile(r"[A-Za-z0-9+/]{22}==")
 CLASS_COLUMNS = ("labelname", "id", "mid"), ("displayname", "name", "display_name")
-BOX_COLUMNS = ("ImageID", "XMin", "YMin", "XMax", "YMax")
+BOX_TABLE_COLUMNS = ("ImageID", "XMin", "YMin", "XMax", "YMax")
 FLAG_COLUMNS = {
     "isoccluded": "occluded",
     "istruncated": "truncated",
@@ -167,7 +167,7 @@ def _boxes_by_photo(
     """Return id in Open Images → boxes of the wanted classes, as they are in the tables."""
     found: dict[str, list[Box]] = defaultdict(list)
     for place in as_list(project.open_images["boxes"]):
-        kept = wanted_rows(project, place, "LabelName", labels.keys(), notes, needed=BOX_COLUMNS)
+        kept = wanted_rows(project, place, "LabelName", labels.keys(), notes, needed=BOX_TABLE_COLUMNS)
         for id, box in _boxes_of_table(kept, labels, notes):
             found[id].append(box)
         if missing := sorted(flag for name, flag in FLAG_COLUMNS.items() if name not in kept.columns):

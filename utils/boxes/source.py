@@ -108,7 +108,7 @@ def checked_boxes(found: Iterable[Box], notes: BoxNotes, where: str) -> tuple[Bo
         whole = clipped(box) if all(map(_is_finite, box.corners)) else box
         if problem := box_problem(whole):
             outside = box_problem(box) != problem and "area" in problem
-            notes.left("box", OUTSIDE_PHOTO if outside else _with(problem), f"{box.label} in {where}")
+            notes.left("box", OUTSIDE_PHOTO if outside else _as_ending(problem), f"{box.label} in {where}")
             continue
         if max(abs(mine - its) for mine, its in zip(whole.corners, box.corners, strict=True)) > SLACK:
             notes.told("box", "cut off at the edge of the photo", f"{box.label} in {where}")
@@ -123,7 +123,7 @@ def _is_finite(value: float) -> bool:
     return abs(value) < float("inf")  # false for NaN, too
 
 
-def _with(problem: str) -> str:
+def _as_ending(problem: str) -> str:
     """Return what `box_problem` says of a box as the end of a sentence on several."""
     return problem.removeprefix("a box ") if problem.startswith("a box") else f"with {problem}"
 

@@ -19,7 +19,7 @@ LARGEST_TEXT = 5_000_000  # bytes of a file
 NAMES_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "class_names.txt")
 NO_LABELS = {*NAMES_FILES, "requirements.txt", "readme.txt", "license.txt", "notes.txt"}
 NO_LABELS |= {f"{name}{end}" for name in SIDE_NAMES for end in (".txt", "_list.txt")}
-DIGITS = 9  # behind the point: middle and width come back as corners within a millionth
+YOLO_DIGITS = 9  # behind the point: middle and width come back as corners within a millionth
 
 
 def read_yolo(
@@ -112,7 +112,9 @@ def yolo_text(boxes: Iterable[Box], labels: Sequence[str]) -> str:
     for box in boxes:
         middle = (box.left + box.right) / 2, (box.top + box.bottom) / 2
         numbers = (*middle, box.right - box.left, box.bottom - box.top)
-        lines.append(" ".join([str(labels.index(box.label)), *(f"{value:.{DIGITS}f}" for value in numbers)]) + "\n")
+        lines.append(
+            " ".join([str(labels.index(box.label)), *(f"{value:.{YOLO_DIGITS}f}" for value in numbers)]) + "\n"
+        )
     return "".join(lines)
 
 

@@ -29,7 +29,7 @@ from utils.words import counted, share
 
 NARROWEST = 160  # pixels of a card
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
-GAP, TEXT = 10, 190  # pixels between two cards, and of what stands on a card beside its picture
+CARD_GAP, TEXT = 10, 190  # pixels between two cards, and of what stands on a card beside its picture
 LEAST_CARDS, LEAST_HEIGHT = 6, 72  # on a page, wherever there are as many; pixels of a picture made small for that
 LARGEST_ROOM = 100_000  # pixels
 LOOK_FIRST = "Nothing was moved yet: look at what changed, then press the button again."
@@ -289,11 +289,11 @@ def cards_that_fit(room: Sequence[int], card: Sequence[int], *, most: int) -> tu
     ((9, 180), (6, 75))
     """
     (across, down), (width, height) = room, card
-    columns = max(1, (across + GAP) // (max(width, NARROWEST) + GAP))
-    rows = max(1, (down + GAP) // (height + TEXT + GAP))
+    columns = max(1, (across + CARD_GAP) // (max(width, NARROWEST) + CARD_GAP))
+    rows = max(1, (down + CARD_GAP) // (height + TEXT + CARD_GAP))
     if columns * rows < min(LEAST_CARDS, most):
         rows = -(-min(LEAST_CARDS, most) // columns)
-        height = min(height, max(LEAST_HEIGHT, (down + GAP) // rows - TEXT - GAP))
+        height = min(height, max(LEAST_HEIGHT, (down + CARD_GAP) // rows - TEXT - CARD_GAP))
     return min(columns * rows, most), height
 
 

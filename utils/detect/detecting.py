@@ -11,27 +11,26 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from utils.boxes.box import CORNER_DIGITS, Box, box_problem, corner_array
-from utils.boxes.loading import is_ignored, opened_photo
-from utils.boxes.matching import JudgedPhoto
-from utils.boxes.network import BoxDetector
-from utils.boxes.photos import BoxedPhoto, Photos
+from utils.boxes import CORNER_DIGITS, Box, BoxedPhoto, Photos, box_problem, corner_array
+from utils.detect.loading import is_ignored, opened_photo
+from utils.detect.matching import JudgedPhoto
+from utils.detect.network import BoxDetector
 from utils.pictures import letterboxed
 
 DETECTED_AT_ONCE = 8  # photos
 FROM_MODEL = "model"  # by whom a box is that a detector found
-FoundBoxes = Mapping[str, Sequence["FoundBox"]]  # id → boxes, the best first
+FoundBoxes = Mapping[str, Sequence["ScoredBox"]]  # id → boxes, the best first
 
 
 @dataclass(frozen=True)
-class FoundBox(Box):
+class ScoredBox(Box):
     """A box that a detector found, and its score in [0, 1]."""
 
     by: str = FROM_MODEL
     score: float = 0.0
 
 
-def detect_boxes(detector: BoxDetector, photos: Photos, *, told: str = "") -> dict[str, tuple[FoundBox, ...]]:
+def detect_boxes(detector: BoxDetector, photos: Photos, *, told: str = "") -> dict[str, tuple[ScoredBox, ...]]:
     """
     Return what a detector finds in each photo: id → boxes, the best first, none for some.
 
@@ -48,12 +47,12 @@ def detect_boxes(detector: BoxDetector, photos: Photos, *, told: str = "") -> di
         for photo, answer, place in zip(some, answers, places, strict=True):
             corners = place.out_of(answer["boxes"].double().cpu().numpy()).round(CORNER_DIGITS)
             rows = zip(corners.tolist(), answer["labels"].tolist(), answer["scores"].tolist(), strict=True)
-            boxes = (FoundBox(detector.labels[label], *box, score=round(score, 6)) for box, label, score in rows)
+            boxes = (ScoredBox(detector.labels[label], *box, score=round(score, 6)) for box, label, score in rows)
             found[photo.id] = tuple(box for box in boxes if not box_problem(box))
     return found
 
 
-def judged_photo(photo: BoxedPhoto, found: Sequence[FoundBox], labels: Sequence[str]) -> JudgedPhoto:
+def judged_photo(photo: BoxedPhoto, found: Sequence[ScoredBox], labels: Sequence[str]) -> JudgedPhoto:
     """Return a photo's boxes and those found in it as arrays, corners as fractions."""
     things = [box for box in photo.boxes if not is_ignored(box)]
     others = [box for box in photo.boxes if is_ignored(box)]

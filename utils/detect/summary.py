@@ -2,11 +2,10 @@
 What `make run` says at the end of a project that finds things: how good the detector is, what was made, where it lies.
 """
 
-from utils.boxes.box import read_boxes
-from utils.boxes.evaluating import read_box_evaluation
-from utils.boxes.judging import box_verdict_sentence
-from utils.boxes.keeping import is_of_today, read_detector
-from utils.boxes.photos import read_photos
+from utils.boxes import read_boxes, read_photos
+from utils.detect.evaluating import read_box_evaluation
+from utils.detect.judging import box_verdict_sentence
+from utils.detect.keeping import is_of_today, read_detector
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.tables import REJECTED_COLUMNS, each_row

@@ -11,15 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.boxes.box import CORNER_NAMES, Box, as_fraction
-from utils.boxes.detecting import FoundBox, detect_boxes, judged_photo
-from utils.boxes.evaluating import FOUND_COLUMNS
-from utils.boxes.judging import RIGHT_FROM, photo_errors
-from utils.boxes.keeping import asked_for
-from utils.boxes.loading import hashed
-from utils.boxes.matching import JudgedPhoto, overlaps
-from utils.boxes.photos import Photos
-from utils.boxes.training import train_as_3
+from utils.boxes import CORNER_NAMES, Box, Photos, as_fraction
+from utils.detect.detecting import ScoredBox, detect_boxes, judged_photo
+from utils.detect.evaluating import FOUND_COLUMNS
+from utils.detect.judging import RIGHT_FROM, photo_errors
+from utils.detect.keeping import asked_for
+from utils.detect.loading import hashed
+from utils.detect.matching import JudgedPhoto, overlaps
+from utils.detect.training import train_as_3
 from utils.errors import FieldguideError
 from utils.storage import write_whole
 from utils.tables import csv_text, each_row
@@ -32,7 +31,7 @@ LEAST_GROUPS = 2
 @dataclass(frozen=True)
 class BoxSuspect:
     """
-    A box that may be wrong, or may be lacking: `kind` is one of utils.boxes.judging's ERRORS, from the detector's view.
+    A box that may be wrong, or may be lacking: `kind` is one of `judging.ERRORS`, from the detector's view.
 
     `box` is that of boxes.csv where the detector finds nothing ("missed"), else the one that it found. `score` in
     [0, 1] says how much speaks for an error.
@@ -40,7 +39,7 @@ class BoxSuspect:
 
     kind: str
     id: str
-    box: Box | FoundBox
+    box: Box | ScoredBox
     score: float
 
 
@@ -85,12 +84,12 @@ def _write_fold(path, found: Mapping) -> None:
     write_whole(path, csv_text(FOUND_COLUMNS, rows, header=True))
 
 
-def _read_fold(path) -> dict[str, tuple[FoundBox, ...]]:
+def _read_fold(path) -> dict[str, tuple[ScoredBox, ...]]:
     """Return what a fold found: id → boxes."""
-    found: dict[str, tuple[FoundBox, ...]] = {}
+    found: dict[str, tuple[ScoredBox, ...]] = {}
     for row in each_row(path, FOUND_COLUMNS):
         corners = [float(row[name]) for name in CORNER_NAMES] if row["label"] else []
-        box = (FoundBox(row["label"], *corners, score=float(row["score"])),) if corners else ()
+        box = (ScoredBox(row["label"], *corners, score=float(row["score"])),) if corners else ()
         found[row["id"]] = found.get(row["id"], ()) + box
     return found
 
@@ -101,7 +100,7 @@ def _likeliest(judged: JudgedPhoto, corners: np.ndarray) -> float:
     return float(judged.found_scores[over].max()) if over.any() else 0.0
 
 
-def box_suspects(photos: Photos, predictions: Mapping[str, tuple[FoundBox, ...]]) -> list[BoxSuspect]:
+def box_suspects(photos: Photos, predictions: Mapping[str, tuple[ScoredBox, ...]]) -> list[BoxSuspect]:
     """
     Return boxes that may be wrong or lacking in the photos that have predictions, the most suspect first.
 
@@ -114,7 +113,7 @@ def box_suspects(photos: Photos, predictions: Mapping[str, tuple[FoundBox, ...]]
             continue
         judged = judged_photo(photo, predictions[photo.id], photos.labels)
         for kind, corners, label, score in photo_errors(judged, SURE):
-            box = FoundBox(photos.labels[label], *map(float, corners), score=score)
+            box = ScoredBox(photos.labels[label], *map(float, corners), score=score)
             if kind == "missed":
                 box = next(each for each in photo.boxes if each.corners == tuple(map(float, corners)))
                 score = 1 - _likeliest(judged, corners)

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from utils.boxes.matching import (
+from utils.detect.matching import (
     OVERLAPS,
     RECALLS,
     Found,

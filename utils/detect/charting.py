@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw
 
-from utils.boxes.detecting import FoundBox
-from utils.boxes.loading import is_ignored
-from utils.boxes.photos import BoxedPhoto, Photos
+from utils.boxes import BoxedPhoto, Photos
+from utils.detect.detecting import ScoredBox
+from utils.detect.loading import is_ignored
 from utils.pictures import open_picture
 from utils.sheets import contact_sheet, figure_picture, png_bytes, without_formulas
 
@@ -112,7 +112,7 @@ def precision_recall_picture(curve: Mapping, point: Mapping | None = None) -> Im
     return figure_picture(figure)
 
 
-def outlined_boxes(photo: BoxedPhoto, found: Sequence[FoundBox] = (), *, side: int = 320) -> Image.Image:
+def outlined_boxes(photo: BoxedPhoto, found: Sequence[ScoredBox] = (), *, side: int = 320) -> Image.Image:
     """
     Return a photo, its longest side `side` pixels, with its boxes in green, ignored ones in grey, found ones in orange.
     """
@@ -120,7 +120,7 @@ def outlined_boxes(photo: BoxedPhoto, found: Sequence[FoundBox] = (), *, side: i
     pen = ImageDraw.Draw(image)
     for box in (*photo.boxes, *found):
         corners = tuple(corner * length for corner, length in zip(box.corners, image.size * 2, strict=True))
-        told = isinstance(box, FoundBox)
+        told = isinstance(box, ScoredBox)
         colour = FOUND_COLOUR if told else IGNORED_COLOUR if is_ignored(box) else TRUE_COLOUR
         pen.rectangle(corners, outline=colour, width=max(2, side // 110))
         text = f"{box.label} {box.score:.2f}" if told else box.label

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from utils.boxes.box import CORNER_NAMES, as_fraction
-from utils.boxes.detecting import FoundBox, detect_boxes, judged_photo, judged_photos
-from utils.boxes.judging import best_threshold, box_figures, box_verdict, photo_errors
-from utils.boxes.keeping import DETECTOR_FILE, changed_cells
-from utils.boxes.network import BoxDetector
-from utils.boxes.photos import Photos
+from utils.boxes import CORNER_NAMES, Photos, as_fraction
+from utils.detect.detecting import ScoredBox, detect_boxes, judged_photo, judged_photos
+from utils.detect.judging import best_threshold, box_figures, box_verdict, photo_errors
+from utils.detect.keeping import DETECTOR_FILE, changed_cells
+from utils.detect.network import BoxDetector
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import file_hash, write_whole
@@ -130,12 +129,12 @@ def _save_found(project: Project, photos: Photos, found: Mapping, *, again: bool
         write_whole(found_path(project, last if same else last + 1), text)
 
 
-def _found_row(id: str, side: str, box: FoundBox) -> dict:
+def _found_row(id: str, side: str, box: ScoredBox) -> dict:
     corners = dict(zip(CORNER_NAMES, map(as_fraction, box.corners), strict=True))
     return {"id": id, "side": side, "label": box.label, **corners, "score": box.score}
 
 
-def read_found(project: Project, *, number: int | None = None) -> dict[str, tuple[FoundBox, ...]]:
+def read_found(project: Project, *, number: int | None = None) -> dict[str, tuple[ScoredBox, ...]]:
     """Return what a round found, by default the last one: id → boxes, the best first, of every judged photo."""
     numbers = box_rounds(project)
     if not numbers or (number or numbers[-1]) not in numbers:
@@ -148,7 +147,7 @@ def read_found(project: Project, *, number: int | None = None) -> dict[str, tupl
                 corners, score = [float(row[name]) for name in CORNER_NAMES], float(row["score"])
             except ValueError as error:
                 raise FieldguideError(f"{path} is broken ({error}). Delete it and run 4_test again.") from None
-            boxes.append(FoundBox(row["label"], *corners, score=score))
+            boxes.append(ScoredBox(row["label"], *corners, score=score))
     return {id: tuple(boxes) for id, boxes in found.items()}
 
 

@@ -18,8 +18,7 @@ from fastai.data.all import DataLoader, DataLoaders
 from PIL import Image, ImageDraw, ImageEnhance
 from torch import Tensor
 
-from utils.boxes.box import GROUP, Box, corner_array
-from utils.boxes.photos import BoxedPhoto, Photos
+from utils.boxes import GROUP, Box, BoxedPhoto, Photos, corner_array
 from utils.errors import FieldguideError
 from utils.machine import usable_cores
 from utils.pictures import AROUND, PictureError, letterboxed, open_picture

@@ -8,11 +8,11 @@ from collections import Counter
 
 from torch import Tensor, nn
 
-from utils.boxes.evaluating import read_box_evaluation
-from utils.boxes.judging import box_verdict_sentence
-from utils.boxes.keeping import DETECTOR_FILE
-from utils.boxes.network import LEAST_SCORE, MOST_BOXES, OVERLAP, OWN, BoxDetector, raw_outputs
-from utils.boxes.photos import Photos
+from utils.boxes import Photos
+from utils.detect.evaluating import read_box_evaluation
+from utils.detect.judging import box_verdict_sentence
+from utils.detect.keeping import DETECTOR_FILE
+from utils.detect.network import LEAST_SCORE, MOST_BOXES, MOST_OVERLAP, OWN_DETECTOR, BoxDetector, raw_outputs
 from utils.errors import FieldguideError
 from utils.export import DetectorExport, TrainedBoxes, write_detector
 from utils.storage import file_hash
@@ -48,15 +48,15 @@ def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
         trained = TrainedBoxes(
             weights=project.models / DETECTOR_FILE,
             labels=detector.labels,
-            raw=RawNetwork(detector) if detector.name == OWN else None,
+            raw=RawNetwork(detector) if detector.name == OWN_DETECTOR else None,
             decided=detector,
             size=detector.size,
             longest_side=LONGEST_COPY,
             least=LEAST_SCORE,
-            overlap=OVERLAP,
+            overlap=MOST_OVERLAP,
             most=MOST_BOXES,
             threshold=float(evaluation["threshold"]),
-            why="" if detector.name == OWN else f"{detector.name} {DECIDES_INSIDE}",
+            why="" if detector.name == OWN_DETECTOR else f"{detector.name} {DECIDES_INSIDE}",
         )
         return write_detector(photos.dataset, trained, _for_the_card(evaluation), box_counts(photos))
     finally:

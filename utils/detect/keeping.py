@@ -11,10 +11,10 @@ from collections.abc import Mapping
 
 import torch
 
-from utils.boxes.charting import box_chart
-from utils.boxes.loading import box_changes
-from utils.boxes.network import BoxDetector, build_detector
-from utils.boxes.photos import Photos
+from utils.boxes import Photos
+from utils.detect.charting import box_chart
+from utils.detect.loading import box_changes
+from utils.detect.network import BoxDetector, build_detector
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import content_id, write_whole

@@ -4,8 +4,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from utils.boxes.editor import ToLookAt
-from utils.boxes.folding import BoxSuspect
+from utils.boxes import ToLookAt
+from utils.detect.folding import BoxSuspect
 from utils.words import counted, share
 
 LACKING = ("background", "loose", "wrong label")  # kinds of suspects whose found box is offered

@@ -24,8 +24,9 @@ from IPython.display import display
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from utils.boxes.charting import best_epoch, box_chart, epoch_rank
-from utils.boxes.keeping import (
+from utils.boxes import Photos
+from utils.detect.charting import best_epoch, box_chart, epoch_rank
+from utils.detect.keeping import (
     BOX_STATE,
     asked_for,
     plan_id,
@@ -35,10 +36,9 @@ from utils.boxes.keeping import (
     where_stopped,
     write_parts,
 )
-from utils.boxes.loading import box_dataloaders, smaller_pictures
-from utils.boxes.matching import JudgedPhoto, average_precision, mean_overlap
-from utils.boxes.network import BoxDetector, build_detector
-from utils.boxes.photos import Photos
+from utils.detect.loading import box_dataloaders, smaller_pictures
+from utils.detect.matching import JudgedPhoto, average_precision, mean_overlap
+from utils.detect.network import BoxDetector, build_detector
 from utils.errors import FieldguideError
 from utils.project import Project
 from utils.storage import require_writable
