@@ -1,6 +1,7 @@
 """Folders with VOC, YOLO or COCO files: what is read, mended, and left out with a sentence."""
 
 import json
+import shutil
 
 import pytest
 from conftest import draw_picture
@@ -287,3 +288,12 @@ def test_a_format_tells_what_it_cannot_hold(make_project, tmp_path):
     write_boxes(project.table("boxes"), boxes)
     *_, lost = write_box_files(read_photos(project), tmp_path / "out", "YOLO")
     assert lost == "YOLO has no place for the flags group (2 boxes). A box around many things is a plain box there."
+
+
+def test_a_zip_is_a_folder(make_project, tmp_path, folder):
+    """A ZIP of photos and boxes is unpacked once, and read as the folder would be."""
+    put_voc(folder, "a", ("cat", 10, 10, 60, 60))
+    packed = shutil.make_archive(str(tmp_path / "photos"), "zip", folder)
+    project = make_project(task="detect", source=packed, labels={}, size=64)
+    source = read_box_folder(project, project.places[0])
+    assert source.counts == {"cat": 1} and source.photos[0].path.is_relative_to(project.data / "cache")

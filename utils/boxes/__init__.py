@@ -1,6 +1,10 @@
 """
 Notebooks 1_tables and 2_photos: photos and the boxes in them, from tables and files; and a person who mends them.
+
+What needs large libraries is imported when it is first asked for: a table of gigabytes is read without them.
 """
+
+from importlib import import_module
 
 from utils.boxes.box import (
     CORNER_DIGITS,
@@ -13,81 +17,50 @@ from utils.boxes.box import (
     read_boxes,
     write_boxes,
 )
-from utils.boxes.corrections import (
-    BoxLedger,
-)
-from utils.boxes.drawing import (
-    BOX_COLOURS,
-    box_sheet,
-    draw_boxes,
-)
-from utils.boxes.editor import (
-    BoxEditor,
-    ToLookAt,
-)
-from utils.boxes.folder import (
-    read_box_folder,
-)
-from utils.boxes.open_images import (
-    read_open_images,
-)
-from utils.boxes.overview import (
-    box_sizes_figure,
-    boxes_overview,
-    read_box_sources,
-)
-from utils.boxes.photos import (
-    BoxedPhoto,
-    Photos,
-    read_photos,
-)
-from utils.boxes.sides import (
-    SplitPhotos,
-    sides_table,
-    split_photos,
-)
-from utils.boxes.source import (
-    BoxSource,
-    SourcePhoto,
-)
-from utils.boxes.taking import (
-    boxed_photos_table,
-    take_boxed_photos,
-)
-from utils.boxes.writing import (
-    write_box_files,
-)
+from utils.boxes.open_images import read_open_images
+from utils.boxes.photos import BoxedPhoto, Photos, read_photos
+from utils.boxes.source import BoxSource, SourcePhoto
 
+LATER = {  # name → the part that holds it
+    "BOX_COLOURS": "drawing",
+    "BoxEditor": "editor",
+    "BoxLedger": "corrections",
+    "SplitPhotos": "sides",
+    "ToLookAt": "editor",
+    "box_sheet": "drawing",
+    "box_sizes_figure": "overview",
+    "boxed_photos_table": "taking",
+    "boxes_overview": "overview",
+    "draw_boxes": "drawing",
+    "read_box_folder": "folder",
+    "read_box_sources": "overview",
+    "sides_table": "sides",
+    "split_photos": "sides",
+    "take_boxed_photos": "taking",
+    "write_box_files": "writing",
+}
 __all__ = [
-    "BOX_COLOURS",
+    "BoxedPhoto",
+    "Photos",
+    "read_photos",
+    "read_open_images",
+    "BoxSource",
+    "SourcePhoto",
+    "Box",
     "CORNER_DIGITS",
     "CORNER_NAMES",
     "GROUP",
-    "Box",
-    "BoxEditor",
-    "BoxLedger",
-    "BoxSource",
-    "BoxedPhoto",
-    "Photos",
-    "SourcePhoto",
-    "SplitPhotos",
-    "ToLookAt",
     "as_fraction",
     "box_problem",
-    "box_sheet",
-    "box_sizes_figure",
-    "boxed_photos_table",
-    "boxes_overview",
     "corner_array",
-    "draw_boxes",
-    "read_box_folder",
-    "read_box_sources",
     "read_boxes",
-    "read_open_images",
-    "read_photos",
-    "sides_table",
-    "split_photos",
-    "take_boxed_photos",
-    "write_box_files",
     "write_boxes",
+    *LATER,
 ]
+
+
+def __getattr__(name: str):
+    """Import the part that holds a name."""
+    if name in LATER:
+        return getattr(import_module(f"utils.boxes.{LATER[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

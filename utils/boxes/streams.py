@@ -4,7 +4,9 @@ Large tables, read as a stream of whole lines from a file or an address; nothing
 A connection that breaks is taken up again where it broke.
 """
 
+import os
 import re
+import ssl
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -14,10 +16,10 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPSHandler, Request, build_opener
 
+import certifi
 from tqdm.auto import tqdm
 
 from utils.addresses import host_and_ports, host_name, is_local_name
-from utils.download import trusted_certificates
 from utils.errors import FieldguideError
 
 PART_READ = 2**21  # bytes read at a time
@@ -67,7 +69,7 @@ def _file_parts(path: Path) -> Iterator[bytes]:
 
 def _web_parts(url: str, allowed: list[str]) -> Iterator[bytes]:
     """Yield the parts of what an address holds, over as many connections as it takes."""
-    opener = build_opener(HTTPSHandler(context=trusted_certificates()))
+    opener = build_opener(HTTPSHandler(context=_trusted_context()))
     done, failures, version, bar = 0, 0, None, None
     while True:
         try:
@@ -111,6 +113,12 @@ def _answer(opener, url: str, start: int, allowed: list[str]) -> HTTPResponse:
         answer.close()
         raise
     return answer
+
+
+def _trusted_context() -> ssl.SSLContext:
+    """Return the authorities that this machine is set to trust, else those that browsers trust."""
+    own = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    return ssl.create_default_context(cafile=None if own else certifi.where())
 
 
 def _require_public(url: str, allowed: Iterable[str]) -> None:

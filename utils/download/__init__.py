@@ -5,7 +5,7 @@ Stage 01: gather pictures into one folder per label, and note where each came fr
 from utils.download.clients import SearchUnfinished, search_images, stream_images
 from utils.download.collect import download_images, save_pictures
 from utils.download.collection import Gathered
-from utils.download.fetch import Rules, trusted_certificates
+from utils.download.fetch import Rules
 from utils.download.folders import file_bytes, read_source, source_pictures
 from utils.download.report import kept_count, reasons_table, sources_table
 from utils.download.sources import read_folder
@@ -32,5 +32,4 @@ __all__ = [
     "stream_images",
     "take_photos",
     "taken_addresses",
-    "trusted_certificates",
 ]

@@ -79,7 +79,7 @@ class Fetcher:
         self.workers = asyncio.Semaphore(rules.workers)
         self.hosts = defaultdict(lambda: asyncio.Semaphore(rules.per_host))
         # We choose the proxy, not aiohttp: behind one, the proxy resolves names, and they are judged another way.
-        self.proxies, self.certificates = _proxies(), trusted_certificates()
+        self.proxies, self.certificates = _proxies(), _certificates()
 
     async def open(self) -> None:
         """Make ready, on the loop."""
@@ -275,7 +275,7 @@ def _http_session(certificates: ssl.SSLContext, resolver: aiohttp.abc.AbstractRe
     )
 
 
-def trusted_certificates() -> ssl.SSLContext:
+def _certificates() -> ssl.SSLContext:
     """Return the authorities that this machine is set to trust, else those that browsers trust."""
     file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
     try:
