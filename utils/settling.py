@@ -100,6 +100,8 @@ def require_detectable(project) -> None:
         ("mask", "none"),
         ("mask_source", ""),
         ("individuals", False),
+        ("class_weights", False),
+        ("cache", "none"),
     ):
         if getattr(project, key) != plain:
             raise ValueError(f'{key} = {getattr(project, key)!r} does not go with task = "detect". Remove it')

@@ -109,6 +109,14 @@ def test_torchvisions_detectors_count_labels_as_we_do(name):
     assert not any(layer.training for layer in detector.modules())
 
 
+def test_every_place_begins_where_it_can_learn():
+    """FCOS cuts distances off at 0, where no gradient comes back: a new head begins above it at every place."""
+    detector = build_detector(project_of(weights="imagenet", seed=3), ("cat",)).eval()
+    with torch.no_grad():
+        _, outputs = detector.maps_and_outputs(pixels_of())
+    assert (outputs["bbox_regression"] > 1).all()
+
+
 def test_the_seed_draws_the_head():
     """Two builds begin alike; another seed begins otherwise."""
     first, again, other = (build_detector(project_of(seed=seed), ("cat",)).state_dict() for seed in (1, 1, 2))
