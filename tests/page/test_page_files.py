@@ -143,7 +143,7 @@ def test_what_was_asked_is_told(project, monkeypatch):
 
     def answers(folder, pictures):
         asked.append(len(pictures))
-        right = module.load_classifier(folder / "model.onnx").predict(pictures.values())
+        right = module.load_model(folder / "model.onnx").predict(pictures.values())
         return [PageAnswer(p.probabilities and tuple(p.probabilities.values()), p.error, b"", None) for p in right]
 
     monkeypatch.setattr(module, "ask_page", answers)
