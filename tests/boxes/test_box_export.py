@@ -245,5 +245,12 @@ def test_boxes_differ_only_where_digits_do_not_decide():
     for extra in ((faint,), (half,), ()):
         assert boxes_export.box_disagreement(Detection((sure,)), Detection((sure, *extra)), **rules) == ""
     assert boxes_export.box_disagreement(Detection((sure, half)), Detection((sure, behind)), **rules) == ""
+    first = FoundBox("a", 0.9002, 0.0, 0.1, 0.5, 0.55, size)  # as probable as `sure`, and on the same thing
+    swapped = {"candidates": lambda: (sure, first)}
+    assert boxes_export.box_disagreement(Detection((sure,)), Detection((first,)), **rules, **swapped) == ""
+    for known in ((first,), ()):  # the network does not give `sure` at all: it was not dropped, but is another box
+        moved = {"candidates": lambda known=known: known}
+        told = boxes_export.box_disagreement(Detection((sure,)), Detection((first,)), **rules, **moved)
+        assert "differs by 0.1" in told
     for extra in (other, behind):
         assert "only one finds" in boxes_export.box_disagreement(Detection((sure,)), Detection((sure, extra)), **rules)

@@ -21,7 +21,8 @@ from utils.boxes.open_images import read_open_images
 from utils.boxes.photos import BoxedPhoto, Photos, read_photos
 from utils.boxes.source import BoxSource, SourcePhoto
 
-LATER = {  # name → the part that holds it
+LATER = {
+    "COPY_SIDE": "taking",  # name → the part that holds it
     "BOX_COLOURS": "drawing",
     "BoxEditor": "editor",
     "BoxLedger": "corrections",

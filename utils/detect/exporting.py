@@ -8,7 +8,7 @@ from collections import Counter
 
 from torch import Tensor, nn
 
-from utils.boxes import Photos
+from utils.boxes import COPY_SIDE, Photos
 from utils.detect.evaluating import read_box_evaluation
 from utils.detect.judging import box_verdict_sentence
 from utils.detect.keeping import DETECTOR_FILE
@@ -18,7 +18,6 @@ from utils.export import DetectorExport, TrainedBoxes, write_detector
 from utils.storage import file_hash
 from utils.tables import SIDES
 
-LONGEST_COPY = 640  # pixels of the longest side of a training copy
 DECIDES_INSIDE = "decides inside its network which boxes it tells, in steps that not every program has"
 
 
@@ -51,7 +50,7 @@ def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
             raw=RawNetwork(detector) if detector.name == OWN_DETECTOR else None,
             decided=detector,
             size=detector.size,
-            longest_side=LONGEST_COPY,
+            longest_side=COPY_SIDE,
             least=LEAST_SCORE,
             overlap=MOST_OVERLAP,
             most=MOST_BOXES,

@@ -3,11 +3,12 @@ The page of a detector: what page.json says of it, and whether the page finds th
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from utils.errors import FieldguideError
-from utils.export.difference import box_disagreement
+from utils.export.difference import box_disagreement, undecided
 from utils.inference import Detection, Detector, FoundBox
 from utils.page import PageAnswer
 from utils.words import listed
@@ -61,7 +62,8 @@ def require_boxes_of_page(
         if answer.error and (ours.error or name not in within):
             continue
         theirs = told_by_page(answer, detector.labels, (ours.width, ours.height))
-        if different := box_disagreement(theirs, ours, **rules, within=within.get(name, 0.0)):
+        again = partial(undecided, detector, pictures[name], detector.threshold)
+        if different := box_disagreement(theirs, ours, **rules, within=within.get(name, 0.0), candidates=again):
             raise FieldguideError(
                 f"The page and model.onnx disagree on {name}: {different}. No page was written. Please report it, with "
                 "the browser's version."

@@ -9,6 +9,7 @@ Files are put in place only if both tell the same boxes of the held-out photos a
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from utils.errors import FieldguideError
 from utils.export.attribution import attribution
 from utils.export.awkward import awkward_pictures
 from utils.export.boxcard import box_card, box_facts
-from utils.export.difference import box_disagreement
+from utils.export.difference import box_disagreement, undecided
 from utils.export.formats import first_line, onnx_bytes
 from utils.export.placing import CARD, MODEL_CARD, ONNX, SOURCES, put_in_place, workshop
 from utils.export.staging import earlier_card, onnx_made_before, stage_words
@@ -143,7 +144,8 @@ def require_same_boxes(trained: TrainedBoxes, exported: Detector, pictures: Mapp
     ):
         if found.error and isinstance(picture, Path):
             raise FieldguideError(f"{name} cannot be read ({found.error}). Remove it and run 2_photos to 4_test again.")
-        if different := box_disagreement(theirs, found, **rules):
+        again = partial(undecided, exported, picture, trained.least)
+        if different := box_disagreement(theirs, found, **rules, candidates=again):
             raise FieldguideError(
                 f"torch and model.onnx disagree on {name}: {different}. Nothing was exported. Please report it, with "
                 "the kind of detector."

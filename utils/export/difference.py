@@ -2,12 +2,15 @@
 Stage 07: whether two answers to a picture are the same. Needs no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from utils.inference import Detection, FoundBox, Prediction, box_overlaps
+from utils.inference import Detection, Detector, FoundBox, Prediction, box_overlaps
 
+EVERY = 100_000  # boxes: more than any network gives of a picture
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
 
 
@@ -37,14 +40,22 @@ def disagreement(one: Prediction, other: Prediction, *, within: float = AGREEMEN
 
 
 def box_disagreement(
-    one: Detection, other: Detection, *, least: float, overlap: float, most: int, within: float = AGREEMENT
+    one: Detection,
+    other: Detection,
+    *,
+    least: float,
+    overlap: float,
+    most: int,
+    within: float = AGREEMENT,
+    candidates: Callable[[], Sequence[FoundBox]] = tuple,
 ) -> str:
     """
     Return in what the boxes of two answers differ, "" if they are the same.
 
     Boxes are the same if they have one label, and corners and probability that differ by at most `within`. A box that
     only one answer has is no difference where the last digits decide whether it is told: at the probability `least`,
-    at the `overlap` with a more probable box, or where `most` boxes are told.
+    at the `overlap` with a more probable box, or where `most` boxes are told. `candidates` returns the boxes of `other`
+    before any dropped another: of two that are on one thing and nearly as probable, either may drop the other.
 
     >>> box = FoundBox("a", 0.9, 0.1, 0.1, 0.5, 0.5, (100, 100))
     >>> moved = FoundBox("a", 0.9, 0.1, 0.1, 0.5, 0.6, (100, 100))
@@ -62,11 +73,19 @@ def box_disagreement(
             ours.remove(box)
             theirs.remove(twin)
     alone = [*ours, *theirs]
+    tie = partial(_is_tie, overlap=overlap - within, within=2 * within)
+    known = candidates() if ours and theirs else ()
+    dropped = [box for box in ours if any(box_distance(box, each) <= within for each in known)]
+    ties = [box for box in dropped if any(tie(box, each) for each in other.boxes)]
+    left = [box for box in one.boxes if box not in ours or box in ties]
+    ties += [box for box in theirs if any(tie(box, each) for each in left)]
     lowest = max([least, *(each.boxes[-1].probability for each in (one, other) if len(each.boxes) >= most)]) + within
     edge = [
         box
         for box in alone
-        if box.probability <= lowest or (abs(_overlaps(box, (*one.boxes, *other.boxes)) - overlap) <= within).any()
+        if box in ties
+        or box.probability <= lowest
+        or (abs(_overlaps(box, (*one.boxes, *other.boxes)) - overlap) <= within).any()
     ]
     for box in alone:
         if box in edge or (_overlaps(box, edge) > overlap - within).any():  # or a box at the edge dropped this one
@@ -83,6 +102,19 @@ def box_distance(one: FoundBox, other: FoundBox) -> float:
         return 1.0
     pairs = zip((*one.corners, one.probability), (*other.corners, other.probability), strict=True)
     return max(abs(a - b) for a, b in pairs)
+
+
+def undecided(detector: Detector, picture, least: float) -> tuple[FoundBox, ...]:
+    """Return all boxes of a picture with a probability of `least` or more, before any of them dropped another."""
+    recipe = replace(detector.recipe, overlap=1.0, most=EVERY)
+    return replace(detector, recipe=recipe).predict([picture], threshold=least)[0].boxes
+
+
+def _is_tie(one: FoundBox, other: FoundBox, *, overlap: float, within: float) -> bool:
+    """Return whether two boxes are of one thing and nearly as probable, so that either may drop the other."""
+    if one.label != other.label or abs(one.probability - other.probability) > within:
+        return False
+    return bool(box_overlaps(np.array([one.corners]), np.array([other.corners]))[0, 0] > overlap)
 
 
 def _overlaps(box: FoundBox, others: Sequence[FoundBox]) -> np.ndarray:
