@@ -45,7 +45,7 @@ ABOVE = (64, 128)  # and of two more maps, where pictures are so large that a th
 LARGE_PICTURE = 512  # pixels; the map of stride 32 sees things whose edges are up to 256 pixels from their middle
 PYRAMID_CHANNELS, HEAD_CONVOLUTIONS = 128, 2  # of the pyramid, and of each branch of the head; torchvision: 256 and 4
 # From a place to the edges of its box, in strides, before anything is learned. FCOS cuts distances off below 0, where
-# nothing is learned any more: with torchvision's 0 some trainings (1 of 3 seeds on 160 photos) never left it.
+# nothing is learned any more: with torchvision's 0 one training of two on 160 photos stood still.
 FIRST_REACH = 3.0
 LEAST_SCORE, MOST_OVERLAP, MOST_BOXES = 0.05, 0.6, 100  # of boxes that are told; overlap is intersection over union
 NO_CHANCE = -1e4  # a score before the sigmoid that is 0 after it, and has no gradient
