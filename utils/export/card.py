@@ -18,7 +18,7 @@ from utils.tables import one_line
 
 LARGEST_CARD = 3_000_000  # bytes; a card of a thousand labels has a million
 STRICT = with_config(ConfigDict(extra="allow", strict=True))  # a text is not a number
-ADVICE_07 = "Run 07 first: it writes the card together with the model."
+ADVICE_07 = "Run 07 first, or 4_test for a detector: it writes the card together with the model."
 
 
 @STRICT
