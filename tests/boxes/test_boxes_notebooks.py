@@ -75,7 +75,7 @@ def test_the_command_line_cuts_things_out(drawn, tmp_path):
 
 def test_a_second_run_trains_nothing(drawn):
     """Everything stands: the detector, the verdict and the files keep their bytes."""
-    folder, told = drawn
+    folder, _ = drawn
     models = Project.load(folder / "project.toml").models
     before = {path.name: path.read_bytes() for path in models.iterdir() if path.is_file()}
     again = run(folder, "notebooks/run.py", "--reports", str(folder / "reports"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.inference import Detection, Detector, FoundBox, Prediction, box_overlaps
 
-EVERY = 100_000  # boxes: more than any network gives of a picture
+ALL_BOXES = 100_000  # boxes: more than any network gives of a picture
 AGREEMENT = 1e-3  # the largest difference of a probability between fastai's answers and ours
 
 
@@ -106,7 +106,7 @@ def box_distance(one: FoundBox, other: FoundBox) -> float:
 
 def undecided(detector: Detector, picture, least: float) -> tuple[FoundBox, ...]:
     """Return all boxes of a picture with a probability of `least` or more, before any of them dropped another."""
-    recipe = replace(detector.recipe, overlap=1.0, most=EVERY)
+    recipe = replace(detector.recipe, overlap=1.0, most=ALL_BOXES)
     return replace(detector, recipe=recipe).predict([picture], threshold=least)[0].boxes
 
 
