@@ -67,8 +67,31 @@ def test_a_run_killed_after_its_row_is_completed(project):
     old, (first, second) = project.table("boxes").read_bytes(), sorted(start)[:2]
     ledger.save(first, start[first], ())
     project.table("boxes").write_bytes(old)  # as the kill would have left it
+    (project.data / "box_pending").write_text("")
     ledger.save(second, start[second], start[second])
     assert first not in boxes_of(project) and second in boxes_of(project)
+
+
+def test_what_a_hand_put_back_stays(project):
+    """Nobody was killed: boxes.csv as it was before, restored by hand, is what the person wants."""
+    ledger, start = BoxLedger(project), boxes_of(project)
+    old, (first, second) = project.table("boxes").read_bytes(), sorted(start)[:2]
+    ledger.save(first, start[first], ())
+    project.table("boxes").write_bytes(old)
+    ledger.save(second, start[second], start[second])
+    assert boxes_of(project)[first] == start[first]
+
+
+def test_an_undo_whose_save_is_gone_takes_back_nothing_else(project):
+    """A line of the log that was deleted by hand does not make the next undo take back another photo's save."""
+    ledger, start = BoxLedger(project), boxes_of(project)
+    first, second = sorted(start)[:2]
+    ledger.save(second, start[second], ())
+    ledger.save(first, start[first], ())
+    ledger.undo()
+    lines = ledger.table.read_text(encoding="utf-8").splitlines(keepends=True)
+    ledger.table.write_text("".join([*lines[:2], lines[3]]), encoding="utf-8")  # without the save of `first`
+    assert ledger.undo() == second and boxes_of(project) == start
 
 
 def test_a_torn_row_is_no_correction(project):

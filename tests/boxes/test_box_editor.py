@@ -118,6 +118,29 @@ def test_what_is_no_box_is_left_out(photos, bad):
     assert boxes_of(photos, id) == photos[id].boxes
 
 
+def test_boxes_of_other_labels_stay(make_project):
+    """A label that left the project file is not shown; saving a photo leaves its boxes in boxes.csv."""
+    project = make_project(**DETECT | {"labels": {"ball": []}})
+    fill_project(project, 6)
+    photos, every = read_photos(project), read_boxes(project.table("boxes"))
+    id = next(id for id, own in every.items() if {box.label for box in own} == {"ball", "block"})
+    editor = BoxEditor(photos, [ToLookAt(id)])
+    assert {shown["label"] for shown in editor.boxes.bboxes} == {"ball"}
+    editor.boxes.bboxes = []
+    editor.save()
+    assert [box.label for box in boxes_of(photos, id)] == [box.label for box in every[id] if box.label == "block"]
+
+
+def test_a_photo_that_cannot_be_opened_cannot_be_saved(photos):
+    """It was deleted meanwhile: nothing is shown in its place, Save does nothing, and Skip goes on."""
+    first, second = with_boxes(photos)[:2]
+    photos[first].path.unlink()
+    editor = BoxEditor(photos, [ToLookAt(first), ToLookAt(second)])
+    assert editor._save.disabled and editor.boxes.bboxes == [] and "press Skip" in editor._told.value
+    editor.skip()
+    assert editor.shown.id == second and not editor._save.disabled and editor.boxes.bboxes
+
+
 def test_a_photo_that_is_gone_is_named(photos):
     """An id without a photo is refused at once."""
     with pytest.raises(FieldguideError, match="no photo nowhere"):

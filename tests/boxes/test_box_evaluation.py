@@ -13,6 +13,7 @@ from utils.detect.evaluating import worst_photos
 from utils.detect.folding import box_suspects, out_of_fold_boxes
 from utils.detect.keeping import DETECTOR_FILE
 from utils.errors import FieldguideError
+from utils.storage import file_hash
 
 DETECT = {"task": "detect", "source": "photos", "labels": {}, "arch": "efficientnet_lite0", "size": 64}
 
@@ -32,7 +33,8 @@ def judged(make_project, monkeypatch):
     project.models.mkdir(parents=True)
     (project.models / DETECTOR_FILE).write_bytes(b"a detector")
     settings = {"plan": "a", "usual_plan": "a"}
-    detector = SimpleNamespace(record={"data": photos.fingerprint, "settings": settings, "asked": {}})
+    record = {"data": photos.fingerprint, "settings": settings, "asked": {}}
+    detector = SimpleNamespace(record=record | {"file": file_hash(project.models / DETECTOR_FILE)})
 
     def found(detector, photos, *, told=""):
         asked.extend(photo.id for photo in photos)
@@ -67,6 +69,9 @@ def test_a_round_stands_and_the_next_has_a_number(judged):
     evaluate_boxes(photos, detector)
     assert len(asked) == count
     (photos.project.models / DETECTOR_FILE).write_bytes(b"another detector")
+    with pytest.raises(FieldguideError, match="another detector meanwhile"):
+        evaluate_boxes(photos, detector)
+    detector.record["file"] = file_hash(photos.project.models / DETECTOR_FILE)
     (photos.project.models / "rounds/001/boxes.csv").write_text(
         "id,side,label,left,top,right,bottom,score\nx,valid,,,,,,\n"
     )

@@ -48,6 +48,7 @@ def trained_detector(photos):
     torch.nn.init.constant_(detector.network.head.classification_head.cls_logits.bias, -6.0)
     project.models.mkdir(parents=True, exist_ok=True)
     torch.save(detector.state_dict(), project.models / "detector.pth")
+    detector.record["file"] = file_hash(project.models / "detector.pth")
     return detector
 
 

@@ -12,7 +12,7 @@ from drawn_boxes import draw_folder
 from PIL import Image
 from standin_host import serving
 
-from utils.boxes import Box, read_box_folder, read_boxes, read_photos, take_boxed_photos, write_boxes
+from utils.boxes import Box, BoxLedger, read_box_folder, read_boxes, read_photos, take_boxed_photos, write_boxes
 from utils.boxes.source import BoxSource, SourcePhoto, turned_box
 from utils.boxes.taking import boxed_photos_table, chosen_photos
 from utils.boxes.yolo import yolo_text, yolo_yaml
@@ -102,6 +102,24 @@ def test_what_a_person_drew_stays(make, tmp_path):
     assert told[-1] == "2 photos with other boxes in the source now keep those of your own."
     take(project)
     assert read_boxes(project.table("boxes")) == after
+
+
+def test_boxes_that_were_found_right_stay_and_lost_ones_come_back(make, tmp_path):
+    """A photo that a person saved as right keeps its boxes; if boxes.csv is gone, all come back from the source."""
+    yolo_folder(tmp_path / "photos", 3)
+    project = make()
+    take(project)
+    ids, first = ids_of(project), read_boxes(project.table("boxes"))
+    right = ids["0000.jpg"]
+    BoxLedger(project).save(right, first[right], first[right])
+    for name in ("0000", "0001"):
+        (tmp_path / "photos" / f"{name}.txt").write_text("1 .5 .5 .2 .2\n", encoding="utf-8")
+    take(project)
+    after = read_boxes(project.table("boxes"))
+    assert after[right] == first[right] and after[ids["0001.jpg"]] == (Box("block", 0.4, 0.4, 0.6, 0.6),)
+    project.table("boxes").unlink()
+    take(project)
+    assert set(read_boxes(project.table("boxes"))) == set(after)
 
 
 def test_one_photo_under_two_names_is_one(make, tmp_path):

@@ -15,7 +15,7 @@ from utils.boxes.box import Box, box_problem, clipped, read_boxes, write_boxes
 from utils.errors import FieldguideError
 from utils.ledger import now
 from utils.project import Project
-from utils.storage import locked
+from utils.storage import locked, write_whole
 from utils.tables import BOX_CORRECTION_COLUMNS, append_rows, mend_log, read_rows
 
 SAVED, TAKEN_BACK = "saved", "undone"  # what a row tells: boxes as a person left them, or a way back
@@ -31,6 +31,7 @@ class BoxLedger:
     def __init__(self, project: Project):
         self.project = project
         self.table, self._boxes = project.table("box_corrections"), project.table("boxes")
+        self._pending = project.data / "box_pending"  # there as long as a row is written and boxes.csv is not
 
     def save(self, id: str, before: Sequence[Box], after: Sequence[Box]) -> bool:
         """
@@ -53,13 +54,7 @@ class BoxLedger:
         """Take back the last row that still stands, and return the id of its photo; None if there is none."""
         with locked(self.project.data):
             boxes = self._settled()
-            standing: list[dict[str, str]] = []
-            for row in self._rows():
-                if row["kind"] == TAKEN_BACK:
-                    standing.pop()
-                else:
-                    standing.append(row)
-            if not standing:
+            if not (standing := _standing(self._rows())):
                 return None
             last = standing[-1]
             before, after = _as_boxes(last["before"], self.table), _as_boxes(last["after"], self.table)
@@ -72,7 +67,8 @@ class BoxLedger:
 
     def looked_at(self) -> set[str]:
         """Return the ids of photos whose boxes are those that a person saved last."""
-        boxes, last = read_boxes(self._boxes), {}
+        with locked(self.project.data):
+            boxes, last = self._settled(), {}
         for row in self._rows():
             last[row["id"]] = row
         saved = {id: row for id, row in last.items() if row["kind"] == SAVED}
@@ -81,7 +77,7 @@ class BoxLedger:
     def corrections(self) -> pd.DataFrame:
         """Return all that was decided, oldest first: time, id, how many boxes before and after, and the kind of row."""
         rows = [
-            {**row, "before": len(json.loads(row["before"])), "after": len(json.loads(row["after"]))}
+            {**row, **{name: len(_as_boxes(row[name], self.table)) for name in ("before", "after")}}
             for row in self._rows()
         ]
         return pd.DataFrame(rows, columns=BOX_CORRECTION_COLUMNS)
@@ -93,17 +89,37 @@ class BoxLedger:
         """Return boxes.csv, after completing the last row if a run was killed before it came there."""
         mend_log(self.table, BOX_CORRECTION_COLUMNS)
         boxes, rows = read_boxes(self._boxes), self._rows()
-        if rows and _as_json(boxes.get(rows[-1]["id"], ())) == rows[-1]["before"] != rows[-1]["after"]:
-            boxes = _with_changed(boxes, rows[-1]["id"], _as_boxes(rows[-1]["after"], self.table))
-            write_boxes(self._boxes, boxes)
+        # Only where a run was killed: a person may have put the boxes back by hand.
+        if self._pending.exists():
+            if rows and _as_json(boxes.get(rows[-1]["id"], ())) == rows[-1]["before"] != rows[-1]["after"]:
+                boxes = _with_changed(boxes, rows[-1]["id"], _as_boxes(rows[-1]["after"], self.table))
+                write_boxes(self._boxes, boxes)
+            self._pending.unlink()
         return boxes
 
     def _write(self, boxes: dict, id: str, before: Sequence[Box], after: Sequence[Box], kind: str) -> None:
         """Write a row, and after it boxes.csv."""
         row = {"time": now(), "id": id, "before": _as_json(before), "after": _as_json(after), "kind": kind}
+        if row["before"] == row["after"]:
+            append_rows(self.table, BOX_CORRECTION_COLUMNS, [row])
+            return
+        write_whole(self._pending, row["time"])
         append_rows(self.table, BOX_CORRECTION_COLUMNS, [row])
-        if row["before"] != row["after"]:
-            write_boxes(self._boxes, _with_changed(boxes, id, after))
+        write_boxes(self._boxes, _with_changed(boxes, id, after))
+        self._pending.unlink()
+
+
+def _standing(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the saves that were not taken back, oldest first; a way back whose save a hand deleted counts for none."""
+    standing: list[dict[str, str]] = []
+    for row in rows:
+        if row["kind"] == SAVED:
+            standing.append(row)
+            continue
+        own = [n for n, each in enumerate(standing) if (each["id"], each["after"]) == (row["id"], row["before"])]
+        if own:
+            standing.pop(own[-1])
+    return standing
 
 
 def _with_changed(boxes: dict[str, tuple[Box, ...]], id: str, found: Sequence[Box]) -> dict[str, tuple[Box, ...]]:

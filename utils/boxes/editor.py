@@ -72,7 +72,7 @@ class BoxEditor:
             )
         done = self.ledger.looked_at()
         self._waiting = [n for n, each in enumerate(self.looks) if each.id not in done]
-        self._at, self._before = None, ()
+        self._at, self._before, self._others = None, (), ()
         self._classes = _classes(photos.labels)
         own = [LABEL_COLOURS[n % len(LABEL_COLOURS)] for n in range(len(photos.labels))]
         colours = own + [OF_MODEL] * len(own)
@@ -85,7 +85,7 @@ class BoxEditor:
         save, skip = self._button("Save", self.save, "primary"), self._button("Skip", self.skip)
         save.add_class("fieldguide-save")
         skip.add_class("fieldguide-skip")
-        self._actions = [save, skip, self._take]
+        self._save, self._actions = save, [save, skip, self._take]
         row = ipywidgets.HBox([*self._actions, self._back], layout=ipywidgets.Layout(flex_flow="row wrap"))
         parts = [self._title, row, self._told, self.boxes, self._group, ipywidgets.HTML(HELP), Suppressor()]
         self.widget = ipywidgets.VBox(parts)
@@ -108,11 +108,11 @@ class BoxEditor:
 
     def save(self) -> None:
         """Make the boxes on screen those of the photo, and show the next one."""
-        if self.shown is None:
+        if self.shown is None or self._save.disabled:
             return
         boxes, dropped = self._drawn()
         try:
-            changed = self.ledger.save(self.shown.id, self._before, boxes)
+            changed = self.ledger.save(self.shown.id, self._before, (*boxes, *self._others))
         except BoxesChanged as error:
             return self._show(self._at, told=str(error))
         except (FieldguideError, OSError) as error:
@@ -171,10 +171,15 @@ class BoxEditor:
                 self._size = image.size
             self.boxes.image_bytes = photo.path.read_bytes()
         except (FieldguideError, OSError) as error:
-            self._told.value = _alert(str(error))
+            self._told.value = _alert(f"{error} Nothing can be saved for this photo: press Skip.")
+            self._save.disabled = self._take.disabled = True
+            self._title.value, self.boxes.bboxes, self.boxes.image_bytes = self._title_of(photo, look), [], b""
+            return
         self._title.value = self._title_of(photo, look)
         self._take.disabled = not look.offered
-        self._put(self._before, look.offered)
+        # Boxes of labels that the project file leaves out are not shown, and stay.
+        self._others = tuple(box for box in self._before if box.label not in self.photos.labels)
+        self._put([box for box in self._before if box.label in self.photos.labels], look.offered)
 
     def _title_of(self, photo: BoxedPhoto, look: ToLookAt) -> str:
         """Return what stands above a photo, as HTML."""

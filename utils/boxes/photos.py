@@ -66,7 +66,7 @@ class Photos:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change when a photo, a box, a label or a side does."""
+        """16 hex digits that change when a photo comes or goes, or a box, a label or a side changes."""
         rows = [[each.id, each.side, [[*box.corners, box.label, box.flags] for box in each.boxes]] for each in self]
         return hashlib.sha256(json.dumps([self.labels, rows], sort_keys=True).encode()).hexdigest()[:16]
 

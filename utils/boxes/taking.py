@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.boxes.box import Box, read_boxes, write_boxes
+from utils.boxes.corrections import BoxLedger
 from utils.boxes.photos import NO_BOX
 from utils.boxes.sizes import stored_size
 from utils.boxes.source import STORED_AS, BoxSource, SourcePhoto, given_rows
@@ -198,15 +199,19 @@ def _more_sentences(project: Project, kept: Iterable[SourcePhoto], ids: Mapping[
 
 def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mapping[str, str]) -> list[str]:
     """Write the boxes of the photos that were taken, but for those that a person changed; return sentences."""
+    there = project.table("boxes").exists()  # if it is gone, nobody took each box out by hand: they come back
+    judged = BoxLedger(project).looked_at() if there else set()
     with locked(project.data):
         accepted, target, joined = {id for id, _ in Tables(project).accepted}, {}, set()
         for url, photo in photos.items():
             if (id := ids.get(url)) in accepted:
                 joined |= {id} & target.keys()
                 target[id] = joined_boxes(target.get(id, ()), photo.boxes)
-        now, last = (read_boxes(project.table(name)) for name in ("boxes", "given_boxes"))
+        now, last = (read_boxes(project.table(name)) if there else {} for name in ("boxes", "given_boxes"))
         mine = [
-            id for id in target if _differ(now.get(id, ()), last.get(id, ())) and _differ(now.get(id, ()), target[id])
+            id
+            for id in target
+            if (id in judged or _differ(now.get(id, ()), last.get(id, ()))) and _differ(now.get(id, ()), target[id])
         ]
         written = {id: own for id, own in (now | {id: target[id] for id in target if id not in mine}).items() if own}
         if _all_differ(written, now) or not project.table("boxes").exists():

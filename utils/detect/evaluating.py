@@ -37,8 +37,11 @@ def evaluate_boxes(photos: Photos, detector: BoxDetector, *, open_test: bool = F
     the detector is not the one in detector.pth.
     """
     project = photos.project
-    if getattr(detector, "record", {}).get("data") != photos.fingerprint:
+    record = getattr(detector, "record", {})
+    if record.get("data") != photos.fingerprint:
         raise FieldguideError("Photos, boxes or sides changed since this detector was trained. Run 3_train again.")
+    if record.get("file") != file_hash(project.models / DETECTOR_FILE):
+        raise FieldguideError("3_train has trained another detector meanwhile. Run 4_test again from its first cell.")
     earlier = read_box_evaluation(project) or {}
     model = file_hash(project.models / DETECTOR_FILE)
     stands = earlier.get("model") == model

@@ -67,9 +67,10 @@ def judged_now(photos: Photos, detector: BoxDetector) -> dict:
     project, evaluation = photos.project, read_box_evaluation(photos.project)
     if evaluation is None:
         raise FieldguideError(f"There is no {project.models / 'evaluation.json'}. Run 4_test from its first cell.")
-    if not photos.fingerprint == evaluation["fingerprint"] == getattr(detector, "record", {}).get("data"):
+    record = getattr(detector, "record", {})
+    if not photos.fingerprint == evaluation["fingerprint"] == record.get("data"):
         raise FieldguideError("Photos, boxes or sides changed since the training. Run 3_train and 4_test again.")
-    if evaluation["model"] != file_hash(project.models / DETECTOR_FILE):
+    if not evaluation["model"] == record.get("file") == file_hash(project.models / DETECTOR_FILE):
         raise FieldguideError("The detector was trained again since it was judged. Run 4_test again.")
     return evaluation
 

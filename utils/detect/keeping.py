@@ -17,7 +17,7 @@ from utils.detect.loading import box_changes
 from utils.detect.network import BoxDetector, build_detector
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import content_id, write_whole
+from utils.storage import content_id, file_hash, write_whole
 from utils.tables import write_table
 
 DETECTOR_FILE, BOX_STATE, BOX_HISTORY = "detector.pth", "box_resume.pth", "box_history.csv"
@@ -131,7 +131,7 @@ def load_trained_detector(photos: Photos) -> BoxDetector:
         raise FieldguideError(
             f"{path} says it is a {project.detector}, and holds other weights. Delete it and run 3_train again."
         ) from error
-    detector.record = {name: kept[name] for name in SHARED_PARTS - {"model", "form"}}
+    detector.record = {name: kept[name] for name in SHARED_PARTS - {"model", "form"}} | {"file": file_hash(path)}
     return detector.eval()
 
 
