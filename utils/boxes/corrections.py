@@ -54,7 +54,7 @@ class BoxLedger:
         """Take back the last row that still stands, and return the id of its photo; None if there is none."""
         with locked(self.project.data):
             boxes = self._settled()
-            if not (standing := _standing(self._rows())):
+            if not (standing := _standing_saves(self._rows())):
                 return None
             last = standing[-1]
             before, after = _as_boxes(last["before"], self.table), _as_boxes(last["after"], self.table)
@@ -109,7 +109,7 @@ class BoxLedger:
         self._pending.unlink()
 
 
-def _standing(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def _standing_saves(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the saves that were not taken back, oldest first; a way back whose save a hand deleted counts for none."""
     standing: list[dict[str, str]] = []
     for row in rows:
