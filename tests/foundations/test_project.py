@@ -178,7 +178,8 @@ def test_every_project_of_the_gallery_loads(path, tmp_path):
     copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     for label in ("robin", "wren"):
         (tmp_path / "photos" / label).mkdir(parents=True)
-    assert len(Project.load(copy).labels) >= 2
+    project = Project.load(copy)
+    assert project.task == "detect" or len(project.labels) >= 2  # one label is enough to find, or those of the boxes
 
 
 @given(st.text(max_size=40))
