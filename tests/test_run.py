@@ -155,7 +155,8 @@ def test_a_run_that_stops_ends_the_kernel_that_waits(runner, monkeypatch, ready,
     monkeypatch.setattr(runner, "Execution", execution)
     monkeypatch.setattr(runner, "run_notebook", stopped)
     with pytest.raises(KeyboardInterrupt):
-        runner.run_all(STAGES, ready, tmp_path, again=True)
+        files = {name: REPOSITORY / "notebooks" / f"{name}.ipynb" for name in STAGES}
+        runner.run_all(STAGES, files, ready, tmp_path, again=True)
     assert (started, cancelled) == (STAGES[:2], STAGES[1:2])
 
 
