@@ -43,7 +43,7 @@ def read_box_folder(project: Project, place: Path) -> BoxSource:
         with locked(project.data):
             folder, remarks = unpack_zip(place, project.data / "cache")
     elif not place.is_dir():
-        raise FieldguideError(f"{place} is no folder of photos with boxes. Name the folder that holds both.")
+        raise FieldguideError(f"{place} is a file, not a folder or a ZIP. Name the folder that holds photos and boxes.")
     apart = () if folder != place else (project.data.resolve(), project.models.resolve())
     listing = list_photos(folder, follow_links=project.follow_links, but=apart)
     if not listing.files:
@@ -84,7 +84,7 @@ def _read_best(
     notes.take(own)
     if not found:
         told = " ".join(own.sentences())
-        raise FieldguideError(f"{place} holds {name} files, and none that could be read is of a photo there. {told}")
+        raise FieldguideError(f"{place} holds {name} files, but no readable one belongs to a photo there. {told}")
     return name, found, [(other[2], -other[0]) for other in read if other[2] != name and other[0]], files
 
 

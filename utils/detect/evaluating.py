@@ -8,11 +8,12 @@ test set stays closed until it is asked for, and openings are counted.
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
 from utils.boxes import CORNER_NAMES, Photos, as_fraction
-from utils.detect.detecting import ScoredBox, detect_boxes, judged_photo, judged_photos
+from utils.detect.detecting import FoundBoxes, ScoredBox, detect_boxes, judged_photo, judged_photos
 from utils.detect.judging import best_threshold, box_figures, box_verdict, photo_errors
 from utils.detect.keeping import DETECTOR_FILE, changed_cells
 from utils.detect.network import BoxDetector
@@ -120,16 +121,24 @@ def box_rounds_opened(project: Project) -> int:
 
 def _save_found(project: Project, photos: Photos, found: Mapping, *, again: bool) -> None:
     """Write every box that was found: as the next round, or as the last one if the same detector is judged again."""
-    rows = []
-    for side, boxes in found.items():
-        for photo in photos.on(side):
-            rows += [_found_row(photo.id, side, box) for box in boxes[photo.id]] or [{"id": photo.id, "side": side}]
-    text = csv_text(FOUND_COLUMNS, rows, header=True).encode("utf-8")
+    text = found_table(
+        {side: {photo.id: boxes[photo.id] for photo in photos.on(side)} for side, boxes in found.items()}
+    )
+    text = text.encode("utf-8")
     last = max(box_rounds(project), default=0)
     before = found_path(project, last).read_bytes() if last else b""
     same = before and (again or text.startswith(before))  # the test set was opened, or the run killed before its end
     if before != text:
         write_whole(found_path(project, last if same else last + 1), text)
+
+
+def found_table(found: Mapping[str, FoundBoxes]) -> str:
+    """Return side → id → boxes as a table; a photo in which nothing was found has a row without a label."""
+    rows = []
+    for side, photos in found.items():
+        for id, boxes in photos.items():
+            rows += [_found_row(id, side, box) for box in boxes] or [{"id": id, "side": side}]
+    return csv_text(FOUND_COLUMNS, rows, header=True)
 
 
 def _found_row(id: str, side: str, box: ScoredBox) -> dict:
@@ -142,14 +151,19 @@ def read_found(project: Project, *, number: int | None = None) -> dict[str, tupl
     numbers = box_rounds(project)
     if not numbers or (number or numbers[-1]) not in numbers:
         raise FieldguideError(f"There is no such round in {project.models}. Run 4_test first.")
-    path, found = found_path(project, number or numbers[-1]), {}
+    return read_found_table(found_path(project, number or numbers[-1]), "4_test")
+
+
+def read_found_table(path: Path, notebook: str) -> dict[str, tuple[ScoredBox, ...]]:
+    """Return a table of found boxes: id → boxes, the best first; `notebook` writes it again."""
+    found: dict[str, list[ScoredBox]] = {}
     for row in each_row(path, FOUND_COLUMNS):
         boxes = found.setdefault(row["id"], [])
         if row["label"]:
             try:
                 corners, score = [float(row[name]) for name in CORNER_NAMES], float(row["score"])
             except ValueError as error:
-                raise FieldguideError(f"{path} is broken ({error}). Delete it and run 4_test again.") from None
+                raise FieldguideError(f"{path} is broken ({error}). Delete it and run {notebook} again.") from None
             boxes.append(ScoredBox(row["label"], *corners, score=score))
     return {id: tuple(boxes) for id, boxes in found.items()}
 

@@ -5,23 +5,20 @@ Reads photos and boxes.csv; writes models/<name>/box_folds/<n>.csv, one file per
 done again.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from utils.boxes import CORNER_NAMES, Box, Photos, as_fraction
+from utils.boxes import Box, Photos
 from utils.detect.detecting import ScoredBox, detect_boxes, judged_photo
-from utils.detect.evaluating import FOUND_COLUMNS
+from utils.detect.evaluating import found_table, read_found_table
 from utils.detect.judging import RIGHT_FROM, photo_errors
 from utils.detect.keeping import asked_for
-from utils.detect.loading import hashed
 from utils.detect.matching import JudgedPhoto, overlaps
 from utils.detect.training import train_as_3
 from utils.errors import FieldguideError
-from utils.storage import write_whole
-from utils.tables import csv_text, each_row
+from utils.storage import content_id, write_whole
 
 BOX_FOLDS, FOLD_EPOCHS = 3, 4
 SURE = 0.5  # score from which a box that boxes.csv lacks is worth a look
@@ -51,14 +48,14 @@ def out_of_fold_boxes(photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = F
     on with the next one, and nothing is trained twice for the same photos, boxes and settings.
     """
     train = photos.on("train")
-    groups = sorted({picture.group for picture in train.dataset}, key=hashed)
+    groups = sorted({picture.group for picture in train.dataset}, key=lambda group: content_id(group.encode()))
     if len(groups) < max(folds, LEAST_GROUPS):
         raise FieldguideError(f"{len(groups)} groups of training photos are too few for {folds} folds. Gather more.")
     of_group = {group: n % folds for n, group in enumerate(groups)}
     fold_of = {picture.id: of_group[picture.group] for picture in train.dataset}
     project = photos.project.model_copy(update={"epochs": epochs})
     short = replace(train, dataset=replace(train.dataset, project=project))
-    now = hashlib.sha256(f"{train.fingerprint} {asked_for(short)} {folds}".encode()).hexdigest()[:16]
+    now = content_id(f"{train.fingerprint} {asked_for(short)} {folds}".encode())
     found: dict[str, tuple] = {}
     for fold in range(folds):
         path = project.models / "box_folds" / f"{now}-{fold}.csv"
@@ -66,31 +63,11 @@ def out_of_fold_boxes(photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = F
             sides = {id: (id, "valid" if own == fold else "train") for id, own in fold_of.items()}
             divided = replace(short, dataset=short.dataset.with_split(sides))
             learn, _ = train_as_3(divided, best=False, told=f"fold {fold + 1} of {folds}")
-            _write_fold(path, detect_boxes(learn.model, divided.on("valid")))
-        found |= _read_fold(path)
+            write_whole(path, found_table({"train": detect_boxes(learn.model, divided.on("valid"))}))
+        found |= read_found_table(path, "5_mend")
     for old in sorted(set((project.models / "box_folds").glob("*.csv"))):
         if not old.name.startswith(now):
             old.unlink()
-    return found
-
-
-def _write_fold(path, found: Mapping) -> None:
-    """Write what was found, a row without label for a photo without boxes."""
-    rows = []
-    for id, boxes in found.items():
-        each = [dict(zip(CORNER_NAMES, map(as_fraction, box.corners), strict=True)) for box in boxes]
-        told = [{"label": box.label, "score": box.score} for box in boxes]
-        rows += [{"id": id, "side": "train", **a, **b} for a, b in zip(each, told, strict=True)] or [{"id": id}]
-    write_whole(path, csv_text(FOUND_COLUMNS, rows, header=True))
-
-
-def _read_fold(path) -> dict[str, tuple[ScoredBox, ...]]:
-    """Return what a fold found: id → boxes."""
-    found: dict[str, tuple[ScoredBox, ...]] = {}
-    for row in each_row(path, FOUND_COLUMNS):
-        corners = [float(row[name]) for name in CORNER_NAMES] if row["label"] else []
-        box = (ScoredBox(row["label"], *corners, score=float(row["score"])),) if corners else ()
-        found[row["id"]] = found.get(row["id"], ()) + box
     return found
 
 

@@ -5,7 +5,6 @@ Reads images/; writes nothing. Every random choice follows from the seed, the ep
 training that was stopped sees the same batches when it goes on, however many processes load them.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from utils.errors import FieldguideError
 from utils.machine import usable_cores
 from utils.pictures import AROUND, PictureError, letterboxed, open_picture
 from utils.project import Project
+from utils.storage import content_id
 from utils.words import counted
 
 IGNORED_FLAGS = frozenset({GROUP, "difficult"})  # of boxes that are neither things to find nor places without one
@@ -159,7 +159,7 @@ class BoxPictures:
         corners = corner_array(photo.boxes) * (image.size * 2)
         labels = np.array([NO_LABEL if is_ignored(box) else self.labels.index(box.label) for box in photo.boxes], int)
         if self.changes:
-            draw = np.random.default_rng([self.seed, epoch, int(hashed(photo.id), 16)])
+            draw = np.random.default_rng([self.seed, epoch, int(content_id(photo.id.encode()), 16)])
             image, corners, labels = varied(image, corners, labels, self.changes, draw)
         if self.hide:
             image = _hidden(image, corners, labels)
@@ -182,11 +182,6 @@ def opened_photo(photo: BoxedPhoto) -> Image.Image:
         raise FieldguideError(
             f"{photo.path} cannot be read ({error}). Delete it, or replace it by a whole copy, and run 3_train again."
         ) from error
-
-
-def hashed(text: str) -> str:
-    """Return 16 hex digits that stand for a text on every machine."""
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
 def _hidden(image: Image.Image, corners: np.ndarray, labels: np.ndarray) -> Image.Image:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
+from utils.inference import box_overlaps
+
 OVERLAPS = tuple(round(0.5 + 0.05 * n, 2) for n in range(10))  # COCO's thresholds of AP50:95
 RECALLS = np.linspace(0, 1, 101)  # at which COCO reads the precision
 MOST_MATCHED = 100  # boxes per photo and label, the best ones
@@ -50,12 +52,8 @@ def overlaps(found: np.ndarray, true: np.ndarray, *, of_found: bool = False) -> 
     >>> overlaps(np.array([[0, 0, 2, 2.0]]), np.array([[1, 0, 3, 2.0], [5, 5, 6, 6]])).round(3).tolist()
     [[0.333, 0.0]]
     """
-    found, true = np.asarray(found, float).reshape(-1, 1, 4), np.asarray(true, float).reshape(1, -1, 4)
-    sides = np.minimum(found[..., 2:], true[..., 2:]) - np.maximum(found[..., :2], true[..., :2])
-    shared = np.prod(np.clip(sides, 0, None), -1)
-    area, other = (np.prod(boxes[..., 2:] - boxes[..., :2], -1) for boxes in (found, true))
-    whole = area + 0 * other if of_found else area + other - shared
-    return np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    found, true = (np.asarray(boxes, float).reshape(-1, 4) for boxes in (found, true))
+    return np.nan_to_num(box_overlaps(found, true, of_one=of_found))  # two boxes without area share nothing
 
 
 def matches(overlap: np.ndarray, ignored: np.ndarray, threshold: float) -> np.ndarray:

@@ -8,9 +8,11 @@ is not installed.
 import numpy as np
 
 
-def box_overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def box_overlaps(one: np.ndarray, other: np.ndarray, *, of_one: bool = False) -> np.ndarray:
     """
     Return how much N and M boxes overlap, (N, M): shared area divided by joined area (IoU), from 0 to 1.
+
+    With `of_one` it is divided by the area of the first box alone.
 
     Boxes are (N, 4) and (M, 4): left, top, right, bottom. Between two boxes without area it is NaN.
 
@@ -21,7 +23,7 @@ def box_overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     sides = np.maximum(0, np.minimum(one[..., 2:], other[..., 2:]) - np.maximum(one[..., :2], other[..., :2]))
     shared = sides[..., 0] * sides[..., 1]
     with np.errstate(invalid="ignore"):
-        return shared / (box_areas(one) + box_areas(other) - shared)
+        return shared / (box_areas(one) if of_one else box_areas(one) + box_areas(other) - shared)
 
 
 def box_areas(boxes: np.ndarray) -> np.ndarray:
