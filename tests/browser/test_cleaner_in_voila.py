@@ -10,7 +10,7 @@ from browser.project import ANT, KANA, SORTER, files, write_notebook
 from utils.ledger import read_review
 from utils.storage import content_id, write_whole
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def test_in_voila_flags_are_stored_survive_a_reload_and_are_applied(servers, project, page, screenshot):

@@ -99,6 +99,7 @@ class Grid {
     };
     model.on("msg:custom", this.onMessage);
     model.on("comm:close", this.onGone);
+    this.framed = null; // width of the list and height of its frame, in pixels, when a page was last asked to fit
     this.room = null; // width and height, in pixels, that the cards have
     this.observer = new ResizeObserver(() => this.measure());
     this.observer.observe(this.list);
@@ -109,7 +110,7 @@ class Grid {
   remove() {
     this.observer.disconnect();
     window.removeEventListener("resize", this.onResize);
-    document.removeEventListener("pointerdown", this.onOutside);
+    for (const event of ["pointerdown", "focusin"]) document.removeEventListener(event, this.onOutside);
     clearTimeout(this.resizing);
     this.model.off("msg:custom", this.onMessage);
     this.model.off("comm:close", this.onGone);
@@ -120,22 +121,44 @@ class Grid {
 
   // --- the room that the cards have ---
 
-  /** Ask for a page that fits: at once when the view comes to its place, later when its size has settled. */
-  measure() {
-    const width = this.list.clientWidth;
+  /** Return the width of the list and the height of the window or panel that it lies in. */
+  frame() {
     const panel = this.root.closest(".jp-WindowedPanel-outer, .jp-Notebook");
-    const frame = panel?.clientHeight || window.innerHeight;
+    const height = panel?.clientHeight || window.innerHeight;
+    return { width: this.list.clientWidth, height: height < LOW ? screen.availHeight * 0.7 : height };
+  }
+
+  /** Return width and height of what is left for the cards, below the toolbar as it is now. */
+  left({ width, height }) {
     const above = this.list.getBoundingClientRect().top - this.section.getBoundingClientRect().top;
-    const height = Math.round((frame < LOW ? screen.availHeight * 0.7 : frame) - above - BESIDE);
-    if (width <= 0 || height <= 0) return;
-    const before = this.room;
-    if (before && Math.abs(before[0] - width) < 20 && Math.abs(before[1] - height) < 40) return;
-    this.room = [width, height];
-    if (!before) this.ask("hello", { room: this.room });
+    return [width, Math.round(height - above - BESIDE)];
+  }
+
+  /**
+   * Ask for a page that fits: at once when the view comes to its place, later when its size has settled. A toolbar or
+   * a sentence that takes another line is no reason: the page would change under the next key.
+   */
+  measure() {
+    const frame = this.frame();
+    const room = this.left(frame);
+    if (room[0] <= 0 || room[1] <= 0) return;
+    const before = this.framed;
+    if (before && Math.abs(before.width - frame.width) < 20 && Math.abs(before.height - frame.height) < 40) return;
+    this.framed = frame;
+    this.room = room;
+    if (!before) this.ask("hello", { room });
     else {
       clearTimeout(this.resizing);
       this.resizing = setTimeout(() => this.open(this.page.page), SETTLED);
     }
+  }
+
+  /** The kernel's first answer has filled the toolbar: if that took another line, ask for a page that still fits. */
+  fit() {
+    const room = this.left(this.frame());
+    if (room[1] <= 0 || Math.abs(room[1] - this.room[1]) < 20) return;
+    this.room = room;
+    this.open(this.page.page);
   }
 
   // --- the page's parts, made once ---
@@ -154,8 +177,8 @@ class Grid {
     const section = { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } };
     this.section = element("section", section, this.note, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom);
     this.root.replaceChildren(this.section);
-    this.onOutside = (event) => this.menus.forEach((menu) => menu.contains(event.target) || (menu.open = false));
-    document.addEventListener("pointerdown", this.onOutside);
+    this.onOutside = (event) => this.menus.forEach((menu) => event.composedPath().includes(menu) || (menu.open = false));
+    for (const event of ["pointerdown", "focusin"]) document.addEventListener(event, this.onOutside);
     this.root.addEventListener("keydown", (event) => {
       // A key that is held down must not press a button again and again: each time it would decide for the next card.
       if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
@@ -179,7 +202,7 @@ class Grid {
     });
   }
 
-  /** A menu that opens below its name; Escape or a click elsewhere closes it. */
+  /** A menu that opens below its name; Escape, or a click or the focus elsewhere, closes it. */
   buildMenu(text, ...parts) {
     const menu = element("details", { className: "fg-menu" }, element("summary", { textContent: text }), element("div", { className: "fg-drop" }, ...parts));
     menu.addEventListener("keydown", (event) => {
@@ -351,6 +374,7 @@ class Grid {
     this.countMoves(message);
     // An answer with nothing to say leaves what an earlier one said.
     if (message.alert || this.silent) this.say(message.alert ?? "");
+    if (message.tell === "page" && message.setup) this.fit();
   }
 
   setUp(setup) {
