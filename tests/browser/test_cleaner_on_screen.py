@@ -210,8 +210,10 @@ def test_a_toolbar_that_takes_another_line_turns_no_page(desk):
     desk.grid.card("ant-00").evaluate("card => { card.dataset.seen = 'yes'; }")
     bar = desk.grid.root.get_by_role("toolbar", name="Decide", exact=True)
     bar.evaluate("bar => { bar.style.paddingBottom = '90px'; }")
+    desk.page.set_viewport_size({"width": 1280, "height": 1305})  # so that the view measures itself
     desk.page.wait_for_timeout(700)  # a window that is being resized has its size after 300 ms
     expect(desk.grid.card("ant-00")).to_have_attribute("data-seen", "yes")
+    desk.page.set_viewport_size({"width": 1280, "height": 1300})
     bar.evaluate("bar => { bar.style.paddingBottom = ''; }")
 
 
