@@ -1,6 +1,7 @@
 """A trained detector becomes files for programs, only if torch and the file tell the same boxes."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from utils.errors import FieldguideError
 from utils.export import detector as boxes_export
 from utils.export import exported_sentence, read_card
 from utils.export.awkward import awkward_pictures
+from utils.export.difference import undecided
 from utils.inference import Detection, FoundBox, load_detector
 from utils.inference.onnx_file import OnnxNetwork
 from utils.project import Project
@@ -109,7 +111,8 @@ def require_torchs_boxes(ours, photos, detector) -> None:
         torchs = Detection(tuple(FoundBox(ours.labels[n], score, *box, size) for n, score, box in rows), *size)
         assert len(found.boxes) == len(torchs.boxes) > 3
         rules = {"least": 0.05, "overlap": detector.network.nms_thresh, "most": 100, "within": 1e-4}
-        assert boxes_export.box_disagreement(torchs, found, **rules) == ""
+        again = partial(undecided, ours, photo.path, 0.05)
+        assert boxes_export.box_disagreement(torchs, found, **rules, candidates=again) == ""
 
 
 class SmallMaps(torch.nn.Module):

@@ -56,7 +56,7 @@ def test_fcos_answers_as_torchvisions_own(fcos):
 
 @pytest.mark.parametrize("name", ["fcos", *ONE_STAGE])
 def test_the_exported_part_and_plain_suppression_give_the_same_boxes(name, fcos):
-    """`raw_outputs` and `decided` find just the boxes that the network itself finds, also where they are many."""
+    """`raw_outputs` and `decided` find just the boxes that the network itself finds."""
     detector = fcos if name == "fcos" else telling_much(build_detector(project_of(detector=name), ("cat", "dog")))
     pixels, overlap = pixels_of(), detector.network.nms_thresh
     with torch.no_grad():
