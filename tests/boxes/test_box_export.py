@@ -151,6 +151,12 @@ def test_another_one_stage_network_becomes_such_a_file(few_awkward_files, tmp_pa
     assert load_detector(export.onnx).recipe.overlap == overlap
 
 
+def test_too_small_pictures_are_said():
+    """Pictures that leave no place on a map: the size and what to set."""
+    with pytest.raises(FieldguideError, match=r"size = 4 is too small for this detector.*Set size = 320"):
+        BoxDetector(small_network("ssd"), "ssd", ("ball", "block"), 4)
+
+
 def exported_as_judged(photos, detector):
     """Export a detector as 4_test does, and see that the file tells torch's boxes."""
     kept(photos, detector)
@@ -161,11 +167,14 @@ def exported_as_judged(photos, detector):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+@pytest.mark.parametrize(
+    "name", ["ssdlite320_mobilenet_v3_large", "ssd300_vgg16", "retinanet_resnet50_fpn", "fcos_resnet50_fpn"]
+)
 def test_torchvisions_one_stage_detectors_become_such_files(few_awkward_files, tmp_path, name):
     """Whole, as a project file names them."""
     photos = photos_in(tmp_path)
-    project = photos.project.model_copy(update={"detector": name})
+    size = 320 if name == "ssd300_vgg16" else 64  # smaller pictures leave its last map no place
+    project = photos.project.model_copy(update={"detector": name, "size": size})
     exported_as_judged(photos, telling_much(build_detector(project, photos.labels, pretrained=False)))
 
 

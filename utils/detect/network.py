@@ -298,8 +298,15 @@ def _layers(body: nn.Module) -> list[nn.Module]:
 def _places_of_maps(network: nn.Module, size: int) -> Tensor:
     """Return the squares around all places of a network's maps, which depend on the size of pictures alone: (A, 4)."""
     picture, was = torch.zeros(1, 3, size, size), network.training
-    with torch.no_grad():
-        maps = list(network.eval().backbone(picture).values())
+    try:
+        with torch.no_grad():
+            maps = list(network.eval().backbone(picture).values())
+    except RuntimeError as error:
+        if "Kernel size" not in str(error):
+            raise
+        raise FieldguideError(
+            f"size = {size} is too small for this detector, whose last maps would have no place left. Set size = 320."
+        ) from error
     network.train(was)
     return network.anchor_generator(ImageList(picture, [(size, size)]), maps)[0]
 
@@ -345,11 +352,13 @@ def _replace_head(network: nn.Module, labels: int) -> None:
         scores.num_classes = labels
         network.head.__class__ = IgnoringHead if isinstance(network, FCOS) else IgnoringRetinaHead
         return
-    for branch in scores.module_list:  # SSDlite's: one per map, the last layer is a convolution
-        old = branch[-1]
-        branch[-1] = nn.Conv2d(old.in_channels, old.out_channels // scores.num_columns * (labels + 1), 1)
-        nn.init.normal_(branch[-1].weight, std=0.03)
-        nn.init.zeros_(branch[-1].bias)
+    for n, branch in enumerate(scores.module_list):  # SSD's: a convolution per map; SSDlite's: it is the last of layers
+        holder, at = (scores.module_list, n) if isinstance(branch, nn.Conv2d) else (branch, len(branch) - 1)
+        old = holder[at]
+        count = old.out_channels // scores.num_columns * (labels + 1)
+        holder[at] = nn.Conv2d(old.in_channels, count, old.kernel_size, padding=old.padding)
+        nn.init.normal_(holder[at].weight, std=0.03)
+        nn.init.zeros_(holder[at].bias)
     scores.num_columns = labels + 1
 
 
