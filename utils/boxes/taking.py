@@ -3,7 +3,8 @@
 
 Writes raw/<id>.<ext>, sources.csv, given.csv, images/<id>.jpg, pictures.csv, rejected.csv and boxes.csv. Each step does
 what is missing and nothing twice. given_boxes.csv keeps the boxes as the sources had them when boxes.csv was last
-written: where both differ, a person was at work, and that photo's boxes are not touched.
+written: where both differ, a person was at work, and that photo's boxes are not touched. Both change in one deed: what
+given_boxes.csv will hold is written first, as given_pending.csv, so that a run killed between the two is completed.
 """
 
 import base64
@@ -34,6 +35,7 @@ COPY_SIDE = 640  # pixels of the longer side of a training copy, at most
 SAME_THING = 0.7
 GONE_REASONS = ("HTTP 404", "HTTP 410", "gone: ")  # how reasons begin of photos that are not there any more
 OTHER_BYTES = "not the bytes that the table describes (MD5)"
+PENDING = "given_pending"  # there as long as boxes.csv and given_boxes.csv are not both written
 TWO_TURNS = "turned one way by its EXIF record and another way by the table"
 
 
@@ -207,18 +209,19 @@ def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mappi
             if (id := ids.get(url)) in accepted:
                 joined |= {id} & target.keys()
                 target[id] = joined_boxes(target.get(id, ()), photo.boxes)
-        now, last = (read_boxes(project.table(name)) if there else {} for name in ("boxes", "given_boxes"))
+        now = read_boxes(project.table("boxes")) if there else {}
+        last = _settled_given(project, now) if there else {}
         mine = [
             id
             for id in target
             if (id in judged or _differ(now.get(id, ()), last.get(id, ()))) and _differ(now.get(id, ()), target[id])
         ]
         written = {id: own for id, own in (now | {id: target[id] for id in target if id not in mine}).items() if own}
-        if _all_differ(written, now) or not project.table("boxes").exists():
-            write_boxes(project.table("boxes"), written)
         given = {id: own for id, own in (last | target).items() if own}
-        if _all_differ(given, last):
-            write_boxes(project.table("given_boxes"), given)
+        if _all_differ(written, now) or _all_differ(given, last) or not there:
+            write_boxes(project.table(PENDING), given)
+            write_boxes(project.table("boxes"), written)
+            project.table(PENDING).replace(project.table("given_boxes"))
     counts = Counter(box.label for own in written.values() for box in own)
     told = [f"Boxes: {', '.join(f'{label} {count:,}' for label, count in sorted(counts.items())) or 'none'}."]
     if joined:
@@ -226,6 +229,24 @@ def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mappi
     if changed := [id for id in mine if _differ(target[id], last.get(id, ()))]:
         told.append(f"{counted(len(changed), 'photo')} with other boxes in the source now keep those of your own.")
     return told
+
+
+def _settled_given(project: Project, now: Mapping[str, Sequence[Box]]) -> dict[str, tuple[Box, ...]]:
+    """
+    Return given_boxes.csv, after completing it if a run was killed while it wrote: `now` is boxes.csv.
+
+    Photos whose boxes are those that the killed run was writing follow their source; the others were not reached, or
+    a person changed them before or since.
+    """
+    table, pending = project.table("given_boxes"), project.table(PENDING)
+    given = read_boxes(table)
+    if pending.exists():
+        coming = read_boxes(pending)
+        reached = [id for id in {*given, *coming} if not _differ(now.get(id, ()), coming.get(id, ()))]
+        given = {id: own for id, own in (given | {id: coming.get(id, ()) for id in reached}).items() if own}
+        write_boxes(table, given)
+        pending.unlink()
+    return given
 
 
 def joined_boxes(boxes: Sequence[Box], more: Sequence[Box]) -> tuple[Box, ...]:
