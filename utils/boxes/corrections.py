@@ -65,6 +65,12 @@ class BoxLedger:
             self._write(boxes, last["id"], after, before, TAKEN_BACK)
             return last["id"]
 
+    def settle(self) -> None:
+        """Complete what a killed run left half done; do nothing, and write nothing, where there is no such thing."""
+        if self._pending.exists():
+            with locked(self.project.data):
+                self._settled()
+
     def looked_at(self) -> set[str]:
         """Return the ids of photos whose boxes are those that a person saved last."""
         with locked(self.project.data):

@@ -1,10 +1,10 @@
 """
 2_photos: take the photos of sources with boxes, or fetch them, make the training copies, and write boxes.csv.
 
-Writes raw/<id>.<ext>, sources.csv, given.csv, images/<id>.jpg, pictures.csv, rejected.csv and boxes.csv. Each step does
-what is missing and nothing twice. given_boxes.csv keeps the boxes as the sources had them when boxes.csv was last
-written: where both differ, a person was at work, and that photo's boxes are not touched. Both change in one deed: what
-given_boxes.csv will hold is written first, as given_pending.csv, so that a run killed between the two is completed.
+Writes raw/<id>.<ext>, sources.csv, given.csv, images/<id>.jpg, pictures.csv, copies.csv, rejected.csv and boxes.csv.
+Each step does what is missing and nothing twice. given_boxes.csv keeps the boxes as the sources had them when boxes.csv
+was last written: where both differ, a person was at work, and that photo's boxes are not touched. What given_boxes.csv
+will hold is written first, as given_pending.csv, so that a run killed between the two is completed.
 """
 
 import base64
@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from utils.boxes.box import Box, read_boxes, write_boxes
+from utils.boxes.byhand import file_by_hand, note_copies
 from utils.boxes.corrections import BoxLedger
 from utils.boxes.photos import NO_BOX
 from utils.boxes.sizes import stored_size
@@ -24,7 +25,7 @@ from utils.dataset import pictures_in, seeded_rank
 from utils.download import Gathered, download_images, file_bytes, save_given, save_pictures
 from utils.errors import FieldguideError
 from utils.project import Project
-from utils.storage import locked, remove_leftovers, visible_files
+from utils.storage import locked, remove_leftovers, visible_files, write_whole
 from utils.tables import FOLDER, SOURCES_COLUMNS, TABLE, TAKEN, each_row
 from utils.verify import Tables, bits_of_set, in_batches, judged_in_order, keep
 from utils.words import counted
@@ -44,14 +45,15 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
     Take the photos of sources with boxes, at most images_per_label of each label, drawn with the seed.
 
     A photo counts for each label in it; those without a thing count as a label of their own. Addresses are fetched;
-    where some fail, others are asked for in their place. Run it again at any time. Return sentences: what became of the
-    photos and boxes. Raises FieldguideError if no photo could be taken, or there is no network.
+    where some fail, others are asked for in their place. What a person put into images/ is taken in, too. Run it again
+    at any time. Return sentences: what became of the photos and boxes. Raises FieldguideError if no photo could be
+    taken, or there is no network.
     """
     sources = list(sources)
     save_given(project, (("", address, said) for source in sources for address, said in given_rows(source)))
     photos = {photo.address: photo for source in sources for photo in source.photos}
     roots = {photo.address: source.root for source in sources for photo in source.photos if source.root}
-    chosen, before, ids, failed = None, [], *_rows_by_address(project)
+    chosen, before, by_hand, ids, failed = None, [], set(), *_rows_by_address(project)
     failed = {url: engine for url, engine in failed.items() if engine != FOLDER}  # files are tried again, once
     while chosen != before or chosen is None:
         rejected = _rejected(project)
@@ -60,14 +62,15 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
         before, chosen = chosen, chosen_photos(kept, project.images_per_label, project.seed, ids.keys())
         if chosen != before:
             _gather(project, chosen, roots)
-            _judge_photos(project, photos)
+            by_hand |= _judge_photos(project, photos)
             ids, failed = _rows_by_address(project)
     if not pictures_in(project.images):
         raise FieldguideError(
             f"No photo could be taken. {' '.join(_why(project))} sources.csv and rejected.csv in {project.data} hold "
             "the reason of each."
         )
-    told = [*_write_boxes(project, photos, ids), *_more_sentences(project, kept, ids)]
+    told = [*_write_boxes(project, photos, ids), *_by_hand_sentence(project, by_hand)]
+    told += _more_sentences(project, kept, ids)
     return [f"{counted(len(pictures_in(project.images)), 'photo')} in {project.images}.", *_why(project), *told]
 
 
@@ -144,21 +147,46 @@ def _rejected(project: Project) -> set[str]:
     return {row["id"] for row in Tables(project).standing()}
 
 
-def _judge_photos(project: Project, photos: Mapping[str, SourcePhoto]) -> None:
-    """Open what is new in raw/, make the training copies, and note what is rejected and why."""
+def _judge_photos(project: Project, photos: Mapping[str, SourcePhoto]) -> set[str]:
+    """
+    Open what is new in raw/, make the training copies, and note what is rejected and why.
+
+    Photos that a person put into images/ are filed in raw/ first; return their ids. One that was rejected or taken out
+    before, and is there again, is wanted after all.
+    """
     with locked(project.data):
         remove_leftovers(project.data)
         tables = Tables(project)
+        made = {path.stem for path in visible_files(project.raw)} - {id for id, _ in tables.settled}
+        by_hand = {*file_by_hand(project, {*tables.label_of, *made})}
         seen = tables.settled | tables.accepted
-        fresh = [path for path in visible_files(project.raw) if (path.stem, "") not in seen]
-        if not fresh:
-            return
         there = {name.removesuffix(".jpg") for name in pictures_in(project.images)}
+        files = visible_files(project.raw)
+        fresh = [path for path in files if (path.stem, "") not in seen]
+        back = [path for path in files if (path.stem, "") in seen and path.stem in by_hand - there]
         deleted = {path.stem: path for path in visible_files(project.trash) if path.stem not in there}
-        stored, known = _turns_and_problems(project, fresh, photos)
-        options = {"stored": stored, "known": known, "label": "", "longest_side": COPY_SIDE}
-        for batch in in_batches(judged_in_order(fresh, bits=bits_of_set(tables, fresh), **options)):
+        stored, known = _turns_and_problems(project, fresh + back, photos)
+        options = {"stored": stored, "label": "", "longest_side": COPY_SIDE, "bits": bits_of_set(tables, fresh + back)}
+        for judged in judged_in_order(back, asked=True, **options):
+            if not judged.reason:
+                write_whole(project.images / f"{judged.id}.jpg", judged.copy)
+                tables.add([judged])
+        for batch in in_batches(judged_in_order(fresh, known=known, **options)):
             keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
+        note_copies(project, [path.stem for path in fresh + back])
+    return by_hand
+
+
+def _by_hand_sentence(project: Project, by_hand: Collection[str]) -> Iterator[str]:
+    """Yield what became of photos that a person put into images/."""
+    here = [id for id in sorted(by_hand) if (project.images / f"{id}.jpg").exists()]
+    boxes = read_boxes(project.table("boxes"))
+    if here:
+        yield (
+            f"{counted(len(here), 'photo')} put into images/ by hand, {sum(id not in boxes for id in here)} without "
+            "boxes: those count as photos without a thing. If a thing is in one, draw its box: BoxEditor(photos) in "
+            "5_mend shows every photo."
+        )
 
 
 def _turns_and_problems(
@@ -169,7 +197,11 @@ def _turns_and_problems(
 
     Where the record turns the photo as the table does, it is turned once.
     """
-    rows = {row["id"]: row for row in each_row(project.table("sources"), SOURCES_COLUMNS) if row["status"] in TAKEN}
+    rows = {
+        row["id"]: row
+        for row in each_row(project.table("sources"), SOURCES_COLUMNS)
+        if row["status"] in TAKEN and row["url"]
+    }
     stored, problems = {}, {}
     for path in fresh:
         row = rows.get(path.stem, {})
