@@ -186,9 +186,11 @@ def test_only_photos_in_a_list_of_addresses(boats, tmp_path):
     """A list for Google's Storage Transfer chooses by the address; another file is refused."""
     (tmp_path / "list.tsv").write_text("TsvHttpData-1.0\nhttps://example.org/photo/5/a\t10\tabc==\n", encoding="utf-8")
     source = read_open_images(boats(addresses=[str(tmp_path / "list.tsv")]))
-    assert sorted(boxes_of(source)) == ["5"] and "2 photos that stand in no list" in " ".join(source.remarks)
+    assert sorted(boxes_of(source)) == ["5"] and "2 photos whose address is in none of the lists" in " ".join(
+        source.remarks
+    )
     (tmp_path / "list.tsv").write_text("https://example.org/photo/5/a\n", encoding="utf-8")
-    with pytest.raises(FieldguideError, match="is no list of addresses"):
+    with pytest.raises(FieldguideError, match="is not a list of addresses"):
         read_open_images(boats(addresses=[str(tmp_path / "list.tsv")]))
 
 

@@ -16,11 +16,8 @@ from utils.tables import BOXES_COLUMNS, each_row, write_table
 
 BOX_FLAGS = ("depiction", "difficult", "group", "inside", "occluded", "truncated")
 GROUP = "group"  # a box around many things at once: neither a thing to find nor a place without one
-PERSON, GIVEN, ACCEPTED = (
-    "person",
-    "given",
-    "model",
-)  # by whom a box is: drawn here, brought by its source, accepted here
+# By whom a box is: drawn by a person, brought by its source, or found by a model.
+PERSON, GIVEN, FROM_MODEL = "person", "given", "model"
 CORNER_NAMES = ("left", "top", "right", "bottom")
 CORNER_DIGITS = 7  # behind the point, of a fraction in boxes.csv
 LEAST_WIDTH = 1e-5  # the least width and height of a box, as a fraction: less is no area
@@ -96,7 +93,7 @@ def read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
-    """Write boxes.csv, photos sorted by id, whole or not at all. Raises ValueError for what is no box."""
+    """Write boxes.csv, photos sorted by id, whole or not at all. Raises ValueError for a box that cannot be."""
     rows = []
     for id in sorted(boxes):
         for box in boxes[id]:

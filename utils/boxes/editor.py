@@ -16,7 +16,7 @@ from IPython.display import display
 from jupyter_bbox_widget import BBoxWidget
 from PIL import Image
 
-from utils.boxes.box import ACCEPTED, GROUP, PERSON, Box, box_problem, clipped, corner_array, read_boxes
+from utils.boxes.box import FROM_MODEL, GROUP, PERSON, Box, box_problem, clipped, corner_array, read_boxes
 from utils.boxes.corrections import BoxesChanged, BoxLedger
 from utils.boxes.photos import BoxedPhoto, Photos
 from utils.errors import FieldguideError
@@ -267,7 +267,7 @@ def _with_offered(boxes: Sequence[Box], offered: Sequence[Box]) -> tuple[Box, ..
         if any(overlaps[n, m] >= SAME_PLACE and new.label == box.label for m, new in enumerate(offered))
     }
     left = [box for n, box in enumerate(boxes) if n not in replaced]
-    return (*left, *(replace(clipped(box), by=ACCEPTED) for box in offered))
+    return (*left, *(replace(clipped(box), by=FROM_MODEL) for box in offered))
 
 
 def _alert(text: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from utils.boxes.box import GROUP, Box, read_boxes
 from utils.boxes.byhand import require_unchanged
+from utils.boxes.corrections import BoxLedger
 from utils.dataset import Dataset, pictures_in, read_split
 from utils.errors import FieldguideError
 from utils.project import Project
@@ -85,8 +86,6 @@ def read_photos(project: Project) -> Photos:
             f"{project.name} tells photos apart: its notebooks are 01 to 08. To find things in photos, write "
             'task = "detect" into the project file.'
         )
-    from utils.boxes.corrections import BoxLedger  # loads pandas, without which a table of gigabytes is read
-
     BoxLedger(project).settle()
     every = read_boxes(project.table("boxes"))
     labels = tuple(project.labels) or tuple(sorted({box.label for boxes in every.values() for box in boxes}))

@@ -23,7 +23,7 @@ from utils.addresses import host_and_ports, host_name, is_local_name
 from utils.errors import FieldguideError
 
 PART_READ = 2**21  # bytes read at a time
-LONGEST_ROW = 2**20  # bytes; a table has none as long, and a file without line breaks is no table
+LONGEST_ROW = 2**20  # bytes; no table has one as long, only a file without line breaks
 SILENCE = 60.0  # seconds after which a connection counts as broken
 TRIES_IN_A_ROW = 5  # without a byte gained
 FIRST_WAIT = 1.0  # seconds before the second try; twice that before the third, and so on
@@ -50,7 +50,9 @@ def line_blocks(place: str, *, allowed_hosts: Iterable[str] = ()) -> Iterator[by
         else:
             rest += part
         if len(rest) > LONGEST_ROW:
-            raise FieldguideError(f"{place} has a line of more than {LONGEST_ROW // 2**20} MB: it is no table of text.")
+            raise FieldguideError(
+                f"{place} has a line of more than {LONGEST_ROW // 2**20} MB: it is not a table of text."
+            )
     if rest:
         yield rest
 

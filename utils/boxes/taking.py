@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from utils.boxes.box import Box, read_boxes, write_boxes
+from utils.boxes.box import Box, corner_array, read_boxes, write_boxes
 from utils.boxes.byhand import file_by_hand, note_copies
 from utils.boxes.corrections import BoxLedger
 from utils.boxes.photos import NO_BOX
@@ -24,6 +25,7 @@ from utils.boxes.source import STORED_AS, BoxSource, SourcePhoto, given_rows
 from utils.dataset import pictures_in, seeded_rank
 from utils.download import Gathered, download_images, file_bytes, save_given, save_pictures
 from utils.errors import FieldguideError
+from utils.inference import box_overlaps
 from utils.project import Project
 from utils.storage import locked, remove_leftovers, visible_files, write_whole
 from utils.tables import FOLDER, SOURCES_COLUMNS, TABLE, TAKEN, each_row
@@ -283,25 +285,10 @@ def _settled_given(project: Project, now: Mapping[str, Sequence[Box]]) -> dict[s
 
 def joined_boxes(boxes: Sequence[Box], more: Sequence[Box]) -> tuple[Box, ...]:
     """Return the boxes that two people drew in one photo: the first ones, and of the second what has no like there."""
-    new = [
-        box
-        for box in more
-        if not any(box.label == other.label and box_overlap(box, other) >= SAME_THING for other in boxes)
-    ]
+    overlaps = box_overlaps(corner_array(more), corner_array(boxes)) >= SAME_THING
+    labels = np.array([box.label for box in boxes], dtype=str)
+    new = [box for box, near in zip(more, overlaps, strict=True) if not (near & (labels == box.label)).any()]
     return (*boxes, *new)
-
-
-def box_overlap(box: Box, other: Box) -> float:
-    """
-    Return intersection over union of two boxes, in [0, 1].
-
-    >>> box_overlap(Box("cat", 0, 0, 1, 1), Box("cat", 0, 0, 0.5, 1))
-    0.5
-    """
-    width = min(box.right, other.right) - max(box.left, other.left)
-    height = min(box.bottom, other.bottom) - max(box.top, other.top)
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (box.area + other.area - shared)
 
 
 def _differ(own: Sequence[Box], other: Sequence[Box]) -> bool:
