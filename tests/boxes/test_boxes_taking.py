@@ -287,6 +287,17 @@ def test_what_is_gone_is_told_from_failures(make):
     assert read_rows(project.table("given"), GIVEN_COLUMNS)[0]["creator"] == "Ann"
 
 
+def test_two_rows_of_one_address_are_one_photo(make):
+    """Their boxes are joined; a photo's address is asked for once."""
+    with serving() as host:
+        project = make(source="open_images", labels={"boat": []}, allowed_hosts=[host.name])
+        other = {"boxes": (Box("boat", 0.6, 0.6, 0.9, 0.9), Box("boat", 0.25, 0.25, 0.5, 0.51))}
+        take_boxed_photos(project, [web_source(project, host, ("photo/1/a.jpg", {}), ("photo/1/a.jpg", other))])
+        assert len(host.asked) == 1
+    (own,) = read_boxes(project.table("boxes")).values()
+    assert own == (Box("boat", 0.25, 0.25, 0.5, 0.5), Box("boat", 0.6, 0.6, 0.9, 0.9))
+
+
 def test_others_are_asked_for_in_place_of_what_failed(make):
     """Three photos are wanted: where addresses give none, and bytes are not the table's, the next ones are tried."""
     with serving() as host:

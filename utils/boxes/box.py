@@ -85,8 +85,9 @@ def read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
         except ValueError as error:
             raise FieldguideError(f"{path}, picture {row['id']}: {error}. Correct or delete that line.") from None
         box = Box(row["label"], *corners, tuple(row["flags"].split()), row["by"])
-        unknown = sorted(set(box.flags) - set(BOX_FLAGS))
-        if problem := box_problem(box) or (f"unknown flag {unknown[0]!r}" if unknown else ""):
+        unknown = [f"unknown flag {flag!r}" for flag in sorted(set(box.flags) - set(BOX_FLAGS))]
+        unknown += ["a label that cannot be one"] if not box.label.strip() or box.label.startswith("(") else []
+        if problem := box_problem(box) or "".join(unknown[:1]):
             raise FieldguideError(f"{path}, picture {row['id']}: {problem} ({row}). Correct or delete that line.")
         found.setdefault(row["id"], []).append(box)
     return {id: tuple(boxes) for id, boxes in found.items()}

@@ -53,10 +53,8 @@ def read_open_images(project: Project) -> BoxSource:
     labels = _labels_by_code(project, told)
     boxes = _boxes_by_photo(project, labels, notes, told)
     if not boxes:
-        raise FieldguideError(
-            f"The box tables have no box of {listed(project.labels)}. {' '.join(notes.sentences())} Name the tables of "
-            "the same release, or other labels."
-        )
+        told = (f"The box tables have no box of {listed(project.labels)}.", *notes.sentences())
+        raise FieldguideError(f"{' '.join(told)} Name the tables of the same release, or other labels.")
     photos = _with_address(project, _photos(project, boxes, notes, told), notes)
     counts = f"{counted(len(photos), 'photo')} can be fetched."
     remarks = (counts, *told, *notes.sentences())

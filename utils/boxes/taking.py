@@ -11,6 +11,7 @@ import base64
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,11 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
     """
     sources = list(sources)
     save_given(project, (("", address, said) for source in sources for address, said in given_rows(source)))
-    photos = {photo.address: photo for source in sources for photo in source.photos}
+    photos: dict[str, SourcePhoto] = {}
+    for photo in (photo for source in sources for photo in source.photos):
+        first = photos.setdefault(photo.address, photo)
+        if first is not photo:  # several rows of a table name one address
+            photos[photo.address] = replace(first, boxes=joined_boxes(first.boxes, photo.boxes))
     roots = {photo.address: source.root for source in sources for photo in source.photos if source.root}
     chosen, before, by_hand, ids, failed = None, [], set(), *_rows_by_address(project)
     failed = {url: engine for url, engine in failed.items() if engine != FOLDER}  # files are tried again, once
