@@ -59,13 +59,14 @@ class BoxEditor:
     photos : Photos
         Which there are. Boxes are read anew for each photo.
     looks : iterable of ToLookAt, optional
-        The photos to show, in this order; by default all. Those that a person saved before, and that are unchanged
-        since, are passed over.
+        The photos to show, in this order; by default all, those without boxes first. Those that a person saved before,
+        and that are unchanged since, are passed over.
     """
 
     def __init__(self, photos: Photos, looks: Iterable[ToLookAt] | None = None):
         self.photos, self.ledger = photos, BoxLedger(photos.project)
-        self.looks = list(looks if looks is not None else (ToLookAt(photo.id) for photo in photos))
+        every = sorted(photos, key=lambda photo: bool(photo.boxes))
+        self.looks = list(looks if looks is not None else (ToLookAt(photo.id) for photo in every))
         if unknown := [each.id for each in self.looks if each.id not in photos.dataset]:
             raise FieldguideError(
                 f"There is no photo {unknown[0]} in {photos.project.images}. Run this notebook again."

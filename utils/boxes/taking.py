@@ -192,7 +192,7 @@ def _by_hand_sentence(project: Project, by_hand: Collection[str]) -> Iterator[st
         yield (
             f"{counted(len(here), 'photo')} put into images/ by hand, {sum(id not in boxes for id in here)} without "
             "boxes: those count as photos without a thing. If a thing is in one, draw its box: BoxEditor(photos) in "
-            "5_mend shows every photo."
+            "5_mend shows photos without boxes first."
         )
 
 
