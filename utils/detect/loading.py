@@ -180,7 +180,7 @@ def opened_photo(photo: BoxedPhoto) -> Image.Image:
         raise FieldguideError(f"A photo was moved or deleted meanwhile, {photo.path}. Run 3_train again.") from None
     except (PictureError, OSError) as error:
         raise FieldguideError(
-            f"{photo.path} cannot be read ({error}). Delete it, or replace it by a whole copy, and run 3_train again."
+            f"{photo.path} cannot be read ({error}). Delete it and its line in pictures.csv, and run 2_photos."
         ) from error
 
 
