@@ -108,7 +108,11 @@ class ImageClassifierCleaner:
         return pd.DataFrame(rows, columns=["picture", "from", "to"])
 
     def next_step(self) -> str:
-        """Return what there is to do now, in words."""
+        """Return whether to look at more pictures, and what there is to do now, in words."""
+        advice = self.cleaning.live.advice() if self.cleaning.live else ""
+        return " ".join(filter(None, [advice, self._next_move()]))
+
+    def _next_move(self) -> str:
         if count := len(self.planned()):
             return f"{counted(count)} would move. Nothing moves until you press Apply ({count}) or run cleaner.apply()."
         if any(picture.path != path for picture, path in zip(self.cleaning.pictures, self.fns, strict=True)):

@@ -25,6 +25,7 @@ DOUBTED = 0.05  # how much a picture counts at least, however wrong it looks
 NEIGHBOURS = 10  # pictures that look as wrong, of which we ask how many were decided
 PRIOR = 0.5  # wrong labels found before the first one: Jeffreys' prior
 SPAN = 0.9  # of the interval
+ENOUGH = 0.02  # wrong labels, as a share of all, that are left when a person may stop
 LABELS_TRIED = 20  # that a picture is given in thought
 LEAST_SHARE = 0.001
 LEAST_DECIDED = 20  # pictures, before we say how many wrong labels are left
@@ -95,6 +96,15 @@ class LiveOrder:
         if self.left is None:
             return f"{found}."
         return f"{found}, about {self.left.about:,} left ({self.left.low:,}–{self.left.high:,})."
+
+    def advice(self) -> str:
+        """Return whether to go on looking, in words; "" as long as too few pictures were decided to tell."""
+        if self.left is None:
+            return ""
+        count = int(self.known.sum())
+        if self.left.high <= ENOUGH * count:
+            return f"You can stop: probably at most {self.left.high:,} of {count:,} labels are still wrong."
+        return f"Go on looking: probably {self.left.low:,} to {self.left.high:,} of {count:,} labels are still wrong."
 
 
 def principal_axes(features: np.ndarray) -> np.ndarray:
