@@ -22,12 +22,12 @@ AXES = 512  # principal axes that the head sees
 STRENGTH = 0.3  # of the penalty; the pictures lie at a distance of about 1 from their mean
 TRUST = 2.0  # how much a decided picture counts, beside an undecided one
 DOUBTED = 0.05  # how much a picture counts at least, however wrong it looks
-NEIGHBOURS = 10  # pictures that look as wrong, of which we ask how many were decided
-PRIOR = 0.5  # wrong labels found before the first one: Jeffreys' prior
+LOOK_ALIKE = 10  # pictures that look as wrong, of which we ask how many were decided
+FOUND_BEFORE = 0.5  # wrong labels found before the first one: Jeffreys' prior
 SPAN = 0.9  # of the interval
 ENOUGH = 0.02  # wrong labels, as a share of all, that are left when a person may stop
 LABELS_TRIED = 20  # that a picture is given in thought
-LEAST_SHARE = 0.001
+LEAST_LOOKED = 0.001
 LEAST_DECIDED = 20  # pictures, before we say how many wrong labels are left
 
 
@@ -173,10 +173,10 @@ def wrong_left(scores: np.ndarray, codes: np.ndarray, began: np.ndarray, decided
         label_margins(scores, np.column_stack([began, (codes[:, None] + steps) % k])), [1], axis=1
     )
     order = np.argsort(margins[:, 0], kind="stable")
-    width = 2 * NEIGHBOURS + 1
-    looked = np.convolve(np.pad(decided[order].astype(float), NEIGHBOURS, mode="edge"), np.ones(width) / width, "valid")
+    width = 2 * LOOK_ALIKE + 1
+    looked = np.convolve(np.pad(decided[order].astype(float), LOOK_ALIKE, mode="edge"), np.ones(width) / width, "valid")
     share = np.interp(tried, margins[order, 0], looked).mean()
-    model = nbinom(found + PRIOR, np.clip(share, LEAST_SHARE, 1 - LEAST_SHARE))
+    model = nbinom(found + FOUND_BEFORE, np.clip(share, LEAST_LOOKED, 1 - LEAST_LOOKED))
     most = int((~decided).sum())
     about, low, high = (min(int(model.ppf(part)), most) for part in (0.5, (1 - SPAN) / 2, (1 + SPAN) / 2))
     return Left(about, low, high)

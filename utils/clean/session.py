@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.clean.given import checked_features, checked_probs, listed_suspects, own_names
 from utils.clean.live import LiveOrder
-from utils.clean.suspects import DOUBTS, Suspect
+from utils.clean.suspects import DOUBT_LISTS, Suspect
 from utils.dataset import Dataset, Picture, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP, Ledger, Outcome, read_review, store_flags
@@ -142,7 +142,7 @@ class Cleaning:
 
     def follows(self, view: View) -> bool:
         """Return whether a view's order follows what is decided."""
-        return bool(self.live) and view.sort == WORST and view.list in ("", *DOUBTS)
+        return bool(self.live) and view.sort == WORST and view.list in ("", *DOUBT_LISTS)
 
     def told_at_first(self) -> str:
         """Return what a person should know before the first decision, "" if there is nothing."""

@@ -25,7 +25,7 @@ from utils.words import share, verdict_sentence
 WRONG_SURE = "Probably wrong"
 WRONG_UNSURE = "Possibly wrong"
 RIGHT_UNSURE = "Right, but unsure"
-DOUBTS = (WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE)  # the lists whose order is that of doubt
+DOUBT_LISTS = (WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE)  # the lists whose order is that of doubt
 COPIES = "Near-duplicates under two labels"
 UNLIKE = "Unlike any label"
 
