@@ -66,6 +66,14 @@ bare = ImageClassifierCleaner(learn, probs=np.full((4, 3), 1 / 3), height=96, wi
 bare
 """  # a learner as fastai has them, on files alone: its labels need be no names of folders
 
+LEARNING = """
+seen = np.random.default_rng(0).normal(size=(len(ids), 30))
+learning = ImageClassifierCleaner(
+    project=project, dataset=dataset, probs=probs, suspects=suspects, features=seen, max_n=6, height=96, width=128
+)
+learning
+"""  # the order follows the person; nothing in these features tells the labels apart
+
 
 SORTER = """
 from utils.dataset import read_dataset

@@ -3,7 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
-from browser.project import ANT, BROKEN, KANA, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
+from browser.pages import Grid
+from browser.project import ANT, BROKEN, KANA, LEARNING, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
 from utils.dataset import read_split
 from utils.ledger import Ledger, read_review, save_flags
 
@@ -342,6 +343,39 @@ def test_pages_turned_in_haste_are_all_turned(desk):
     desk.grid.expect_status("Page 4 of 4")
 
 
+def test_the_page_in_view_stays_while_what_comes_next_is_put_in_a_new_order(desk, screenshot):
+    """With features, a choice leaves the cards where they are and is counted; later pages change; back is as it was."""
+    desk.notebook.write_last_cell(LEARNING)
+    desk.notebook.run_all()
+    grid = Grid(desk.page, 1)
+    grid.expect_status("Page 1 of ")
+    first = grid.shown()
+    later = "print([learning.cleaning.pictures[n].id for n in learning.widget._selected[learning.widget._per :]])"
+    before = desk.notebook.execute(later)
+    grid.focus(first[0])
+    grid.press("d", "k", "d")
+    grid.expect_choice(first[2], "Delete")
+    grid.expect_status("Since you began: 2 wrong labels found")
+    assert grid.shown() == first
+    grid.focus(first[-1])
+    grid.press("n")
+    grid.expect_status("Page 2 of ")
+    assert set(grid.shown()).isdisjoint(first) and desk.notebook.execute(later) != before
+    grid.button("Select all on this page").click()
+    grid.button("Keep").click()
+    for number in (3, 4, 5):
+        grid.button("Next page").click()
+        grid.expect_status(f"Page {number} of ")
+        grid.button("Select all on this page").click()
+        grid.button("Keep").click()
+    grid.expect_status("left (")
+    screenshot(desk.page, "cleaner-follows")
+    for number in (4, 3, 2, 1):
+        grid.button("Previous page").click()
+        grid.expect_status(f"Page {number} of ")
+    assert grid.shown() == first
+
+
 # --- what outlives the page --------------------------------------------------------------------------------------
 
 
@@ -376,7 +410,7 @@ def test_a_restarted_kernel_knows_the_flags_and_an_old_page_says_that_it_is_old(
     desk.notebook.restart()
     desk.grid.focus("ant-03")
     desk.grid.press("d")
-    expect(desk.grid.alert.filter(has_text="kernel")).to_be_visible()
+    expect(desk.grid.alert.filter(has_text="run all cells above this one, then this one")).to_be_visible()
     desk.grid.expect_choice("ant-03", "")
     screenshot(desk.page, "kernel-gone")
     desk.notebook.run_all()

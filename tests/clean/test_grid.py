@@ -10,6 +10,7 @@ import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from cleaning_pictures import PROBS, draw, make_project
 from hypothesis import given
@@ -22,6 +23,7 @@ from utils.clean.grid import Grid
 from utils.clean.session import Cleaning
 from utils.clean.thumbnails import Thumbnails, draw_large, original
 from utils.dataset import Picture, read_dataset
+from utils.errors import FieldguideError
 from utils.ledger import read_review
 from utils.tables import SOURCES_COLUMNS, append_rows
 
@@ -220,6 +222,91 @@ def test_200_switches_leave_nothing_behind(project, monkeypatch):
     assert grown < most_bytes
     kept = thumbnails._thumbnail_of.cache_info()
     assert 0 < kept.currsize <= kept.maxsize <= most_thumbnails
+
+
+# --- the order that follows the person ---
+
+
+def learning(tmp_path, **options) -> Grid:
+    """Return a grid, six a page, on cats and dogs whose features tell them apart; c0 … c9 look like dogs."""
+    return learning_again(make_project(tmp_path, per_label=20), **options)
+
+
+def learning_again(project, **options) -> Grid:
+    """Return the same for a project that is there already, as after a restart."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 30)) + (np.arange(40) >= 20)[:, None]
+    features[:10] += 1
+    return grid_of(project, features=options.pop("features", features), max_n=6, **options)
+
+
+def worst(grid: Grid, page: int = 0, **view) -> dict:
+    return turn(grid, page, **{"sort": "Worst first"} | view)
+
+
+def test_the_page_in_view_stays_and_the_next_one_is_new(tmp_path):
+    """A choice changes no page that was shown; those not shown yet come in another order, and none is lost."""
+    grid = learning(tmp_path)
+    pages = [keys(worst(grid)), keys(worst(grid, 1))]
+    before = list(grid._selected)
+    for key in pages[1][:3]:
+        assert ask(grid, "flag", keys=[key], choice="cat" if key[0] == "d" else "dog")["tell"] == "flags"
+        assert grid._selected[:12] == before[:12]
+    third = keys(worst(grid, 2))
+    assert grid._selected != before and sorted(grid._selected) == sorted(before)
+    assert [keys(worst(grid, n)) for n in (0, 1, 2)] == [*pages, third]
+
+
+def test_the_line_counts_what_was_found_also_after_apply_and_undo(tmp_path):
+    """Moves and deletions count as found wrong labels, flagged or applied; what is kept or taken back does not."""
+    grid = learning(tmp_path)
+    ask(grid, "flag", keys=["c0", "c1"], choice="dog")
+    ask(grid, "flag", keys=["c2"], choice="Delete")
+    counts = [ask(grid, "flag", keys=["c3"], choice="Keep")["counts"], ask(grid, "apply")["counts"]]
+    counts += [ask(grid, "back")["counts"], ask(grid, "flag", keys=["c4"], choice="dog")["counts"]]
+    counts += [ask(grid, "undo")["counts"]]
+    assert [text.split("Since you began: ")[1][:2] for text in counts] == ["3 ", "3 ", "0 ", "1 ", "0 "]
+
+
+def test_an_apply_leaves_the_rest_of_the_page_where_it_was(tmp_path):
+    """Of the page in view only what was deleted goes; the others stand in their order."""
+    grid = learning(tmp_path)
+    page = keys(worst(grid))
+    ask(grid, "flag", keys=page[1:2], choice="Delete")
+    ask(grid, "flag", keys=page[2:3], choice="dog" if page[2][0] == "c" else "cat")
+    assert keys(ask(grid, "apply"))[:5] == page[:1] + page[2:]
+
+
+def test_two_views_and_a_file_deleted_meanwhile(tmp_path):
+    """Another tab on the same kernel sees the same pages; a picture deleted by hand is told and blocks nothing."""
+    grid = learning(tmp_path)
+    page = keys(worst(grid, view="a"))
+    picture = grid.cleaning.pictures[grid.cleaning.positions[page[0]]]
+    picture.path.unlink()
+    assert "Not stored" in ask(grid, "flag", view="a", keys=page[:1], choice="Keep")["alert"]
+    ask(grid, "flag", view="a", keys=page[1:3], choice="Keep")
+    assert keys(ask(grid, "hello", view="b")) == page
+    assert keys(worst(grid, 1, view="b")) == keys(ask(grid, "hello", view="a"))
+
+
+def test_missing_features_and_choices_from_before_are_told_at_first(tmp_path):
+    """The page says once for how many pictures there are no features, and which choices wait; nothing is applied."""
+    features = np.random.default_rng(0).normal(size=(40, 5))
+    features[:20] = np.nan
+    first = learning(tmp_path)
+    ask(first, "flag", keys=["c0", "d0"], choice="Delete")
+    grid = learning_again(first.cleaning.project, features=features)
+    told = ask(grid, "hello")
+    assert "Nothing is known of how 20 pictures look" in told["alert"]
+    assert "2 choices made before are shown, and not applied yet." in told["alert"]
+    assert (told["pending"], worst(grid, 1)["alert"]) == (2, "")
+
+
+@pytest.mark.parametrize("features", [np.ones((39, 5)), np.ones(40)])
+def test_features_of_another_shape_are_refused(tmp_path, features):
+    """One row per picture is expected, and the shape is told."""
+    with pytest.raises(FieldguideError, match="features has the shape"):
+        learning(tmp_path, features=features)
 
 
 # --- choices -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import draw_picture, picture_bytes, put_raw
 from hypothesis import given, settings
@@ -21,6 +22,7 @@ from utils.clean.suspects import (
     WRONG_SURE,
     WRONG_UNSURE,
     calibrated,
+    confused_suspects,
     find_suspects,
     judges_sentence,
     list_suspects,
@@ -292,3 +294,25 @@ def test_judges_no_better_than_guessing_make_no_list(make_project, fill_raw):
         dataset.ids, dataset.labels, dataset.groups, ("cat", "dog"), np.eye(2)[list(dataset.codes)], np.ones(12)
     )
     assert "no list" not in judges_sentence(sure.verdict) and sure.verdict["better"]
+
+
+def test_each_cell_of_the_matrix_of_05_is_a_list(make_project, fill_raw):
+    """Beside the diagonal, the largest cell first and the most confident first in it, under the folders of today."""
+    project = make_project()
+    fill_raw(project, 4)
+    dataset = ready_dataset(project)
+    cats, dogs = dataset.of("cat").ids, dataset.of("dog").ids
+    said = {
+        cats[0]: ("cat", 0.9),
+        dogs[0]: ("cat", 0.6),
+        dogs[1]: ("cat", 0.8),
+        cats[1]: ("dog", 0.7),
+        "gone": ("dog", 1),
+    }
+    rows = [{"id": id, "label": "", "predicted": label, label: p} for id, (label, p) in said.items()]
+    found = confused_suspects(dataset, pd.DataFrame(rows))
+    assert [(dataset.ids[each.position], each.list, each.reason) for each in found] == [
+        (dogs[1], "05: dog taken for cat", "Folder: dog. Model of 05: cat (80 %)."),
+        (dogs[0], "05: dog taken for cat", "Folder: dog. Model of 05: cat (60 %)."),
+        (cats[1], "05: cat taken for dog", "Folder: cat. Model of 05: dog (70 %)."),
+    ]

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from four_pictures import LABELS, corrections, make_four, places, put
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,9 @@ from hypothesis.stateful import (
 )
 from killing import Killer
 
+from utils.clean import ImageClassifierCleaner
+from utils.dataset import read_dataset
+from utils.errors import FieldguideError
 from utils.ledger.flags import read_review, save_choices, save_flags
 from utils.ledger.moves import DELETED, RESTORED, Ledger
 
@@ -164,6 +168,7 @@ class Events(RuleBasedStateMachine):
         self.logged, self.unsettled, self.touched = Counter(), [], set()
         self.put_back: dict[str, str] = {}  # id → where a hand put what a killed run had moved
         self.killed = False
+        self.grid, self.page = None, None  # the cleaner, and what it shows
 
     def teardown(self):
         if hasattr(self, "folder"):
@@ -251,6 +256,59 @@ class Events(RuleBasedStateMachine):
         if path.exists() and (text := path.read_text()) and not text.endswith("\n") and text.count(",") % 2 == 0:
             path.write_text(text + "\n")
 
+    # --- the cleaner, whose order follows what is decided ---
+
+    def open_cleaner(self, missing: int) -> None:
+        """Open the page, as after a restart; of some pictures nothing is known."""
+        dataset = read_dataset(self.project)
+        features = np.random.default_rng(len(dataset)).normal(size=(len(dataset), 3))
+        features[:missing] = np.nan
+        self.grid = ImageClassifierCleaner(dataset=dataset, features=features, max_n=2).widget
+        self.page = self.ask_cleaner("hello")
+
+    def ask_cleaner(self, what: str, **details) -> dict:
+        """Return the answer of the page; its selection holds no picture twice, and the page in view is part of it."""
+        answer, _ = self.grid.answer({"ask": what, "view": "v", "serial": 1, **details})
+        assert "That did not work" not in answer["alert"]
+        shown = self.grid._selected
+        assert len(set(shown)) == len(shown)
+        if answer["tell"] == "page":
+            there = [n for n, picture in enumerate(self.grid.cleaning.pictures) if picture.label]
+            assert sorted(shown) == there, "a picture was lost from the list"
+        return answer
+
+    @rule(deeds=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([*CHOICES, None, "page"])), min_size=2),
+          missing=st.integers(0, 4), fresh=st.booleans())  # fmt: skip
+    def sit_at_the_cleaner(self, deeds, missing, fresh):
+        """Turn pages and decide, on a page that is open since earlier or after the kernel was killed."""
+        if fresh or self.grid is None:
+            self.grid = None
+            try:
+                self.open_cleaner(missing)
+            except FieldguideError:  # one picture under two labels
+                return
+        for number, choice in deeds:
+            if choice == "page":
+                view = {"list": "", "label": "", "side": "", "show": "", "sort": "Worst first"}
+                answer = self.ask_cleaner("page", page=number, **view)
+                self.page = answer if answer["tell"] == "page" else self.page
+            elif self.page["cards"]:
+                self.decide_on_page(number, choice)
+
+    def decide_on_page(self, place: int, choice: str | None) -> None:
+        """A choice is stored or refused as any other, and leaves the cards in view where they are."""
+        keys, before = [card["key"] for card in self.page["cards"]], read_review(self.project)
+        key = keys[place % len(keys)]
+        answer = self.ask_cleaner("flag", keys=[key], choice=choice)
+        if answer["tell"] == "page":  # files moved elsewhere
+            self.page = answer
+        elif answer["tell"] == "flags":
+            assert [self.grid.cleaning.pictures[n].id for n in self.grid._on_page(self.page["page"])] == keys
+        stored = read_review(self.project)
+        assert stored | {key: None} == before | {key: None}, "another picture's flag was touched"
+        if stored != before:
+            self.put_back.pop(key, None)
+
     # --- deeds of the ledger ---
 
     @rule()
@@ -278,9 +336,12 @@ class Events(RuleBasedStateMachine):
 
     @rule(n=st.integers(1, 5))
     def undo(self, n):
-        before = places(self.project)
-        self.ledger.undo(n)
-        self.check_moves(before, settled=True)
+        moved = [id for id, _, _ in corrections(self.project)]
+        again = len(set(moved)) < len(moved)  # two moves of one picture, taken back at once, look like one
+        for step in [1] * n if again else [n]:
+            before = places(self.project)
+            self.ledger.undo(step)
+            self.check_moves(before, settled=True)
         self.put_back.clear()
 
     @rule(ids=SOME)

@@ -6,7 +6,14 @@ from utils.clean.applying import apply_choices
 from utils.clean.cleaner import ImageClassifierCleaner
 from utils.clean.grid import Grid
 from utils.clean.session import Cleaning, Outside
-from utils.clean.suspects import RIGHT_UNSURE, Suspect, find_suspects, judges_sentence, rank_suspects
+from utils.clean.suspects import (
+    RIGHT_UNSURE,
+    Suspect,
+    confused_suspects,
+    find_suspects,
+    judges_sentence,
+    rank_suspects,
+)
 from utils.ledger import Ledger
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "Outside",
     "Suspect",
     "apply_choices",
+    "confused_suspects",
     "find_suspects",
     "judges_sentence",
     "rank_suspects",

@@ -40,6 +40,9 @@ class ImageClassifierCleaner:
         Who takes the flags, and its pictures as they were read already.
     probs : array of shape (N, K), optional
         Probabilities in [0, 1]: one row per picture of the data set, one column per label of the project.
+    features : array of shape (N, F), optional
+        What a network sees in the pictures, as `picture_features` returns it. With it, what was not looked at yet is
+        put into a new order as you decide, and the page says about how many wrong labels are left.
     suspects : iterable of `Suspect`, optional
         Lists of suspects with reasons, worst first within a list, as `find_suspects` returns them.
     note : str
@@ -57,6 +60,7 @@ class ImageClassifierCleaner:
         project: Project | None = None,
         dataset: Dataset | None = None,
         probs=None,
+        features=None,
         suspects: Iterable[Suspect] | None = None,
         note: str = "",
     ):
@@ -78,7 +82,7 @@ class ImageClassifierCleaner:
         labels = list(project.labels) if project else [str(label) for label in learn.dls.vocab]
         if probs is None and learn is not None and pictures:
             probs = learner_probs(learn, [picture.path for picture in pictures], labels)
-        self.cleaning = Cleaning(pictures, labels, probs=probs, suspects=suspects, project=project)
+        self.cleaning = Cleaning(pictures, labels, probs=probs, features=features, suspects=suspects, project=project)
         self.fns = self.cleaning.start
         offered = list(dict.fromkeys([*labels, *map(str, opts)]))
         self.widget = Grid(self.cleaning, labels=offered, height=height, width=width, max_n=max_n, note=note)
@@ -104,7 +108,11 @@ class ImageClassifierCleaner:
         return pd.DataFrame(rows, columns=["picture", "from", "to"])
 
     def next_step(self) -> str:
-        """Return what there is to do now, in words."""
+        """Return whether to look at more pictures, and what there is to do now, in words."""
+        advice = self.cleaning.live.advice() if self.cleaning.live else ""
+        return " ".join(filter(None, [advice, self._next_move()]))
+
+    def _next_move(self) -> str:
         if count := len(self.planned()):
             return f"{counted(count)} would move. Nothing moves until you press Apply ({count}) or run cleaner.apply()."
         if any(picture.path != path for picture, path in zip(self.cleaning.pictures, self.fns, strict=True)):

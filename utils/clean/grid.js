@@ -9,7 +9,8 @@ const BESIDE = 60; // pixels that a notebook and the help need around the cards
 const LOW = 400; // pixels: a frame of fewer grows with what is in it, as Colab's does, and says nothing of the screen
 const PATIENCE = 10_000; // milliseconds until a silent kernel is reported
 const SILENT = "The kernel has not answered for 10 seconds: it is busy with another cell, or was stopped.";
-const GONE = "The kernel is gone. Run the cell again; every choice that is shown here is stored.";
+const AGAIN = "run all cells above this one, then this one";
+const GONE = `The kernel is gone. To go on, ${AGAIN}. Every choice that is shown here is stored, and nothing was applied by itself.`;
 
 // Why the next key decides nothing until the person has moved to a picture.
 const LAST = "That was the last picture of this page";
@@ -308,7 +309,7 @@ class Grid {
       this.settle(serial);
       this.aim = this.page.page;
       console.warn(error);
-      this.say("The kernel cannot be reached, and nothing was stored now. Run the cell again; what was stored before is kept.");
+      this.say(`The kernel cannot be reached, and nothing was stored now. To go on, ${AGAIN}; what was stored before is kept.`);
       return false;
     }
     return true;
@@ -343,7 +344,7 @@ class Grid {
     this.aim = this.page.page;
     if (!["undo", "apply", "back", "bring"].includes(what)) this.settle(serial);
     if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored; if the kernel was stopped, it is not.`);
-    else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped, run the cell again.`);
+    else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped or restarted, ${AGAIN}.`);
     else this.say(`${SILENT} It will be done when the kernel is idle.`);
     this.silent = true;
   }

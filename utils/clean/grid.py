@@ -53,8 +53,11 @@ class Grid(anywidget.AnyWidget):
         self._ids = {_sendable_id(id): id for id in cleaning.positions}
         self._sent_ids = {id: sent for sent, id in self._ids.items()}
         self._web_pages, self._warning = _web_pages(cleaning.project)
-        self._at, self._view = 0, View(list=next(iter(cleaning.lists), ""), sort=cleaning.sorts[0])
+        self._warning = " ".join(filter(None, [self._warning, cleaning.told_at_first()]))
+        first = "" if cleaning.live else next(iter(cleaning.lists), "")  # a list that learns finds more among all
+        self._at, self._view = 0, View(list=first, sort=cleaning.sorts[0])
         self._selected, self._moves = cleaning.select(self._view), cleaning.moves
+        self._seen = 0  # pictures at the start of the selection that were shown: they keep their places
         self.on_msg(self._receive)
 
     def _receive(self, widget, content, buffers) -> None:
@@ -111,8 +114,17 @@ class Grid(anywidget.AnyWidget):
                 raise
             news = str(error)
         if self._moves != self.cleaning.moves:
-            self._selected = self.cleaning.select(self._view)
+            self._select_again()
         return news
+
+    def _select_again(self) -> None:
+        """Select what the view shows now; where its order follows the person, what was shown keeps its place."""
+        self.cleaning.learn()
+        now = self.cleaning.select(self._view)
+        seen, there = self._selected[: self._seen], set(now)
+        shown = [n for n in seen if n in there] if self.cleaning.follows(self._view) else []
+        self._seen, before = len(shown), set(shown)
+        self._selected = shown + [n for n in now if n not in before]
 
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs, and the page that is open."""
@@ -135,9 +147,12 @@ class Grid(anywidget.AnyWidget):
         first = self._at * self._per
         # Turning pages keeps the selection as it was made: among the undecided, those just decided would make room,
         # and the next page would skip as many.
+        self.cleaning.learn()
         if view != self._view:
-            self._view, self._selected = view, self.cleaning.select(view)
+            self._view, self._selected, self._seen = view, self.cleaning.select(view), 0
             first = 0
+        elif self.cleaning.follows(view):
+            self._selected[self._seen :] = self.cleaning.live.arranged(self._selected[self._seen :])
         self._at = page
         self._fit(request, first=first)
         return self._show()
@@ -167,11 +182,13 @@ class Grid(anywidget.AnyWidget):
         if choice is not None:
             choice = _one_of([KEEP, DELETE, *self._labels], request, "choice")
         refused = self.cleaning.flag(dict.fromkeys(ids, choice))
+        self.cleaning.learn(now=False)
         return self._flags(ids, alert=_refusals(refused))
 
     def _undo(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Take the last step of flags back."""
         undone = self.cleaning.undo()
+        self.cleaning.learn(now=False)
         done = [id for id, reason in undone.items() if not reason]
         changed = sum(reason == CHANGED_SINCE for reason in undone.values())
         left = _refusals({id: reason for id, reason in undone.items() if reason not in ("", CHANGED_SINCE)})
@@ -207,7 +224,7 @@ class Grid(anywidget.AnyWidget):
 
     def _moved(self, said: str) -> tuple[dict, list[bytes]]:
         """Return the page that is open, selected anew after files moved."""
-        self._selected = self.cleaning.select(self._view)
+        self._select_again()
         return self._show(said)
 
     def _show(self, alert: str = "") -> tuple[dict, list[bytes]]:
@@ -216,6 +233,7 @@ class Grid(anywidget.AnyWidget):
         pages = self._pages()
         self._at = min(max(self._at, 0), pages - 1)
         positions = self._on_page(self._at)
+        self._seen = max(self._seen, min((self._at + 1) * self._per, len(self._selected)))
         drawn = self._thumbnails.draw([self.cleaning.pictures[n].path for n in positions])
         cards = [self._card(n) | {"problem": small.problem} for n, small in zip(positions, drawn, strict=True)]
         present = {name: len(self.cleaning.select(View(list=name))) for name in self.cleaning.lists}

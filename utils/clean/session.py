@@ -14,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.clean.suspects import Suspect
-from utils.dataset import Dataset, Picture, Records, read_dataset
+from utils.clean.given import checked_features, checked_probs, listed_suspects, own_names
+from utils.clean.live import LiveOrder
+from utils.clean.suspects import DOUBT_LISTS, Suspect
+from utils.dataset import Dataset, Picture, read_dataset
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP, Ledger, Outcome, read_review, store_flags
 from utils.project import Project
@@ -60,6 +62,8 @@ class Cleaning:
     `outside` takes a project and its data set, and returns id → file and what is told of each picture that is not in
     it. Such pictures join the others, have the label "", too, and each is in one list. `bring` takes their ids and a
     label, or None for their own; it brings them in and says what was done.
+
+    With `features` (N, F) the worst come first by a head that is fitted again as the person decides (`learn`).
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Cleaning:
         labels: Sequence[str],
         *,
         probs=None,
+        features=None,
         suspects: Iterable[Suspect] | None = None,
         project: Project | None = None,
         outside: Callable[[Project, Dataset], Mapping[str, tuple[Path, Outside]]] | None = None,
@@ -79,12 +84,13 @@ class Cleaning:
         found = outside(project, read_dataset(project)) if outside else {}
         self.pictures += [Picture(id, path, "", "", None) for id, (path, _) in found.items()]
         self.start = tuple(picture.path for picture in self.pictures)
-        self.names = _names(self.start, project)  # what the person's files were called, then the ids
+        self.names = own_names(self.start, project)  # what the person's files were called, then the ids
         if taken := {KEEP, DELETE} & set(self.labels):
             raise FieldguideError(f"{min(taken)!r} is a word of the cleaner and cannot be a label. Rename that label.")
-        self.probs = None if probs is None else _checked_probs(probs, len(self.pictures), len(self.labels))
-        self.lists, self.reasons = _lists(suspects or (), len(self.pictures))
-        self.sorts = [WORST, NAME, LABEL] if self.lists or probs is not None else [NAME, LABEL]
+        self.probs = None if probs is None else checked_probs(probs, len(self.pictures), len(self.labels))
+        self.lists, self.reasons = listed_suspects(suspects or (), len(self.pictures))
+        ranked = self.lists or probs is not None or features is not None
+        self.sorts = [WORST, NAME, LABEL] if ranked else [NAME, LABEL]
         self.positions: dict[str, int] = {}  # of an id
         for n, picture in enumerate(self.pictures):
             self.positions.setdefault(picture.id, n)
@@ -96,6 +102,11 @@ class Cleaning:
         self.choices: dict[str, str] = read_review(project) if project else {}
         self.applied = len(Ledger(project).last_apply()) if project else 0
         self._index()
+        self._began = self._label
+        self.live = None  # the order that follows what is decided
+        if features is not None:
+            self.live = LiveOrder(checked_features(features, len(pictures), len(found)), self._began)
+        self.learn()
 
     def _index(self) -> None:
         """Compute, once for many switches, what each picture is filtered and sorted by."""
@@ -112,6 +123,36 @@ class Cleaning:
         named = sorted(range(len(self.pictures)), key=lambda n: self.names[n].casefold())
         by_label = worst[np.argsort(self._label[worst], kind="stable")]
         self._orders = {WORST: worst, NAME: np.array(named, dtype=int), LABEL: by_label}
+
+    def _believed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the codes of the labels (N,) with what was decided, −1 for "out", and what is decided (N,)."""
+        codes, decided = self._label.copy(), self._label != self._began
+        known = {label: k for k, label in enumerate(self.labels)}
+        for id, choice in list(self.choices.items()):
+            if (n := self.positions.get(id)) is not None:
+                decided[n] = True
+                if choice != KEEP:
+                    codes[n] = -1 if choice == DELETE else known.setdefault(choice, len(known))
+        return codes, decided
+
+    def learn(self, *, now: bool = True) -> None:
+        """Order the pictures by what is decided; if not `now`, then where it takes long, after a few decisions."""
+        if self.live:
+            self.live.learn(*self._believed(), now=now)
+
+    def follows(self, view: View) -> bool:
+        """Return whether a view's order follows what is decided."""
+        return bool(self.live) and view.sort == WORST and view.list in ("", *DOUBT_LISTS)
+
+    def told_at_first(self) -> str:
+        """Return what a person should know before the first decision, "" if there is nothing."""
+        told = []
+        if self.live and (missing := int((self._there & ~self.live.known).sum())):
+            keep = "it keeps its" if missing == 1 else "they keep their"
+            told.append(f"Nothing is known of how {counted(missing)} look, so {keep} place in the order.")
+        if waiting := len(self.pending()):
+            told.append(f"{counted(waiting, 'choice')} made before are shown, and not applied yet.")
+        return " ".join(told)
 
     def select(self, view: View) -> list[int]:
         """Return the positions that a view shows, in its order; pictures that left the training set are left out."""
@@ -132,7 +173,8 @@ class Cleaning:
                 order = suspects
             else:
                 wanted &= np.isin(np.arange(len(self.pictures)), suspects)
-        return order[wanted[order]].tolist()
+        shown = order[wanted[order]].tolist()
+        return self.live.arranged(shown) if self.follows(view) else shown
 
     def loss(self, position: int) -> float:
         """Return the cross-entropy of a picture under its present label; 0 without a prediction."""
@@ -150,10 +192,11 @@ class Cleaning:
         flags = [self.choices.get(picture.id) for picture in self.pictures if picture.label]
         count = Counter(flags)
         looked, kept, deleted = len(flags) - count[None], count[KEEP], count[DELETE]
-        return (
+        told = (
             f"{looked:,} of {len(flags):,} looked at: {kept:,} to keep, {deleted:,} to delete, "
             f"{looked - kept - deleted:,} to move"
         )
+        return f"{told}. {self.live.told(*self._believed())}" if self.live else told
 
     def flag(self, choices: Mapping[str, str | None]) -> dict[str, str]:
         """Flag pictures as one step, on disk at once; None takes a flag back. Return those refused, id → reason."""
@@ -328,33 +371,3 @@ class Cleaning:
             return replace(picture, path=outside[picture.id][0], label="", side=None)
         trashed = picture.label and (self.project.trash / picture.label / picture.path.name).exists()
         return replace(picture, label="") if trashed else picture
-
-
-def _names(paths: Sequence[Path], project: Project | None) -> list[str]:
-    """Return what pictures are called. Where sources.csv is broken, those are the files' names; the grid says why."""
-    try:
-        return list(map(Records(project).told, paths)) if project else [path.name for path in paths]
-    except (FieldguideError, OSError):
-        return [path.name for path in paths]
-
-
-def _checked_probs(probs, n: int, k: int) -> np.ndarray:
-    probs = np.asarray(probs, dtype=float)
-    if probs.shape != (n, k):
-        raise FieldguideError(
-            f"probs has the shape {probs.shape}; expected {(n, k)}: one row per picture and one column per label. "
-            "If pictures were added or moved since it was made, run the cells above again."
-        )
-    return probs
-
-
-def _lists(suspects: Iterable[Suspect], n: int) -> tuple[dict[str, list[int]], dict[str, dict[int, str]]]:
-    """Return each list's positions, and its reasons by position; lists stand in the order in which they first occur."""
-    reasons: dict[str, dict[int, str]] = {}
-    for suspect in suspects:
-        if not 0 <= suspect.position < n:
-            raise FieldguideError(
-                f"suspects holds {suspect.position}, but there are {n} pictures, 0 to {n - 1}. Find them again."
-            )
-        reasons.setdefault(suspect.list, {}).setdefault(int(suspect.position), suspect.reason)
-    return {name: list(found) for name, found in reasons.items()}, reasons

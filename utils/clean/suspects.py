@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from utils.copies import same_photos
 from utils.dataset import Dataset
@@ -24,6 +25,7 @@ from utils.words import share, verdict_sentence
 WRONG_SURE = "Probably wrong"
 WRONG_UNSURE = "Possibly wrong"
 RIGHT_UNSURE = "Right, but unsure"
+DOUBT_LISTS = (WRONG_SURE, WRONG_UNSURE, RIGHT_UNSURE)  # the lists whose order is that of doubt
 COPIES = "Near-duplicates under two labels"
 UNLIKE = "Unlike any label"
 
@@ -150,6 +152,24 @@ def find_suspects(dataset: Dataset, judged: Judgement) -> list[Suspect]:
         photos=list(map(same_photos(dataset).get, dataset.ids)),
         hashes=[_hash_number(hashes.get(id, "")) for id in dataset.ids],
     )
+
+
+def confused_suspects(dataset: Dataset, predictions: pd.DataFrame) -> list[Suspect]:
+    """
+    Return the pictures in each cell beside the diagonal of 05's matrix: a list per cell, the largest first.
+
+    `predictions` is what `read_predictions` returns: id, predicted, and a column per label. The folders are those of
+    today; pictures that are gone since are left out.
+    """
+    cells = defaultdict(list)
+    for row in predictions.to_dict("records"):
+        if row["id"] in dataset and (label := dataset[row["id"]].label) != (said := row["predicted"]):
+            cells[label, said].append((float(row[said]), dataset.position[row["id"]]))
+    return [
+        Suspect(n, f"05: {label} taken for {said}", f"Folder: {label}. Model of 05: {said} ({share(figure)}).", figure)
+        for (label, said), found in sorted(cells.items(), key=lambda cell: (-len(cell[1]), cell[0]))
+        for figure, n in sorted(found, key=lambda pair: (-pair[0], pair[1]))
+    ]
 
 
 def list_suspects(
