@@ -683,7 +683,8 @@ class Grid {
   /** Have filed photos judged when the person pauses: it may take a second, and ends what u can take back. */
   settleLater(unjudged) {
     clearTimeout(this.settling);
-    if (unjudged) this.settling = setTimeout(() => this.ask("settle"), PAUSE);
+    const settle = () => (this.zoom.open ? this.settleLater(unjudged) : this.ask("settle"));
+    if (unjudged) this.settling = setTimeout(settle, PAUSE);
   }
 
   /** Have pictures brought into the training set, unless the choice is none for pictures outside of it. */

@@ -132,6 +132,8 @@ class LabelGrid(Grid):
             if names[id] in refused:
                 continue
             self._labelled += (label is not None) - (id in self._filed)
+            n = cleaning.positions[id]
+            cleaning.pictures[n] = replace(cleaning.pictures[n], path=_folder(cleaning.project, label) / names[id])
             if label is None:
                 self._filed.pop(id, None)
             else:

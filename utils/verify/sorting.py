@@ -43,8 +43,8 @@ def picture_grid(
     Return the grid of a project's pictures, with a list for each thing that 02 found.
 
     A choice for a picture of the training set is stored at once, and carried out by Apply. A picture outside of it is
-    brought in at once. With `propose` the network looks at the photos without a label (once; 02's progress bar says how
-    long), and a head proposes a label for each. `note` stands above the pictures.
+    brought in at once. With `propose` the packaged network looks at each photo without a label once, and a head
+    proposes a label for it. `note` stands above the pictures.
     """
     dataset = read_dataset(project)
     cleaning = Cleaning(
