@@ -134,6 +134,7 @@ def test_in_02_what_is_outside_comes_in_by_keys_and_buttons(servers, sorter, pag
     assert (project.images / "cat" / f"{small}.jpg").exists()
 
 
+@pytest.mark.long
 def test_in_02_proposals_are_accepted_and_corrected_by_single_keys(servers, sorter, page, screenshot):
     """Enter accepts a proposal, a number corrects it, u takes that back, Shift + Enter accepts the page."""
     project, _ = sorter
