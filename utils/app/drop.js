@@ -98,6 +98,9 @@ function foundList(boxes) {
   return element("ol", { className: "fd-found", aria: { role: "list", label: "Found in this photo" } }, ...lines);
 }
 
+/** Return whether this is a page of its own, as Voila makes it, and not a cell of a notebook. */
+const isAlone = () => document.body.dataset.voila !== undefined;
+
 class Page {
   constructor(model, root) {
     this.model = model;
@@ -188,8 +191,7 @@ class Page {
 
   /** On a page of its own a photo may be dropped anywhere: beside the zone, the browser would leave the page for it. */
   listen() {
-    const alone = document.body.dataset.voila !== undefined;
-    const target = alone ? window : this.root;
+    const target = isAlone() ? window : this.root;
     const options = { signal: this.listeners.signal };
     const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
     const light = (on) => this.drop.classList.toggle("fd-over", on);
@@ -290,7 +292,7 @@ class Page {
   tell({ model, heading, verdict, about, finds, detects, known }) {
     this.detects = detects;
     this.heading.textContent = heading;
-    if (document.body.dataset.voila !== undefined) document.title = heading; // on a page of its own
+    if (isAlone()) document.title = heading;
     this.root.classList.toggle("fd-finding", detects);
     this.root.setAttribute("aria-label", detects ? "Things in photos" : "Photo classifier");
     this.outlined.hidden = !finds;

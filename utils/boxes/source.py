@@ -149,7 +149,7 @@ def wanted_boxes(
     Return the photos with the boxes of wanted labels, all of them if `labels` is empty, and a sentence on the others.
 
     A photo that has boxes of other labels only is one without a thing to find. `noted` is what was left out. Raises
-    FieldguideError if the source has no box of any of the labels, or one of a label in another case.
+    FieldguideError if the source has no usable box, or none of a wanted label, or a label that differs only in case.
     """
     photos = tuple(photos)
     found = Counter(box.label for photo in photos for box in photo.boxes)

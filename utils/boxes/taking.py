@@ -187,8 +187,8 @@ def _judge_photos(project: Project, photos: Mapping[str, SourcePhoto]) -> set[st
 def _by_hand_sentence(project: Project, by_hand: Collection[str]) -> Iterator[str]:
     """Yield what became of photos that a person put into images/."""
     here = [id for id in sorted(by_hand) if (project.images / f"{id}.jpg").exists()]
-    boxes = read_boxes(project.table("boxes"))
     if here:
+        boxes = read_boxes(project.table("boxes"))
         yield (
             f"{counted(len(here), 'photo')} put into images/ by hand, {sum(id not in boxes for id in here)} without "
             "boxes: those count as photos without a thing. If a thing is in one, draw its box: BoxEditor(photos) in "
