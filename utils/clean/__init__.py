@@ -13,6 +13,7 @@ from utils.clean.suspects import (
     confused_suspects,
     find_suspects,
     judges_sentence,
+    predicted_probs,
     rank_suspects,
 )
 from utils.ledger import Ledger
@@ -30,5 +31,6 @@ __all__ = [
     "confused_suspects",
     "find_suspects",
     "judges_sentence",
+    "predicted_probs",
     "rank_suspects",
 ]

@@ -13,6 +13,7 @@ from IPython.display import display
 from utils.clean.applying import RUN_AGAIN, summary
 from utils.clean.grid import Grid
 from utils.clean.learner import learner_pictures, learner_probs
+from utils.clean.matrix import ConfusionMatrix
 from utils.clean.session import Cleaning
 from utils.clean.suspects import Suspect
 from utils.dataset import Dataset, read_dataset
@@ -89,6 +90,12 @@ class ImageClassifierCleaner:
 
     def _ipython_display_(self) -> None:
         display(self.widget)
+
+    def matrix(self) -> ConfusionMatrix:
+        """Return the folders against the answers of `probs` as a matrix; its cells show their pictures in the grid."""
+        if self.cleaning.probs is None:
+            raise FieldguideError("There is no matrix without a model's answers: give the cleaner probs.")
+        return ConfusionMatrix(self.widget)
 
     def delete(self) -> list[int]:
         """Return the positions in `fns` flagged to be deleted, in any notebook, of files still there."""

@@ -172,6 +172,17 @@ def confused_suspects(dataset: Dataset, predictions: pd.DataFrame) -> list[Suspe
     ]
 
 
+def predicted_probs(dataset: Dataset, predictions: pd.DataFrame) -> np.ndarray:
+    """
+    Return the probabilities of a table of predictions, float array (N, K): NaN for a picture that it does not hold.
+
+    `predictions` is what `read_predictions` returns: id and a column per label. A label that the model did not know
+    has the probability 0.
+    """
+    columns = predictions.set_index("id").reindex(columns=list(dataset.project.labels), fill_value=0.0)
+    return columns.reindex(dataset.ids).to_numpy(dtype=float)
+
+
 def list_suspects(
     labels: Sequence[int],
     probs: np.ndarray,
