@@ -12,7 +12,7 @@ from utils.inference import load_classifier
 from utils.project import REPOSITORY, Project
 from utils.tables import RUNS_COLUMNS, SPLIT_COLUMNS, read_rows
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.long]
 STUDY = '\n[study]\ntrain = ["all", "head"]\nclass_weights = [false, true]\nseeds = 2\n'
 
 
@@ -103,7 +103,6 @@ def test_a_second_run_changes_no_file(tiny):
     assert "Here stands a widget" in (tiny / "reports" / "06_clean.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.long
 def test_choices_are_applied_and_what_depends_on_them_is_made_again(tiny):
     """With a file of choices, one run moves the picture, trains and judges a second round, and exports that one."""
     project = Project.load(tiny / "project.toml")

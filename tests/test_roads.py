@@ -19,7 +19,7 @@ from utils.inference import load_classifier
 from utils.project import REPOSITORY, Project
 from utils.tables import SOURCES_COLUMNS, read_rows
 
-pytestmark = pytest.mark.notebooks
+pytestmark = [pytest.mark.notebooks, pytest.mark.long]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -45,7 +45,6 @@ def test_ctrl_c_ends_in_one_sentence(tmp_path):
     assert "Traceback" not in output + errors
 
 
-@pytest.mark.long
 def test_a_folder_of_own_photos_goes_the_whole_road(tmp_path):
     """Photos in folders are copied and never moved; the kernel's working directory does not matter."""
     for n, label in enumerate(("robin", "wren")):

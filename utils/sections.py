@@ -37,6 +37,7 @@ DetectorName = Literal[  # "fcos" stands on the project's own backbone; the othe
     "fasterrcnn_resnet50_fpn",
     "fcos_resnet50_fpn",
     "retinanet_resnet50_fpn",
+    "ssd300_vgg16",
     "ssdlite320_mobilenet_v3_large",
 ]
 Share = Annotated[float, Field(ge=0, le=1)]

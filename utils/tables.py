@@ -39,6 +39,7 @@ FIRST_COLUMNS = {PICTURES_COLUMNS: 6}  # of a table that grew since: one that en
 REJECTED_COLUMNS = ("id", "label", "stage", "reason")
 SPLIT_COLUMNS = ("id", "group", "side")
 SIDES = ("train", "valid", "test")
+COPIES_COLUMNS = ("id", "bytes", "changed", "content")
 BOX_CORRECTION_COLUMNS = ("time", "id", "before", "after", "kind")
 BOXES_COLUMNS = ("id", "label", "left", "top", "right", "bottom", "flags", "by")
 REVIEW_COLUMNS = ("id", "choice", "time")

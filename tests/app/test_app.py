@@ -434,6 +434,7 @@ def test_what_a_detector_finds_comes_with_the_photo(finder):
     assert (message["error"], Image.open(io.BytesIO(jpeg)).size) == (None, (640, 427))
     told, _ = finder.answer({"ask": "hello", **ASKED})
     assert (told["detects"], told["finds"], told["labels"]) == (True, False, ["ball", "block"])
+    assert told["heading"] == "Where is “ball” or “block” in the photo?"
     message, buffers = send(finder, b"a letter")
     assert (message["boxes"], buffers) == ([], []) and message["error"]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from drawn_boxes import fill_project
 
-from utils.boxes import Box, read_photos
+from utils.boxes import Box, BoxLedger, read_photos
 from utils.detect import evaluate_boxes, evaluating, folding, read_found
 from utils.detect.detecting import ScoredBox
 from utils.detect.evaluating import worst_photos
@@ -129,11 +129,45 @@ def test_no_detector_judges_what_it_has_seen(judged, monkeypatch):
     monkeypatch.setattr(folding, "train_as_3", trains)
     with pytest.raises(KeyboardInterrupt):
         out_of_fold_boxes(photos, folds=3)
-    found = out_of_fold_boxes(photos, folds=3)
+    found, told = out_of_fold_boxes(photos, folds=3)
     assert len(trained) == 4  # the second one twice
     assert sorted(asked) == sorted(found) == sorted(ids)
     assert found == {photo.id: seen_in(photo) for photo in photos.on("train")}
-    assert out_of_fold_boxes(photos, folds=3) == found and len(trained) == 4
+    assert out_of_fold_boxes(photos, folds=3) == (found, told) and len(trained) == 4
+
+
+def test_the_ranking_goes_on_while_boxes_are_mended(judged, monkeypatch):
+    """
+    After a save the same detectors stand, and that is said; what was mended is no doubt any more. `again` trains anew,
+    and so do other photos.
+    """
+    photos, trained = judged[0], []
+    project = photos.project
+
+    def trains(divided, **_):
+        trained.append(divided)
+        return SimpleNamespace(model=None), []
+
+    monkeypatch.setattr(folding, "train_as_3", trains)
+    first = next(photo for photo in photos.on("train") if photo.boxes)
+    BoxLedger(project).save(first.id, first.boxes, first.boxes[1:])
+    photos = read_photos(project)
+    monkeypatch.setattr(folding, "detect_boxes", lambda _, some: {p.id: (*seen_in(p), *lacking(p)) for p in some})
+
+    def lacking(photo):
+        return [ScoredBox(b.label, *b.corners, score=0.9) for b in first.boxes[:1] if photo.id == first.id]
+
+    found, _ = out_of_fold_boxes(photos)
+    assert [(each.kind, each.id) for each in box_suspects(photos, found)] == [("background", first.id)]
+    BoxLedger(project).undo()
+    later = read_photos(project)
+    again, told = out_of_fold_boxes(later)
+    assert again == found and len(trained) == 3 and "again=True" in told and box_suspects(later, again) == []
+    _, told = out_of_fold_boxes(later, again=True)
+    assert len(trained) == 6 and "as they are" in told and out_of_fold_boxes(later)[1] == told and len(trained) == 6
+    first.path.unlink()
+    out_of_fold_boxes(read_photos(project))
+    assert len(trained) == 9
 
 
 def test_suspects_stand_in_the_order_of_their_scores(judged):

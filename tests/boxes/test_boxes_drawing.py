@@ -5,6 +5,7 @@ from drawn_boxes import draw_folder
 from PIL import Image
 
 from utils.boxes import BOX_COLOURS, Box, box_sheet, draw_boxes
+from utils.detect import ScoredBox
 
 GREY = Image.new("RGB", (100, 80), (120, 120, 120))
 
@@ -29,6 +30,17 @@ def test_kinds_have_colours_and_groups_are_dashed():
     assert len(pixels_of(plain, "true")) == 50 * 80 - 46 * 76 and len(pixels_of(plain, "found")) == 40 * 48 - 36 * 44
     dashed = draw_boxes(GREY, [Box("cat", 0, 0, 0.5, 1, ("group",))])
     assert 0.4 < len(pixels_of(dashed, "true")) / len(pixels_of(plain, "true")) < 0.7
+
+
+def test_names_stand_in_their_boxes():
+    """With `named` the label of a box is written at its top, with its score at its bottom; without, nothing is."""
+    for box, kind, rows in (
+        (Box("cat", 0.1, 0.1, 0.9, 0.9), "true", range(10, 40)),
+        (ScoredBox("cat", 0.1, 0.1, 0.9, 0.9, score=0.5), "found", range(40, 70)),
+    ):
+        named = draw_boxes(GREY, {kind: [box]}, named=True)
+        added = pixels_of(named, kind) - pixels_of(draw_boxes(GREY, {kind: [box]}), kind)
+        assert added and {y for _, y in added} <= set(rows)
 
 
 def test_a_sheet_shows_what_cannot_be_read(tmp_path):

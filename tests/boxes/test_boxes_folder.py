@@ -135,6 +135,64 @@ def test_an_empty_file_says_that_nothing_is_there(folder, read):
     assert told(source, "lonely.xml") == "Left out: 1 XML file with no photo of that name, such as lonely.xml."
 
 
+BOXED = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [16, 12, 32, 24]}
+IMAGE = {"id": 1, "file_name": "a.jpg", "width": 160, "height": 120}
+CAT = {"id": 1, "name": "cat"}
+
+
+@pytest.mark.parametrize(
+    ("images", "annotations", "categories", "words"),
+    [
+        ([IMAGE], [BOXED | {"bbox": [10**400, 1, 2, 2]}], [CAT], "not a number"),
+        ([IMAGE | {"height": 10**400}], [BOXED | {"image_id": 1.0}], [CAT], "no size"),
+        ([IMAGE, IMAGE | {"file_name": "b.jpg"}], [BOXED], [CAT], "two photos of a JSON file have"),
+        ([IMAGE, IMAGE | {"id": 9, "width": 80, "height": 60}], [BOXED], [CAT], "with another size"),
+        ([IMAGE], [BOXED], [CAT, CAT | {"name": "dog"}], "unknown label"),
+        ([IMAGE], [BOXED], [CAT | {"name": None}], "unknown label"),
+    ],
+)
+def test_coco_that_contradicts_itself(folder, read, images, annotations, categories, words):
+    """Numbers that several things have, sizes that differ, numbers beyond all bounds: told, and the others are read."""
+    for name in ("a", "b", "good"):
+        draw_picture(len(name)).save(folder / f"{name}.jpg")
+    good = {"images": [IMAGE | {"id": 7, "file_name": "good.jpg"}], "annotations": [BOXED | {"image_id": 7}]}
+    (folder / "good.json").write_text(json.dumps(good | {"categories": [CAT]}), encoding="utf-8")
+    said = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "odd.json").write_text(json.dumps(said), encoding="utf-8")
+    source = read()
+    assert told(source, words)
+    found = {photo.title: photo.boxes for photo in source.photos}
+    assert found["good.jpg"] == (Box("cat", 0.1, 0.1, 0.3, 0.3),) and "b.jpg" not in found
+    assert {box.corners for own in found.values() for box in own} == {(0.1, 0.1, 0.3, 0.3)}
+
+
+def test_yolo_of_a_stranger(folder, read):
+    """Names that unfold to gigabytes, a number of 400 digits, links that lead nowhere: told or passed over, quickly."""
+    draw_folder(folder, 2)
+    for name in ("Twin", "twin"):
+        draw_picture(3).save(folder / f"{name}.jpg")
+        (folder / f"{name}.txt").write_text(f"{int(name == 'twin')} .5 .5 .2 .2\n", encoding="utf-8")
+    if len(list(folder.glob("?win.jpg"))) < 2:
+        pytest.skip("this disk makes no difference of case")
+    many = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    (folder / "data.yaml").write_text(f"a0: &a0 [x]\n{many}names: [no, dog, *a11]\n", encoding="utf-8")
+    (folder / "0000.txt").write_text(f"{'9' * 400} .5 .5 .2 .2\n", encoding="utf-8")
+    (folder / "0001.txt").write_bytes(b"\xef\xbb\xbf0 .5 .5 .2 .2\r\n2 .5 .5 .3 .3\r\n1 nan .5 .2 inf\r\n")
+    for name in ("gone.txt", "gone.xml", "gone.json", "classes.txt", "train.txt"):
+        (folder / name).symlink_to(folder / "nothing")
+    source = read()
+    labels = {photo.title: [box.label for box in photo.boxes] for photo in source.photos}
+    assert labels == {"0001.jpg": ["no"], "Twin.jpg": ["no"], "twin.jpg": ["dog"]}
+    assert "0000.txt" in told(source, "lines of numbers") and "number 2" in told(source, "unknown label")
+
+
+def test_a_folder_without_a_usable_box_says_why(folder, read):
+    """All boxes are left out: the refusal tells for which reason."""
+    put_voc(folder, "a", ("cat", 5, 5, 5, 50))
+    with pytest.raises(FieldguideError, match=r"no box in any .* that can be used\. Left out: 1 box without area"):
+        read()
+
+
 def test_xml_with_entities_is_refused(folder, read):
     """A file that would expand, or read another file, is left out; the others are read."""
     put_voc(folder, "a", ("cat", 10, 10, 60, 60))

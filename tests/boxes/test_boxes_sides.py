@@ -7,6 +7,7 @@ from PIL import Image
 from utils.boxes import read_box_sources, read_photos, sides_table, split_photos, take_boxed_photos
 from utils.boxes.yolo import yolo_text, yolo_yaml
 from utils.errors import FieldguideError
+from utils.storage import content_id
 
 LABELS = ["ball", "block"]
 
@@ -71,8 +72,55 @@ def test_a_rare_label_is_drawn_with_the_others(project):
     assert all(photo.side for photo in result.photos)
 
 
-def test_a_photo_put_there_by_hand_is_told(project):
-    """What came from no source has no row: the message says where to put it."""
-    draw_scene(99)[0].save(project.images / "mine.jpg")
-    with pytest.raises(FieldguideError, match=r"1 photo in .* came from no source, such as mine.jpg"):
+def test_a_photo_put_there_by_hand_is_taken_in(project):
+    """Until 2_photos runs again it is told; then it is a photo without a thing, on a side, its bytes in raw/."""
+    path = project.images / "mine.png"
+    draw_scene(99)[0].save(path)
+    data, count = path.read_bytes(), len(read_photos(project))
+    path.rename(path.with_suffix(".jpg"))
+    (project.images / "notes.txt").write_text("of mine")
+    with pytest.raises(FieldguideError, match=r"1 photo put into .* by hand, such as mine.jpg, and not yet taken in"):
         split_photos(read_photos(project))
+    told = take_boxed_photos(project, read_box_sources(project))
+    assert "1 photo put into images/ by hand, 1 without boxes" in " ".join(told)
+    photos, id = split_photos(read_photos(project)).photos, content_id(data)
+    assert len(photos) == count + 1 and photos[id].boxes == () and photos[id].side
+    assert (project.raw / f"{id}.png").read_bytes() == data and (project.images / "notes.txt").exists()
+    assert photos.dataset.records.own_name(photos[id].path) == "mine.jpg"
+    take_boxed_photos(project, read_box_sources(project))
+    assert len(read_photos(project)) == count + 1
+
+
+def test_a_copy_that_was_changed_is_named(project):
+    """Other bytes under the same name are refused, with both ways on; each of them works. A mere copy is fine."""
+    first, second = sorted(project.images.glob("*.jpg"))[:2]
+    before = {path: path.read_bytes() for path in (first, second)}
+    first.unlink()
+    first.write_bytes(before[first])  # as a copied folder has it
+    read_photos(project)
+    for path in before:
+        path.write_bytes(before[path][:-3] + b"x\xff\xd9")
+        with pytest.raises(FieldguideError, match=rf"1 photo in .* such as {path.name}\. Its boxes may not fit"):
+            read_photos(project)
+        if path == first:
+            path.rename(path.with_name(f"new_{path.name}"))
+            take_boxed_photos(project, read_box_sources(project))
+            assert len(read_photos(project)) == 35 and path.stem not in read_photos(project).dataset
+    second.unlink()
+    table = project.table("pictures")
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(line for line in lines if second.stem not in line), encoding="utf-8")
+    take_boxed_photos(project, read_box_sources(project))
+    assert second.read_bytes() == before[second] and read_photos(project)[second.stem].boxes is not None
+
+
+def test_a_rejected_photo_put_into_images_is_taken_back(project):
+    """Too small to be taken, but a person puts it there again: it is wanted."""
+    draw_scene(7)[0].resize((40, 30)).save(path := project.places[0] / "small.png")
+    (project.places[0] / "small.txt").write_text("0 .5 .5 .5 .5\n", encoding="utf-8")
+    id = content_id(path.read_bytes())
+    take_boxed_photos(project, read_box_sources(project))
+    assert id not in read_photos(project).dataset
+    (project.images / "small.png").write_bytes(path.read_bytes())
+    take_boxed_photos(project, read_box_sources(project))
+    assert [box.label for box in read_photos(project)[id].boxes] == ["ball"]

@@ -30,6 +30,8 @@ def test_boxes_come_back_as_they_were_written(tmp_path):
         ("a,cat,nan,0.1,0.5,0.5,,given", "not a number"),
         ("a,cat,left,0.1,0.5,0.5,,given", "could not convert"),
         ("a,cat,0.1,0.1,0.5,0.5,blurred,given", "unknown flag 'blurred'"),
+        ("a,,0.1,0.1,0.5,0.5,,given", "a label that cannot be one"),
+        ("a,(nothing),0.1,0.1,0.5,0.5,,given", "a label that cannot be one"),
     ],
 )
 def test_a_spoilt_row_is_named(tmp_path, row, says):

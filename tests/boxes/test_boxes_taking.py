@@ -12,7 +12,7 @@ from drawn_boxes import draw_folder
 from PIL import Image
 from standin_host import serving
 
-from utils.boxes import Box, BoxLedger, read_box_folder, read_boxes, read_photos, take_boxed_photos, write_boxes
+from utils.boxes import Box, BoxLedger, read_box_folder, read_boxes, read_photos, take_boxed_photos, taking, write_boxes
 from utils.boxes.source import BoxSource, SourcePhoto, turned_box
 from utils.boxes.taking import boxed_photos_table, chosen_photos
 from utils.boxes.yolo import yolo_text, yolo_yaml
@@ -102,6 +102,48 @@ def test_what_a_person_drew_stays(make, tmp_path):
     assert told[-1] == "2 photos with other boxes in the source now keep those of your own."
     take(project)
     assert read_boxes(project.table("boxes")) == after
+
+
+@pytest.mark.parametrize("writes", range(3))
+def test_a_kill_between_the_tables_makes_no_box_a_persons(make, tmp_path, monkeypatch, writes):
+    """
+    Killed before, between or after its writes, a run is completed: a photo that nobody touched follows its source
+    again, and one that a person changed before or after the kill stays.
+    """
+    source = yolo_folder(tmp_path / "photos", 4)
+    project = make()
+    take(project)
+    ids = ids_of(project)
+
+    def draw(name):
+        changed = read_boxes(project.table("boxes")) | {ids[name]: (Box("ball", 0, 0, 0.5, 0.5, (), "person"),)}
+        write_boxes(project.table("boxes"), changed)
+
+    def label(line):
+        for name in source:
+            (tmp_path / "photos" / f"{name}.txt").write_text(line, encoding="utf-8")
+
+    draw("0000.jpg")
+    label("1 .5 .5 .2 .2\n")
+    done = []
+
+    def killed(path, boxes):
+        if writes:
+            write_boxes(path, boxes)
+            done.append(path)
+        if len(done) == writes:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(taking, "write_boxes", killed)
+        take(project)
+    draw("0001.jpg")
+    label("0 .5 .5 .6 .6\n")
+    take(project)
+    after = read_boxes(project.table("boxes"))
+    assert [after[ids[f"000{n}.jpg"]][0].by for n in range(4)] == ["person", "person", "given", "given"]
+    assert after[ids["0002.jpg"]] == after[ids["0003.jpg"]] == (Box("ball", 0.2, 0.2, 0.8, 0.8),)
+    assert not project.table("given_pending").exists()
 
 
 def test_boxes_that_were_found_right_stay_and_lost_ones_come_back(make, tmp_path):
@@ -198,7 +240,9 @@ def test_a_killed_run_is_completed(make, tmp_path):
     )
     killed = list(map(json.loads, done.stdout.split()))
     assert len(killed) == len(steps) and sum(killed) >= 5, done.stderr
-    wanted = {name: data for name, data in tree(whole.data).items() if name not in ("sources.csv", ".lock")}
+    wanted = {
+        name: data for name, data in tree(whole.data).items() if name not in ("sources.csv", "copies.csv", ".lock")
+    }
     for project in asked:
         take(project)
         found = tree(project.data)
@@ -241,6 +285,17 @@ def test_what_is_gone_is_told_from_failures(make):
     (row,) = [row for row in read_rows(project.table("sources"), SOURCES_COLUMNS) if row["title"] == "Harbour"]
     assert (row["license"], row["page_url"], row["label"]) == (given["license"], given["page_url"], "")
     assert read_rows(project.table("given"), GIVEN_COLUMNS)[0]["creator"] == "Ann"
+
+
+def test_two_rows_of_one_address_are_one_photo(make):
+    """Their boxes are joined; a photo's address is asked for once."""
+    with serving() as host:
+        project = make(source="open_images", labels={"boat": []}, allowed_hosts=[host.name])
+        other = {"boxes": (Box("boat", 0.6, 0.6, 0.9, 0.9), Box("boat", 0.25, 0.25, 0.5, 0.51))}
+        take_boxed_photos(project, [web_source(project, host, ("photo/1/a.jpg", {}), ("photo/1/a.jpg", other))])
+        assert len(host.asked) == 1
+    (own,) = read_boxes(project.table("boxes")).values()
+    assert own == (Box("boat", 0.25, 0.25, 0.5, 0.5), Box("boat", 0.6, 0.6, 0.9, 0.9))
 
 
 def test_others_are_asked_for_in_place_of_what_failed(make):

@@ -2,14 +2,19 @@
 
 import pytest
 import torch
+from drawn_boxes import telling_much
 
 from utils.detect.loading import BoxPictures
-from utils.detect.network import build_detector, decided, raw_outputs
+from utils.detect.network import LEAST_SCORE, MOST_BOXES, build_detector, decided, raw_outputs
 from utils.errors import FieldguideError
+from utils.export.difference import box_disagreement
+from utils.inference import Detection, FoundBox
 from utils.project import Project
 
 DETECT = {"name": "things", "task": "detect", "source": "photos", "size": 96, "weights": "none"}
 OTHERS = ("fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
+
+ONE_STAGE = ("fcos_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v3_large")
 
 
 def project_of(**settings) -> Project:
@@ -25,6 +30,12 @@ def target(boxes, labels, ignored=()) -> dict:
     given = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     hidden = torch.tensor(ignored, dtype=torch.float32).reshape(-1, 4)
     return {"boxes": given, "labels": torch.tensor(labels, dtype=torch.int64), "ignored": hidden}
+
+
+def as_fractions(found: dict, size: int = 96) -> Detection:
+    """Return the boxes of one picture as an exported detector tells them."""
+    rows = zip(found["labels"].tolist(), found["scores"].tolist(), (found["boxes"] / size).tolist(), strict=True)
+    return Detection(tuple(FoundBox(str(label), score, *box, (size, size)) for label, score, box in rows))
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +54,18 @@ def test_fcos_answers_as_torchvisions_own(fcos):
         assert torch.equal(mine["labels"], other["labels"])
 
 
-def test_the_exported_part_and_plain_suppression_give_the_same_boxes(fcos):
+@pytest.mark.parametrize("name", ["fcos", *ONE_STAGE])
+def test_the_exported_part_and_plain_suppression_give_the_same_boxes(name, fcos):
     """`raw_outputs` and `decided` find just the boxes that the network itself finds."""
-    pixels = pixels_of()
+    detector = fcos if name == "fcos" else telling_much(build_detector(project_of(detector=name), ("cat", "dog")))
+    pixels, overlap = pixels_of(), detector.network.nms_thresh
     with torch.no_grad():
-        whole, parts = fcos(pixels), [decided(*one) for one in zip(*raw_outputs(fcos, pixels), strict=True)]
+        whole = detector(pixels)
+        parts = [decided(*one, overlap) for one in zip(*raw_outputs(detector, pixels), strict=True)]
+    rules = {"least": LEAST_SCORE, "overlap": overlap, "most": MOST_BOXES, "within": 1e-4}
     for mine, other in zip(whole, parts, strict=True):
-        assert torch.equal(mine["boxes"], other["boxes"]) and torch.equal(mine["labels"], other["labels"])
-        torch.testing.assert_close(mine["scores"], other["scores"], atol=1e-6, rtol=0)
+        assert len(mine["boxes"]) > (0 if name == "fcos" else 50) and len(mine["scores"].unique()) > 5
+        assert box_disagreement(as_fractions(mine), as_fractions(other), **rules) == ""
 
 
 def test_a_pretrained_backbone_keeps_its_normalisation(fcos):

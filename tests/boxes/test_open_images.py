@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def other_order(text):
     """Return a table with its columns in another order: the last one first."""
     lines = [line.split(",") for line in text.splitlines()]
     return "".join(",".join([line[-1], *line[:-1]]) + "\n" for line in lines)
+
+
+def in_quotes(text):
+    """Return a table with each field in quotes."""
+    return "".join(",".join(f'"{cell}"' for cell in line.split(",")) + "\n" for line in text.splitlines())
 
 
 @pytest.fixture
@@ -125,6 +131,8 @@ def test_one_class_of_the_tables(boats):
         {"boxes": f"\ufeff{BOX_HEAD}\r\n" + BOXES.replace("\n", "\r\n")},
         {"boxes": f"{BOX_HEAD}\n{BOXES}".rstrip("\n")},
         {"images": other_order(f"{IMAGE_HEAD}\n{image_rows(title='One')}")},
+        {"boxes": in_quotes(f"{BOX_HEAD}\n{BOXES}"), "images": in_quotes(f"{IMAGE_HEAD}\n{image_rows(title='One')}")},
+        {"boxes": f"{BOX_HEAD},XMin\n" + re.sub(r"(?m)^(.*?,.*?,.*?,.*?,)(.*?)(,.*)$", r"\1\2\3,\2", BOXES)},
     ],
 )
 def test_tables_of_other_releases_say_the_same(boats, other):
@@ -170,6 +178,8 @@ def test_another_table_is_refused(boats):
         read_open_images(boats(boxes=f"{IMAGE_HEAD}\n{image_rows()}"))
     with pytest.raises(FieldguideError, match=r"no class 'boat'\. Is it “Boat”"):
         read_open_images(boats(labels=("boat",)))
+    with pytest.raises(FieldguideError, match=r"boxes.csv is compressed\. Unpack it"):
+        read_open_images(boats(boxes="PK\x03\x04…"))
     with pytest.raises(FieldguideError, match="names no class of Open Images"):
         read_open_images(boats(classes="a,b\nc,d\n"))
     with pytest.raises(FieldguideError, match="cannot be read: No such file"):
@@ -186,9 +196,11 @@ def test_only_photos_in_a_list_of_addresses(boats, tmp_path):
     """A list for Google's Storage Transfer chooses by the address; another file is refused."""
     (tmp_path / "list.tsv").write_text("TsvHttpData-1.0\nhttps://example.org/photo/5/a\t10\tabc==\n", encoding="utf-8")
     source = read_open_images(boats(addresses=[str(tmp_path / "list.tsv")]))
-    assert sorted(boxes_of(source)) == ["5"] and "2 photos that stand in no list" in " ".join(source.remarks)
+    assert sorted(boxes_of(source)) == ["5"] and "2 photos whose address is in none of the lists" in " ".join(
+        source.remarks
+    )
     (tmp_path / "list.tsv").write_text("https://example.org/photo/5/a\n", encoding="utf-8")
-    with pytest.raises(FieldguideError, match="is no list of addresses"):
+    with pytest.raises(FieldguideError, match="is not a list of addresses"):
         read_open_images(boats(addresses=[str(tmp_path / "list.tsv")]))
 
 
@@ -250,6 +262,9 @@ def test_addresses_that_give_no_table(boats, no_wait):
             update = {"open_images": {"classes": place, "boxes": "x", "images": "x"}}
             read_open_images(project.model_copy(update=update))
 
+        for place in ("https://example.org:x/a.csv", "https://[/a.csv"):
+            with pytest.raises(FieldguideError, match="is not a valid address"):
+                read(place)
         for place in ("http://example.org/a.csv", "https://localhost/a.csv", "ftp://example.org/a.csv"):
             with pytest.raises(FieldguideError, match="is not an https address of a public host"):
                 read(place)

@@ -75,8 +75,11 @@ class Grid:
         )
 
     def open_menu(self, name: str) -> None:
-        """Open one of the two menus of the toolbar."""
-        self.root.locator("details.fg-menu").filter(has_text=name).evaluate("menu => { menu.open = true; }")
+        """Open one of the two menus of the toolbar, as a keyboard does: the other one closes."""
+        menu = self.root.locator("details.fg-menu").filter(has_text=name)
+        if menu.get_attribute("open") is None:
+            menu.locator("summary").focus()
+            menu.locator("summary").press("Enter")
 
     def choose(self, menu: str, option: str) -> None:
         """Choose in one of the menus; the count behind an option's name need not be said."""

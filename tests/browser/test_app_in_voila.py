@@ -380,6 +380,8 @@ def test_what_a_detector_finds_is_drawn_and_listed(app, screenshot, tmp_path):
     found = app.page.get_by_role("region", name="Things in photos", exact=True)
     try:
         expect(found).to_have_attribute("aria-busy", "false")
+        expect(found.get_by_role("heading", level=1)).to_have_text("Where is “ball” or “block” in the photo?")
+        assert app.page.title() == "Where is “ball” or “block” in the photo?"
         things((640, 400)).save(tmp_path / "things.jpg", quality=95)
         model = app.project.parent / "models" / "things" / "model.onnx"
         (ours,) = load_detector(model).predict(tmp_path / "things.jpg")

@@ -41,12 +41,13 @@ def boxed(servers, numbers):
 
 
 def drag(page, photo, start, end):
-    """Drag on the photo from one place to another, in its pixels."""
+    """Drag on the photo from one place to another, in its pixels, as slowly as a hand: the widget draws in between."""
     box = photo.bounding_box()
     page.mouse.move(box["x"] + start[0], box["y"] + start[1])
     page.mouse.down()
-    page.mouse.move(box["x"] + end[0] - 3, box["y"] + end[1] - 3)
-    page.mouse.move(box["x"] + end[0], box["y"] + end[1])
+    page.wait_for_timeout(100)
+    page.mouse.move(box["x"] + end[0], box["y"] + end[1], steps=10)
+    page.wait_for_timeout(100)
     page.mouse.up()
 
 

@@ -1,5 +1,7 @@
 """The cleaner on a Voila page, in Notebook 7, and in two notebooks at once."""
 
+import re
+
 import pytest
 from conftest import draw_picture, picture_bytes, put_raw
 from playwright.sync_api import expect
@@ -10,7 +12,7 @@ from browser.project import ANT, KANA, SORTER, files, write_notebook
 from utils.ledger import read_review
 from utils.storage import content_id, write_whole
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 def test_in_voila_flags_are_stored_survive_a_reload_and_are_applied(servers, project, page, screenshot):
@@ -118,7 +120,8 @@ def test_in_02_what_is_outside_comes_in_by_keys_and_buttons(servers, sorter, pag
     expect(grid.alert.first).to_contain_text("Which label?")
     screenshot(page, "sorter")
     grid.press("2")
-    expect(grid.root).to_contain_text("Filed 1 photo under dog.")
+    expect(grid.card(loose)).to_contain_text("→ dog")
+    expect(grid.root).to_contain_text("1 photo came into the training set.", timeout=10_000)
     assert (project.images / "dog" / f"{loose}.jpg").exists()
     grid.choose("List", "Set aside: too small")
     expect(grid.cards).to_have_count(1)
@@ -129,3 +132,47 @@ def test_in_02_what_is_outside_comes_in_by_keys_and_buttons(servers, sorter, pag
     grid.card(small).get_by_role("button", name="Take back", exact=True).click()
     expect(grid.root).to_contain_text("Took back 1 picture.")
     assert (project.images / "cat" / f"{small}.jpg").exists()
+
+
+@pytest.mark.long
+def test_in_02_proposals_are_accepted_and_corrected_by_single_keys(servers, sorter, page, screenshot):
+    """Enter accepts a proposal, a number corrects it, u takes that back, Shift + Enter accepts the page."""
+    project, _ = sorter
+    put = {}
+    for n, (label, colour) in enumerate([("cat", (200, 40, 30)), ("dog", (30, 60, 210))] * 5):
+        data = picture_bytes(draw_picture(600 + n, colour=colour))
+        put[content_id(data)] = label
+        write_whole(project.unsorted / f"{content_id(data)}.jpg", data)
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.goto(servers.voila.url)
+    grid = Grid(page)
+    grid.root.wait_for()
+    grid.settle()
+    expect(grid.cards.first).to_contain_text("Looks like")
+    screenshot(page, "unsorted")
+    shown = grid.shown()
+    said = {key: grid.card(key).locator(".fg-proposed").get_attribute("data-choice") for key in shown}
+    grid.focus(shown[0])
+    grid.press("Enter")
+    expect(grid.card(shown[0])).to_have_attribute("data-choice", said[shown[0]])
+    expect(grid.card(shown[1])).to_be_focused()
+    other = "1" if said[shown[1]] == "dog" else "2"
+    grid.press(other)
+    expect(grid.card(shown[1])).to_have_attribute("data-choice", "cat" if other == "1" else "dog")
+    grid.press("u")
+    expect(grid.card(shown[1])).to_have_attribute("data-choice", "")
+    grid.press("z")
+    expect(grid.root.get_by_role("dialog")).to_be_visible()
+    grid.press("Escape")
+    grid.press("Shift+Enter")
+    for key in shown:
+        expect(grid.card(key)).to_have_attribute("data-choice", re.compile("cat|dog"))
+    assert grid.shown() == shown
+    screenshot(page, "unsorted-accepted")
+    filed = {path.stem for path in project.raw.glob("*/*")}
+    assert filed >= set(shown)
+    grid.press("Enter")
+    expect(grid.card(shown[0])).to_have_count(0)
+    expect(grid.cards.first).to_be_focused()
+    expect(grid.root).to_contain_text("came into the training set.", timeout=12_000)
+    assert {path.stem for path in project.images.glob("*/*.jpg")} >= set(shown)

@@ -107,6 +107,7 @@ def test_names_for_screen_readers(desk):
     for key, words in (("ant-00", "keep"), ("ant-01", "delete"), ("ant-02", KANA), ("ant-03", "not looked at")):
         name = desk.grid.card(key).get_attribute("aria-label")
         assert name.startswith(f"{key}.jpg, filed as {ANT}, ") and words in name.lower(), name
+    desk.grid.open_menu("Filter")
     assert desk.grid.root.evaluate(NAMELESS) == []
     for menu in ("List", "Label", "Set", "Show", "Sort"):
         expect(desk.grid.root.get_by_role("combobox", name=menu, exact=True)).to_be_visible()
@@ -201,6 +202,30 @@ def test_small_windows_leave_it_usable(desk, sized, screenshot, size):
     assert desk.grid.root.evaluate(cut) == 0
     desk.grid.card("ant-00").get_by_role("button", name="Delete", exact=True).click()
     desk.grid.expect_choice("ant-00", "Delete")
+
+
+def test_a_toolbar_that_takes_another_line_turns_no_page(desk):
+    """What comes above the cards may grow by a line: the page stays, as the next key is for one of its pictures."""
+    desk.grid.show_all()
+    desk.grid.card("ant-00").evaluate("card => { card.dataset.seen = 'yes'; }")
+    bar = desk.grid.root.get_by_role("toolbar", name="Decide", exact=True)
+    bar.evaluate("bar => { bar.style.paddingBottom = '90px'; }")
+    desk.page.set_viewport_size({"width": 1280, "height": 1305})  # so that the view measures itself
+    desk.page.wait_for_timeout(700)  # a window that is being resized has its size after 300 ms
+    expect(desk.grid.card("ant-00")).to_have_attribute("data-seen", "yes")
+    desk.page.set_viewport_size({"width": 1280, "height": 1300})
+    bar.evaluate("bar => { bar.style.paddingBottom = ''; }")
+
+
+def test_a_menu_closes_when_the_other_opens(desk):
+    """An open menu lies over the toolbar: a click, or the focus, elsewhere closes it."""
+    desk.grid.show_all()
+    menus = desk.grid.root.locator("details.fg-menu[open]")
+    desk.grid.open_menu("Filter")
+    desk.grid.open_menu("More")
+    expect(menus).to_have_count(1)
+    desk.grid.focus("ant-00")
+    expect(menus).to_have_count(0)
 
 
 def test_no_rule_of_axe_is_broken(desk, screenshot):

@@ -21,6 +21,8 @@ from utils.storage import file_hash
 from utils.train import architecture
 from utils.train.timm_networks import timm_body, timm_network
 
+pytestmark = pytest.mark.long
+
 timm = pytest.importorskip("timm", reason="needs requirements-optional.txt")
 
 SAME = 1e-4  # of a probability

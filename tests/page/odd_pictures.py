@@ -40,6 +40,7 @@ def exact_pictures() -> dict[str, bytes]:
         "grey-transparent-noise.png": file_of(noise(64, 64, 2, mode="LA"), "PNG"),
         "deep.png": file_of(deep, "PNG"),
         "larger-than-its-draft.png": file_of(broad, "PNG"),
+        "tall-strip.png": file_of(noise(1400, 12, 3), "PNG"),
         "reduced-by-strips.png": file_of(_sketch(6, (5003, 3507)), "PNG", compress_level=1),
         "large-progressive.jpg": file_of(broad, "JPEG", progressive=True, subsampling=0),
         "drawn.heic": heic(_sketch(7, (48, 64))),

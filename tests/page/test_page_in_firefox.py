@@ -11,7 +11,7 @@ from page.odd_pictures import exact_pictures, refused_files, wide_pictures
 from utils.page import served
 from utils.page.asking import asked
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 BRIEFLY = "new Promise((settle) => setTimeout(settle, 50))"
 STARTED = f"""async () => {{

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 from page.conftest import Visit, visited
 from utils.page.asking import open_page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 IMITATED = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan,WebGPU")
 BLUE = photo(COLOURS["blue"])

@@ -15,7 +15,7 @@ from utils.errors import FieldguideError
 from utils.page import ask_page, asking, served
 from utils.page.asking import open_page
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.long]
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from utils.train import load_trained, loaders, preparation, training_status
 from utils.train.callbacks import LiveCurve
 from utils.train.schedule import learning_rates
 
+pytestmark = pytest.mark.long
+
 plain = small_set.plain
 AS_ASKED = {"base_lr": 1e-2, "lr_mult": 10}
 
@@ -153,7 +155,6 @@ def test_networks_of_different_cells_are_not_averaged(make_project):
         load_trained(two)
 
 
-@pytest.mark.long
 def test_05_and_07_judge_and_export_the_average(make_project, tmp_path):
     """One evaluation, one export.pkl, one model.onnx under the same checks; the card tells what it is."""
     dataset = fill(make_project(ensemble=2, individuals=True))
@@ -177,7 +178,6 @@ def test_05_and_07_judge_and_export_the_average(make_project, tmp_path):
         current_evaluation(dataset, learn)
 
 
-@pytest.mark.long
 def test_the_files_of_masked_networks_agree(make_project, tmp_path):
     """Each network finds the thing with a masker of its own; fastai, export.pkl and model.onnx agree."""
     pairs = tmp_path / "outlines"

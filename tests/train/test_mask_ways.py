@@ -37,6 +37,8 @@ from utils.train.networks import weights_id
 from utils.train.record import asked_settings
 from utils.train.schedule import learning_rates
 
+pytestmark = pytest.mark.long
+
 SIZE = [64, 96]
 
 
@@ -199,9 +201,8 @@ def test_the_front_gives_the_mask_and_the_colours(masked):
 @pytest.mark.parametrize(
     ("way", "arch", "weights"),
     [
-        ("crop", "resnet18", "none"),
-        *(pytest.param(way, "resnet18", "none", marks=pytest.mark.long) for way in ("channel", "paint")),
-        pytest.param("crop", "efficientnet_lite0", "imagenet", marks=pytest.mark.long),
+        *((way, "resnet18", "none") for way in ("crop", "channel", "paint")),
+        ("crop", "efficientnet_lite0", "imagenet"),
     ],
 )
 def test_the_files_agree_and_are_vetted(masked, tmp_path, way, arch, weights):
@@ -233,7 +234,7 @@ def test_the_files_agree_and_are_vetted(masked, tmp_path, way, arch, weights):
     np.testing.assert_allclose(answered, wanted, atol=1e-3)
 
 
-@pytest.mark.parametrize("way", ["crop", pytest.param("channel", marks=pytest.mark.long)])
+@pytest.mark.parametrize("way", ["crop", "channel"])
 def test_a_round_stands_until_the_masker_changes(masked, way):
     """The record tells the masker's numbers; the round is loaded again, and another masker makes it out of date."""
     dataset = masked(mask=way)

@@ -6,7 +6,7 @@ from conftest import draw_picture, picture_bytes, put_raw
 from utils.dataset import read_dataset
 from utils.ledger import Ledger, save_flags
 from utils.storage import content_id, write_whole
-from utils.verify import find_contradictions, find_oddities, picture_grid, sorting, verify_images
+from utils.verify import find_contradictions, find_oddities, picture_grid, verify_images
 
 SMALL = picture_bytes(draw_picture(501, size=(40, 40)))
 BROKEN = picture_bytes(draw_picture(502))[:1000]
@@ -108,27 +108,6 @@ def test_the_trash_gives_back(project):
     assert read_dataset(project)[card["key"]].label == "dog"
 
 
-def test_photos_without_a_label_are_given_one(project):
-    """They are filed, judged as all others, and no file is lost; which label, must be said."""
-    grid = grid_of(project)
-    blue, grey = content_id(BLUE), content_id(GREY)
-    assert f"Which label has {blue}?" in ask(grid, "bring", keys=[blue], choice="Keep")["alert"]
-    told = ask(grid, "bring", keys=[blue, grey], choice="dog")["alert"]
-    assert told.startswith("Filed 1 photo under dog. 1 picture set aside: too small: 30×30")
-    assert read_dataset(project)[blue].label == "dog"
-    assert {path.stem for path in (project.raw / "dog").iterdir()} >= {blue, grey}
-    assert list(project.unsorted.iterdir()) == []
-
-
-def test_a_kill_between_filing_and_judging_is_made_good(project, monkeypatch):
-    """The next run of 02 judges what was filed."""
-    monkeypatch.setattr(sorting, "verify_images", None)
-    with pytest.raises(TypeError):
-        sorting.give_label(project, [content_id(BLUE)], "cat")
-    assert verify_images(project).added == 1
-    assert read_dataset(project)[content_id(BLUE)].label == "cat"
-
-
 def test_a_project_of_photos_without_labels_begins_with_the_grid(make_project):
     """02 does not refuse it: it says what to do."""
     project = make_project()
@@ -142,7 +121,10 @@ def test_what_came_in_and_went_out_again_is_where_it_is_now(project):
     """A photo that got its label and was deleted is in the trash; one that was set aside is there."""
     grid = grid_of(project)
     blue, grey = content_id(BLUE), content_id(GREY)
-    ask(grid, "bring", keys=[blue, grey], choice="dog")
+    listed(grid, "Without a label")
+    ask(grid, "file", labels={blue: "dog", grey: "dog"})
+    ask(grid, "settle")
+    listed(grid, "In the trash")
     assert listed(grid, "Without a label") == []
     assert grey in [card["key"] for card in listed(grid, "Set aside: too small")]
     ask(grid, "flag", keys=[blue], choice="Delete")

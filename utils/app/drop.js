@@ -98,6 +98,9 @@ function foundList(boxes) {
   return element("ol", { className: "fd-found", aria: { role: "list", label: "Found in this photo" } }, ...lines);
 }
 
+/** Return whether this is a page of its own, as Voila makes it, and not a cell of a notebook. */
+const isAlone = () => document.body.dataset.voila !== undefined;
+
 class Page {
   constructor(model, root) {
     this.model = model;
@@ -136,6 +139,7 @@ class Page {
     this.picker.addEventListener("change", () => this.choose());
     this.pickers = element("p", { className: "fd-models", hidden: true }, element("label", { htmlFor: this.picker.id, textContent: "Model" }), this.picker);
     this.drop = this.buildDrop();
+    this.heading = element("h1", { textContent: "\u00a0" }); // what is asked of photos, once the model is known
     this.verdict = element("p", { className: "fd-verdict", hidden: true });
     this.alert = element("p", { className: "fd-alert", aria: { role: "alert" } });
     this.bar = element("progress", { max: 1, value: 0, aria: { label: "Photos judged" } });
@@ -153,7 +157,7 @@ class Page {
     this.root = element(
       "section",
       { className: "fieldguide-app", aria: { label: "Photo classifier", busy: "true" } },
-      this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.outlined, this.known, this.tools, this.cards, this.about,
+      this.heading, this.pickers, this.verdict, this.alert, this.drop, this.progress, this.summary, this.outlined, this.known, this.tools, this.cards, this.about,
     );
     this.root.dataset.lmSuppressShortcuts = "true";
     root.replaceChildren(this.root);
@@ -187,8 +191,7 @@ class Page {
 
   /** On a page of its own a photo may be dropped anywhere: beside the zone, the browser would leave the page for it. */
   listen() {
-    const alone = document.body.dataset.voila !== undefined;
-    const target = alone ? window : this.root;
+    const target = isAlone() ? window : this.root;
     const options = { signal: this.listeners.signal };
     const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
     const light = (on) => this.drop.classList.toggle("fd-over", on);
@@ -209,7 +212,6 @@ class Page {
       event.stopPropagation();
       if (!this.drop.hidden) this.dropped(event.dataTransfer);
     }, options);
-    if (alone) document.title = "Which one is it?";
   }
 
   // --- talking with the kernel ---
@@ -287,8 +289,10 @@ class Page {
   }
 
   /** How good the model is, on top; its card at the foot. */
-  tell({ model, verdict, about, finds, detects, known }) {
+  tell({ model, heading, verdict, about, finds, detects, known }) {
     this.detects = detects;
+    this.heading.textContent = heading;
+    if (isAlone()) document.title = heading;
     this.root.classList.toggle("fd-finding", detects);
     this.root.setAttribute("aria-label", detects ? "Things in photos" : "Photo classifier");
     this.outlined.hidden = !finds;

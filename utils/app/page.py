@@ -19,7 +19,7 @@ import anywidget
 
 from utils.app.found import found_in
 from utils.errors import FieldguideError
-from utils.export import about
+from utils.export import about, sought
 from utils.inference import Classifier, Detector, ModelError, Nearest, load_model
 from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
@@ -38,6 +38,7 @@ MAKERS = {
     "classify": "Run the notebooks 01 to 07; 07_export makes it.",
     "detect": "Run the notebooks 1_tables to 4_test in notebooks/boxes; 4_test makes it.",
 }
+HEADINGS = {"classify": "Which one is it?", "detect": "What is where in the photo?"}  # where there are no labels
 RELOAD = "Reload the browser's page."
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,11 @@ class ClassifierPage(anywidget.AnyWidget):
         self._lock = threading.Lock()
         self._upload: Upload | None = None
         self.models: dict[str, Path] = {}
+        self._task = "classify"
         self._close()
         try:
             project = project or Project.load()
+            self._task = project.task
             self.models = find_models(project)
             if not self.models:
                 raise FieldguideError(f"There is no model in {project.models} yet. {MAKERS[project.task]}")
@@ -137,6 +140,7 @@ class ClassifierPage(anywidget.AnyWidget):
             "model": self.model,
             "problem": self.problem,
             "labels": list(self.classifier.labels) if self.classifier else [],
+            "heading": sought(self.classifier.labels) if self._detects else HEADINGS[self._task],
             "verdict": self.verdict,
             "about": self.about,
             "finds": bool(self.classifier and not self._detects and self.classifier.finds),

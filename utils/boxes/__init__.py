@@ -9,6 +9,7 @@ from importlib import import_module
 from utils.boxes.box import (
     CORNER_DIGITS,
     CORNER_NAMES,
+    FROM_MODEL,
     GROUP,
     Box,
     as_fraction,
@@ -50,6 +51,7 @@ __all__ = [
     "Box",
     "CORNER_DIGITS",
     "CORNER_NAMES",
+    "FROM_MODEL",
     "GROUP",
     "as_fraction",
     "box_problem",

@@ -16,11 +16,8 @@ from utils.tables import BOXES_COLUMNS, each_row, write_table
 
 BOX_FLAGS = ("depiction", "difficult", "group", "inside", "occluded", "truncated")
 GROUP = "group"  # a box around many things at once: neither a thing to find nor a place without one
-PERSON, GIVEN, ACCEPTED = (
-    "person",
-    "given",
-    "model",
-)  # by whom a box is: drawn here, brought by its source, accepted here
+# By whom a box is: drawn by a person, brought by its source, or found by a model.
+PERSON, GIVEN, FROM_MODEL = "person", "given", "model"
 CORNER_NAMES = ("left", "top", "right", "bottom")
 CORNER_DIGITS = 7  # behind the point, of a fraction in boxes.csv
 LEAST_WIDTH = 1e-5  # the least width and height of a box, as a fraction: less is no area
@@ -88,15 +85,16 @@ def read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
         except ValueError as error:
             raise FieldguideError(f"{path}, picture {row['id']}: {error}. Correct or delete that line.") from None
         box = Box(row["label"], *corners, tuple(row["flags"].split()), row["by"])
-        unknown = sorted(set(box.flags) - set(BOX_FLAGS))
-        if problem := box_problem(box) or (f"unknown flag {unknown[0]!r}" if unknown else ""):
+        unknown = [f"unknown flag {flag!r}" for flag in sorted(set(box.flags) - set(BOX_FLAGS))]
+        unknown += ["a label that cannot be one"] if not box.label.strip() or box.label.startswith("(") else []
+        if problem := box_problem(box) or "".join(unknown[:1]):
             raise FieldguideError(f"{path}, picture {row['id']}: {problem} ({row}). Correct or delete that line.")
         found.setdefault(row["id"], []).append(box)
     return {id: tuple(boxes) for id, boxes in found.items()}
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
-    """Write boxes.csv, photos sorted by id, whole or not at all. Raises ValueError for what is no box."""
+    """Write boxes.csv, photos sorted by id, whole or not at all. Raises ValueError for a box that cannot be."""
     rows = []
     for id in sorted(boxes):
         for box in boxes[id]:

@@ -5,6 +5,7 @@ COCO: one JSON file for many photos, boxes in pixels as left, top, width and hei
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,10 @@ def read_coco(
         files.add(path)
         for photo in _photos_of_json(path, said, index, notes):
             before = found.get(photo.path)
-            boxes = (*before.boxes, *photo.boxes) if before else photo.boxes
-            found[photo.path] = replace(photo, boxes=boxes)
+            if before and before.size != photo.size:
+                notes.left("entry", "on a photo that another is on, too, with another size", index.inside(photo.path))
+            else:
+                found[photo.path] = replace(photo, boxes=(*before.boxes, *photo.boxes)) if before else photo
     return list(found.values()), files
 
 
@@ -48,6 +51,8 @@ def coco_lists(path: Path) -> Mapping | str | None:
             return f"larger than {LARGEST_JSON // 10**9} GB"
         with path.open(encoding="utf-8-sig", errors="replace") as file:
             said = json.load(file)
+    except OSError as error:
+        return f"that cannot be read ({error.strerror or error})"
     except (ValueError, RecursionError):
         return "that cannot be read as JSON"
     if not isinstance(said, Mapping) or not all(isinstance(said.get(name), list) for name in COCO_LISTS):
@@ -57,17 +62,21 @@ def coco_lists(path: Path) -> Mapping | str | None:
 
 def _photos_of_json(path: Path, said: Mapping, index: PhotoIndex, notes: BoxNotes) -> Iterable[PhotoBoxes]:
     """Yield the photos of one JSON file that are there, with their boxes."""
+    where = index.inside(path)
     images, annotations, categories = (
         [each for each in said[name] if isinstance(each, Mapping)] for name in COCO_LISTS
     )
-    names = {str(each.get("id")): str(each.get("name", "")) for each in categories}
-    boxes: dict[str, list[Drawn]] = {str(image.get("id")): [] for image in images}
-    where = index.inside(path)
+    names = {_id(each): str(each.get("name") or "") for each in categories if _id(each)}
+    names |= dict.fromkeys(_twice(categories), "")
+    boxes: dict[str, list[Drawn]] = {_id(image): [] for image in images if _id(image)}
+    for id in _twice(images):
+        notes.left("number", "that two photos of a JSON file have, with their boxes", f"{id} in {where}")
+        del boxes[id]
     side = next((SIDE_NAMES[word] for word in re.split("[^a-z]+", where.casefold()) if word in SIDE_NAMES), "")
     for each in annotations:
-        of = boxes.get(str(each.get("image_id")))
+        of = boxes.get(_id(each, "image_id"))
         if of is None:
-            notes.left("box", "of a photo that its file does not list", f"number {each.get('id')} in {where}")
+            notes.left("box", "of a photo that its file does not list once", f"number {each.get('id')} in {where}")
         elif not isinstance(each.get("bbox"), list) or len(each["bbox"]) != 4:
             notes.left("annotation", "without a box", f"number {each.get('id')} in {where}")
         else:
@@ -75,16 +84,31 @@ def _photos_of_json(path: Path, said: Mapping, index: PhotoIndex, notes: BoxNote
             said_more = each.get("attributes")
             said_more = said_more.items() if isinstance(said_more, Mapping) else ()
             flags = flags_of((("iscrowd", each.get("iscrowd")), *said_more), COCO_FLAGS)
-            label = names.get(str(each.get("category_id")), "")
+            label = names.get(_id(each, "category_id"), "")
             of.append(Drawn(label, (left, top, left + width, top + height), flags))
     for image in images:
         name = str(image.get("file_name", ""))
         photo, problem = index.named(name, path.parent)
+        if _id(image) not in boxes:
+            continue  # told above, and of which no file says anything
         if photo:
             size = said_size(image.get("width"), image.get("height"))
-            yield PhotoBoxes(photo, tuple(boxes[str(image.get("id"))]), size, side=side)
+            yield PhotoBoxes(photo, tuple(boxes[_id(image)]), size, side=side)
         else:
             notes.left("entry", f"of a JSON file with {problem}", f"{name!r} in {where}")
+
+
+def _id(said: Mapping, key: str = "id") -> str:
+    """Return a number, or a name, by which things in a file refer to each other; "" if it is none."""
+    value = said.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+
+
+def _twice(things: Iterable[Mapping]) -> list[str]:
+    """Return the numbers that several things have: nobody can tell which of these a box is of."""
+    return [id for id, count in Counter(map(_id, things)).items() if id and count > 1]
 
 
 def coco_text(photos: Sequence[tuple[str, tuple[int, int], Sequence[Box]]], labels: Sequence[str]) -> str:

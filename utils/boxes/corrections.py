@@ -9,8 +9,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from utils.boxes.box import Box, box_problem, clipped, read_boxes, write_boxes
 from utils.errors import FieldguideError
 from utils.ledger import now
@@ -65,6 +63,12 @@ class BoxLedger:
             self._write(boxes, last["id"], after, before, TAKEN_BACK)
             return last["id"]
 
+    def settle(self) -> None:
+        """Complete what a killed run left half done; do nothing, and write nothing, where there is no such thing."""
+        if self._pending.exists():
+            with locked(self.project.data):
+                self._settled()
+
     def looked_at(self) -> set[str]:
         """Return the ids of photos whose boxes are those that a person saved last."""
         with locked(self.project.data):
@@ -74,8 +78,14 @@ class BoxLedger:
         saved = {id: row for id, row in last.items() if row["kind"] == SAVED}
         return {id for id, row in saved.items() if row["after"] == _as_json(boxes.get(id, ()))}
 
-    def corrections(self) -> pd.DataFrame:
-        """Return all that was decided, oldest first: time, id, how many boxes before and after, and the kind of row."""
+    def corrections(self):
+        """
+        Return all that was decided as a pandas DataFrame, oldest first.
+
+        Its columns: time, id, how many boxes before and after, and the kind of row.
+        """
+        import pandas as pd  # here, because a table of gigabytes is read without it
+
         rows = [
             {**row, **{name: len(_as_boxes(row[name], self.table)) for name in ("before", "after")}}
             for row in self._rows()
@@ -140,5 +150,5 @@ def _as_boxes(text: str, table: Path) -> tuple[Box, ...]:
     except (ValueError, TypeError) as error:
         problem = str(error)
     if problem:
-        raise FieldguideError(f"{table} holds {text[:60]!r}, which are no boxes ({problem}). Delete that line.")
+        raise FieldguideError(f"{table} holds {text[:60]!r}, which cannot be boxes ({problem}). Delete that line.")
     return boxes

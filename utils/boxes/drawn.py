@@ -30,7 +30,7 @@ def number_in(text: object) -> float:
     """Return a number of a file; NaN for what is none, so that whoever checks boxes leaves it out."""
     try:
         return float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
 
 

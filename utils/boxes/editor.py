@@ -16,7 +16,7 @@ from IPython.display import display
 from jupyter_bbox_widget import BBoxWidget
 from PIL import Image
 
-from utils.boxes.box import ACCEPTED, GROUP, PERSON, Box, box_problem, clipped, corner_array, read_boxes
+from utils.boxes.box import FROM_MODEL, GROUP, PERSON, Box, box_problem, clipped, corner_array, read_boxes
 from utils.boxes.corrections import BoxesChanged, BoxLedger
 from utils.boxes.photos import BoxedPhoto, Photos
 from utils.errors import FieldguideError
@@ -59,13 +59,14 @@ class BoxEditor:
     photos : Photos
         Which there are. Boxes are read anew for each photo.
     looks : iterable of ToLookAt, optional
-        The photos to show, in this order; by default all. Those that a person saved before, and that are unchanged
-        since, are passed over.
+        The photos to show, in this order; by default all, those without boxes first. Those that a person saved before,
+        and that are unchanged since, are passed over.
     """
 
     def __init__(self, photos: Photos, looks: Iterable[ToLookAt] | None = None):
         self.photos, self.ledger = photos, BoxLedger(photos.project)
-        self.looks = list(looks if looks is not None else (ToLookAt(photo.id) for photo in photos))
+        every = sorted(photos, key=lambda photo: bool(photo.boxes))
+        self.looks = list(looks if looks is not None else (ToLookAt(photo.id) for photo in every))
         if unknown := [each.id for each in self.looks if each.id not in photos.dataset]:
             raise FieldguideError(
                 f"There is no photo {unknown[0]} in {photos.project.images}. Run this notebook again."
@@ -267,7 +268,7 @@ def _with_offered(boxes: Sequence[Box], offered: Sequence[Box]) -> tuple[Box, ..
         if any(overlaps[n, m] >= SAME_PLACE and new.label == box.label for m, new in enumerate(offered))
     }
     left = [box for n, box in enumerate(boxes) if n not in replaced]
-    return (*left, *(replace(clipped(box), by=ACCEPTED) for box in offered))
+    return (*left, *(replace(clipped(box), by=FROM_MODEL) for box in offered))
 
 
 def _alert(text: str) -> str:

@@ -41,8 +41,9 @@ class PhotoIndex:
 
     def of_file(self, path: Path) -> tuple[Path | None, str]:
         """Return the photo of the same name in the folder that goes with this one, or None and why there is none."""
-        same = self._by_key.get(self._key(path), ())
-        return _one_photo(same) if same else _one_photo(self._by_stem.get(_same_spelling(path.stem), ()))
+        same = self._by_key.get(self._key(path)) or self._by_stem.get(_same_spelling(path.stem), ())
+        exact = [photo for photo in same if photo.stem == path.stem]  # a.jpg and A.jpg may lie beside each other
+        return _one_photo(exact or same)
 
     def named(self, name: str, beside: Path) -> tuple[Path | None, str]:
         """Return the photo that a file in the folder `beside` calls by its name, which may have folders before it."""
@@ -56,7 +57,9 @@ class PhotoIndex:
             if tuple(map(_same_spelling, path.relative_to(self.folder).parts))[-len(parts) :] == parts
         ]
         near = [path for path in ends or found if self._key(path)[:-1] == self._key(beside / "x")[:-1]]
-        return _one_photo(near or ends or found)
+        likely = near or ends or found
+        exact = [path for path in likely if path.name == name.replace("\\", "/").rpartition("/")[2]]
+        return _one_photo(exact or likely)
 
     def _key(self, path: Path) -> tuple[str, ...]:
         """Return the folders and the name of a file without what differs between a photo and its file of boxes."""

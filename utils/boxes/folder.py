@@ -15,7 +15,7 @@ from utils.boxes.finder import PhotoIndex
 from utils.boxes.sizes import stored_size
 from utils.boxes.source import BoxNotes, BoxSource, SourcePhoto, checked_boxes, plain_label, turned_box, wanted_boxes
 from utils.boxes.voc import read_voc
-from utils.boxes.yolo import read_yolo
+from utils.boxes.yolo import read_small, read_yolo
 from utils.errors import FieldguideError
 from utils.listing import SIDE_NAMES, Listing, list_photos, passed_sentence
 from utils.places import is_archive
@@ -24,6 +24,7 @@ from utils.storage import locked
 from utils.words import counted
 
 FORMATS: Mapping[str, Callable] = {"COCO": read_coco, "VOC": read_voc, "YOLO": read_yolo}
+LARGEST_LIST = 100_000_000  # bytes of a list of photos
 SAME_SHAPE = 0.02  # how far two ratios of width to height may be apart, of pictures that are one, reduced
 LISTS_OF_PHOTOS = (".", "ImageSets/Main", "ImageSets")  # where train.txt and the like may lie
 
@@ -56,7 +57,8 @@ def read_box_folder(project: Project, place: Path) -> BoxSource:
     spoken = {each.path for each in found}
     for path in (path for path in listing.photos if path not in spoken):
         notes.left("photo", f"of which no {name} file says whether a thing is in it", index.inside(path))
-    kept, told = wanted_boxes(sorted(photos, key=lambda photo: photo.address), project.labels, str(place))
+    photos.sort(key=lambda photo: photo.address)
+    kept, told = wanted_boxes(photos, project.labels, str(place), " ".join(notes.sentences()))
     names = tuple(sorted({box.label for photo in photos for box in photo.boxes}))
     passed = passed_sentence(folder, [each for each in listing.passed if each[1] not in files])
     told_others = [f"{other} files are there too, and were not read: {counted(n, 'photo')}." for other, n in others]
@@ -164,7 +166,5 @@ def is_ready_split(sides: Collection[str]) -> bool:
 
 def _listed_names(path: Path) -> list[str]:
     """Return the lines of a list of photos, without blanks at their ends; none if there is no such file."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").replace("\\", "/").splitlines()
+    lines = (read_small(path, LARGEST_LIST) or "").replace("\\", "/").splitlines()
     return [line.strip().removeprefix("./") for line in lines if line.strip() and len(line) < 4096]

@@ -44,7 +44,7 @@ def read_open_images(project: Project) -> BoxSource:
     List the photos of Open Images with boxes of the project's labels, as [open_images] says.
 
     Boxes are turned as the photo will be (Rotation). Raises FieldguideError if a table is missing, cannot be read, or
-    is another one, or a label is no class.
+    is another one, or a label is not among the classes.
     """
     asked, notes, told = project.open_images, BoxNotes(), []
     for key in ("classes", "boxes", "images"):
@@ -53,10 +53,8 @@ def read_open_images(project: Project) -> BoxSource:
     labels = _labels_by_code(project, told)
     boxes = _boxes_by_photo(project, labels, notes, told)
     if not boxes:
-        raise FieldguideError(
-            f"The box tables have no box of {listed(project.labels)}. {' '.join(notes.sentences())} Name the tables of "
-            "the same release, or other labels."
-        )
+        told = (f"The box tables have no box of {listed(project.labels)}.", *notes.sentences())
+        raise FieldguideError(f"{' '.join(told)} Name the tables of the same release, or other labels.")
     photos = _with_address(project, _photos(project, boxes, notes, told), notes)
     counts = f"{counted(len(photos), 'photo')} can be fetched."
     remarks = (counts, *told, *notes.sentences())
@@ -140,7 +138,7 @@ def subclasses(hierarchy: bytes, labels: Mapping[str, str]) -> dict[str, str]:
     """
     Return code → label of the classes of `labels` and of all below them; one below two has the nearest.
 
-    Parts, such as the wheel of a car, are no subclasses.
+    Parts, such as the wheel of a car, do not count as subclasses.
     """
     try:
         top = json.loads(hierarchy)
@@ -261,9 +259,11 @@ def _with_address(project: Project, photos: Iterable[SourcePhoto], notes: BoxNot
     for place in places:
         for n, block in enumerate(line_blocks(place, allowed_hosts=project.allowed_hosts)):
             if n == 0 and not block.removeprefix(b"\xef\xbb\xbf").startswith(URL_LIST):
-                raise FieldguideError(f"{place} does not begin with {URL_LIST.decode()}: it is no list of addresses.")
+                raise FieldguideError(
+                    f"{place} is not a list of addresses: such a list begins with {URL_LIST.decode()}."
+                )
             found |= wanted & {line.partition(b"\t")[0] for line in block.splitlines()}
     for photo in photos:
         if photo.address.encode() not in found:
-            notes.left("photo", "that stand in no list of addresses", photo.address)
+            notes.left("photo", "whose address is in none of the lists", photo.address)
     return [photo for photo in photos if photo.address.encode() in found]

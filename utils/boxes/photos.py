@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from utils.boxes.box import GROUP, Box, read_boxes
+from utils.boxes.byhand import require_unchanged
+from utils.boxes.corrections import BoxLedger
 from utils.dataset import Dataset, pictures_in, read_split
 from utils.errors import FieldguideError
 from utils.project import Project
@@ -75,17 +77,20 @@ def read_photos(project: Project) -> Photos:
     """
     Read the photos in images/, boxes.csv and split.csv.
 
-    Labels are those of the project file, else all in boxes.csv. Boxes of other labels are left out. Raises
-    FieldguideError if the project is not one that finds things, or a table cannot be read.
+    Labels are those of the project file, else all in boxes.csv. Boxes of other labels are left out. A correction that a
+    kill left half written is completed first: nothing is trained on half of it. Raises FieldguideError if the project
+    is not one that finds things, a table cannot be read, or a training copy was changed since it was made.
     """
     if project.task != "detect":
         raise FieldguideError(
             f"{project.name} tells photos apart: its notebooks are 01 to 08. To find things in photos, write "
             'task = "detect" into the project file.'
         )
+    BoxLedger(project).settle()
     every = read_boxes(project.table("boxes"))
     labels = tuple(project.labels) or tuple(sorted({box.label for boxes in every.values() for box in boxes}))
     ids = tuple(sorted(name.removesuffix(".jpg") for name in pictures_in(project.images)))
+    require_unchanged(project, ids)
     wanted = {id: tuple(box for box in every.get(id, ()) if box.label in labels) for id in ids}
     boxes = {id: found for id, found in wanted.items() if found}
     split, stamp = read_split(project), file_stamp(project.table("split"))

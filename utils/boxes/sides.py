@@ -38,8 +38,8 @@ def split_photos(photos: Photos) -> SplitPhotos:
         raise FieldguideError(f"There are no photos in {project.images}. Take some first: the cells above do.")
     if unknown := [id for id in dataset.ids if id not in dataset.records.hashes]:
         raise FieldguideError(
-            f"{counted(len(unknown), 'photo')} in {project.images} came from no source, such as {unknown[0]}.jpg. Put "
-            "such photos into the folder that source names, and run this notebook again."
+            f"{counted(len(unknown), 'photo')} put into {project.images} by hand, such as {unknown[0]}.jpg, and not "
+            "yet taken in. Run this notebook again from its first cell."
         )
     strata = dict(zip(dataset.ids, dataset.labels, strict=True))
     plain = replace(

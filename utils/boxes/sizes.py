@@ -15,7 +15,7 @@ def stored_size(path: Path) -> tuple[int, int, int]:
         with path.open("rb") as file, image_file(file) as image:
             if image.format in QUICK:
                 return *image.size, orientation(image)
-    except Exception:  # Pillow's parsers raise what they like, and a raw file is no picture to it
+    except Exception:  # Pillow's parsers raise what they like, and it does not know raw files
         pass
     try:
         return *open_picture(path, first_frame=True).size, 1

@@ -143,18 +143,19 @@ def turned_box(box: Box, stored: int) -> Box:
 
 
 def wanted_boxes(
-    photos: Iterable[SourcePhoto], labels: Collection[str], place: str
+    photos: Iterable[SourcePhoto], labels: Collection[str], place: str, noted: str = ""
 ) -> tuple[tuple[SourcePhoto, ...], str]:
     """
     Return the photos with the boxes of wanted labels, all of them if `labels` is empty, and a sentence on the others.
 
-    A photo that has boxes of other labels only is one without a thing to find. Raises FieldguideError if the source has
-    no box of any of the labels, or one of a label in another case.
+    A photo that has boxes of other labels only is one without a thing to find. `noted` is what was left out. Raises
+    FieldguideError if the source has no usable box, or none of a wanted label, or a label that differs only in case.
     """
     photos = tuple(photos)
     found = Counter(box.label for photo in photos for box in photo.boxes)
     if not found:
-        raise FieldguideError(f"{place} has photos, and no box in any of them. Draw some, or name another source.")
+        told = f"{place} has photos, and no box in any of them that can be used."
+        raise FieldguideError(" ".join(filter(None, [told, noted, "Draw some, or name another source."])))
     if not labels:
         return photos, ""
     if wrong := misspelt(sorted(found), labels):

@@ -23,7 +23,8 @@ from utils.addresses import host_and_ports, host_name, is_local_name
 from utils.errors import FieldguideError
 
 PART_READ = 2**21  # bytes read at a time
-LONGEST_ROW = 2**20  # bytes; a table has none as long, and a file without line breaks is no table
+LONGEST_ROW = 2**20  # bytes; no table has one as long, only a file without line breaks
+COMPRESSED = b"\x1f\x8b", b"PK\x03\x04"  # how gzip and ZIP begin
 SILENCE = 60.0  # seconds after which a connection counts as broken
 TRIES_IN_A_ROW = 5  # without a byte gained
 FIRST_WAIT = 1.0  # seconds before the second try; twice that before the third, and so on
@@ -41,8 +42,11 @@ def line_blocks(place: str, *, allowed_hosts: Iterable[str] = ()) -> Iterator[by
     Addresses are https, or of `allowed_hosts`. Raises FieldguideError if it cannot be read to its end.
     """
     parts = _web_parts(place, list(allowed_hosts)) if is_address(place) else _file_parts(Path(place))
-    rest = b""
+    rest, begun = b"", False
     for part in parts:
+        if not begun and part.startswith(COMPRESSED):
+            raise FieldguideError(f"{place} is compressed. Unpack it, and name the CSV file in [open_images].")
+        begun = True
         cut = part.rfind(b"\n") + 1
         if cut:
             yield rest + part[:cut]
@@ -50,7 +54,9 @@ def line_blocks(place: str, *, allowed_hosts: Iterable[str] = ()) -> Iterator[by
         else:
             rest += part
         if len(rest) > LONGEST_ROW:
-            raise FieldguideError(f"{place} has a line of more than {LONGEST_ROW // 2**20} MB: it is no table of text.")
+            raise FieldguideError(
+                f"{place} has a line of more than {LONGEST_ROW // 2**20} MB: it is not a table of text."
+            )
     if rest:
         yield rest
 
@@ -76,7 +82,8 @@ def _web_parts(url: str, allowed: list[str]) -> Iterator[bytes]:
             with closing(_answer(opener, url, done, allowed)) as answer:
                 version = _same_version(url, answer, version)
                 skip = done if answer.status != 206 else 0  # a host that cannot go on in the middle begins anew
-                whole = int(answer.headers.get("Content-Length") or 0) + done - skip
+                length = answer.headers.get("Content-Length", "")
+                whole = (int(length) if length.isdecimal() else 0) + done - skip
                 bar = bar or _progress(url.rpartition("/")[2], whole)
                 while part := answer.read(PART_READ):
                     part, skip = part[skip:], max(0, skip - len(part))
@@ -94,6 +101,10 @@ def _web_parts(url: str, allowed: list[str]) -> Iterator[bytes]:
             error = refused
         except (OSError, HTTPException) as broken:
             error = broken
+        except FieldguideError:
+            raise
+        except ValueError as wrong:  # of urllib, for a port that is no number and the like
+            raise FieldguideError(f"{url[:200]} is not a valid address: {wrong}. Correct [open_images].") from None
         failures += 1
         if failures == TRIES_IN_A_ROW:
             told = f"{url} cannot be read: {getattr(error, 'reason', error)}"

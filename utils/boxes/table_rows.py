@@ -4,7 +4,7 @@ Rows of large tables: those that matter are kept in data/<name>/cache/, so that 
 
 import csv
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +30,11 @@ class TableRows:
         """Yield the cells of each row; those of a row with too many or too few are counted and left out."""
         for line in self.lines:
             cells = cells_of(line)
-            if len(cells) == len(self.columns):
+            if len(cells) == width_of(self.columns):
                 yield cells
             else:
-                notes.left(
-                    "row", f"with another number of fields than {len(self.columns)}", f"{line[:40]!r} in {self.place}"
-                )
+                fields = f"with another number of fields than {width_of(self.columns)}"
+                notes.left("row", fields, f"{line[:40]!r} in {self.place}")
 
 
 def wanted_rows(
@@ -59,12 +58,12 @@ def wanted_rows(
     blocks = _watched(begin, blocks, ends)
     at, words = columns[column.casefold()], set(words)
     if column.casefold() == "imageid":
-        found = _lines_of_ids(blocks, at, words)
+        found = _lines_of_ids(blocks, at, words, quoted=b'"' in header)
     else:
-        inside = 0 < at < len(columns) - 1
+        inside = 0 < at < width_of(columns) - 1 and b'"' not in header
         found = lines_with(blocks, words, between=b"," if inside else b"")
     lines = tuple(line for line in found if _cell(line, at) in words)
-    if ends and len(cells_of(ends[0])) != len(columns):
+    if ends and len(cells_of(ends[0])) != width_of(columns):
         notes.told("table", "cut short: its last row is not whole, and what followed it is missing", place)
         lines = tuple(line for line in lines if line != ends[0])
     else:
@@ -107,10 +106,16 @@ def _watched(begin: bytes, blocks: Iterator[bytes], ends: list[bytes]) -> Iterat
         ends.append(last[last.rfind(b"\n") + 1 :].removesuffix(b"\r"))
 
 
-def _lines_of_ids(blocks: Iterable[bytes], at: int, ids: Collection[str]) -> Iterator[bytes]:
+def width_of(columns: Mapping[str, int]) -> int:
+    """Return how many fields a row has; a name that stands there twice counts twice."""
+    return max(columns.values()) + 1
+
+
+def _lines_of_ids(blocks: Iterable[bytes], at: int, ids: Collection[str], *, quoted: bool) -> Iterator[bytes]:
     """Yield the lines with one of many ids in a column; a text in quotes may have line breaks."""
     wanted = {id.encode() for id in ids}
-    cell: Callable[[bytes], bytes] = _first_cell if at == 0 else lambda line: _cell(line, at).encode()
+    plain = at == 0 and not quoted
+    cell: Callable[[bytes], bytes] = _first_cell if plain else lambda line: _cell(line, at).encode()
     open_line, joined = b"", 0
     for block in blocks:
         for line in block.splitlines():

@@ -1,20 +1,24 @@
 """
 2_photos: take the photos of sources with boxes, or fetch them, make the training copies, and write boxes.csv.
 
-Writes raw/<id>.<ext>, sources.csv, given.csv, images/<id>.jpg, pictures.csv, rejected.csv and boxes.csv. Each step does
-what is missing and nothing twice. given_boxes.csv keeps the boxes as the sources had them when boxes.csv was last
-written: where both differ, a person was at work, and that photo's boxes are not touched.
+Writes raw/<id>.<ext>, sources.csv, given.csv, images/<id>.jpg, pictures.csv, copies.csv, rejected.csv and boxes.csv.
+Each step does what is missing and nothing twice. given_boxes.csv keeps the boxes as the sources had them when boxes.csv
+was last written: where both differ, a person was at work, and that photo's boxes are not touched. What given_boxes.csv
+will hold is written first, as given_pending.csv, so that a run killed between the two is completed.
 """
 
 import base64
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from utils.boxes.box import Box, read_boxes, write_boxes
+from utils.boxes.box import Box, corner_array, read_boxes, write_boxes
+from utils.boxes.byhand import file_by_hand, note_copies
 from utils.boxes.corrections import BoxLedger
 from utils.boxes.photos import NO_BOX
 from utils.boxes.sizes import stored_size
@@ -22,8 +26,9 @@ from utils.boxes.source import STORED_AS, BoxSource, SourcePhoto, given_rows
 from utils.dataset import pictures_in, seeded_rank
 from utils.download import Gathered, download_images, file_bytes, save_given, save_pictures
 from utils.errors import FieldguideError
+from utils.inference import box_overlaps
 from utils.project import Project
-from utils.storage import locked, remove_leftovers, visible_files
+from utils.storage import locked, remove_leftovers, visible_files, write_whole
 from utils.tables import FOLDER, SOURCES_COLUMNS, TABLE, TAKEN, each_row
 from utils.verify import Tables, bits_of_set, in_batches, judged_in_order, keep
 from utils.words import counted
@@ -34,6 +39,7 @@ COPY_SIDE = 640  # pixels of the longer side of a training copy, at most
 SAME_THING = 0.7
 GONE_REASONS = ("HTTP 404", "HTTP 410", "gone: ")  # how reasons begin of photos that are not there any more
 OTHER_BYTES = "not the bytes that the table describes (MD5)"
+PENDING = "given_pending"  # there as long as boxes.csv and given_boxes.csv are not both written
 TWO_TURNS = "turned one way by its EXIF record and another way by the table"
 
 
@@ -42,14 +48,19 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
     Take the photos of sources with boxes, at most images_per_label of each label, drawn with the seed.
 
     A photo counts for each label in it; those without a thing count as a label of their own. Addresses are fetched;
-    where some fail, others are asked for in their place. Run it again at any time. Return sentences: what became of the
-    photos and boxes. Raises FieldguideError if no photo could be taken, or there is no network.
+    where some fail, others are asked for in their place. What a person put into images/ is taken in, too. Run it again
+    at any time. Return sentences: what became of the photos and boxes. Raises FieldguideError if no photo could be
+    taken, or there is no network.
     """
     sources = list(sources)
     save_given(project, (("", address, said) for source in sources for address, said in given_rows(source)))
-    photos = {photo.address: photo for source in sources for photo in source.photos}
+    photos: dict[str, SourcePhoto] = {}
+    for photo in (photo for source in sources for photo in source.photos):
+        first = photos.setdefault(photo.address, photo)
+        if first is not photo:  # several rows of a table name one address
+            photos[photo.address] = replace(first, boxes=joined_boxes(first.boxes, photo.boxes))
     roots = {photo.address: source.root for source in sources for photo in source.photos if source.root}
-    chosen, before, ids, failed = None, [], *_rows_by_address(project)
+    chosen, before, by_hand, ids, failed = None, [], set(), *_rows_by_address(project)
     failed = {url: engine for url, engine in failed.items() if engine != FOLDER}  # files are tried again, once
     while chosen != before or chosen is None:
         rejected = _rejected(project)
@@ -58,14 +69,15 @@ def take_boxed_photos(project: Project, sources: Iterable[BoxSource]) -> list[st
         before, chosen = chosen, chosen_photos(kept, project.images_per_label, project.seed, ids.keys())
         if chosen != before:
             _gather(project, chosen, roots)
-            _judge_photos(project, photos)
+            by_hand |= _judge_photos(project, photos)
             ids, failed = _rows_by_address(project)
     if not pictures_in(project.images):
         raise FieldguideError(
             f"No photo could be taken. {' '.join(_why(project))} sources.csv and rejected.csv in {project.data} hold "
             "the reason of each."
         )
-    told = [*_write_boxes(project, photos, ids), *_more_sentences(project, kept, ids)]
+    told = [*_write_boxes(project, photos, ids), *_by_hand_sentence(project, by_hand)]
+    told += _more_sentences(project, kept, ids)
     return [f"{counted(len(pictures_in(project.images)), 'photo')} in {project.images}.", *_why(project), *told]
 
 
@@ -142,21 +154,46 @@ def _rejected(project: Project) -> set[str]:
     return {row["id"] for row in Tables(project).standing()}
 
 
-def _judge_photos(project: Project, photos: Mapping[str, SourcePhoto]) -> None:
-    """Open what is new in raw/, make the training copies, and note what is rejected and why."""
+def _judge_photos(project: Project, photos: Mapping[str, SourcePhoto]) -> set[str]:
+    """
+    Open what is new in raw/, make the training copies, and note what is rejected and why.
+
+    Photos that a person put into images/ are filed in raw/ first; return their ids. One that was rejected or taken out
+    before, and is there again, is wanted after all.
+    """
     with locked(project.data):
         remove_leftovers(project.data)
         tables = Tables(project)
+        made = {path.stem for path in visible_files(project.raw)} - {id for id, _ in tables.settled}
+        by_hand = {*file_by_hand(project, {*tables.label_of, *made})}
         seen = tables.settled | tables.accepted
-        fresh = [path for path in visible_files(project.raw) if (path.stem, "") not in seen]
-        if not fresh:
-            return
         there = {name.removesuffix(".jpg") for name in pictures_in(project.images)}
+        files = visible_files(project.raw)
+        fresh = [path for path in files if (path.stem, "") not in seen]
+        back = [path for path in files if (path.stem, "") in seen and path.stem in by_hand - there]
         deleted = {path.stem: path for path in visible_files(project.trash) if path.stem not in there}
-        stored, known = _turns_and_problems(project, fresh, photos)
-        options = {"stored": stored, "known": known, "label": "", "longest_side": COPY_SIDE}
-        for batch in in_batches(judged_in_order(fresh, bits=bits_of_set(tables, fresh), **options)):
+        stored, known = _turns_and_problems(project, fresh + back, photos)
+        options = {"stored": stored, "label": "", "longest_side": COPY_SIDE, "bits": bits_of_set(tables, fresh + back)}
+        for judged in judged_in_order(back, asked=True, **options):
+            if not judged.reason:
+                write_whole(project.images / f"{judged.id}.jpg", judged.copy)
+                tables.add([judged])
+        for batch in in_batches(judged_in_order(fresh, known=known, **options)):
             keep(tables, [judged for judged in batch if not judged.unread], there, deleted)
+        note_copies(project, [path.stem for path in fresh + back])
+    return by_hand
+
+
+def _by_hand_sentence(project: Project, by_hand: Collection[str]) -> Iterator[str]:
+    """Yield what became of photos that a person put into images/."""
+    here = [id for id in sorted(by_hand) if (project.images / f"{id}.jpg").exists()]
+    if here:
+        boxes = read_boxes(project.table("boxes"))
+        yield (
+            f"{counted(len(here), 'photo')} put into images/ by hand, {sum(id not in boxes for id in here)} without "
+            "boxes: those count as photos without a thing. If a thing is in one, draw its box: BoxEditor(photos) in "
+            "5_mend shows photos without boxes first."
+        )
 
 
 def _turns_and_problems(
@@ -167,7 +204,11 @@ def _turns_and_problems(
 
     Where the record turns the photo as the table does, it is turned once.
     """
-    rows = {row["id"]: row for row in each_row(project.table("sources"), SOURCES_COLUMNS) if row["status"] in TAKEN}
+    rows = {
+        row["id"]: row
+        for row in each_row(project.table("sources"), SOURCES_COLUMNS)
+        if row["status"] in TAKEN and row["url"]
+    }
     stored, problems = {}, {}
     for path in fresh:
         row = rows.get(path.stem, {})
@@ -207,18 +248,19 @@ def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mappi
             if (id := ids.get(url)) in accepted:
                 joined |= {id} & target.keys()
                 target[id] = joined_boxes(target.get(id, ()), photo.boxes)
-        now, last = (read_boxes(project.table(name)) if there else {} for name in ("boxes", "given_boxes"))
+        now = read_boxes(project.table("boxes")) if there else {}
+        last = _settled_given(project, now) if there else {}
         mine = [
             id
             for id in target
             if (id in judged or _differ(now.get(id, ()), last.get(id, ()))) and _differ(now.get(id, ()), target[id])
         ]
         written = {id: own for id, own in (now | {id: target[id] for id in target if id not in mine}).items() if own}
-        if _all_differ(written, now) or not project.table("boxes").exists():
-            write_boxes(project.table("boxes"), written)
         given = {id: own for id, own in (last | target).items() if own}
-        if _all_differ(given, last):
-            write_boxes(project.table("given_boxes"), given)
+        if _all_differ(written, now) or _all_differ(given, last) or not there:
+            write_boxes(project.table(PENDING), given)
+            write_boxes(project.table("boxes"), written)
+            project.table(PENDING).replace(project.table("given_boxes"))
     counts = Counter(box.label for own in written.values() for box in own)
     told = [f"Boxes: {', '.join(f'{label} {count:,}' for label, count in sorted(counts.items())) or 'none'}."]
     if joined:
@@ -228,27 +270,30 @@ def _write_boxes(project: Project, photos: Mapping[str, SourcePhoto], ids: Mappi
     return told
 
 
+def _settled_given(project: Project, now: Mapping[str, Sequence[Box]]) -> dict[str, tuple[Box, ...]]:
+    """
+    Return given_boxes.csv, after completing it if a run was killed while it wrote: `now` is boxes.csv.
+
+    Photos whose boxes are those that the killed run was writing follow their source; the others were not reached, or
+    a person changed them before or since.
+    """
+    table, pending = project.table("given_boxes"), project.table(PENDING)
+    given = read_boxes(table)
+    if pending.exists():
+        coming = read_boxes(pending)
+        reached = [id for id in {*given, *coming} if not _differ(now.get(id, ()), coming.get(id, ()))]
+        given = {id: own for id, own in (given | {id: coming.get(id, ()) for id in reached}).items() if own}
+        write_boxes(table, given)
+        pending.unlink()
+    return given
+
+
 def joined_boxes(boxes: Sequence[Box], more: Sequence[Box]) -> tuple[Box, ...]:
     """Return the boxes that two people drew in one photo: the first ones, and of the second what has no like there."""
-    new = [
-        box
-        for box in more
-        if not any(box.label == other.label and box_overlap(box, other) >= SAME_THING for other in boxes)
-    ]
+    overlaps = box_overlaps(corner_array(more), corner_array(boxes)) >= SAME_THING
+    labels = np.array([box.label for box in boxes], dtype=str)
+    new = [box for box, near in zip(more, overlaps, strict=True) if not (near & (labels == box.label)).any()]
     return (*boxes, *new)
-
-
-def box_overlap(box: Box, other: Box) -> float:
-    """
-    Return intersection over union of two boxes, in [0, 1].
-
-    >>> box_overlap(Box("cat", 0, 0, 1, 1), Box("cat", 0, 0, 0.5, 1))
-    0.5
-    """
-    width = min(box.right, other.right) - max(box.left, other.left)
-    height = min(box.bottom, other.bottom) - max(box.top, other.top)
-    shared = max(0.0, width) * max(0.0, height)
-    return shared / (box.area + other.area - shared)
 
 
 def _differ(own: Sequence[Box], other: Sequence[Box]) -> bool:

@@ -53,15 +53,17 @@ def read_voc(
 def xml_root(path: Path) -> Element:
     """Return the root of an XML file, or raise ValueError with what is wrong with it."""
     try:
-        if path.stat().st_size > LARGEST_XML:
-            raise ValueError(f"larger than {LARGEST_XML // 1_000_000} MB")
-        return ElementTree.parse(path).getroot()
+        large = path.stat().st_size > LARGEST_XML
+        root = None if large else ElementTree.parse(path).getroot()
     except DefusedXmlException:
         raise ValueError("with entities, which could reach out of it") from None
-    except (ParseError, LookupError, UnicodeError):
-        raise ValueError("that cannot be read as XML") from None
     except OSError as error:
         raise ValueError(f"that cannot be read ({error.strerror or error})") from None
+    except (ParseError, LookupError, ValueError):
+        raise ValueError("that cannot be read as XML") from None
+    if large:
+        raise ValueError(f"larger than {LARGEST_XML // 1_000_000} MB")
+    return root
 
 
 def _voc_object(thing: Element) -> Drawn:

@@ -35,7 +35,7 @@ def write_box_files(photos: Photos, folder: Path, kind: str) -> list[str]:
     FieldguideError if the folder holds other files, and ValueError for another format.
     """
     if kind not in KEPT_FLAGS:
-        raise ValueError(f"{kind!r} is no format of boxes; write 'YOLO', 'COCO' or 'VOC'")
+        raise ValueError(f"{kind!r} is not a format of boxes; write 'YOLO', 'COCO' or 'VOC'")
     folder = Path(folder).absolute()
     _require_ours(folder)
     make_folder(folder.parent)

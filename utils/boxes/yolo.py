@@ -15,7 +15,7 @@ from utils.boxes.source import BoxNotes
 from utils.errors import FieldguideError
 from utils.listing import SIDE_NAMES
 
-LARGEST_TEXT = 5_000_000  # bytes of a file
+LARGEST_TEXT, LARGEST_YAML = 5_000_000, 500_000  # bytes of a file
 NAMES_FILES = ("classes.txt", "obj.names", "labels.txt", "names.txt", "class_names.txt")
 NO_LABELS = {*NAMES_FILES, "requirements.txt", "readme.txt", "license.txt", "notes.txt"}
 NO_LABELS |= {f"{name}{end}" for name in SIDE_NAMES for end in (".txt", "_list.txt")}
@@ -33,7 +33,7 @@ def read_yolo(
     for path in files:
         photo, problem = index.of_file(path)
         lines = _label_lines(path)
-        if lines is None and not (photo and path.stat().st_size <= LARGEST_TEXT):
+        if lines is None and not photo:
             continue  # some other text
         read.add(path)
         where = index.inside(path)
@@ -61,7 +61,7 @@ def yolo_names(folder: Path, texts: Iterable[Path]) -> tuple[dict[int, str], Pat
         if names := _yaml_names(path):
             return names, path
     for path in (path for path in texts if path.name.casefold() in NAMES_FILES or path.suffix == ".names"):
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = (read_small(path) or "").splitlines()
         if names := {n: line.strip() for n, line in enumerate(lines) if line.strip()}:
             return names, path
     return {}, None
@@ -69,23 +69,31 @@ def yolo_names(folder: Path, texts: Iterable[Path]) -> tuple[dict[int, str], Pat
 
 def _yaml_names(path: Path) -> dict[int, str]:
     """Return the key `names` of a YAML file, a list or a mapping of numbers; {} if it has none."""
-    try:
-        if path.stat().st_size > LARGEST_TEXT:
-            return {}
-        names = yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="replace")).get("names")
-    except (yaml.YAMLError, AttributeError, RecursionError, ValueError):
+    try:  # BaseLoader makes texts, lists and mappings alone: a label "no" stays one
+        names = yaml.load(read_small(path, LARGEST_YAML) or "", Loader=yaml.BaseLoader)["names"]
+        pairs = list(names.items() if isinstance(names, Mapping) else enumerate(names))
+        return {int(n): name for n, name in pairs if str(n).isdecimal() and isinstance(name, str)}
+    except (yaml.YAMLError, LookupError, TypeError, RecursionError, ValueError):
         return {}
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names) if isinstance(names, list) else ()
-    return {int(n): str(name) for n, name in pairs if str(n).isdecimal()}
+
+
+def read_small(path: Path, most: int = LARGEST_TEXT) -> str | None:
+    """Return a text file; None if it is larger than `most` bytes, or cannot be read."""
+    try:
+        small = path.stat().st_size <= most
+        return path.read_text(encoding="utf-8-sig", errors="replace") if small else None
+    except OSError:
+        return None
 
 
 def _label_lines(path: Path) -> list[list[str]] | None:
     """Return the lines of a file of labels, each as its numbers; None if that is another kind of text."""
-    if path.stat().st_size > LARGEST_TEXT:
+    text = read_small(path)
+    if text is None:
         return None
-    lines = [line.split() for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    lines = [line.split() for line in text.splitlines()]
     lines = [line for line in lines if line]
-    return lines if all(re.fullmatch(r"-?\d+(\.0*)?", line[0]) and len(line) >= 2 for line in lines) else None
+    return lines if all(re.fullmatch(r"-?\d{1,9}(\.0*)?", line[0]) and len(line) >= 2 for line in lines) else None
 
 
 def _box_of(line: Sequence[str], names: Mapping[int, str], notes: BoxNotes, where: str) -> Drawn | None:

@@ -5,6 +5,7 @@ Stage 06: find the pictures that are filed wrongly, look at them, relabel or del
 from utils.clean.applying import apply_choices
 from utils.clean.cleaner import ImageClassifierCleaner
 from utils.clean.grid import Grid
+from utils.clean.proposals import Proposals
 from utils.clean.session import Cleaning, Outside
 from utils.clean.suspects import (
     RIGHT_UNSURE,
@@ -23,6 +24,7 @@ __all__ = [
     "ImageClassifierCleaner",
     "Ledger",
     "Outside",
+    "Proposals",
     "Suspect",
     "apply_choices",
     "confused_suspects",

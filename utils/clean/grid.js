@@ -25,8 +25,16 @@ const HELP = [
   ["n, p", "next, previous page"],
   ["Enter or z, o", "zoom, open its web page"],
 ];
-const MORE = ["m, b", "more pictures like this one, back to where you were"]; // where the kernel knows what looks alike
+const MORE = [ // where the kernel knows what looks alike
+  ["m, b", "more pictures like this one, back to where you were"],
+];
+const FILING = [ // where a list of photos without a label may be offered
+  ["Enter, Shift + Enter", "without a label: accept what is proposed for the photo, for all shown"],
+];
 const PAGES = ["page", "hello", "like", "leave"]; // requests that are answered by a page
+const PAUSE = 5_000; // milliseconds without a label given, after which the filed photos are judged
+const UNPROPOSED = "Nothing is proposed for this photo: press the number of its label, or z to see it in full.";
+const COMPLETE = "Every photo of this page has its label";
 
 // Choices in words and as signs; any other choice is a label, which may be called like a method of an object.
 const WORDS = new Map([["", "not looked at"], ["Keep", "keep"], ["Delete", "delete"]]);
@@ -48,6 +56,7 @@ const SETS = { train: "training set", valid: "validation set", test: "test set" 
 function facts(card) {
   if (card.outside) {
     const { list, reason } = card.outside;
+    if (card.unlabelled) return [looksLike(card)];
     return [
       element("div", { className: "fg-label fg-differs", textContent: `${list}.` }),
       element("div", { className: "fg-small fg-reason", textContent: reason, title: reason }),
@@ -64,6 +73,12 @@ function facts(card) {
     element("div", { className: "fg-small fg-reason", textContent: more, title: more }),
     element("div", { className: "fg-small", textContent: [...loss, SETS[card.side] ?? "in no set yet"].join(" · ") }),
   ];
+}
+
+/** What is proposed for a photo without a label. */
+function looksLike({ proposed }) {
+  const said = proposed ? ["Looks like ", name(proposed[0]), " ", element("span", { className: "fg-whole", textContent: `(${proposed[1]})` })] : ["Without a label."];
+  return element("div", { className: "fg-label" }, ...said);
 }
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
@@ -103,6 +118,7 @@ class Grid {
     };
     model.on("msg:custom", this.onMessage);
     model.on("comm:close", this.onGone);
+    this.framed = null; // width of the list and height of its frame, in pixels, when a page was last asked to fit
     this.room = null; // width and height, in pixels, that the cards have
     this.observer = new ResizeObserver(() => this.measure());
     this.observer.observe(this.list);
@@ -113,8 +129,9 @@ class Grid {
   remove() {
     this.observer.disconnect();
     window.removeEventListener("resize", this.onResize);
-    document.removeEventListener("pointerdown", this.onOutside);
+    for (const event of ["pointerdown", "focusin"]) document.removeEventListener(event, this.onOutside);
     clearTimeout(this.resizing);
+    clearTimeout(this.settling);
     this.model.off("msg:custom", this.onMessage);
     this.model.off("comm:close", this.onGone);
     for (const { timer } of this.waiting.values()) clearTimeout(timer);
@@ -124,22 +141,44 @@ class Grid {
 
   // --- the room that the cards have ---
 
-  /** Ask for a page that fits: at once when the view comes to its place, later when its size has settled. */
-  measure() {
-    const width = this.list.clientWidth;
+  /** Return the width of the list and the height of the window or panel that it lies in. */
+  frame() {
     const panel = this.root.closest(".jp-WindowedPanel-outer, .jp-Notebook");
-    const frame = panel?.clientHeight || window.innerHeight;
+    const height = panel?.clientHeight || window.innerHeight;
+    return { width: this.list.clientWidth, height: height < LOW ? screen.availHeight * 0.7 : height };
+  }
+
+  /** Return width and height of what is left for the cards, below the toolbar as it is now. */
+  left({ width, height }) {
     const above = this.list.getBoundingClientRect().top - this.section.getBoundingClientRect().top;
-    const height = Math.round((frame < LOW ? screen.availHeight * 0.7 : frame) - above - BESIDE);
-    if (width <= 0 || height <= 0) return;
-    const before = this.room;
-    if (before && Math.abs(before[0] - width) < 20 && Math.abs(before[1] - height) < 40) return;
-    this.room = [width, height];
-    if (!before) this.ask("hello", { room: this.room });
+    return [width, Math.round(height - above - BESIDE)];
+  }
+
+  /**
+   * Ask for a page that fits: at once when the view comes to its place, later when its size has settled. A toolbar or
+   * a sentence that takes another line is no reason: the page would change under the next key.
+   */
+  measure() {
+    const frame = this.frame();
+    const room = this.left(frame);
+    if (room[0] <= 0 || room[1] <= 0) return;
+    const before = this.framed;
+    if (before && Math.abs(before.width - frame.width) < 20 && Math.abs(before.height - frame.height) < 40) return;
+    this.framed = frame;
+    this.room = room;
+    if (!before) this.ask("hello", { room });
     else {
       clearTimeout(this.resizing);
       this.resizing = setTimeout(() => this.open(this.page.page), SETTLED);
     }
+  }
+
+  /** The kernel's first answer has filled the toolbar: if that took another line, ask for a page that still fits. */
+  fit() {
+    const room = this.left(this.frame());
+    if (room[1] <= 0 || Math.abs(room[1] - this.room[1]) < 20) return;
+    this.room = room;
+    this.open(this.page.page);
   }
 
   // --- the page's parts, made once ---
@@ -158,8 +197,8 @@ class Grid {
     const section = { className: "fieldguide-cleaner", dataset: { lmSuppressShortcuts: "true" }, aria: { label: "Picture cleaner" } };
     this.section = element("section", section, this.note, toolbar, status, this.alerts[0], this.list, this.buildHelp(), this.zoom);
     this.root.replaceChildren(this.section);
-    this.onOutside = (event) => this.menus.forEach((menu) => menu.contains(event.target) || (menu.open = false));
-    document.addEventListener("pointerdown", this.onOutside);
+    this.onOutside = (event) => this.menus.forEach((menu) => event.composedPath().includes(menu) || (menu.open = false));
+    for (const event of ["pointerdown", "focusin"]) document.addEventListener(event, this.onOutside);
     this.root.addEventListener("keydown", (event) => {
       // A key that is held down must not press a button again and again: each time it would decide for the next card.
       if (event.repeat && event.key === "Enter" && event.target.closest("button")) event.preventDefault();
@@ -183,7 +222,7 @@ class Grid {
     });
   }
 
-  /** A menu that opens below its name; Escape or a click elsewhere closes it. */
+  /** A menu that opens below its name; Escape, or a click or the focus elsewhere, closes it. */
   buildMenu(text, ...parts) {
     const menu = element("details", { className: "fg-menu" }, element("summary", { textContent: text }), element("div", { className: "fg-drop" }, ...parts));
     menu.addEventListener("keydown", (event) => {
@@ -221,9 +260,19 @@ class Grid {
       { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
       group(this.return, list, this.menus[0]),
       group(this.previous, this.next),
-      group(keep, remove, this.buildMove()),
+      group(keep, remove, this.buildAccept(keep, remove), this.buildMove()),
       group(this.undo, this.apply, this.menus[1]),
     );
+  }
+
+  /** A button in place of Keep and Delete, where photos have no label yet. */
+  buildAccept(...instead) {
+    this.acceptAll = button("Accept all shown", () => this.accept(this.unfiled()), {
+      hidden: true,
+      title: "File every photo of this page that has no label yet under the one proposed for it (Shift + Enter)",
+    });
+    this.instead = instead;
+    return this.acceptAll;
   }
 
   buildMove() {
@@ -247,12 +296,13 @@ class Grid {
   }
 
   buildHelp() {
-    this.help = element("dl", {}, ...HELP.map(this.helpLine));
-    return element("details", { className: "fg-help" }, element("summary", { textContent: "Keys, with the focus on a picture" }), this.help);
+    this.keys = element("dl");
+    this.explain(HELP);
+    return element("details", { className: "fg-help" }, element("summary", { textContent: "Keys, with the focus on a picture" }), this.keys);
   }
 
-  helpLine([keys, what]) {
-    return element("div", {}, element("dt", { textContent: keys }), element("dd", { textContent: what }));
+  explain(keys) {
+    this.keys.append(...keys.map(([key, what]) => element("div", {}, element("dt", { textContent: key }), element("dd", { textContent: what }))));
   }
 
   buildZoom() {
@@ -350,7 +400,7 @@ class Grid {
 
   receive(message, buffers) {
     const mine = message.view === this.id;
-    const asked = mine && [...PAGES, "apply", "back", "bring"].includes(this.waiting.get(message.serial)?.what);
+    const asked = mine && [...PAGES, "apply", "back", "bring", "settle"].includes(this.waiting.get(message.serial)?.what);
     // Answers come in order: whatever was asked earlier was lost, as when a cell failed before its turn.
     for (const serial of [...this.waiting.keys()]) if (mine && serial <= message.serial) this.settle(serial);
     if (message.tell === "page" && mine && message.serial < this.turn) return;
@@ -362,14 +412,18 @@ class Grid {
     this.write(this.counts, message.counts);
     this.write(this.place, message.place);
     this.countMoves(message);
+    this.settleLater(message.unjudged ?? 0);
     // An answer with nothing to say leaves what an earlier one said.
     if (message.alert || this.silent) this.say(message.alert ?? "");
+    if (message.tell === "page" && message.setup) this.fit();
   }
 
   setUp(setup) {
     this.labels = setup.labels;
-    if (setup.alike && !this.alike) this.help.append(this.helpLine(MORE));
+    if (setup.alike && !this.alike) this.explain(MORE);
     this.alike = setup.alike;
+    if (setup.labelling && !this.labelling) this.explain(FILING);
+    this.labelling = setup.labelling;
     this.write(this.note, setup.note);
     this.offer("label", setup.labels.map((each) => [each, each]));
     this.offer("side", setup.sides.map((each) => [capital(SETS[each]), each]));
@@ -417,6 +471,9 @@ class Grid {
     this.cards = page.cards.map((each, place) => this.card(each, place, each.problem ? null : pictures.shift()));
     this.list.style.setProperty("--fg-height", `${page.height}px`);
     this.row.replaceChildren(...this.cards.map((card) => card.node));
+    const filing = this.cards.some((card) => card.facts.unlabelled);
+    this.acceptAll.hidden = !filing;
+    for (const each of this.instead) each.hidden = filing;
     this.previous.disabled = page.page === 0;
     this.next.disabled = page.page === page.pages - 1;
     this.select(again ? [...this.selected] : []);
@@ -460,6 +517,7 @@ class Grid {
       return made;
     };
     const moves = this.labels.slice(0, 9).map((label, place) => make(label, `Move to ${label} (${place + 1})`, `${place + 1} `, name(label)));
+    if (each.unlabelled) return this.proposing(each, moves, make);
     if (each.outside) {
       const { action } = each.outside;
       return [...(action ? [make("Keep", `${action} (k)`, action)] : []), ...moves];
@@ -476,6 +534,29 @@ class Grid {
   withdraw() {
     this.offered = "";
     this.say("");
+  }
+
+  /** Mark the button of the proposed label; one beyond the first nine gets a button, too. */
+  proposing({ proposed }, moves, make) {
+    if (!proposed) return moves;
+    const [label] = proposed;
+    const known = moves.find((made) => made.dataset.choice === label);
+    const mine = known ?? make(label, "", name(label));
+    mine.title = `Accept ${label} (Enter)`;
+    mine.classList.add("fg-proposed");
+    return known ? moves : [mine, ...moves];
+  }
+
+  /** Let cards show what is proposed by now; not the one in focus: Enter accepts what the person reads there. */
+  propose(proposals) {
+    const focused = this.cards[this.active];
+    for (const card of this.cards) {
+      const { facts: each, node } = card;
+      if (!Object.hasOwn(proposals, each.key) || each.choice || (card === focused && each.proposed)) continue;
+      each.proposed = proposals[each.key];
+      node.querySelector(".fg-label").replaceWith(looksLike(each));
+      node.querySelector(".fg-buttons").replaceChildren(...this.buttons(each));
+    }
   }
 
   /** Let a card show a choice. */
@@ -497,6 +578,7 @@ class Grid {
     for (const card of this.cards) {
       if (Object.hasOwn(message.choices, card.facts.key)) this.label(card, message.choices[card.facts.key]);
     }
+    if (mine && message.proposals) this.propose(message.proposals);
     const undone = this.cards.findIndex((card) => card.facts.key === message.first);
     if (mine && message.undone && undone >= 0) this.go(undone, { focus: this.list.contains(document.activeElement) });
     if (this.zoom.open) this.describe();
@@ -589,8 +671,13 @@ class Grid {
     if (!keys.length) return;
     const places = keys.map((key) => this.cards.findIndex((card) => card.facts.key === key));
     const outside = places.map((place) => this.cards[place].facts.outside).filter(Boolean);
+    if (places.every((place) => this.cards[place].facts.unlabelled)) return this.file(choice, keys, places);
     if (outside.length) return this.bring(choice, keys, outside);
-    if (!this.ask("flag", { keys, choice }, keys)) return;
+    if (this.ask("flag", { keys, choice }, keys)) this.onward(keys, places);
+  }
+
+  /** Go on to the next card after a decision for some. */
+  onward(keys, places) {
     const inGrid = this.list.contains(document.activeElement);
     this.select([...this.selected].filter((key) => !keys.includes(key)));
     const next = Math.max(...places) + 1;
@@ -600,6 +687,61 @@ class Grid {
     else if (next <= last) this.look(next);
     if (next > last) this.past = LAST;
     this.cards[this.active].node.scrollIntoView({ block: "nearest" });
+  }
+
+  // --- photos without a label ---
+
+  /** The cards of this page whose photos have no label yet, nor one on its way. */
+  unfiled() {
+    return this.cards.filter(({ facts, node }) => facts.unlabelled && !facts.choice && !node.classList.contains("fg-saving"));
+  }
+
+  file(choice, keys, places) {
+    if (choice === null) this.say("The label given last is taken back by u.");
+    else if (!this.labels.includes(choice)) this.say("Which label? Press its number, or write it under “Move to”.");
+    else if (this.ask("file", { labels: Object.fromEntries(keys.map((key) => [key, choice])) }, keys)) this.onward(keys, places);
+  }
+
+  /** Accept what is proposed for cards, and go on to the next one without a label. */
+  accept(cards) {
+    if (this.waiting.has(this.turn)) return this.say("The page is being turned: nothing was decided.");
+    if (this.past === CHANGED) return this.say(`${CHANGED}: nothing was decided. Move to a picture first.`);
+    const ready = cards.filter(({ facts }) => facts.proposed);
+    const keys = ready.map(({ facts }) => facts.key);
+    if (!keys.length) return this.say(this.unfiled().length ? UNPROPOSED : `${COMPLETE}.`);
+    if (!this.ask("file", { labels: Object.fromEntries(ready.map(({ facts }) => [facts.key, facts.proposed[0]])) }, keys)) return;
+    this.select([...this.selected].filter((key) => !keys.includes(key)));
+    this.toUnfiled();
+  }
+
+  /** Move to the next card whose photo has no label; where all have one, the next Enter turns the page. */
+  toUnfiled() {
+    const left = this.unfiled().map((card) => this.cards.indexOf(card));
+    const next = left.find((place) => place > this.active) ?? left[0] ?? this.active;
+    this.go(next, { focus: this.list.contains(document.activeElement), past: left.length ? "" : LAST });
+    this.begin(this.active);
+    this.cards[this.active].node.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Carry out Enter where photos have no label; return whether it was for that. Held down, it decides once. */
+  entered({ shiftKey, repeat }) {
+    const card = this.cards[this.active];
+    if (!this.cards.some(({ facts }) => facts.unlabelled)) return false;
+    const left = this.unfiled();
+    if (repeat) return true;
+    if (shiftKey) this.accept(left);
+    else if (left.includes(card)) this.accept([card]);
+    else if (left.length) this.toUnfiled();
+    else if (this.aim + 1 < this.page.pages) this.open(this.aim + 1);
+    else this.say(`${COMPLETE}, and it is the last.`);
+    return true;
+  }
+
+  /** Have filed photos judged when the person pauses: it may take a second, and ends what u can take back. */
+  settleLater(unjudged) {
+    clearTimeout(this.settling);
+    const settle = () => (this.zoom.open ? this.settleLater(unjudged) : this.ask("settle"));
+    if (unjudged) this.settling = setTimeout(settle, PAUSE);
   }
 
   /** Have pictures brought into the training set, unless the choice is none for pictures outside of it. */
@@ -670,6 +812,7 @@ class Grid {
     }
     else if (key === "n") this.open(this.aim + 1);
     else if (key === "p") this.open(this.aim - 1);
+    else if (key === "Enter" && this.entered(event));
     else if (key === "Enter" || key === "z") this.look(this.active);
     else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
     else if (key === "b" && !this.return.hidden) this.ask("leave");

@@ -32,7 +32,6 @@ from utils.words import counted, share
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
 LARGEST_ROOM = 100_000  # pixels
 LOOK_FIRST = "Nothing was moved yet: look at what changed, then press the button again."
-ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom", "like", "leave")  # each has its method
 logger = logging.getLogger(__name__)
 
 
@@ -41,6 +40,7 @@ class Grid(anywidget.AnyWidget):
 
     _esm = front_end(Path(__file__).with_name("grid.js"))
     _css = Path(__file__).with_name("grid.css")
+    ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom", "like", "leave")  # each has its method
 
     def __init__(self, cleaning: Cleaning, *, labels: Sequence[str], height: int, width: int, max_n: int, note=""):
         super().__init__()  # in Colab it also switches widgets of this kind on
@@ -74,7 +74,7 @@ class Grid(anywidget.AnyWidget):
         with self.cleaning.lock:
             news = ""
             try:
-                what = _one_of(ASKS, request, "ask")
+                what = _one_of(self.ASKS, request, "ask")
                 news = self._refresh(what)
                 if news and what in ("apply", "back"):  # never carry out what nobody saw here
                     message, buffers = self._show(LOOK_FIRST)
@@ -132,7 +132,7 @@ class Grid(anywidget.AnyWidget):
     def _select_again(self) -> None:
         """Select what the view shows now; where its order follows the person, what was shown keeps its place."""
         self.cleaning.learn()
-        now = self.cleaning.select(self._view)
+        now = self._select(self._view)
         seen, there = self._selected[: self._seen], set(now)
         shown = [n for n in seen if n in there] if self.cleaning.follows(self._view) else []
         self._seen, before = len(shown), set(shown)
@@ -153,6 +153,7 @@ class Grid(anywidget.AnyWidget):
             show=_one_of(["", UNDECIDED, DECIDED], request, "show"),
             sort=_one_of(self.cleaning.sorts, request, "sort"),
         )
+        view = self._fitting(view)
         page = request.get("page")
         if type(page) is not int:
             raise FieldguideError("The page asked for is not a number. Reload the browser's page.")
@@ -161,13 +162,27 @@ class Grid(anywidget.AnyWidget):
         # and the next page would skip as many.
         self.cleaning.learn()
         if view != self._view:
-            self._view, self._selected, self._seen = view, self.cleaning.select(view), 0
+            self._view, self._selected, self._seen = view, self._select(view), 0
             first = 0
-        elif self.cleaning.follows(view):
-            self._selected[self._seen :] = self.cleaning.live.arranged(self._selected[self._seen :])
+        else:
+            self._selected[self._seen :] = self._arranged(self._selected[self._seen :], view)
         self._at = page
         self._fit(request, first=first)
         return self._show()
+
+    def _fitting(self, view: View) -> View:
+        """Return a view with an order that its list has; other kinds of grids have more of them."""
+        return view
+
+    def _select(self, view: View) -> list[int]:
+        return self.cleaning.select(view)
+
+    def _arranged(self, positions: Sequence[int], view: View) -> list[int]:
+        """Return positions that were not shown yet in the order that they have by now."""
+        return self.cleaning.live.arranged(positions) if self.cleaning.follows(view) else list(positions)
+
+    def _choice(self, id: str) -> str | None:
+        return self.cleaning.choices.get(id)
 
     def _fit(self, request: Mapping, *, first: int) -> None:
         """
@@ -255,7 +270,7 @@ class Grid(anywidget.AnyWidget):
         self._view = self._opened.add(
             name, positions, order, Place(self._view, self._selected, self._seen, first, focus, moves)
         )
-        self._selected, self._seen, self._at = self.cleaning.select(self._view), 0, 0
+        self._selected, self._seen, self._at = self._select(self._view), 0, 0
         return self._show()
 
     def _leave(self, request: Mapping) -> tuple[dict, list[bytes]]:
@@ -312,7 +327,7 @@ class Grid(anywidget.AnyWidget):
             "side": picture.side,
             "reason": "".join(reasons[:1]),
             "page": self._web_pages.get(picture.id, ""),
-            "choice": cleaning.choices.get(picture.id),
+            "choice": self._choice(picture.id),
             "outside": asdict(cleaning.outside[picture.id])
             if picture.id in cleaning.outside and not picture.label
             else None,
@@ -321,7 +336,7 @@ class Grid(anywidget.AnyWidget):
     def _flags(self, ids: Sequence[str], *, alert: str) -> tuple[dict, list[bytes]]:
         """Return the flags of pictures and of the page that is open, as they are stored."""
         shown = [self.cleaning.pictures[position].id for position in self._on_page(self._at)]
-        choices = {self._sent_ids[id]: self.cleaning.choices.get(id) for id in [*ids, *shown]}
+        choices = {self._sent_ids[id]: self._choice(id) for id in [*ids, *shown]}
         return {"tell": "flags", "choices": choices, "first": self._sent_ids[ids[0]], "alert": alert}, []
 
     def _on_page(self, page: int) -> list[int]:

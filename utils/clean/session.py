@@ -279,6 +279,11 @@ class Cleaning:
             self._after([])
             return told
 
+    def files_moved(self) -> None:
+        """Take the folders as they are after moves of our own."""
+        with self.lock:
+            self._after([])
+
     def take_back(self) -> list[Outcome]:
         """Have the ledger move all pictures back that the last Apply moved, whoever pressed it."""
         with self.lock:

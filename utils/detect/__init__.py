@@ -5,7 +5,6 @@ Notebooks 3_train to 5_mend: a detector that learns boxes, what its figures say,
 from utils.detect.charting import (
     batch_sheet,
     box_history_table,
-    outlined_boxes,
     precision_recall_picture,
     worst_sheet_of,
 )
@@ -90,7 +89,6 @@ __all__ = [
     "found_path",
     "load_trained_detector",
     "out_of_fold_boxes",
-    "outlined_boxes",
     "photos_to_mend",
     "planned_for",
     "precision_recall_picture",

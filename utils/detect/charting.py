@@ -11,17 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from utils.boxes import BoxedPhoto, Photos
-from utils.detect.detecting import ScoredBox
+from utils.boxes import Box, Photos, box_sheet, draw_boxes
 from utils.detect.loading import is_ignored
-from utils.pictures import open_picture
 from utils.sheets import contact_sheet, figure_picture, png_bytes, without_formulas
 
 SIDE_LINES = {"train": "-", "valid": "--"}
 PART_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by everybody
-TRUE_COLOUR, FOUND_COLOUR, IGNORED_COLOUR = "#007a3d", "#d55e00", "#707070"
 
 
 def box_chart(rows: Sequence[Mapping], *, title: str = "") -> bytes:
@@ -112,28 +109,15 @@ def precision_recall_picture(curve: Mapping, point: Mapping | None = None) -> Im
     return figure_picture(figure)
 
 
-def outlined_boxes(photo: BoxedPhoto, found: Sequence[ScoredBox] = (), *, side: int = 320) -> Image.Image:
-    """
-    Return a photo, its longest side `side` pixels, with its boxes in green, ignored ones in grey, found ones in orange.
-    """
-    image = open_picture(photo.path, longest_side=side).copy()
-    pen = ImageDraw.Draw(image)
-    for box in (*photo.boxes, *found):
-        corners = tuple(corner * length for corner, length in zip(box.corners, image.size * 2, strict=True))
-        told = isinstance(box, ScoredBox)
-        colour = FOUND_COLOUR if told else IGNORED_COLOUR if is_ignored(box) else TRUE_COLOUR
-        pen.rectangle(corners, outline=colour, width=max(2, side // 110))
-        text = f"{box.label} {box.score:.2f}" if told else box.label
-        at = corners[0] + 3, (max(0, corners[3] - 16) if told else corners[1] + 2)
-        pen.text(at, text, fill=colour, font_size=12, stroke_width=2, stroke_fill="white")
-    return image
-
-
 def worst_sheet_of(photos: Photos, worst: pd.DataFrame, found: Mapping, threshold: float) -> Image.Image:
-    """Return the worst photos of 4_test with their boxes and those found there, three per row; orange is found."""
-    pictures = [outlined_boxes(photos[id], [box for box in found[id] if box.score >= threshold]) for id in worst["id"]]
+    """Return the worst photos of 4_test with their boxes and those found there from a score on, three per row."""
+    pairs = []
+    for photo in (photos[id] for id in worst["id"]):
+        ignored = [box for box in photo.boxes if is_ignored(box)]
+        kinds = {"true": [box for box in photo.boxes if box not in ignored], "ignored": ignored}
+        pairs.append((photo.path, kinds | {"found": [box for box in found[photo.id] if box.score >= threshold]}))
     captions = [f"{id}\n{kinds}" for id, kinds in zip(worst["id"], worst["kinds"], strict=True)]
-    return contact_sheet(pictures, captions, columns=3, side=320)
+    return box_sheet(pairs, captions=captions, columns=3, side=320, named=True)
 
 
 def batch_sheet(loader, *, count: int = 8) -> Image.Image:
@@ -141,10 +125,7 @@ def batch_sheet(loader, *, count: int = 8) -> Image.Image:
     pictures = []
     for n in range(min(count, len(loader.dataset))):
         pixels, target = loader.dataset[loader.epoch, n]
-        image = Image.fromarray(pixels.numpy())
-        pen = ImageDraw.Draw(image)
-        for name, colour in (("ignored", IGNORED_COLOUR), ("boxes", TRUE_COLOUR)):
-            for box in target[name].tolist():
-                pen.rectangle(box, outline=colour, width=2)
-        pictures.append(image)
+        kinds = {"ignored": target["ignored"], "true": target["boxes"]}
+        boxes = {kind: [Box("", *box) for box in (own / len(pixels)).tolist()] for kind, own in kinds.items()}
+        pictures.append(draw_boxes(Image.fromarray(pixels.numpy()), boxes))
     return contact_sheet(pictures, columns=4, side=224)

@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from utils.boxes import CORNER_DIGITS, Box, BoxedPhoto, Photos, box_problem, corner_array
+from utils.boxes import CORNER_DIGITS, FROM_MODEL, Box, BoxedPhoto, Photos, box_problem, corner_array
 from utils.detect.loading import is_ignored, opened_photo
 from utils.detect.matching import JudgedPhoto
 from utils.detect.network import BoxDetector
 from utils.pictures import letterboxed
 
 DETECTED_AT_ONCE = 8  # photos
-FROM_MODEL = "model"  # by whom a box is that a detector found
 FoundBoxes = Mapping[str, Sequence["ScoredBox"]]  # id → boxes, the best first
 
 

@@ -12,13 +12,13 @@ from utils.boxes import COPY_SIDE, Photos
 from utils.detect.evaluating import read_box_evaluation
 from utils.detect.judging import box_verdict_sentence
 from utils.detect.keeping import DETECTOR_FILE
-from utils.detect.network import LEAST_SCORE, MOST_BOXES, MOST_OVERLAP, OWN_DETECTOR, BoxDetector, raw_outputs
+from utils.detect.network import LEAST_SCORE, MOST_BOXES, MOST_OVERLAP, BoxDetector, raw_outputs
 from utils.errors import FieldguideError
 from utils.export import DetectorExport, TrainedBoxes, write_detector
 from utils.storage import file_hash
 from utils.tables import SIDES
 
-DECIDES_INSIDE = "decides inside its network which boxes it tells, in steps that not every program has"
+DECIDES_INSIDE = "decides inside its network where it looks a second time, in steps that not every program has"
 
 
 class RawNetwork(nn.Module):
@@ -36,9 +36,8 @@ def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
     """
     Export a detector that `load_trained_detector` returned as a set of files in models/<name>; it is left as it is.
 
-    A detector of torchvision that decides inside its network cannot be exported: then the result says so and no file
-    changes. Raises FieldguideError as `write_detector` does, and if 4_test has not judged this very detector on these
-    photos.
+    A detector of two stages, such as faster R-CNN, cannot be exported: then the result says so and no file changes.
+    Raises FieldguideError as `write_detector` does, and if 4_test has not judged this very detector on these photos.
     """
     project, evaluation = photos.project, judged_now(photos, detector)
     was, device = detector.training, next(detector.parameters()).device
@@ -47,15 +46,15 @@ def export_detector(photos: Photos, detector: BoxDetector) -> DetectorExport:
         trained = TrainedBoxes(
             weights=project.models / DETECTOR_FILE,
             labels=detector.labels,
-            raw=RawNetwork(detector) if detector.name == OWN_DETECTOR else None,
+            raw=RawNetwork(detector) if detector.one_stage else None,
             decided=detector,
             size=detector.size,
             longest_side=COPY_SIDE,
             least=LEAST_SCORE,
-            overlap=MOST_OVERLAP,
+            overlap=getattr(detector.network, "nms_thresh", MOST_OVERLAP),
             most=MOST_BOXES,
             threshold=float(evaluation["threshold"]),
-            why="" if detector.name == OWN_DETECTOR else f"{detector.name} {DECIDES_INSIDE}",
+            why="" if detector.one_stage else f"{detector.name} {DECIDES_INSIDE}",
         )
         return write_detector(photos.dataset, trained, _for_the_card(evaluation), box_counts(photos))
     finally:

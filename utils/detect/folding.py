@@ -1,12 +1,15 @@
 """
 Out-of-fold boxes: what detectors find in training photos that they never saw, for suspects among the boxes.
 
-Reads photos and boxes.csv; writes models/<name>/box_folds/<n>.csv, one file per fold, so that what is done need not be
-done again.
+Reads photos and boxes.csv; writes models/<name>/box_folds/<photos>-<boxes>-<n>.csv, one file per fold, so that what is
+done need not be done again. While a person mends boxes the files stand: what was found in a photo never depended on its
+own boxes, and a few better boxes in other photos change little.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -40,12 +43,15 @@ class BoxSuspect:
     score: float
 
 
-def out_of_fold_boxes(photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = FOLD_EPOCHS) -> dict[str, tuple]:
+def out_of_fold_boxes(
+    photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = FOLD_EPOCHS, again: bool = False
+) -> tuple[dict[str, tuple], str]:
     """
-    Return what is found in each training photo by a detector that never saw it: id → boxes, the best first.
+    Return what is found in each training photo by a detector that never saw it, and which boxes the detectors know.
 
-    Photos of a group stay together. Each of the `folds` trains for `epochs` and is kept: a call that was stopped goes
-    on with the next one, and nothing is trained twice for the same photos, boxes and settings.
+    The first is id → boxes, the best first; the second a sentence. Photos of a group stay together. Each of the `folds`
+    trains for `epochs` and is kept: a call that was stopped goes on with the next one. If only boxes changed since the
+    last complete call, its detectors stand, unless `again`; other photos, groups, labels or settings are trained anew.
     """
     train = photos.on("train")
     groups = sorted({picture.group for picture in train.dataset}, key=lambda group: content_id(group.encode()))
@@ -55,20 +61,34 @@ def out_of_fold_boxes(photos: Photos, *, folds: int = BOX_FOLDS, epochs: int = F
     fold_of = {picture.id: of_group[picture.group] for picture in train.dataset}
     project = photos.project.model_copy(update={"epochs": epochs})
     short = replace(train, dataset=replace(train.dataset, project=project))
-    now = content_id(f"{train.fingerprint} {asked_for(short)} {folds}".encode())
-    found: dict[str, tuple] = {}
-    for fold in range(folds):
-        path = project.models / "box_folds" / f"{now}-{fold}.csv"
+    trained_on = [sorted((each.id, each.group) for each in train.dataset), train.labels, asked_for(short), folds]
+    same, place = content_id(json.dumps(trained_on).encode()), project.models / "box_folds"
+    paths = [place / f"{same}-{train.fingerprint}-{fold}.csv" for fold in range(folds)]
+    if not again and not all(path.exists() for path in paths) and (earlier := _complete_folds(place, same, folds)):
+        return _found_in(earlier), "The detectors learned before boxes were changed. again=True trains them anew."
+    for fold, path in enumerate(paths):
         if not path.exists():
             sides = {id: (id, "valid" if own == fold else "train") for id, own in fold_of.items()}
             divided = replace(short, dataset=short.dataset.with_split(sides))
             learn, _ = train_as_3(divided, best=False, told=f"fold {fold + 1} of {folds}")
             write_whole(path, found_table({"train": detect_boxes(learn.model, divided.on("valid"))}))
-        found |= read_found_table(path, "5_mend")
-    for old in sorted(set((project.models / "box_folds").glob("*.csv"))):
-        if not old.name.startswith(now):
-            old.unlink()
-    return found
+    for old in sorted({*place.glob("*.csv")} - {*paths}):
+        old.unlink()
+    return _found_in(paths), "The detectors learned from the boxes as they are."
+
+
+def _complete_folds(place: Path, same: str, folds: int) -> list[Path]:
+    """Return the files of all folds of one earlier training on the same photos; [] if there is none."""
+    for first in sorted(place.glob(f"{same}-*-0.csv")):
+        paths = [first.with_name(f"{first.stem[:-1]}{fold}.csv") for fold in range(folds)]
+        if all(path.exists() for path in paths):
+            return paths
+    return []
+
+
+def _found_in(paths: Iterable[Path]) -> dict[str, tuple]:
+    """Return what the detectors of all folds found: id → boxes."""
+    return {id: boxes for path in paths for id, boxes in read_found_table(path, "5_mend").items()}
 
 
 def _likeliest(judged: JudgedPhoto, corners: np.ndarray) -> float:

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from utils.boxes import GROUP, Box, BoxedPhoto, Photos, corner_array
 from utils.errors import FieldguideError
-from utils.machine import usable_cores
 from utils.pictures import AROUND, PictureError, letterboxed, open_picture
 from utils.project import Project
 from utils.storage import content_id
+from utils.train import worker_count
 from utils.words import counted
 
 IGNORED_FLAGS = frozenset({GROUP, "difficult"})  # of boxes that are neither things to find nor places without one
@@ -30,7 +30,7 @@ NO_LABEL = -1  # in place of a label's position, of boxes that are ignored
 CROP_TRIES = 20  # to draw a part of the photo that shows a thing
 SHOWN_WHOLE = 0.15  # share of the training pictures that are shown as they are
 LEAST_SHOWN = 0.4  # of a thing's area, at least, for its box to stay; one that shows less is ignored from then on
-MOST_WORKERS = 4
+KEPT_CORES = 2  # for the training itself: on two, processes that load photos would take them from it
 USED_KEYS = {"crop", "do_flip", "flip_vert", "max_lighting", "max_saturation", "mult", "stretch"}  # of [augment]
 
 
@@ -180,7 +180,7 @@ def opened_photo(photo: BoxedPhoto) -> Image.Image:
         raise FieldguideError(f"A photo was moved or deleted meanwhile, {photo.path}. Run 3_train again.") from None
     except (PictureError, OSError) as error:
         raise FieldguideError(
-            f"{photo.path} cannot be read ({error}). Delete it, or replace it by a whole copy, and run 3_train again."
+            f"{photo.path} cannot be read ({error}). Delete it and its line in pictures.csv, and run 2_photos."
         ) from error
 
 
@@ -242,19 +242,13 @@ def box_dataloaders(photos: Photos, detector, *, workers: int | None = None) -> 
             f"No photo of the training set has a box around {missing[0]!r} that counts: nothing can be learned of it. "
             "Gather more photos (1_tables, 2_photos), or take the label out of the project file."
         )
-    hide, workers = not detector.ignores, usable_workers() if workers is None else workers
+    hide, workers = not detector.ignores, worker_count(kept=KEPT_CORES) if workers is None else workers
     how = {"bs": min(project.batch_size, len(train)), "num_workers": workers, "create_batch": together}
     sets = [BoxPictures(train, changes=box_changes(project), hide=hide), BoxPictures(valid, hide=hide)]
     loaders = [BoxLoader(each, shuffle=n == 0, **how) for n, each in enumerate(sets)]
     dls = DataLoaders(*loaders, path=project.models, device=_device())
     dls.fingerprint = photos.fingerprint
     return dls
-
-
-def usable_workers() -> int:
-    """Return how many processes may load photos: none on one or two cores, where they would take them from training."""
-    cores = usable_cores()
-    return 0 if cores <= 2 else min(MOST_WORKERS, cores - 1)
 
 
 def _device() -> torch.device:

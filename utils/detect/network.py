@@ -11,9 +11,10 @@ One convention at this module's edge, whatever a network does inside:
 - boxes are float32 (N, 4) in pixels of that square: left, top, right, bottom;
 - labels are positions 0 to K − 1 in `labels`. torchvision's faster R-CNN and SSD count from 1, 0 is their background.
 
-To export ``fcos``, take `raw_outputs`: tensors in, tensors out, no decision. What follows it (a least score, and the
-suppression of boxes that overlap a better one of their label) is the same on tensors and on arrays: see `LEAST_SCORE`,
-`MOST_OVERLAP` and `MOST_BOXES`.
+To export a one-stage network (FCOS, RetinaNet, SSD), take `raw_outputs`: tensors in, tensors out, no decision. What
+follows it is the same on tensors and on arrays: a least score, and the suppression of boxes that overlap a better one
+of their label; see `decided`. One setting differs from torchvision's own, in training's validation, test and use alike:
+every box that has the least score takes part in the suppression, not only the best 1000 of a map or 300 of a label.
 """
 
 import math
@@ -30,6 +31,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.fcos import FCOS, FCOSHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.ssd import SSD
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops import boxes as box_ops
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -48,7 +50,9 @@ PYRAMID_CHANNELS, HEAD_CONVOLUTIONS = 128, 2  # of the pyramid, and of each bran
 # nothing is learned any more: with torchvision's 0 one training of two on 160 photos stood still.
 FIRST_REACH = 3.0
 LEAST_SCORE, MOST_OVERLAP, MOST_BOXES = 0.05, 0.6, 100  # of boxes that are told; overlap is intersection over union
+EVERY_BOX = 10**9  # boxes that take part in the suppression, more than any network has
 NO_CHANCE = -1e4  # a score before the sigmoid that is 0 after it, and has no gradient
+DECISIONS = {"score_thresh": LEAST_SCORE, "detections_per_img": MOST_BOXES, "topk_candidates": EVERY_BOX}
 Targets = Sequence[Mapping[str, Tensor]]  # of each picture: "boxes" (M, 4), "labels" (M,), "ignored" (I, 4)
 
 
@@ -118,15 +122,18 @@ class BoxDetector(nn.Module):
     In training it returns the parts of the loss by name. In evaluation it returns a dict per picture of boxes (M, 4),
     labels (M,) and scores (M,), best first; with `targets` also the parts of the loss, which move no running mean.
     `ignores` tells whether its loss leaves out ignored boxes. Where it is False, 3_train paints these areas grey:
-    faster R-CNN draws its negatives and SSD mines them, and neither can be told where not to.
+    faster R-CNN draws its negatives and SSD mines them, and neither can be told where not to. `one_stage` tells whether
+    `raw_outputs` are all that it sees: faster R-CNN decides inside where it looks a second time.
     """
 
-    def __init__(self, network: nn.Module, name: str, labels: Sequence[str], size: int, stats: tuple | None = None):
+    def __init__(self, network: nn.Module, name: str, labels: Sequence[str], size: int):
         super().__init__()
         self.network, self.name, self.labels, self.size = network, name, tuple(labels), size
         self.first = 0 if isinstance(network, FCOS | detection.RetinaNet) else 1
         self.ignores = self.first == 0
-        if name == OWN_DETECTOR:
+        self.one_stage = isinstance(network, FCOS | detection.RetinaNet | SSD)
+        if self.one_stage:
+            stats = network.transform.image_mean, network.transform.image_std
             mean, spread = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in stats)
             self.register_buffer("mean", mean, persistent=False)
             self.register_buffer("spread", spread, persistent=False)
@@ -156,7 +163,7 @@ class BoxDetector(nn.Module):
         return found if targets is None else (losses, found)
 
     def maps_and_outputs(self, pixels: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Return the pyramid's maps, and what FCOS's head makes of them at A places: scores, distances, centerness."""
+        """Return a one-stage network's maps, and what its head makes of them at A places: scores, corners and more."""
         pictures = (pixels.permute(0, 3, 1, 2) - self.mean) / self.spread  # (N, 3, H, W), as the pixels lie
         maps = list(self.network.backbone(pictures).values())
         return maps, self.network.head(maps)
@@ -179,34 +186,40 @@ DECIDING = "torchvision.models.detection."
 
 def raw_outputs(detector: BoxDetector, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """
-    Return all that ``fcos`` sees before anything is decided: the part of it that can be exported.
+    Return all that a one-stage network sees before anything is decided: the part of it that can be exported.
 
     Parameters
     ----------
-    detector : a `BoxDetector` named "fcos"
+    detector : a `BoxDetector` whose `one_stage` is True
     pixels : uint8 tensor (N, size, size, 3)
 
     Returns
     -------
     boxes : float32 tensor (N, A, 4)
-        One per place of the maps, in pixels of the square, cut off at its edges.
+        One per place of the maps, or per anchor there, in pixels of the square, cut off at its edges.
     scores : float32 tensor (N, A, K)
-        √(score · centerness), by which FCOS ranks boxes, in [0, 1].
+        By what the network ranks boxes, in [0, 1]: FCOS √(score · centerness), SSD its softmax without the background.
     """
     _, outputs = detector.maps_and_outputs(pixels)
-    boxes = detector.network.box_coder.decode(outputs["bbox_regression"], detector.places[None])
-    scores = torch.sqrt(outputs["cls_logits"].sigmoid() * outputs["bbox_ctrness"].sigmoid())
+    network, logits, offsets = detector.network, outputs["cls_logits"], outputs["bbox_regression"]
+    if isinstance(network, FCOS):
+        boxes = network.box_coder.decode(offsets, detector.places[None])
+        scores = torch.sqrt(logits.sigmoid() * outputs["bbox_ctrness"].sigmoid())
+    else:  # this coder takes (A, 4) places, and several offsets from each: here those of N pictures
+        boxes = network.box_coder.decode_single(offsets.permute(1, 0, 2).flatten(1), detector.places)
+        boxes = boxes.unflatten(1, (-1, 4)).permute(1, 0, 2)
+        scores = logits.softmax(-1)[..., 1:] if isinstance(network, SSD) else logits.sigmoid()
     return boxes.clamp(0, detector.size), scores
 
 
-def decided(boxes: Tensor, scores: Tensor) -> dict[str, Tensor]:
+def decided(boxes: Tensor, scores: Tensor, overlap: float = MOST_OVERLAP) -> dict[str, Tensor]:
     """
     Return the boxes of one picture that are told, from its `raw_outputs`: (A, 4) and (A, K) to a dict of M, best first.
 
-    Written plainly, as the oracle of what stands for it on arrays.
+    Written plainly, as the oracle of what stands for it on arrays. `overlap` is the network's ``nms_thresh``.
     """
     places, labels = torch.where(scores > LEAST_SCORE)
-    kept = box_ops.batched_nms(boxes[places], scores[places, labels], labels, MOST_OVERLAP)[:MOST_BOXES]
+    kept = box_ops.batched_nms(boxes[places], scores[places, labels], labels, overlap)[:MOST_BOXES]
     return {"boxes": boxes[places][kept], "labels": labels[kept], "scores": scores[places, labels][kept]}
 
 
@@ -240,15 +253,12 @@ def _own_detector(project: Project, labels: Sequence[str], *, pretrained: bool) 
         max_size=project.size,
         anchor_generator=AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides)),
         head=IgnoringHead(PYRAMID_CHANNELS, 1, len(labels), HEAD_CONVOLUTIONS),
-        score_thresh=LEAST_SCORE,
         nms_thresh=MOST_OVERLAP,
-        detections_per_img=MOST_BOXES,
-        topk_candidates=project.size**2,  # none is left out before the suppression, as in `decided`
+        **DECISIONS,
     )
     nn.init.constant_(network.head.regression_head.bbox_reg.bias, FIRST_REACH)
-    stats = preparation(project).stats
-    network.transform.image_mean, network.transform.image_std = map(list, stats)
-    return BoxDetector(network, OWN_DETECTOR, labels, project.size, stats)
+    network.transform.image_mean, network.transform.image_std = map(list, preparation(project).stats)
+    return BoxDetector(network, OWN_DETECTOR, labels, project.size)
 
 
 def _stages(body: nn.Module, project: Project) -> tuple[list[nn.Module], list[int]]:
@@ -285,11 +295,20 @@ def _layers(body: nn.Module) -> list[nn.Module]:
     return [layer for child in body for layer in _layers(child)]
 
 
-def _places_of_maps(network: FCOS, size: int) -> Tensor:
-    """Return the squares around all places of FCOS's maps, which depend on the size of pictures alone: (A, 4)."""
-    strides = [sizes[0] for sizes in network.anchor_generator.sizes]
-    maps = [torch.zeros(1, 1, *[math.ceil(size / stride)] * 2) for stride in strides]
-    return network.anchor_generator(ImageList(torch.zeros(1, 3, size, size), [(size, size)]), maps)[0]
+def _places_of_maps(network: nn.Module, size: int) -> Tensor:
+    """Return the squares around all places of a network's maps, which depend on the size of pictures alone: (A, 4)."""
+    picture, was = torch.zeros(1, 3, size, size), network.training
+    try:
+        with torch.no_grad():
+            maps = list(network.eval().backbone(picture).values())
+    except RuntimeError as error:
+        if "Kernel size" not in str(error):
+            raise
+        raise FieldguideError(
+            f"size = {size} is too small for this detector, whose last maps would have no place left. Set size = 320."
+        ) from error
+    network.train(was)
+    return network.anchor_generator(ImageList(picture, [(size, size)]), maps)[0]
 
 
 def _torchvisions(project: Project, labels: int, pretrained: bool) -> nn.Module:
@@ -313,7 +332,7 @@ def _torchvisions(project: Project, labels: int, pretrained: bool) -> nn.Module:
     own = network.transform
     own.min_size, own.max_size, own.fixed_size = (size,), size, (size, size) if own.fixed_size else None
     for scorer in (network, getattr(network, "roi_heads", None)):
-        for key, value in (("score_thresh", LEAST_SCORE), ("detections_per_img", MOST_BOXES)):
+        for key, value in DECISIONS.items():
             if hasattr(scorer, key):
                 setattr(scorer, key, value)
     return network
@@ -333,11 +352,13 @@ def _replace_head(network: nn.Module, labels: int) -> None:
         scores.num_classes = labels
         network.head.__class__ = IgnoringHead if isinstance(network, FCOS) else IgnoringRetinaHead
         return
-    for branch in scores.module_list:  # SSDlite's: one per map, the last layer is a convolution
-        old = branch[-1]
-        branch[-1] = nn.Conv2d(old.in_channels, old.out_channels // scores.num_columns * (labels + 1), 1)
-        nn.init.normal_(branch[-1].weight, std=0.03)
-        nn.init.zeros_(branch[-1].bias)
+    for n, branch in enumerate(scores.module_list):  # SSD's: a convolution per map; SSDlite's: it is the last of layers
+        holder, at = (scores.module_list, n) if isinstance(branch, nn.Conv2d) else (branch, len(branch) - 1)
+        old = holder[at]
+        count = old.out_channels // scores.num_columns * (labels + 1)
+        holder[at] = nn.Conv2d(old.in_channels, count, old.kernel_size, padding=old.padding)
+        nn.init.normal_(holder[at].weight, std=0.03)
+        nn.init.zeros_(holder[at].bias)
     scores.num_columns = labels + 1
 
 

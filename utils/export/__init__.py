@@ -21,6 +21,7 @@ HOMES = {
     "page_sentence": "page",
     "save_learner": "formats",
     "save_onnx": "formats",
+    "sought": "boxpage",
     "threshold_sentence": "threshold",
     "unseen_sentence": "unseen",
     "write_detector": "detector",

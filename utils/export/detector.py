@@ -182,7 +182,8 @@ def exported_sentence(exported: DetectorExport) -> str:
     if exported.onnx is None:
         return (
             f"No model.onnx was written: {exported.why}. The trained detector is in detector.pth, for the notebooks of "
-            'this project. For programs, a browser or the command line, set detector = "fcos" and train again.'
+            'this project. For programs, a browser or the command line, set detector = "fcos", or a detector of one '
+            "stage such as ssdlite320_mobilenet_v3_large, and train again."
         )
     return (
         f"{exported.onnx} is written ({exported.onnx.stat().st_size / 1e6:.1f} MB). torch and this file told the same "

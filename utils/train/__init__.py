@@ -7,7 +7,7 @@ from utils.train.augment import augmentation, crops
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.curves import history_table, overfitting_sentence, schedule_picture
-from utils.train.device import device_sentence, speed_callbacks
+from utils.train.device import device_sentence, speed_callbacks, worker_count
 from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
@@ -56,4 +56,5 @@ __all__ = [
     "training_callbacks",
     "training_loss",
     "training_status",
+    "worker_count",
 ]

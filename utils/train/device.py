@@ -15,11 +15,11 @@ from utils.machine import usable_cores
 TENSOR_CORES = (7, 0)  # the first CUDA capability that calculates faster in half precision
 
 
-def worker_count() -> int:
-    """Return how many processes may load pictures: one per core, none where notebooks can't start any."""
+def worker_count(*, kept: int = 0) -> int:
+    """Return how many processes may load pictures: one per core not `kept`, none where notebooks can't start any."""
     if sys.platform != "linux":
         return 0  # macOS and Windows start workers anew, which costs more than it gives on sets of this size
-    return min(8, usable_cores())
+    return min(8, max(0, usable_cores() - kept))
 
 
 def speed_callbacks(dls: DataLoaders) -> list[Callback]:

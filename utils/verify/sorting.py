@@ -5,36 +5,46 @@ The grid is that of 06; no model is needed. What is outside the training set com
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from utils.clean import Cleaning, Grid, Ledger, Outside, Suspect
-from utils.dataset import Dataset, read_dataset
+import numpy as np
+
+from utils.clean import Cleaning, Ledger, Outside, Suspect
+from utils.dataset import Dataset, Picture, read_dataset
 from utils.errors import FieldguideError
+from utils.features import picture_features
 from utils.ledger import save_flags
 from utils.project import Project
-from utils.storage import explained, locked, make_folder, visible_files
 from utils.verify.byhand import take_back
 from utils.verify.contradictions import Contradictions
-from utils.verify.judging import verify_images
+from utils.verify.labelling import UNLABELLED, LabelGrid
 from utils.verify.oddities import Oddities
 from utils.verify.report import VerifyReport
 from utils.verify.verdicts import Tables, kind, raw_files, trashed, unlabelled
 from utils.words import counted, listed
 
-UNLABELLED, TRASH, ASIDE = "Without a label", "In the trash", "Set aside"
+TRASH, ASIDE = "In the trash", "Set aside"
 TWICE, ODD = "One photo under two labels", "Not like the rest of their folder"
 ON_PAGE, SIDE_SHOWN = 48, 150  # pictures, and pixels of the longer side
 
 
 def picture_grid(
-    project: Project, report: VerifyReport, *, oddities: Oddities, twice: Contradictions, note: str = ""
-) -> Grid:
+    project: Project,
+    report: VerifyReport,
+    *,
+    oddities: Oddities,
+    twice: Contradictions,
+    propose: bool = True,
+    note: str = "",
+) -> LabelGrid:
     """
     Return the grid of a project's pictures, with a list for each thing that 02 found.
 
     A choice for a picture of the training set is stored at once, and carried out by Apply. A picture outside of it is
-    brought in at once. `note` stands above the pictures.
+    brought in at once. With `propose` the packaged network looks at each photo without a label once, and a head
+    proposes a label for it. `note` stands above the pictures.
     """
     dataset = read_dataset(project)
     cleaning = Cleaning(
@@ -49,7 +59,27 @@ def picture_grid(
     names = sorted(cleaning.lists, key=lambda name: (name == TRASH, name.startswith(ASIDE), (*first, name).index(name)))
     cleaning.lists = {name: cleaning.lists[name] for name in names}
     size = {"height": SIDE_SHOWN, "width": SIDE_SHOWN, "max_n": ON_PAGE}
-    return Grid(cleaning, labels=list(project.labels), note=note, **size)
+    features = seen_features(dataset, cleaning) if propose else None
+    return LabelGrid(cleaning, labels=list(project.labels), features=features, note=note, **size)
+
+
+def seen_features(dataset: Dataset, cleaning: Cleaning) -> np.ndarray | None:
+    """Return features (N, F) of a grid's N pictures, NaN for what has a list of its own; None if all have a label."""
+    places = [cleaning.positions[id] for id, told in cleaning.outside.items() if told.list == UNLABELLED]
+    if not places:
+        return None
+    rows = sorted((cleaning.pictures[n] for n in places), key=lambda picture: picture.id)
+    features = picture_features(dataset)
+    found = np.full((len(cleaning.pictures), features.shape[1]), np.nan, dtype=np.float32)
+    found[: len(features)] = features
+    found[[cleaning.positions[row.id] for row in rows]] = picture_features(_loose(dataset, rows))
+    return found
+
+
+def _loose(dataset: Dataset, rows: Sequence[Picture]) -> Dataset:
+    """Return pictures outside of a data set as one of their own."""
+    columns = zip(*(vars(row).values() for row in rows), strict=True)
+    return replace(dataset, **dict(zip(Dataset.COLUMNS, columns, strict=True)))
 
 
 def outside_pictures(project: Project, dataset: Dataset) -> dict[str, tuple[Path, Outside]]:
@@ -82,12 +112,10 @@ def bring_in(project: Project, ids: Sequence[str], label: str | None) -> str:
     outside, told = outside_pictures(project, read_dataset(project)), []
     if strange := [id for id in ids if id not in outside]:
         raise FieldguideError(f"{strange[0]} is not outside the training set any more. Run the cell again.")
-    kinds = (UNLABELLED, ASIDE, TRASH)
+    kinds = (ASIDE, TRASH)
     of_kind = {name: [id for id in ids if outside[id][1].list.startswith(name)] for name in kinds}
     if label is None and (vague := [id for id in ids if not outside[id][1].action]):
         raise FieldguideError(f"Which label has {vague[0]}? Choose one for it.")
-    if own := of_kind[UNLABELLED]:
-        told.append(give_label(project, own, label))
     if own := of_kind[ASIDE]:
         take_back(project, own, label=label)
         told.append(f"Took back {counted(len(own))}.")
@@ -100,29 +128,6 @@ def bring_in(project: Project, ids: Sequence[str], label: str | None) -> str:
         told.append(f"Restored {counted(len(own) - len(left))}.")
         told += [f"{left[0].id} was left: {left[0].reason}."] if left else []
     return " ".join(told)
-
-
-def give_label(project: Project, ids: Sequence[str], label: str) -> str:
-    """
-    File photos that came without a label under one, judge them as all others, and return what became of them.
-
-    A kill leaves each photo in one of the two places; the next run of 02 judges what was filed.
-    """
-    if label not in project.labels:
-        raise FieldguideError(f"{label!r} is no label of this project. Name one of {', '.join(project.labels)}.")
-    with locked(project.data):
-        files = {path.stem: path for path in visible_files(project.unsorted)}
-        if missing := [id for id in ids if id not in files]:
-            raise FieldguideError(f"There is no photo {missing[0]} in {project.unsorted}. Was it moved by hand?")
-        for id in ids:
-            target = make_folder(project.raw / label) / files[id].name
-            with explained(target):
-                files[id].replace(target)  # of the same bytes, if there is one: both are named by their content
-    verify_images(project)
-    aside = {row["id"]: row["reason"] for row in Tables(project).standing() if row["label"] == label}
-    left = [id for id in ids if id in aside]
-    filed = f"Filed {counted(len(ids) - len(left), 'photo')} under {label}."
-    return f"{filed} {counted(len(left))} set aside: {aside[left[0]]}." if left else filed
 
 
 def _hints(dataset: Dataset, report: VerifyReport, oddities: Oddities, twice: Contradictions) -> Iterator[Suspect]:

@@ -110,8 +110,15 @@ export function threefold({ data, width, height, step = CHANNELS }) {
   return { data: result, width, height };
 }
 
-/** Resize a picture, or the part of it from its corner to `right` and `bottom`, which may lie between pixels. */
+/**
+ * Resize a picture, or the part of it from its corner to `right` and `bottom`, which may lie between pixels. As in
+ * Pillow, the width comes first, but not where a strip of over 100 times its width is made less high.
+ */
 export function resize(picture, width, height, filter, right = picture.width, bottom = picture.height) {
+  if (picture.height > picture.width * 100 && height < picture.height) {
+    picture = down(picture, height, bottom, filter);
+    bottom = height;
+  }
   if (width !== picture.width || right !== picture.width) picture = across(picture, width, right, filter);
   if (height !== picture.height || bottom !== picture.height) picture = down(picture, height, bottom, filter);
   return picture;
