@@ -90,6 +90,7 @@ def test_hello_brings_everything_a_view_needs(project):
         "shows": ["Undecided", "Decided"],
         "sorts": ["Worst first", "File name", "Label"],
         "project": True,
+        "alike": False,
         "height": 128,
         "width": 256,
     }

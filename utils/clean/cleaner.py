@@ -12,8 +12,10 @@ from IPython.display import display
 
 from utils.clean.applying import RUN_AGAIN, summary
 from utils.clean.grid import Grid
+from utils.clean.layout import kept_layout, picture_layout
 from utils.clean.learner import learner_pictures, learner_probs
 from utils.clean.matrix import ConfusionMatrix
+from utils.clean.picture_map import PictureMap
 from utils.clean.session import Cleaning
 from utils.clean.suspects import Suspect
 from utils.dataset import Dataset, read_dataset
@@ -96,6 +98,19 @@ class ImageClassifierCleaner:
         if self.cleaning.probs is None:
             raise FieldguideError("There is no matrix without a model's answers: give the cleaner probs.")
         return ConfusionMatrix(self.widget)
+
+    def map(self) -> PictureMap | str:
+        """Return all pictures as points, alike ones together, to draw around what the grid shows; or why not."""
+        cleaning = self.cleaning
+        if cleaning.alike is None:
+            return "No map: it needs what a network sees in the pictures. Give the cleaner features."
+        ids = [picture.id for picture in cleaning.pictures]
+        features = cleaning.alike.features
+        if cleaning.project:
+            places = kept_layout(cleaning.project.data / "features", ids, features)
+        else:
+            places = picture_layout(features)
+        return PictureMap(self.widget, places)
 
     def delete(self) -> list[int]:
         """Return the positions in `fns` flagged to be deleted, in any notebook, of files still there."""

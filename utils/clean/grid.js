@@ -25,10 +25,13 @@ const HELP = [
   ["n, p", "next, previous page"],
   ["Enter or z, o", "zoom, open its web page"],
 ];
-
+const MORE = [ // where the kernel knows what looks alike
+  ["m, b", "more pictures like this one, back to where you were"],
+];
 const FILING = [ // where a list of photos without a label may be offered
   ["Enter, Shift + Enter", "without a label: accept what is proposed for the photo, for all shown"],
 ];
+const PAGES = ["page", "hello", "like", "leave"]; // requests that are answered by a page
 const PAUSE = 5_000; // milliseconds without a label given, after which the filed photos are judged
 const UNPROPOSED = "Nothing is proposed for this photo: press the number of its label, or z to see it in full.";
 const COMPLETE = "Every photo of this page has its label";
@@ -96,6 +99,7 @@ class Grid {
     this.waiting = new Map(); // serial → what was asked, and the keys of the cards that are being saved
     this.cards = []; // { facts, node, thumbnail } of the page, in its order
     this.active = 0; // the card that the keys are for
+    this.offered = ""; // the key of the picture whose look-alikes are offered
     this.past = ""; // why the next key must not decide for the active card, or ""
     this.looking = false; // whether the zoom is open, or about to give the focus back
     this.silent = false; // whether the alert is that the kernel is silent: its next answer ends that
@@ -248,12 +252,13 @@ class Grid {
     const all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
     const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
     const remove = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
+    this.return = button("Back", () => this.ask("leave"), { hidden: true });
     const group = (...parts) => element("div", { className: "fg-group" }, ...parts);
     this.menus = [this.buildMenu("Filter", ...filters), this.buildMenu("More", all, this.back)];
     return element(
       "div",
       { className: "fg-bar", aria: { role: "toolbar", label: "Decide" } },
-      group(list, this.menus[0]),
+      group(this.return, list, this.menus[0]),
       group(this.previous, this.next),
       group(keep, remove, this.buildAccept(keep, remove), this.buildMove()),
       group(this.undo, this.apply, this.menus[1]),
@@ -327,8 +332,11 @@ class Grid {
   /** Send a request; return whether it could be sent. What was said before is done with, unless this is only to look. */
   ask(what, details = {}, keys = []) {
     const serial = ++this.serial;
-    if (what === "page" || what === "hello") this.turn = serial;
-    if (what !== "hello" && what !== "zoom") this.say("");
+    if (PAGES.includes(what)) {
+      this.turn = serial;
+      this.list.setAttribute("aria-busy", "true");
+    }
+    if (what !== "hello" && what !== "zoom") this.withdraw();
     const timer = setTimeout(() => this.tooLong(serial), PATIENCE);
     this.waiting.set(serial, { what, keys, timer });
     this.mark(keys, true);
@@ -392,13 +400,14 @@ class Grid {
 
   receive(message, buffers) {
     const mine = message.view === this.id;
-    const asked = mine && ["page", "hello", "apply", "back", "bring", "settle"].includes(this.waiting.get(message.serial)?.what);
+    const asked = mine && [...PAGES, "apply", "back", "bring", "settle"].includes(this.waiting.get(message.serial)?.what);
     // Answers come in order: whatever was asked earlier was lost, as when a cell failed before its turn.
     for (const serial of [...this.waiting.keys()]) if (mine && serial <= message.serial) this.settle(serial);
     if (message.tell === "page" && mine && message.serial < this.turn) return;
     if (message.tell === "page" && message.setup) this.setUp(message.setup);
     if (message.tell === "page") this.show(message, buffers, asked);
     if (message.tell === "flags") this.flagged(message, mine);
+    if (mine && message.offer) this.offered = message.offer;
     if (message.tell === "zoom" && mine) this.enlarge(message, buffers);
     this.write(this.counts, message.counts);
     this.write(this.place, message.place);
@@ -411,6 +420,8 @@ class Grid {
 
   setUp(setup) {
     this.labels = setup.labels;
+    if (setup.alike && !this.alike) this.explain(MORE);
+    this.alike = setup.alike;
     if (setup.labelling && !this.labelling) this.explain(FILING);
     this.labelling = setup.labelling;
     this.write(this.note, setup.note);
@@ -437,7 +448,6 @@ class Grid {
     this.aim = page;
     const chosen = Object.fromEntries(Object.entries(this.selects).map(([part, select]) => [part, select.value]));
     this.ask("page", { ...chosen, page, ...(this.room ? { room: this.room } : {}) });
-    this.list.setAttribute("aria-busy", "true");
   }
 
   /** Show a page, `asked` for by this view; on another one, the keys wait until the person has seen it. */
@@ -450,7 +460,11 @@ class Grid {
     this.aim = page.page;
     this.offer("list", page.lists.map(([each, count]) => [`${each} (${count.toLocaleString("en")})`, each]));
     for (const [part, select] of Object.entries(this.selects)) select.value = page.chosen[part];
-    const inGrid = this.list.contains(before);
+    for (const option of this.selects.sort.options) this.write(option, (option.value === "Worst first" && page.order) || option.value);
+    this.return.hidden = !page.back;
+    this.return.title = `${page.back} (b)`;
+    this.return.setAttribute("aria-label", page.back);
+    const inGrid = this.list.contains(before) || before === this.return;
     const turning = [this.previous, this.next];
     this.forget();
     const pictures = [...buffers];
@@ -464,9 +478,10 @@ class Grid {
     this.next.disabled = page.page === page.pages - 1;
     this.select(again ? [...this.selected] : []);
     for (const { keys } of this.waiting.values()) this.mark(keys, true);
-    if (!again) this.begin(0);
+    const focus = page.focus ? this.cards.findIndex((card) => card.facts.key === page.focus) : -1;
+    if (!again) this.begin(Math.max(focus, 0));
     const past = again ? this.past : asked || first ? "" : CHANGED;
-    this.go(again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled), past });
+    this.go(focus >= 0 ? focus : again ? this.active : 0, { focus: inGrid || (turning.includes(before) && before.disabled), past });
   }
 
   card(each, place, buffer) {
@@ -478,7 +493,7 @@ class Grid {
     const node = element(
       "div",
       { className: "fg-card", tabIndex: -1, aria: { role: "gridcell", selected: "false", describedby: about }, dataset: { key: each.key } },
-      element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), ...(thumbnail ? [button("Zoom", () => this.look(place), { tabIndex: -1 })] : [])),
+      element("div", { className: "fg-picture" }, picture, element("span", { className: "fg-badge" }), ...this.moreLike(each, -1), ...(thumbnail ? [button("Zoom", () => this.look(place), { tabIndex: -1 })] : [])),
       element("div", { className: "fg-file" }, element("bdi", { textContent: each.file, title: each.file }), ...link(each)),
       element("div", { id: about }, ...facts(each)),
       element("div", { className: "fg-buttons" }, ...this.buttons(each)),
@@ -486,6 +501,12 @@ class Grid {
     const card = { facts: each, node, thumbnail };
     this.label(card, each.choice);
     return card;
+  }
+
+  moreLike(each, tabIndex) {
+    if (!this.alike || each.outside) return [];
+    const title = "Show the pictures that look most like this one (m)";
+    return [button("More like this", () => this.like(each.key), { className: "fg-alike", tabIndex, title })];
   }
 
   /** Keep, Delete, and the first nine labels but its own, by their numbers. */
@@ -502,6 +523,17 @@ class Grid {
       return [...(action ? [make("Keep", `${action} (k)`, action)] : []), ...moves];
     }
     return [make("Keep", "Keep (k)", "Keep"), make("Delete", "Delete (d)", "Delete"), ...moves.filter((made) => made.dataset.choice !== each.label)];
+  }
+
+  /** Open a list of what looks like a picture. */
+  like(key) {
+    this.ask("like", { key, from: this.cards[this.active]?.facts.key });
+  }
+
+  /** What was said is done with, and so is an offer. */
+  withdraw() {
+    this.offered = "";
+    this.say("");
   }
 
   /** Mark the button of the proposed label; one beyond the first nine gets a button, too. */
@@ -622,6 +654,7 @@ class Grid {
   click(event) {
     const place = this.placeOf(event.target);
     if (place < 0 || event.target.closest("button, a")) return;
+    if (this.offered) this.withdraw();
     if (event.shiftKey) this.extend(place);
     else if (event.ctrlKey || event.metaKey) this.toggle(place);
     else {
@@ -764,6 +797,7 @@ class Grid {
     const rtl = getComputedStyle(this.list).direction === "rtl" ? -1 : 1;
     const steps = { ArrowRight: rtl, ArrowLeft: -rtl, ArrowDown: this.columns(), ArrowUp: -this.columns(), Home: -Infinity, End: Infinity };
     if (Object.hasOwn(steps, key)) {
+      if (this.offered) this.withdraw();
       const place = this.active + steps[key];
       const stays = Math.abs(steps[key]) !== Infinity && (place < 0 || place >= this.cards.length);
       if (!stays) this.go(place);
@@ -780,6 +814,8 @@ class Grid {
     else if (key === "p") this.open(this.aim - 1);
     else if (key === "Enter" && this.entered(event));
     else if (key === "Enter" || key === "z") this.look(this.active);
+    else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
+    else if (key === "b" && !this.return.hidden) this.ask("leave");
     else if (key === "o") this.cards[this.active].node.querySelector("a")?.click();
     else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();
@@ -813,7 +849,7 @@ class Grid {
       element("div", { className: "fg-state", dataset: { choice: each.choice } }, ...(each.choice ? badge(each.choice) : ["not looked at"])),
     );
     const place = this.decisions.contains(document.activeElement) ? [...this.decisions.children].indexOf(document.activeElement) : -1;
-    this.decisions.replaceChildren(...this.buttons(each, 0));
+    this.decisions.replaceChildren(...this.buttons(each, 0), ...this.moreLike(each, 0));
     this.press(this.decisions, each.choice);
     if (place >= 0) this.decisions.children[Math.min(place, this.decisions.children.length - 1)].focus();
   }
@@ -844,7 +880,10 @@ class Grid {
     const key = pressed(event);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (Object.hasOwn(steps, key)) this.look(this.active + steps[key]);
+    if (Object.hasOwn(steps, key)) {
+      if (this.offered) this.withdraw();
+      this.look(this.active + steps[key]);
+    } else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
     else if (key === "z" || key === "Escape" || (key === "Enter" && !event.target.closest("button, a"))) this.zoom.close();
     else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();

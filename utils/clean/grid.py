@@ -10,7 +10,7 @@ stored. Messages are hostile until checked: a bad one is answered with an alert.
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import anywidget
 
 from utils.addresses import web_host
 from utils.clean.applying import summary
+from utils.clean.fitting import cards_that_fit
+from utils.clean.opened import ALIKE, LIKE, OpenedLists, Place, look_alikes_told
 from utils.clean.session import CHANGED_SINCE, DECIDED, UNDECIDED, Cleaning, View
 from utils.clean.thumbnails import Thumbnails, draw_large, original
 from utils.errors import FieldguideError
@@ -27,10 +29,7 @@ from utils.tables import SIDES, SOURCES_COLUMNS, each_row
 from utils.widgets import front_end
 from utils.words import counted, share
 
-NARROWEST = 160  # pixels of a card
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
-CARD_GAP, TEXT = 10, 190  # pixels between two cards, and of what stands on a card beside its picture
-LEAST_CARDS, LEAST_HEIGHT = 6, 72  # on a page, wherever there are as many; pixels of a picture made small for that
 LARGEST_ROOM = 100_000  # pixels
 LOOK_FIRST = "Nothing was moved yet: look at what changed, then press the button again."
 logger = logging.getLogger(__name__)
@@ -41,14 +40,15 @@ class Grid(anywidget.AnyWidget):
 
     _esm = front_end(Path(__file__).with_name("grid.js"))
     _css = Path(__file__).with_name("grid.css")
-    ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom")  # each is answered by its method
+    ASKS = ("hello", "page", "flag", "undo", "apply", "back", "bring", "zoom", "like", "leave")  # each has its method
 
     def __init__(self, cleaning: Cleaning, *, labels: Sequence[str], height: int, width: int, max_n: int, note=""):
         super().__init__()  # in Colab it also switches widgets of this kind on
         self.cleaning = cleaning
-        self._labels, self._size, self._per, self._card_size = list(labels), max_n, max_n, (width, height)
-        self._setup = {"note": note, "labels": self._labels, "height": height, "width": width, "sides": list(SIDES)}
+        self.labels, self._size, self._per, self._card_size = list(labels), max_n, max_n, (width, height)
+        self._setup = {"note": note, "labels": self.labels, "height": height, "width": width, "sides": list(SIDES)}
         self._setup |= {"shows": [UNDECIDED, DECIDED], "sorts": cleaning.sorts, "project": bool(cleaning.project)}
+        self._setup |= {"alike": cleaning.alike is not None}
         self._thumbnails = Thumbnails(height=height, width=width)
         self._ids = {_sendable_id(id): id for id in cleaning.positions}
         self._sent_ids = {id: sent for sent, id in self._ids.items()}
@@ -58,10 +58,14 @@ class Grid(anywidget.AnyWidget):
         self._at, self._view = 0, View(list=first, sort=cleaning.sorts[0])
         self._selected, self._moves = cleaning.select(self._view), cleaning.moves
         self._seen = 0  # pictures at the start of the selection that were shown: they keep their places
+        self._opened = OpenedLists(cleaning)
+        self.followers: list[Callable[[], None]] = []  # called when flags may have changed
         self.on_msg(self._receive)
 
     def _receive(self, widget, content, buffers) -> None:
         self.send(*self.answer(content))
+        for follow in self.followers:
+            follow()
         self._thumbnails.draw_ahead([self.cleaning.pictures[n].path for n in self._on_page(self._at + 1)])
 
     def answer(self, content) -> tuple[dict, list[bytes]]:
@@ -91,7 +95,15 @@ class Grid(anywidget.AnyWidget):
         with self.cleaning.lock:
             message, buffers = self._moved(said)
             self.send(self._addressed(message, {}), buffers)
+        for follow in self.followers:
+            follow()
         return said
+
+    def show_list(self, name: str, positions: Sequence[int], order: str) -> None:
+        """Show every view some pictures as a list of their own."""
+        with self.cleaning.lock:
+            message, buffers = self.open_list(name, positions, order=order)
+            self.send(self._addressed(message, {}), buffers)
 
     def _addressed(self, message: dict, request: Mapping) -> dict:
         """Return a message with what every one carries: the counts, and whom it answers."""
@@ -195,10 +207,15 @@ class Grid(anywidget.AnyWidget):
         ids = self._asked(request)
         choice = request.get("choice")
         if choice is not None:
-            choice = _one_of([KEEP, DELETE, *self._labels], request, "choice")
+            choice = _one_of([KEEP, DELETE, *self.labels], request, "choice")
         refused = self.cleaning.flag(dict.fromkeys(ids, choice))
         self.cleaning.learn(now=False)
-        return self._flags(ids, alert=_refusals(refused))
+        message, buffers = self._flags(ids, alert=_refusals(refused))
+        wrong = len(ids) == 1 and self.cleaning.choices.get(ids[0], KEEP) != KEEP
+        if wrong and self.cleaning.alike and not refused and not self._opened.told(self._view)["order"]:
+            message["alert"] = look_alikes_told(self.cleaning, self.cleaning.positions[ids[0]])
+            message |= {"offer": self._sent_ids[ids[0]]} if message["alert"] else {}
+        return message, buffers
 
     def _undo(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Take the last step of flags back."""
@@ -237,6 +254,35 @@ class Grid(anywidget.AnyWidget):
         message = {"tell": "zoom", "key": self._sent_ids[id], "problem": large.problem, "alert": ""}
         return message, [large.jpeg] if large.jpeg else []
 
+    def _like(self, request: Mapping) -> tuple[dict, list[bytes]]:
+        """Show the pictures that look most like one, which comes first."""
+        position = self.cleaning.positions[self._id(request.get("key"))]
+        if not self.cleaning.alike:
+            raise FieldguideError("Nothing is known of how pictures look: give the cleaner features.")
+        nearest, _ = self.cleaning.alike.nearest(position, ALIKE - 1)
+        name = f"{LIKE} {self.cleaning.names[position]}"
+        return self.open_list(name, [position, *nearest.tolist()], order="Nearest first", focus=request.get("from"))
+
+    def open_list(self, name: str, positions: Sequence[int], *, order: str, focus=None) -> tuple[dict, list[bytes]]:
+        """Show pictures as a list of their own, and keep where the person was, with the key of the card in focus."""
+        focus = focus if isinstance(focus, str) and focus in self._ids else ""
+        first, moves = self._at * self._per, self.cleaning.moves
+        self._view = self._opened.add(
+            name, positions, order, Place(self._view, self._selected, self._seen, first, focus, moves)
+        )
+        self._selected, self._seen, self._at = self._select(self._view), 0, 0
+        return self._show()
+
+    def _leave(self, request: Mapping) -> tuple[dict, list[bytes]]:
+        """Show the page from which the list was opened, as it was."""
+        place = self._opened.leave()
+        self._view, self._selected, self._seen = place.view, place.selected, place.seen
+        if place.moves != self.cleaning.moves:  # files moved since
+            self._select_again()
+        self._at = place.first // self._per
+        message, buffers = self._show()
+        return message | {"focus": place.focus}, buffers
+
     def _moved(self, said: str) -> tuple[dict, list[bytes]]:
         """Return the page that is open, selected anew after files moved."""
         self._select_again()
@@ -260,6 +306,7 @@ class Grid(anywidget.AnyWidget):
             "page": self._at,
             "pages": pages,
             "height": self._setup["height"],
+            **self._opened.told(self._view),
             "alert": alert or ("" if cards else "No pictures here: choose another list, label, set or show."),
         }
         return message, [small.jpeg for small in drawn if not small.problem]
@@ -310,24 +357,6 @@ class Grid(anywidget.AnyWidget):
         if not isinstance(sent, str) or sent not in self._ids:
             raise FieldguideError(f"There is no picture {str(sent)[:LONGEST_ECHO]!r} here. Reload the browser's page.")
         return self._ids[sent]
-
-
-def cards_that_fit(room: Sequence[int], card: Sequence[int], *, most: int) -> tuple[int, int]:
-    """
-    Return how many cards fit into a room, and how high their pictures are; both sizes are width and height in pixels.
-
-    Pictures become smaller where only so six cards fit; where they would be too small, six cards reach out of the room.
-
-    >>> cards_that_fit((900, 1150), (256, 180), most=30), cards_that_fit((900, 540), (256, 180), most=30)
-    ((9, 180), (6, 75))
-    """
-    (across, down), (width, height) = room, card
-    columns = max(1, (across + CARD_GAP) // (max(width, NARROWEST) + CARD_GAP))
-    rows = max(1, (down + CARD_GAP) // (height + TEXT + CARD_GAP))
-    if columns * rows < min(LEAST_CARDS, most):
-        rows = -(-min(LEAST_CARDS, most) // columns)
-        height = min(height, max(LEAST_HEIGHT, (down + CARD_GAP) // rows - TEXT - CARD_GAP))
-    return min(columns * rows, most), height
 
 
 def _one_of(values, request: Mapping, name: str) -> str:

@@ -107,9 +107,9 @@ class LiveOrder:
         return f"Go on looking: probably {self.left.low:,} to {self.left.high:,} of {count:,} labels are still wrong."
 
 
-def principal_axes(features: np.ndarray) -> np.ndarray:
+def principal_axes(features: np.ndarray, most: int = AXES) -> np.ndarray:
     """
-    Return M pictures along their principal axes: float32 (M, D + 1), D ≤ 512; the last column is 1, for the bias.
+    Return M pictures along their principal axes: float32 (M, D + 1), D ≤ `most`; the last column is 1, for the bias.
 
     Each feature is scaled to a standard deviation of 1. The axes are scaled together, so that the mean square of the
     pictures' distances from their mean is about 1.
@@ -120,7 +120,7 @@ def principal_axes(features: np.ndarray) -> np.ndarray:
     wide = len(scaled) < scaled.shape[1]
     products = (scaled @ scaled.T if wide else scaled.T @ scaled).astype(np.float64)
     size = len(products)
-    values, vectors = eigh(products, subset_by_index=[max(0, size - AXES), size - 1])
+    values, vectors = eigh(products, subset_by_index=[max(0, size - most), size - 1])
     axes = vectors * np.sqrt(np.maximum(values, 0)) if wide else scaled @ vectors
     return np.concatenate([axes, np.ones((len(axes), 1))], axis=1).astype(np.float32)
 

@@ -40,7 +40,7 @@ class ConfusionMatrix(anywidget.AnyWidget):
         self.send({"tell": "said", "text": self.answer(content)})
 
     def answer(self, content) -> str:
-        """Have the grid show the pictures of a cell, the most confident answer first; return what was done, in words."""
+        """Have the grid show the pictures of a cell, the most confident first; return what was done, in words."""
         row, column = (content.get(key) if isinstance(content, dict) else None for key in ("row", "column"))
         if not all(type(n) is int and 0 <= n < len(self._labels) for n in (row, column)):
             return "There is no such cell. Reload the browser's page."

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.clean.alike import LookAlikes
 from utils.clean.given import checked_features, checked_probs, listed_suspects, own_names
 from utils.clean.live import LiveOrder
 from utils.clean.suspects import DOUBT_LISTS, Suspect
@@ -103,9 +104,10 @@ class Cleaning:
         self.applied = len(Ledger(project).last_apply()) if project else 0
         self._index()
         self._began = self._label
-        self.live = None  # the order that follows what is decided
+        self.live = self.alike = None  # the order that follows what is decided, and what looks alike
         if features is not None:
-            self.live = LiveOrder(checked_features(features, len(pictures), len(found)), self._began)
+            features = checked_features(features, len(pictures), len(found))
+            self.live, self.alike = LiveOrder(features, self._began), LookAlikes(features)
         self.learn()
 
     def _index(self) -> None:
