@@ -4,10 +4,11 @@ class Matrix {
   constructor(model, root) {
     this.model = model;
     this.said = element("p", { className: "fg-matrix-said", aria: { role: "status" } });
-    this.table = element("table");
+    const help = element("p", { textContent: "Press a number: the cleaner below shows these photos." });
+    this.table = element("table", { aria: { label: "Confusion matrix" } });
     const scroller = element("div", { className: "fg-matrix-scroller" }, this.table);
     const note = element("p", { textContent: model.get("table").note });
-    root.replaceChildren(element("section", { className: "fieldguide-matrix", aria: { label: "The matrix" } }, scroller, note, this.said));
+    root.replaceChildren(element("section", { className: "fieldguide-matrix", aria: { label: "The matrix" } }, help, scroller, note, this.said));
     this.build(model.get("table"));
     this.onMessage = (message) => message.tell === "said" && (this.said.textContent = message.text);
     model.on("msg:custom", this.onMessage);
@@ -47,8 +48,7 @@ class Matrix {
       const cells = labels.map((_, column) => this.cell(labels, row, column, counts[row][column], total));
       return element("tr", {}, element("th", { scope: "row" }, name(label)), ...cells);
     });
-    const caption = element("caption", { textContent: "Press a number: the cleaner below shows these photos." });
-    this.table.replaceChildren(caption, element("thead", {}, element("tr", {}, corner, ...heads)), element("tbody", {}, ...rows));
+    this.table.replaceChildren(element("thead", {}, element("tr", {}, corner, ...heads)), element("tbody", {}, ...rows));
   }
 
   cell(labels, row, column, count, total) {

@@ -49,9 +49,10 @@ class ConfusionMatrix(anywidget.AnyWidget):
             self._cleaning.look()
             found = self._cells()[label, said]
             self.table = self._table()
-            if found:
-                name = f"{label}, right" if label == said else f"{label} taken for {said}"
-                self._grid.show_list(name, [n for _, n in found], "Most confident first")
+            if not found:
+                return "No picture is in this cell any more."
+            name = f"{label}, right" if label == said else f"{label} taken for {said}"
+            self._grid.show_list(name, [n for _, n in found], "Most confident first")
         return f"{counted(len(found))} shown in the cleaner below, the most confident answer first."
 
     def _cells(self) -> dict[tuple[str, str], list[tuple[float, int]]]:
