@@ -44,7 +44,7 @@ def test_after_apply_a_press_counts_the_folders_of_now(tmp_path):
 
 def test_of_many_labels_those_with_the_most_errors_are_shown(tmp_path):
     """Of 1,000 labels a browser gets 24 rows and columns, and a sentence says so."""
-    labels = tuple(f"k{n:03}" for n in range(998)) + ("cat", "dog")
+    labels = (*(f"k{n:03}" for n in range(998)), "cat", "dog")
     project = make_project(tmp_path, labels=labels)
     for label in labels[:40]:
         draw(project.images / label / f"{label}.jpg", (200, 200, 200))
