@@ -13,6 +13,8 @@ const REST = 60; // milliseconds that the pointer rests on a point before its pi
 const KEPT = 200; // pictures asked for that are kept
 const CLOSEST = 400; // times as near as the whole map
 
+const GONE = "The kernel is gone. To go on, run all cells above this one, then this one. Every choice that was shown is stored.";
+
 const MAP_HELP = [
   ["Drag, wheel or pinch, + −", "move, zoom; 0 shows all"],
   ["Shift + drag", "draw around pictures: the cleaner shows them"],
@@ -55,6 +57,8 @@ class PictureMap {
     this.build(root);
     this.onMessage = (message, buffers) => this.receive(message, buffers ?? []);
     model.on("msg:custom", this.onMessage);
+    this.onGone = () => this.say(GONE);
+    model.on("comm:close", this.onGone);
     this.sizes = new ResizeObserver(() => this.resize());
     this.sizes.observe(this.stage);
     this.themes = new MutationObserver(() => this.recolour());
@@ -62,7 +66,7 @@ class PictureMap {
     this.dark = window.matchMedia("(prefers-color-scheme: dark)");
     this.onDark = () => this.recolour();
     this.dark.addEventListener("change", this.onDark);
-    model.send({ ask: "hello" });
+    this.ask("hello");
   }
 
   remove() {
@@ -70,6 +74,7 @@ class PictureMap {
     this.themes.disconnect();
     this.dark.removeEventListener("change", this.onDark);
     this.model.off("msg:custom", this.onMessage);
+    this.model.off("comm:close", this.onGone);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.resting);
     for (const tip of this.tips.values()) URL.revokeObjectURL(tip.address);
@@ -102,7 +107,16 @@ class PictureMap {
     root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation());
   }
 
-  // --- what the kernel says ---
+  // --- what the kernel is asked, and what it says ---
+
+  ask(what, details = {}) {
+    try {
+      this.model.send({ ask: what, ...details });
+    } catch (error) {
+      console.warn(error);
+      this.say(GONE);
+    }
+  }
 
   receive(message, buffers) {
     const bytes = (n) => buffers[n].buffer.slice(buffers[n].byteOffset, buffers[n].byteOffset + buffers[n].byteLength);
@@ -308,7 +322,7 @@ class PictureMap {
   fill(points) {
     if (!points.length) return this.say("No pictures there.");
     this.say("");
-    this.model.send({ ask: "fill", points });
+    this.ask("fill", { points });
   }
 
   // --- pointer ---
@@ -432,7 +446,7 @@ class PictureMap {
     if (n < 0) return this.hide();
     this.shown = n;
     this.show(n);
-    if (!this.tips.has(n)) this.resting = setTimeout(() => this.model.send({ ask: "point", n }), REST);
+    if (!this.tips.has(n)) this.resting = setTimeout(() => this.ask("point", { n }), REST);
     else if (n === this.cursor) this.say([this.tips.get(n).file, this.tips.get(n).told].join(". "));
   }
 
