@@ -91,8 +91,8 @@ class PictureMap {
     const buttons = [
       this.lasso,
       button("Show these", () => this.fill(this.inView()), { title: "The cleaner shows all pictures in view (Enter)" }),
-      button("+", () => this.zoom(2), { ariaLabel: "Zoom in" }),
-      button("−", () => this.zoom(0.5), { ariaLabel: "Zoom out" }),
+      button("+", () => this.nearer(2), { ariaLabel: "Zoom in" }),
+      button("−", () => this.nearer(1 / 2), { ariaLabel: "Zoom out" }),
       button("All", () => this.whole(), { title: "Show the whole map (0)" }),
     ];
     this.said = element("p", { className: "fg-map-status", textContent: "Waiting for the kernel…", aria: { role: "status" } });
@@ -383,7 +383,7 @@ class PictureMap {
   }
 
   /** Zoom, with the point at [x, y] staying where it is. */
-  zoom(factor, [x, y] = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
+  zoom(factor, [x, y]) {
     const zoom = Math.min(CLOSEST, Math.max(1, this.at.zoom * factor));
     const [right, down] = [x - this.stage.clientWidth / 2, y - this.stage.clientHeight / 2];
     const part = 1 - this.at.zoom / zoom;
@@ -392,6 +392,14 @@ class PictureMap {
     this.path = [];
     this.at = { x: this.at.x + (right / before) * part, y: this.at.y + (down / before) * part, zoom };
     this.pan(0, 0);
+  }
+
+  /** Zoom around the point that was moved to, if it is in view, else around the middle. */
+  nearer(factor) {
+    const { clientWidth, clientHeight } = this.stage;
+    const [x, y] = this.cursor < 0 ? [-1, -1] : this.spot(this.cursor);
+    const seen = x >= 0 && y >= 0 && x <= clientWidth && y <= clientHeight;
+    this.zoom(factor, seen ? [x, y] : [clientWidth / 2, clientHeight / 2]);
   }
 
   whole() {
@@ -407,7 +415,7 @@ class PictureMap {
 
   key(event) {
     const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-    const actions = { "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.whole(), Enter: () => event.repeat || this.fill(this.inView()), Escape: () => this.move(-1) };
+    const actions = { "+": () => this.nearer(1.5), "=": () => this.nearer(1.5), "-": () => this.nearer(1 / 1.5), 0: () => this.whole(), Enter: () => event.repeat || this.fill(this.inView()), Escape: () => this.move(-1) };
     if (event.ctrlKey || event.metaKey || event.altKey || !(steps[event.key] || actions[event.key])) return;
     if (steps[event.key]) this.step(...steps[event.key]);
     else actions[event.key]();
