@@ -88,7 +88,7 @@ def test_new_pictures_and_few_left_are_arranged_anew(tmp_path):
     for names, rows in (
         (["new", *ids[1:]], features),
         (ids, features + 1),
-        (ids[:4], features[:4]),
+        (ids[:4], (features + 1)[:4]),
     ):
         before = (tmp_path / "map.npz").read_bytes()
         assert (kept_layout(tmp_path, names, rows) == picture_layout(rows)).all()
