@@ -4,10 +4,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from browser.conftest import Desk
+from browser.conftest import PAGE, Desk
 from browser.pages import Grid
-from browser.project import ANT, MARKUP, NAUGHTY
-from browser.test_cleaner_on_screen import OUTSIDE, THEME
+from browser.project import ANT, CODE, MARKUP, NAUGHTY, write_notebook
+from browser.test_cleaner_on_screen import OUTSIDE, ROWS, THEME
 from utils.ledger import read_review
 
 pytestmark = pytest.mark.browser
@@ -155,9 +155,16 @@ def test_the_lasso_fills_the_grid(mapped, screenshot):
     page.keyboard.press("ArrowRight")
     expect(found.get_by_role("status")).not_to_have_text(first)
     expect(found.locator(".fg-tip img")).to_be_visible()
+    pointed = found.get_by_role("status").inner_text().split(".jpg")[0]
     screenshot(page, "map")
     page.keyboard.press("Enter")
     grid.expect_status("Page 1 of 4, 40 pictures")
+    page.keyboard.press("+")  # around that point, so it stays in view, and others leave it
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    page.keyboard.press("Enter")
+    expect(grid.status.filter(has_text="40 pictures")).to_have_count(0)
+    assert f"{pointed}" in grid.shown()
     grid.button("Back to all pictures").click()
     grid.expect_status("Page 1 of 4, 41 pictures")
     assert page.evaluate("() => window.hacked") is None
@@ -175,9 +182,34 @@ def test_a_choice_colours_its_point(mapped):
 
 
 @pytest.mark.long
+def test_in_voila_the_lasso_fills_the_grid(servers, project, page, screenshot):
+    """A Voila page draws the map and takes keys and lasso; a picture deleted meanwhile is shown as missing."""
+    notebook = servers.lab.folder / PAGE
+    cell = "\n".join([CODE.rsplit("cleaner = ", 1)[0], MAPPED.replace("{", "{{").replace("}", "}}")])
+    write_notebook(notebook, servers.lab.folder / "project.toml", cell)
+    try:
+        page.goto(servers.voila.url)
+        found, grid = map_of(page), Grid(page)
+    finally:
+        write_notebook(notebook, servers.lab.folder / "project.toml")
+    (project.images / ANT / "ant-00.jpg").unlink()
+    found.locator("canvas").focus()
+    page.keyboard.press("Enter")
+    grid.expect_status("40 pictures")
+    screenshot(page, "map-voila")
+    draw_around(page, whole(found), shift=True)
+    expect(found.get_by_role("status")).to_contain_text("40 pictures shown in the cleaner")
+    grid.choose("Sort", "File name")
+    expect(grid.card("ant-00").locator(".fg-broken")).to_be_visible()
+
+
+@pytest.mark.long
 def test_the_map_is_usable_by_everyone(mapped, screenshot):
-    """axe finds nothing in light or dark; at 390 pixels nothing sticks out."""
+    """axe finds nothing in light or dark; at 390 pixels nothing sticks out; at 1366 the toolbar is one row."""
     page, found = mapped.page, map_of(mapped.page)
+    mapped.grid.cards.first.focus()
+    mapped.grid.press("m")
+    expect(mapped.grid.root.get_by_role("button", name="Back to all pictures")).to_be_visible()
     broken = {}
     try:
         for theme in ("JupyterLab Light", "JupyterLab Dark"):
@@ -202,6 +234,11 @@ def test_the_map_is_usable_by_everyone(mapped, screenshot):
         found.evaluate("map => map.scrollIntoView({block: 'start'})")
         screenshot(page, "map-390")
         outside = found.evaluate(OUTSIDE)
+        page.evaluate("() => window.jupyterapp.shell.expandLeft()")
+        page.set_viewport_size({"width": 1366, "height": 768})
+        page.wait_for_timeout(1000)
+        screenshot(page, "back-1366")
+        rows = mapped.grid.root.evaluate(ROWS)
     finally:
         page.set_viewport_size({"width": 1280, "height": 1300})
-    assert (broken, outside) == ({}, [])
+    assert (broken, outside, rows) == ({}, [], 1)

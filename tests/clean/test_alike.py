@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from test_grid import ask, grid_of, keys, turn
 
 from utils.clean.alike import LookAlikes
-from utils.clean.opened import LISTS, PLACES
+from utils.clean.opened import OPENED_LISTS, PLACES_BACK
 from utils.errors import FieldguideError
 
 COUNT = 40  # c0 … c19, d0 … d19
@@ -106,7 +106,7 @@ def test_the_way_back_leads_through_every_list(grid):
     for _ in range(3):
         for n in range(12):
             ask(grid, "like", key=f"c{n}")
-    assert len(grid.cleaning.lists) <= LISTS + 1 and len(grid._opened._places) <= PLACES + 1
+    assert len(grid.cleaning.lists) <= OPENED_LISTS + 1 and len(grid._opened._places) <= PLACES_BACK + 1
     while (page := ask(grid, "leave"))["tell"] == "page":
         last = page
     assert last["chosen"]["list"] == ""

@@ -78,6 +78,7 @@ def test_run_all_moves_no_picture(project):
     unchanged = next(line for line in shown.splitlines() if line.startswith("Unchanged: "))
     names = [Path(name).name for name in unchanged.removeprefix("Unchanged: ").split(", ")]
     assert names == ["out_of_fold.csv", "review.csv"]
+    assert "No map" not in shown and (project.data / "features" / "map.npz").exists()
 
 
 def test_a_file_of_choices_is_carried_out_and_nothing_else(project):
@@ -105,3 +106,4 @@ def test_judges_no_better_than_guessing_close_the_list(project):
     shown = run_06()
     assert "12 of 24 photos; guessing would get 12. That is no better than guessing. So there is no list" in shown
     assert "Look at the contact sheets of 02" in shown and "No suspects to show." in shown
+    assert "No map: " in shown

@@ -8,8 +8,8 @@ import numpy as np
 
 from utils.errors import FieldguideError
 
-DIGITS = 5  # of a similarity: below that, the same numbers multiplied in another order differ
-ASKED = 200  # pictures, at most, that tell how like the nearest one usually is
+COSINE_DIGITS = 5  # of a similarity: below that, the same numbers multiplied in another order differ
+POLLED = 200  # pictures, at most, that tell how like the nearest one usually is
 
 
 class LookAlikes:
@@ -33,7 +33,7 @@ class LookAlikes:
             products /= self._lengths
         products[:, ~self.known] = -1
         products[np.arange(len(products)), positions] = -1
-        return np.round(products, DIGITS)
+        return np.round(products, COSINE_DIGITS)
 
     def nearest(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -58,7 +58,7 @@ class LookAlikes:
             return []
         if self._usual is None:
             known = np.flatnonzero(self.known)
-            asked = known[:: -(-len(known) // ASKED)]
+            asked = known[:: -(-len(known) // POLLED)]
             self._usual = float(np.median(self._similarities(asked).max(1)))
         nearest, similar = self.nearest(position, count)
         return nearest[similar >= self._usual].tolist()

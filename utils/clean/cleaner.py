@@ -89,6 +89,7 @@ class ImageClassifierCleaner:
         self.fns = self.cleaning.start
         offered = list(dict.fromkeys([*labels, *map(str, opts)]))
         self.widget = Grid(self.cleaning, labels=offered, height=height, width=width, max_n=max_n, note=note)
+        self._map: PictureMap | None = None  # one for all cells and tabs
 
     def _ipython_display_(self) -> None:
         display(self.widget)
@@ -101,16 +102,16 @@ class ImageClassifierCleaner:
 
     def map(self) -> PictureMap | str:
         """Return all pictures as points, alike ones together, to draw around what the grid shows; or why not."""
-        cleaning = self.cleaning
-        if cleaning.alike is None:
-            return "No map: it needs what a network sees in the pictures. Give the cleaner features."
-        ids = [picture.id for picture in cleaning.pictures]
-        features = cleaning.alike.features
-        if cleaning.project:
-            places = kept_layout(cleaning.project.data / "features", ids, features)
-        else:
-            places = picture_layout(features)
-        return PictureMap(self.widget, places)
+        if self.cleaning.alike is None:
+            return "No map: this cleaner was given no features, so it does not know which pictures look alike."
+        if self._map is None:
+            features, project = self.cleaning.alike.features, self.cleaning.project
+            ids = [picture.id for picture in self.cleaning.pictures]
+            known = project and project.data / "features"
+            self._map = PictureMap(
+                self.widget, kept_layout(known, ids, features) if known else picture_layout(features)
+            )
+        return self._map
 
     def delete(self) -> list[int]:
         """Return the positions in `fns` flagged to be deleted, in any notebook, of files still there."""

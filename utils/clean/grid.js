@@ -252,7 +252,7 @@ class Grid {
     const all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
     const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
     const remove = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
-    this.return = button("Back", () => this.ask("leave"), { hidden: true });
+    this.return = button("←", () => this.ask("leave"), { className: "fg-return", hidden: true });
     const group = (...parts) => element("div", { className: "fg-group" }, ...parts);
     this.menus = [this.buildMenu("Filter", ...filters), this.buildMenu("More", all, this.back)];
     return element(
@@ -506,7 +506,7 @@ class Grid {
   moreLike(each, tabIndex) {
     if (!this.alike || each.outside) return [];
     const title = "Show the pictures that look most like this one (m)";
-    return [button("More like this", () => this.like(each.key), { className: "fg-alike", tabIndex, title })];
+    return [button("Like this", () => this.like(each.key), { ariaLabel: "More like this", className: "fg-alike", tabIndex, title })];
   }
 
   /** Keep, Delete, and the first nine labels but its own, by their numbers. */

@@ -19,7 +19,7 @@ import anywidget
 from utils.addresses import web_host
 from utils.clean.applying import summary
 from utils.clean.fitting import cards_that_fit
-from utils.clean.opened import ALIKE, LIKE, OpenedLists, Place, look_alikes_told
+from utils.clean.opened import ALIKE_SHOWN, LIKE_ONE, OpenedLists, Place, look_alikes_told
 from utils.clean.session import CHANGED_SINCE, DECIDED, UNDECIDED, Cleaning, View
 from utils.clean.thumbnails import Thumbnails, draw_large, original
 from utils.errors import FieldguideError
@@ -259,8 +259,8 @@ class Grid(anywidget.AnyWidget):
         position = self.cleaning.positions[self._id(request.get("key"))]
         if not self.cleaning.alike:
             raise FieldguideError("Nothing is known of how pictures look: give the cleaner features.")
-        nearest, _ = self.cleaning.alike.nearest(position, ALIKE - 1)
-        name = f"{LIKE} {self.cleaning.names[position]}"
+        nearest, _ = self.cleaning.alike.nearest(position, ALIKE_SHOWN - 1)
+        name = f"{LIKE_ONE} {self.cleaning.names[position]}"
         return self.open_list(name, [position, *nearest.tolist()], order="Nearest first", focus=request.get("from"))
 
     def open_list(self, name: str, positions: Sequence[int], *, order: str, focus=None) -> tuple[dict, list[bytes]]:

@@ -24,10 +24,10 @@ ROUGH, FINE = 60, 190  # rounds; 100 and 250 lower what t-SNE minimises by 1 % a
 SPREAD = 1e-4  # standard deviation of the places that t-SNE begins with
 WORTH_CORES = 2000  # pictures, from which several cores are quicker than one
 INTERVALS = (
-    10  # at least, along a side of the grid that forces are computed on; 50, the default, take 2 s for 12 pictures
+    10  # at least, along a side of the grid that forces are computed on; 50, the default, take 2 s for 12 points
 )
-FEWEST = 10  # pictures that t-SNE can arrange; fewer lie along their two principal axes
-LARGEST_LAYOUT = 2**28  # bytes of a file that we read; a million pictures take 16 million
+FEWEST_FOR_TSNE = 10  # pictures that t-SNE can arrange; fewer lie along their two principal axes
+LARGEST_LAYOUT = 2**28  # bytes of a file that we read, packed or not; a million pictures take 16 million
 
 
 def kept_layout(folder: Path, ids: Sequence[str], features: np.ndarray) -> np.ndarray:
@@ -67,6 +67,8 @@ def _read_layout(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if path.stat().st_size > LARGEST_LAYOUT:
             raise ValueError("too large")
         with np.load(path, allow_pickle=False) as arrays:
+            if sum(part.file_size for part in arrays.zip.infolist()) > LARGEST_LAYOUT:
+                raise ValueError("too large once unpacked")
             form, keys, places = (arrays[name] for name in ("form", "keys", "places"))
         ours = (form.shape, keys.dtype, places.dtype, places.shape) == ((), np.uint64, np.float32, (len(keys), 2))
         if not (ours and form == LAYOUT_FORM and ((places >= 0) & (places <= 1)).all()):
@@ -87,7 +89,7 @@ def picture_layout(features: np.ndarray) -> np.ndarray:
     if len(known):
         axes = principal_axes(features[known], LAYOUT_AXES)[:, -2::-1].astype(np.float64)  # the largest first
         axes = np.pad(axes, ((0, 0), (0, max(0, 2 - axes.shape[1]))))
-        places[known] = _in_unit_square(_arranged_by_tsne(axes) if len(known) >= FEWEST else axes[:, :2])
+        places[known] = _in_unit_square(_arranged_by_tsne(axes) if len(known) >= FEWEST_FOR_TSNE else axes[:, :2])
     return places
 
 

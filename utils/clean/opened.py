@@ -11,9 +11,9 @@ from utils.clean.session import Cleaning, View
 from utils.errors import FieldguideError
 from utils.words import counted
 
-LISTS, PLACES = 5, 20  # opened lists that the menu holds, and places that lead back, at most
-LIKE, FROM_MAP = "Like", "From the map"
-ALIKE = 60  # pictures in a list of look-alikes, the picture itself among them
+OPENED_LISTS, PLACES_BACK = 5, 20  # opened lists that the menu holds, and places that lead back, at most
+LIKE_ONE, FROM_MAP = "Like", "From the map"
+ALIKE_SHOWN = 60  # pictures in a list of look-alikes, the picture itself among them
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class OpenedLists:
         cleaning.lists[name], cleaning.reasons[name] = list(positions), {}
         if place.view.list != name:
             self._places.append(place)
-            del self._places[1:-PLACES]  # the first one stays: it is where all began
-        for old in [each for each in self._orders if each not in (name, place.view.list)][: len(self._orders) - LISTS]:
+            del self._places[1:-PLACES_BACK]  # the first one stays: it is where all began
+        for old in [each for each in self._orders if each not in (name, place.view.list)][
+            : len(self._orders) - OPENED_LISTS
+        ]:
             del self._orders[old], cleaning.lists[old], cleaning.reasons[old]
         return View(list=name, sort=cleaning.sorts[0])
 
@@ -66,7 +68,7 @@ class OpenedLists:
 
 def look_alikes_told(cleaning: Cleaning, position: int) -> str:
     """Return an offer to show what looks like a picture and is not decided yet, "" if there is none."""
-    found = [cleaning.pictures[n] for n in cleaning.alike.look_alikes(position, ALIKE - 1)]
+    found = [cleaning.pictures[n] for n in cleaning.alike.look_alikes(position, ALIKE_SHOWN - 1)]
     if not (count := sum(bool(picture.label) and picture.id not in cleaning.choices for picture in found)):
         return ""
     look, them = ("looks", "it") if count == 1 else ("look", "them")

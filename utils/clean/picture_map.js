@@ -13,6 +13,8 @@ const REST = 60; // milliseconds that the pointer rests on a point before its pi
 const KEPT = 200; // pictures asked for that are kept
 const CLOSEST = 400; // times as near as the whole map
 
+const GONE = "The kernel is gone. To go on, run all cells above this one, then this one. Every choice that was shown is stored.";
+
 const MAP_HELP = [
   ["Drag, wheel or pinch, + −", "move, zoom; 0 shows all"],
   ["Shift + drag", "draw around pictures: the cleaner shows them"],
@@ -55,6 +57,8 @@ class PictureMap {
     this.build(root);
     this.onMessage = (message, buffers) => this.receive(message, buffers ?? []);
     model.on("msg:custom", this.onMessage);
+    this.onGone = () => this.say(GONE);
+    model.on("comm:close", this.onGone);
     this.sizes = new ResizeObserver(() => this.resize());
     this.sizes.observe(this.stage);
     this.themes = new MutationObserver(() => this.recolour());
@@ -62,7 +66,7 @@ class PictureMap {
     this.dark = window.matchMedia("(prefers-color-scheme: dark)");
     this.onDark = () => this.recolour();
     this.dark.addEventListener("change", this.onDark);
-    model.send({ ask: "hello" });
+    this.ask("hello");
   }
 
   remove() {
@@ -70,6 +74,7 @@ class PictureMap {
     this.themes.disconnect();
     this.dark.removeEventListener("change", this.onDark);
     this.model.off("msg:custom", this.onMessage);
+    this.model.off("comm:close", this.onGone);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.resting);
     for (const tip of this.tips.values()) URL.revokeObjectURL(tip.address);
@@ -86,8 +91,8 @@ class PictureMap {
     const buttons = [
       this.lasso,
       button("Show these", () => this.fill(this.inView()), { title: "The cleaner shows all pictures in view (Enter)" }),
-      button("+", () => this.zoom(2), { ariaLabel: "Zoom in" }),
-      button("−", () => this.zoom(0.5), { ariaLabel: "Zoom out" }),
+      button("+", () => this.nearer(2), { ariaLabel: "Zoom in" }),
+      button("−", () => this.nearer(1 / 2), { ariaLabel: "Zoom out" }),
       button("All", () => this.whole(), { title: "Show the whole map (0)" }),
     ];
     this.said = element("p", { className: "fg-map-status", textContent: "Waiting for the kernel…", aria: { role: "status" } });
@@ -102,7 +107,16 @@ class PictureMap {
     root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation());
   }
 
-  // --- what the kernel says ---
+  // --- what the kernel is asked, and what it says ---
+
+  ask(what, details = {}) {
+    try {
+      this.model.send({ ask: what, ...details });
+    } catch (error) {
+      console.warn(error);
+      this.say(GONE);
+    }
+  }
 
   receive(message, buffers) {
     const bytes = (n) => buffers[n].buffer.slice(buffers[n].byteOffset, buffers[n].byteOffset + buffers[n].byteLength);
@@ -308,7 +322,7 @@ class PictureMap {
   fill(points) {
     if (!points.length) return this.say("No pictures there.");
     this.say("");
-    this.model.send({ ask: "fill", points });
+    this.ask("fill", { points });
   }
 
   // --- pointer ---
@@ -369,7 +383,7 @@ class PictureMap {
   }
 
   /** Zoom, with the point at [x, y] staying where it is. */
-  zoom(factor, [x, y] = [this.stage.clientWidth / 2, this.stage.clientHeight / 2]) {
+  zoom(factor, [x, y]) {
     const zoom = Math.min(CLOSEST, Math.max(1, this.at.zoom * factor));
     const [right, down] = [x - this.stage.clientWidth / 2, y - this.stage.clientHeight / 2];
     const part = 1 - this.at.zoom / zoom;
@@ -378,6 +392,14 @@ class PictureMap {
     this.path = [];
     this.at = { x: this.at.x + (right / before) * part, y: this.at.y + (down / before) * part, zoom };
     this.pan(0, 0);
+  }
+
+  /** Zoom around the point that was moved to, if it is in view, else around the middle. */
+  nearer(factor) {
+    const { clientWidth, clientHeight } = this.stage;
+    const [x, y] = this.cursor < 0 ? [-1, -1] : this.spot(this.cursor);
+    const seen = x >= 0 && y >= 0 && x <= clientWidth && y <= clientHeight;
+    this.zoom(factor, seen ? [x, y] : [clientWidth / 2, clientHeight / 2]);
   }
 
   whole() {
@@ -393,7 +415,7 @@ class PictureMap {
 
   key(event) {
     const steps = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
-    const actions = { "+": () => this.zoom(1.5), "=": () => this.zoom(1.5), "-": () => this.zoom(1 / 1.5), 0: () => this.whole(), Enter: () => event.repeat || this.fill(this.inView()), Escape: () => this.move(-1) };
+    const actions = { "+": () => this.nearer(1.5), "=": () => this.nearer(1.5), "-": () => this.nearer(1 / 1.5), 0: () => this.whole(), Enter: () => event.repeat || this.fill(this.inView()), Escape: () => this.move(-1) };
     if (event.ctrlKey || event.metaKey || event.altKey || !(steps[event.key] || actions[event.key])) return;
     if (steps[event.key]) this.step(...steps[event.key]);
     else actions[event.key]();
@@ -432,7 +454,7 @@ class PictureMap {
     if (n < 0) return this.hide();
     this.shown = n;
     this.show(n);
-    if (!this.tips.has(n)) this.resting = setTimeout(() => this.model.send({ ask: "point", n }), REST);
+    if (!this.tips.has(n)) this.resting = setTimeout(() => this.ask("point", { n }), REST);
     else if (n === this.cursor) this.say([this.tips.get(n).file, this.tips.get(n).told].join(". "));
   }
 

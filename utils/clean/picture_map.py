@@ -90,7 +90,8 @@ class PictureMap(anywidget.AnyWidget):
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         codes, marks = self._state
         missing = int((~self._placed & [bool(picture.label) for picture in self._cleaning.pictures]).sum())
-        note = f"{counted(missing)} could not be read and are not on the map." if missing else ""
+        are = "is" if missing == 1 else "are"
+        note = f"{counted(missing)} could not be read and {are} not on the map." if missing else ""
         buffers = [self._places.tobytes(), codes.astype("<u2").tobytes(), marks.astype("u1").tobytes()]
         return {"tell": "map", "labels": self._grid.labels, "note": note}, buffers
 

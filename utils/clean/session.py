@@ -150,8 +150,8 @@ class Cleaning:
         """Return what a person should know before the first decision, "" if there is nothing."""
         told = []
         if self.live and (missing := int((self._there & ~self.live.known).sum())):
-            keep = "it keeps its" if missing == 1 else "they keep their"
-            told.append(f"Nothing is known of how {counted(missing)} look, so {keep} place in the order.")
+            look, keep = ("looks", "it keeps its") if missing == 1 else ("look", "they keep their")
+            told.append(f"Nothing is known of how {counted(missing)} {look}, so {keep} place in the order.")
         if waiting := len(self.pending()):
             told.append(f"{counted(waiting, 'choice')} made before are shown, and not applied yet.")
         return " ".join(told)
