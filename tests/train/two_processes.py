@@ -3,6 +3,7 @@ What one of several processes of a training does in the tests, which start it wi
 
     torchrun ... two_processes.py train OUT     the command line; OUT/<rank>.json: pictures of each epoch, files written
     torchrun ... two_processes.py step OUT      a plain network without random numbers; OUT/<rank>.pth: its weights
+    torchrun ... two_processes.py differ OUT    the command line; the second process reads OUT/other.toml
 """
 
 import json
@@ -10,9 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1]), str(Path(__file__).parent)]
-
-import small_set
 import torch
 from fastai.data.all import CategoryBlock, DataBlock, parent_label
 from fastai.vision.all import SGD, ImageBlock, Learner, Resize, accuracy
@@ -58,11 +56,11 @@ def train(out: Path, arguments: list[str]) -> int:
 
 
 def plain_weights(group: Group, *, pieces: int = 1) -> list[torch.Tensor]:
-    """Return a small network's weights after an epoch without random numbers, by the callbacks of a group."""
+    """Return a small network's weights after an epoch without random numbers, trained with the callbacks of a group."""
     dataset = read_dataset(Project.load())
     kinds = (ImageBlock, CategoryBlock(vocab=list(dataset.project.labels)))
-    block = DataBlock(blocks=kinds, get_y=parent_label, item_tfms=Resize(32))
-    dls, cbs = image_dataloaders(dataset, block), []
+    block = DataBlock(blocks=kinds, get_y=parent_label, item_tfms=Resize(32, method="squish"))
+    dls = image_dataloaders(dataset, block)
     torch.manual_seed(1)
     layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)]
     how = {"loss_func": training_loss(dataset), "opt_func": SGD, "metrics": accuracy, "train_bn": False}
@@ -75,12 +73,19 @@ def plain_weights(group: Group, *, pieces: int = 1) -> list[torch.Tensor]:
 
 def step(out: Path, arguments: list[str]) -> int:
     """Train the small network with other processes, and keep its weights."""
-    small_set.loaders.worker_count = lambda: 0
+    loaders.worker_count = lambda: 0
     with process_group() as group:
         weights = plain_weights(group, pieces=int(arguments[0]))
         torch.save(weights, out / f"{group.rank}.pth")
     return 0
 
 
+def differ(out: Path, arguments: list[str]) -> int:
+    """Train by the command line; the second process reads another project file."""
+    if os.environ["RANK"] == "1":
+        os.environ["PROJECT"] = str(out / "other.toml")
+    return train_project(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit({"train": train, "step": step}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:]))
+    sys.exit({"train": train, "step": step, "differ": differ}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:]))
