@@ -144,7 +144,7 @@ def test_processes_that_cannot_meet_say_so(monkeypatch, taken):
         for name, value in {"RANK": 0, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}.items():
             monkeypatch.setenv(name, str(value))
         monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-        monkeypatch.setattr(processes, "PATIENCE", processes.timedelta(seconds=1))
+        monkeypatch.setattr(processes, "NO_ANSWER", processes.timedelta(seconds=1))
         monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
         told = f"^Port {port} is in use" if taken else "^Not all of the 2 processes came"
         with pytest.raises(FieldguideError, match=told), process_group():

@@ -49,7 +49,7 @@ def train_project(arguments: Sequence[str] | None = None) -> int:
     try:
         with process_group() as group:
             dataset = group.each(lambda: checked_dataset(group, options.pieces))
-            group.require_same(facts_of(dataset))
+            group.require_same(shared_facts(dataset))
             tell(group, training_status(dataset))
             learners = [train_network(each, group, options.pieces) for each in networks_of(dataset)]
             if dataset.project.train == "all":
@@ -86,7 +86,7 @@ def checked_dataset(group: Group, pieces: int) -> Dataset:
     return dataset
 
 
-def facts_of(dataset: Dataset) -> dict[str, object]:
+def shared_facts(dataset: Dataset) -> dict[str, object]:
     """Return what must be the same in all processes: the project file, the pictures, and how far the training is."""
     settings = dataset.project.model_dump(mode="json", exclude=OF_THE_MACHINE)
     return settings | {"pictures and split": dataset.fingerprint, "state": training_status(dataset)}

@@ -26,7 +26,7 @@ from utils.train.plain import PlainCallback
 from utils.train.processes import Group
 from utils.words import counted
 
-LEAST = 2  # pictures that a process needs at once: batch norm has no spread of one
+LEAST_AT_ONCE = 2  # pictures that a process needs at once: batch norm has no spread of one
 Steps = list[list[np.ndarray]]  # step → process → positions of its pictures
 
 
@@ -198,12 +198,11 @@ def added(value: torch.Tensor, group: Group) -> torch.Tensor:
 def require_enough(dataset: Dataset, group: Group, *, pieces: int = 1) -> None:
     """Refuse more processes, or pieces, than there are pictures in a batch."""
     pictures, size = len(dataset.on("train")), dataset.project.batch_size
-    batches = math.ceil(pictures / size)
-    each = pictures // max(1, batches) // (group.count * pieces)
-    if each < LEAST:
-        most = pictures // max(1, batches) // LEAST
+    batch = pictures // max(1, math.ceil(pictures / size))  # the smallest one
+    if batch // (group.count * pieces) < LEAST_AT_ONCE:
+        told = f"{group.count} processes" + (f" with {pieces} pieces each" if pieces > 1 else "")
+        most = f"{batch // LEAST_AT_ONCE}" + (" in all" if pieces > 1 else "")
         raise FieldguideError(
-            f"{counted(pictures)} in batches of up to {size} are too few for {group.count} processes"
-            f"{f' with {pieces} pieces each' if pieces > 1 else ''}: each needs {LEAST} at a time. Start at most {most}"
-            f"{' in all' if pieces > 1 else ''}, or set a larger batch_size in the project file."
+            f"{counted(pictures)} in batches of up to {size} are too few for {told}: each needs {LEAST_AT_ONCE} at a "
+            f"time. Start at most {most}, or set a larger batch_size in the project file."
         )

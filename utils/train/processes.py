@@ -19,9 +19,11 @@ from fastai.torch_core import default_device
 from utils.errors import FieldguideError
 from utils.machine import usable_cores
 
-PATIENCE = timedelta(minutes=10)  # for a process that does not answer while all train
+NO_ANSWER = timedelta(minutes=10)  # for a process that does not answer while all train
 PREPARING = timedelta(days=1)  # the first process may compute features of a million pictures; one that dies is noticed
-GONE = re.compile(r"connection (closed|reset|refused)|broken pipe|timed? ?out|timeout|remote process", re.IGNORECASE)
+LOST_CONTACT = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|timed? ?out|timeout|remote process", re.IGNORECASE
+)
 IN_USE = re.compile(r"EADDRINUSE|address already in use", re.IGNORECASE)
 Answer = TypeVar("Answer")
 
@@ -63,7 +65,7 @@ class Group:
                 try:
                     answer = work()
                 except FieldguideError as error:
-                    told = str(error)
+                    told, minutes = str(error), NO_ANSWER.seconds // 60
             failed = [(rank, text) for rank, text in enumerate(self.gather(told)) if text]
             if failed:
                 rank, text = failed[0]
@@ -104,10 +106,10 @@ def process_group() -> Iterator[Group]:
     group = Group(int(os.environ["RANK"]), count)
     torch.set_num_threads(max(1, usable_cores() // processes_here()))
     try:
-        dist.init_process_group("nccl" if _take_gpu() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("nccl" if _take_gpu() else "gloo", timeout=NO_ANSWER)
         yield replace(group, waiting=dist.new_group(backend="gloo", timeout=PREPARING))
     except RuntimeError as error:
-        raise _plain(error, group) from error
+        raise _connection_error(error, group) from error
     dist.destroy_process_group()
 
 
@@ -126,9 +128,9 @@ def _take_gpu() -> bool:
     return True
 
 
-def _plain(error: RuntimeError, group: Group) -> Exception:
+def _connection_error(error: RuntimeError, group: Group) -> Exception:
     """Return what to say where the connection to another process is the trouble, else the error itself."""
-    told = str(error)
+    told, minutes = str(error), NO_ANSWER.seconds // 60
     if IN_USE.search(told):
         port = os.environ.get("MASTER_PORT", "")
         return FieldguideError(
@@ -137,13 +139,13 @@ def _plain(error: RuntimeError, group: Group) -> Exception:
         )
     if "clients joined" in told:
         return FieldguideError(
-            f"Not all of the {group.count} processes came within {PATIENCE.seconds // 60} minutes. Is the same command "
-            "running on every machine, and can they reach the first one?"
+            f"Not all of the {group.count} processes came within {minutes} minutes. Is the same command running on "
+            "every machine, and can they reach the first one?"
         )
-    if isinstance(error, dist.DistError) or GONE.search(told):
+    if isinstance(error, dist.DistError) or LOST_CONTACT.search(told):
         return FieldguideError(
             f"Process {group.rank} of {group.count} stops, because another one ended or did not answer for "
-            f"{PATIENCE.seconds // 60} minutes. What that one said is above or on its machine. Start the same command "
+            f"{minutes} minutes. What that one said is above or on its machine. Start the same command "
             "again: the training goes on after the last epoch that was done."
         )
     return error
