@@ -65,7 +65,7 @@ class Group:
                 try:
                     answer = work()
                 except FieldguideError as error:
-                    told, minutes = str(error), NO_ANSWER.seconds // 60
+                    told = str(error)
             failed = [(rank, text) for rank, text in enumerate(self.gather(told)) if text]
             if failed:
                 rank, text = failed[0]
