@@ -25,6 +25,7 @@ from utils.errors import FieldguideError
 from utils.storage import remove_leftovers, require_writable
 from utils.train.cache import Cache
 from utils.train.checkpoint import (
+    OF_PROCESSES,
     STATE,
     broken_state,
     goes_on,
@@ -35,9 +36,11 @@ from utils.train.checkpoint import (
     save_round,
 )
 from utils.train.curves import best_row, training_curve
+from utils.train.distributed import ShareBatches, ShareGradients
 from utils.train.diverging import Diverged, diverged_error
 from utils.train.loaders import validation_view
 from utils.train.plain import PlainCallback, PlainErrors
+from utils.train.processes import Group
 from utils.train.record import asked_settings, digits, first_settings, phase_settings
 from utils.train.schedule import Schedule
 
@@ -46,11 +49,23 @@ HOUR = 3600  # seconds
 STARTS: WeakKeyDictionary[Learner, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
 
-def training_callbacks(dataset: Dataset, *, save: bool = True) -> list[PlainCallback]:
-    """Return callbacks for ``learn.fine_tune(..., cbs=...)``; with ``save=False`` nothing is drawn, read or written."""
+def training_callbacks(
+    dataset: Dataset, *, save: bool = True, group: Group | None = None, pieces: int = 1
+) -> list[PlainCallback]:
+    """
+    Return callbacks for ``learn.fine_tune(..., cbs=...)``; with ``save=False`` nothing is drawn, read or written.
+
+    With a `group`, even of one process, no curve is drawn while it trains. `pieces` are what each process makes of its
+    part of a batch.
+    """
     project = dataset.project
-    lasting = [Resume(dataset), LiveCurve()] if save else []
+    shared = {"processes": group.count if group else 1, "pieces": pieces}
+    shared = {name: value for name, value in shared.items() if value > 1}
+    lasting = [Resume(dataset, shared, writes=not group or group.first)] if save else []
+    lasting += [LiveCurve()] if save and not group else []
     lasting += [Cache()] if project.cache == "memory" else []
+    if shared:
+        lasting += [ShareBatches(dataset, group, pieces=pieces), ShareGradients(project.seed, group, pieces=pieces)]
     own = [History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
     return [PlainErrors(), Schedule(project.schedule), *own, *lasting]
 
@@ -198,8 +213,8 @@ class Resume(PlainCallback):
 
     order = 73  # after BestEpoch
 
-    def __init__(self, dataset: Dataset):
-        self.dataset, self.saved = dataset, 0
+    def __init__(self, dataset: Dataset, shared: Mapping[str, int], *, writes: bool):
+        self.dataset, self.shared, self.writes, self.saved = dataset, shared, writes, 0
 
     def before_fit(self):
         if self.history.begins:
@@ -213,6 +228,9 @@ class Resume(PlainCallback):
             self.pending, self.stands = whole or self.pending, bool(whole) and "view" in whole
             if not self.history.begins:
                 self.between = whole["frozen"] if whole else self.slim(self.pending or self.state())
+            # Only now: a training goes on, or stands, with any number of processes.
+            told = whole["settings"] if self.stands else self.shared
+            self.settings |= {name: told[name] for name in OF_PROCESSES if name in told}
         if self.pending:
             self.take_over(self.pending)
 
@@ -221,10 +239,10 @@ class Resume(PlainCallback):
         project = self.dataset.project
         if getattr(self.dls, "fingerprint", None) != self.dataset.fingerprint:
             raise FieldguideError("The DataLoaders are not those of this data set. Run 04 again from its first cell.")
-        require_writable(project.network)  # better said now than after an hour of training
-        remove_leftovers(
-            project.network, below=False, older=HOUR
-        )  # younger ones may be another notebook's, still at it
+        if self.writes:
+            require_writable(project.network)  # better said now than after an hour of training
+            # Younger ones may be another notebook's, still at it.
+            remove_leftovers(project.network, below=False, older=HOUR)
         self.asked = asked_settings(self.dataset)
         self.settings = first_settings(self.learn, self.asked)
         found = [read_checkpoint(project), read_state(project, first_weights(self.learn))]
@@ -258,13 +276,14 @@ class Resume(PlainCallback):
 
     def after_epoch(self):
         if self.history.replayed is None and self.best_epoch.kept is not None:
-            save_parts(self.dataset.project.network / STATE, self.state())
+            if self.writes:
+                save_parts(self.dataset.project.network / STATE, self.state())
             self.saved = len(self.history.rows)
 
     def after_fit(self):
         if self.opt.frozen_idx == 0:
             project = self.dataset.project
-            if not self.stands:
+            if not self.stands and self.writes:
                 last = {"labels": list(project.labels), "view": validation_view(self.dls)}
                 save_round(project, self.so_far() | last | {"model": self.model.state_dict()})
                 (project.network / STATE).unlink(missing_ok=True)

@@ -25,7 +25,8 @@ FORM = 2  # of both files; the version before had no number
 BOTH_PARTS = {"form", "data", "settings", "asked", "rows", "figures", "rates", "frozen", "model"}
 ROUND_PARTS = BOTH_PARTS | {"labels", "view"}
 STATE_PARTS = BOTH_PARTS | {"best", "optimizer", "smooth", "random", "batches", "scaler"}
-OF_ONE_NETWORK = {"seed", "start"}  # settings in which the networks of an ensemble differ
+OF_PROCESSES = ("processes", "pieces")  # settings of a training by several; one process has neither
+OF_ONE_NETWORK = {"seed", "start", *OF_PROCESSES}  # settings in which the networks of an ensemble may differ
 OLDER = "The model in {} comes from an earlier version of Fieldguide"
 
 

@@ -11,6 +11,8 @@ from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Callback, DataLoaders, MixedPrecision
 
 from utils.machine import usable_cores
+from utils.train.processes import processes_here
+from utils.words import counted
 
 TENSOR_CORES = (7, 0)  # the first CUDA capability that calculates faster in half precision
 
@@ -19,7 +21,7 @@ def worker_count(*, kept: int = 0) -> int:
     """Return how many processes may load pictures: one per core not `kept`, none where notebooks can't start any."""
     if sys.platform != "linux":
         return 0  # macOS and Windows start workers anew, which costs more than it gives on sets of this size
-    return min(8, max(0, usable_cores() - kept))
+    return min(8, max(0, usable_cores() // processes_here() - kept))
 
 
 def speed_callbacks(dls: DataLoaders) -> list[Callback]:
@@ -42,7 +44,8 @@ def has_tensor_cores(device: torch.device) -> bool:
 def device_sentence(dls: DataLoaders) -> str:
     """Say on which device this trains and why, in which precision, and how many processes load the pictures."""
     workers = dls.train.fake_l.num_workers
-    loading = f"{workers} processes load the pictures" if workers else "pictures are loaded in between"
+    loading = f"{counted(workers, 'process loads', 'processes load')} the pictures"
+    loading = loading if workers else "pictures are loaded in between"
     if dls.device.type == "cuda":
         half = "half" if has_tensor_cores(dls.device) else "full"
         return f"Trains on the GPU {torch.cuda.get_device_name(dls.device)}, in {half} precision; {loading}."
