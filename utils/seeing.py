@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
@@ -44,7 +45,7 @@ def seen_by_network(
     Each thread opens its pictures and runs the network on them, on one core: nothing waits for the slowest thread. Also
     where there is a GPU: so small a network takes longer to get there than to run (benchmarks/README.md).
     """
-    network = folded(packaged_body()).to(memory_format=torch.channels_last)
+    network = packaged_network()
     network = nn.Sequential(front, network) if front else network
     height, width = height_and_width(size)
     batch = max(1, BATCH * FEATURE_SIZE**2 // (height * width))  # large pictures take memory on each core
@@ -53,6 +54,11 @@ def seen_by_network(
         for rows in in_threads(lambda batch: _batch_features(network, batch, size), batches):
             yield rows
             bar.update(len(rows))
+
+
+def packaged_network() -> nn.Module:
+    """Return the packaged network without its head, ready for judging: pixels (B, 3, H, W) to maps (B, 1280, h, w)."""
+    return folded(packaged_body()).to(memory_format=torch.channels_last)
 
 
 @contextmanager
@@ -90,6 +96,11 @@ def feature_pixels(path: Path, size: int | Sequence[int] = FEATURE_SIZE) -> np.n
         image = open_picture(path)
     except (PictureError, OSError):
         return None
+    return image_pixels(image, size)
+
+
+def image_pixels(image: Image.Image, size: int | Sequence[int] = FEATURE_SIZE) -> np.ndarray:
+    """Return an open picture as the network gets it, uint8 (H, W, 3)."""
     return np.asarray(squish_and_crop(image, size, extra=margins(size), resample=RESAMPLE))
 
 

@@ -822,3 +822,26 @@ def test_a_gpu_may_not_round_more_than_others_do():
     network = pickle_file.TorchNetwork(Layer(), (0.0,) * 3, (1.0,) * 3, "cpu", ("", b"", False))
     assert network(np.zeros((1, 8, 8, 3), dtype=np.uint8)).shape == (1, 3)
     assert (seen, torch.backends.cudnn.allow_tf32) == ([False], before)
+
+
+def test_a_model_keeps_to_the_cores_that_it_was_lent(_models, _pictures):
+    """One core: one batch at a time on one thread, of onnxruntime as of torch, with equal answers; none is refused."""
+    import torch
+
+    for path in _models.values():
+        lent = load_classifier(path, cores=1)
+        assert lent.network.lanes == 1 and pickle.loads(pickle.dumps(lent)).network.lent == 1
+        for one, other in zip(lent.predict(_pictures[:3]), load_classifier(path).predict(_pictures[:3]), strict=True):
+            assert one.probability == pytest.approx(other.probability, abs=1e-6)
+        with pytest.raises(ValueError, match="cores = 0"):
+            load_classifier(path, cores=0)
+    onnx_model, pickled = (load_classifier(_models[kind], cores=1) for kind in ("onnx", "pkl"))
+    assert onnx_model.network.session.get_session_options().intra_op_num_threads == 1
+    threads, before = [], torch.get_num_threads()
+    pickled.network.module.register_forward_hook(lambda *_: threads.append(torch.get_num_threads()))
+    torch.set_num_threads(before + 1)
+    try:
+        pickled.predict(_pictures[0])
+        assert threads == [1] and torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

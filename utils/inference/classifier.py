@@ -56,6 +56,7 @@ class Classifier:
     threshold: float | None  # the probability below which the model counts as unsure; None if none is known
     # From uint8 pixels (N, H, W, 3) to probabilities (N, K); as many calls at once as it has ``lanes``.
     network: Callable[[np.ndarray], np.ndarray] = field(compare=False)
+    cores: int | None = field(default=None, compare=False)  # as many as it was lent; None for all of the machine
 
     def __repr__(self) -> str:
         shown = ", ".join(self.labels[:6]) + (f" and {len(self.labels) - 6} more" if len(self.labels) > 6 else "")
@@ -119,7 +120,7 @@ class Classifier:
         ask = self.mirrored_too if tta else self.probabilities
         prepare = partial(prepared, bgr=bgr, pixels=self.recipe.pixels)
         judge = partial(self._judged, threshold=self.threshold if unknown else 0.0, ask=ask)
-        return streamed(iter(each_of(images)), batch_size, self.network.lanes, prepare, judge)
+        return streamed(iter(each_of(images)), batch_size, self.network.lanes, prepare, judge, lent=self.cores)
 
     def mask(self, picture, *, bgr: bool = False) -> np.ndarray | None:
         """
@@ -201,20 +202,24 @@ class Classifier:
         return (self.probabilities(pixels) + self.probabilities(mirrored)) / 2
 
 
-def load_classifier(path: str | os.PathLike, *, trusted: bool = False) -> Classifier:
+def load_classifier(path: str | os.PathLike, *, trusted: bool = False, cores: int | None = None) -> Classifier:
     """
     Load a model exported by stage 07, and have it judge grey pictures to see that it works.
 
     `path` leads to an export.pkl or a model.onnx; the file's content says which. An export.pkl is a program. By default
     it is vetted first, and refused if it asks for anything that our exports never ask for. ``trusted=True`` loads any
     file: only for one whose maker you know and trust. A model.onnx holds numbers and arithmetic alone; it is checked in
-    either case.
+    either case. `cores` is the number of processors that it keeps to, by default all that this program may use: a
+    cluster lends some of a machine's, and the machine does not tell.
 
     Raises NoModel if there is no such file; UnsafeModel if it was refused, and names what was found; ModelError if it
     is not a classifier of pictures, or damaged, or what reads it is not installed.
     """
+    if cores is not None and cores < 1:
+        raise ValueError(f"cores = {cores}: a model needs at least one processor.")
     path = model_path(path)
-    classifier = Classifier(*(read_onnx(path) if is_onnx(path) else read_pickle(path, trusted=trusted)))
+    parts = read_onnx(path, lent=cores) if is_onnx(path) else read_pickle(path, trusted=trusted, lent=cores)
+    classifier = Classifier(*parts, cores)
     with tried(path, "notebook 07"):
         classifier.probabilities(np.full((3, *classifier.recipe.height_width, 3), 128, dtype=np.uint8))
     return classifier

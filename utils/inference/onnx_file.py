@@ -43,10 +43,11 @@ class OnnxNetwork:
     lanes: int
     path: str = field(compare=False)  # for messages
     data: bytes = field(repr=False, compare=False)
+    lent: int | None = field(default=None, compare=False)  # processors, where they are fewer than the machine's
     device: str = "cpu"
 
     def __reduce__(self):
-        return onnx_network, (self.path, self.data)
+        return onnx_network, (self.path, self.data, self.lent)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return self.session.run(["probabilities"], {"pixels": pixels})[0]
@@ -75,14 +76,14 @@ class OnnxNetwork:
         return self.session.run(["mask"], {"pixels": pixels})[0]
 
 
-def cores() -> int:
-    """Return how many processors this program may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(lent: int | None = None) -> int:
+    """Return how many processors this program may use: as many as it was lent, else all that the system grants."""
+    return lent or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lanes() -> int:
+def lanes(lent: int | None = None) -> int:
     """Return how many batches go through onnxruntime at once: a single one would wait for its slowest thread."""
-    return min(LANES, cores())
+    return min(LANES, cores(lent))
 
 
 def is_onnx(path: Path) -> bool:
@@ -92,9 +93,9 @@ def is_onnx(path: Path) -> bool:
     return start[:1] == ONNX_START or (path.suffix.lower() == ".onnx" and start != FIRST_HEADER)
 
 
-def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNetwork]:
+def read_onnx(path: Path, *, lent: int | None = None) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNetwork]:
     """Return labels, recipe, threshold and network of a model.onnx that tells photos apart."""
-    facts, network = onnx_facts(path)
+    facts, network = onnx_facts(path, lent=lent)
     with naming(path):
         if facts["task"] == DETECT:
             raise ModelError("it finds things in photos; load it with load_detector")
@@ -102,11 +103,11 @@ def read_onnx(path: Path) -> tuple[tuple[str, ...], Recipe, float | None, OnnxNe
         return labels, recipe, checked_threshold(facts["threshold"]), network
 
 
-def onnx_facts(path: Path) -> tuple[dict, OnnxNetwork]:
+def onnx_facts(path: Path, *, lent: int | None = None) -> tuple[dict, OnnxNetwork]:
     """Return what a model.onnx says of itself, unchecked, by the names in `METADATA_FACTS`; and its network, vetted."""
     if path.stat().st_size > MAX_ONNX:
         raise ModelError(f"{path} is larger than {MAX_ONNX // 2**20} MB, more than any network here.")
-    network = onnx_network(str(path), path.read_bytes())
+    network = onnx_network(str(path), path.read_bytes(), lent)
     with naming(path):
         try:
             metadata = network.session.get_modelmeta().custom_metadata_map
@@ -131,11 +132,11 @@ def onnx_task(path: Path) -> str:
     return DETECT if task == json.dumps(DETECT).encode() else CLASSIFY
 
 
-def onnx_network(path: str, data: bytes) -> OnnxNetwork:
+def onnx_network(path: str, data: bytes, lent: int | None = None) -> OnnxNetwork:
     """Return the network of a model.onnx, whose bytes are vetted here; `path` is where they came from."""
     with naming(path):
         vet_onnx(data)
-        return OnnxNetwork(runtime_session(data), lanes(), path, data)
+        return OnnxNetwork(runtime_session(data, lent), lanes(lent), path, data, lent)
 
 
 @contextmanager
@@ -147,8 +148,8 @@ def naming(path: str | Path) -> Iterator[None]:
         raise ModelError(f"{path} is not a model that can be used here: {error}.") from error.__cause__
 
 
-def runtime_session(data: bytes):
-    """Return onnxruntime's session of a vetted file."""
+def runtime_session(data: bytes, lent: int | None = None):
+    """Return onnxruntime's session of a vetted file, which keeps to the processors that it was lent."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -159,7 +160,7 @@ def runtime_session(data: bytes):
     options.log_severity_level = 4  # exceptions alone say what is wrong
     # By default onnxruntime ties each thread to a processor and lets waiting threads spin. Both would slow the threads
     # that open pictures. Naming the number of threads avoids the first.
-    options.intra_op_num_threads = max(1, cores() // lanes())
+    options.intra_op_num_threads = max(1, cores(lent) // lanes(lent))
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:

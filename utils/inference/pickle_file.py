@@ -9,7 +9,9 @@ import io
 import json
 import re
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,36 +41,53 @@ class TorchNetwork:
     std: tuple[float, ...]
     device: str
     source: tuple[str, bytes, bool] = field(repr=False, compare=False)  # the file's path, bytes, whether it is trusted
+    lent: int | None = field(default=None, compare=False)  # processors, where they are fewer than the machine's
     lanes: int = 1  # torch spreads a batch over the processors by itself
     finds: bool = False  # masks come from a model.onnx alone
     describes: bool = False  # and features
 
     def __reduce__(self):
-        return torch_network, self.source
+        return torch_network, (*self.source, self.lent)
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         import torch
 
         # By default a GPU rounds factors to 10 bits (TF32). Its answers would then differ from other machines'.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), exact, torch_threads(self.lent):
             batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() / 255  # (N, 3, H, W)
             mean, std = (torch.tensor(stat, device=self.device).view(3, 1, 1) for stat in (self.mean, self.std))
             return self.module((batch - mean) / std).double().softmax(dim=1).cpu().numpy()  # (N, K)
 
 
-def read_pickle(path: Path, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, float | None, TorchNetwork]:
+@contextmanager
+def torch_threads(lent: int | None) -> Iterator[None]:
+    """Let torch use so many threads in this block; None leaves it as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(lent or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def read_pickle(
+    path: Path, *, trusted: bool, lent: int | None = None
+) -> tuple[tuple[str, ...], Recipe, float | None, TorchNetwork]:
     """Return labels, recipe, threshold and network of an export.pkl, which is vetted unless trusted."""
     if not trusted:
         vetting.vet(path)
     labels, recipe, network = _read_parts(path, path.read_bytes(), trusted=trusted)
-    return labels, recipe, threshold_beside(path), network
+    return labels, recipe, threshold_beside(path), replace(network, lent=lent)
 
 
-def torch_network(path: str, data: bytes, trusted: bool) -> TorchNetwork:
+def torch_network(path: str, data: bytes, trusted: bool, lent: int | None = None) -> TorchNetwork:
     """Return the network of an export.pkl, whose bytes are vetted unless trusted; `path` is where they came from."""
     if not trusted:
         vetting.vet(path, data)
-    return _read_parts(Path(path), data, trusted=trusted)[2]
+    return replace(_read_parts(Path(path), data, trusted=trusted)[2], lent=lent)
 
 
 def _read_parts(path: Path, data: bytes, *, trusted: bool) -> tuple[tuple[str, ...], Recipe, TorchNetwork]:

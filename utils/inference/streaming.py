@@ -29,16 +29,23 @@ class NoModel(ModelError, FileNotFoundError):
 
 
 def streamed(
-    source: Iterator, batch_size: int, lanes: int, prepare: Callable, judge: Callable[[Sequence], Sequence]
+    source: Iterator,
+    batch_size: int,
+    lanes: int,
+    prepare: Callable,
+    judge: Callable[[Sequence], Sequence],
+    *,
+    lent: int | None = None,
 ) -> Iterator:
     """
     Yield an answer for each picture of `source`, in their order, made as they are asked for.
 
     `prepare` makes of a picture what `judge` takes, or a text: the reason why it cannot. `judge` is given a batch of
     what was prepared, reasons among it, and returns as many answers. At most `lanes` batches are judged at once. If
-    `source` itself fails, the pictures before are judged first, and then its exception is raised.
+    `source` itself fails, the pictures before are judged first, and then its exception is raised. `lent` is the number
+    of processors, where they are fewer than the machine has.
     """
-    threads = min(DECODERS, cores())
+    threads = min(DECODERS, cores(lent))
     lanes = min(lanes, batch_size)  # who asks for small batches wants answers soon
     openers = ThreadPoolExecutor(threads, thread_name_prefix="pictures")
     judges = ThreadPoolExecutor(lanes, thread_name_prefix="pictures judged")

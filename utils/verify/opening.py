@@ -44,19 +44,29 @@ def judge(
     before = file_stamp(path)
     label = path.parent.name if label is None else label
     turn = (stored or {}).get(path.stem, 1)
-    judged = _judged(path, label, known or {}, (served or {}).get(path.stem, 0), bits, asked, longest_side, turn)
+    sites, rules = (served or {}).get(path.stem, 0), {"bits": bits, "asked": asked, "longest_side": longest_side}
+    judged = judged_picture(path, path.stem, label, known=known or {}, sites=sites, stored=turn, **rules)
     if file_stamp(path) != before:  # what was read is neither the old picture nor the new one
         return Judged(judged.id, judged.label, reason="it changed while it was read", unread=True)
     return judged
 
 
-def _judged(
-    path: Path, label: str, known: Mapping, sites: int, bits: int | None, asked: bool, longest_side: int, stored: int
+def judged_picture(
+    picture: Path | bytes,
+    id: str,
+    label: str = "",
+    *,
+    known: Mapping | None = None,
+    sites: int = 0,
+    bits: int | None = None,
+    asked: bool = False,
+    longest_side: int = LONGEST_SIDE,
+    stored: int = 1,
+    copied: bool = True,
 ) -> Judged:
-    """Return what `judge` does, of a file that nobody writes to."""
-    id = path.stem
+    """Return what `judge` does, of bytes or of a file that nobody writes to; without its copy if not `copied`."""
     try:
-        opened = open_with_facts(path, longest_side=longest_side, first_frame=asked, bits=bits)
+        opened = open_with_facts(picture, longest_side=longest_side, first_frame=asked, bits=bits)
     except (UnreadableError, OSError) as error:
         return Judged(id, label, reason=str(error), unread=True)
     except PictureError as error:
@@ -67,9 +77,10 @@ def _judged(
         return Judged(id, label, reason=reason)
     found = quality_warnings(np.asarray(grey), *size)
     found += ["unfinished"] * (opened.coarse or opened.missing > 0) + list(opened.remarks)
-    reason = known.get((id, label), "")
+    reason = (known or {}).get((id, label), "")
     deep = (bits or opened.bits) if opened.bits else ""
-    return Judged(id, label, reason, jpeg_bytes(image), perceptual_hash(grey), *size, " ".join(found), deep)
+    copy = jpeg_bytes(image) if copied else b""
+    return Judged(id, label, reason, copy, perceptual_hash(grey), *size, " ".join(found), deep)
 
 
 def judged_in_order(paths: list[Path], **options) -> Iterator[Judged]:

@@ -1,0 +1,135 @@
+"""
+The command line: pictures of a table, judged on all processors of this machine or of a cluster.
+
+    python -m utils.scale {verify,features,predict} TABLE --out FOLDER [--model M] [--address auto] [--cores N]
+
+Reads TABLE, a CSV or Parquet file of ids and places. Writes Parquet parts into FOLDER, and _DONE once all are there.
+Begun again, it judges only what is missing. Exit codes: 0; 1 if nothing could be done or the work had to stop; 2 if
+some pictures have an error instead of an answer; 130 after Ctrl-C.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import ray
+from tqdm import tqdm
+
+from utils.errors import FieldguideError
+from utils.inference import ModelError
+from utils.scale.cluster import answers_to, connected, machine_sizes, workers_for
+from utils.scale.jobs import JOB_MAKERS, job_of, part_schema
+from utils.scale.parts import Parts, own_folder
+from utils.scale.photos import read_photo_places
+from utils.scale.running import judge_missing
+from utils.scale.storages import witnesses
+from utils.words import counted
+
+ALL, STOPPED_SHORT, SOME, INTERRUPTED = 0, 1, 2, 130  # exit codes
+PAUSE_AFTER_HALT = 5.0  # seconds in which a cluster notices which of its machines are gone
+
+
+class Pace:
+    """How quick the work is, from the first answer on: workers start for half a minute, however much there is to do."""
+
+    def __init__(self):
+        self.first = self.last = 0.0  # when these answers came
+        self.rows = 0  # that came after the first ones
+
+    def told(self, bar: tqdm, rows: int) -> None:
+        """Hear of new rows, and show them."""
+        self.last = time.monotonic()
+        if self.first:
+            self.rows += rows
+        else:
+            self.first = self.last
+            bar.unpause()
+        bar.update(rows)
+
+    def __str__(self) -> str:
+        return f" {self.rows / (self.last - self.first):.1f} pictures per second." if self.rows else ""
+
+
+def run_job(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line asks for, and return its exit code."""
+    options = _asked_for(arguments)
+    try:
+        return _run_all(options)
+    except (FieldguideError, ModelError) as error:
+        print(error, file=sys.stderr)
+        return STOPPED_SHORT
+    except KeyboardInterrupt:
+        print("Stopped. What was judged is kept; run this again to go on.", file=sys.stderr)
+        return INTERRUPTED
+
+
+class OptionParser(argparse.ArgumentParser):
+    """A parser that exits with 1, as 2 says that some pictures have an error."""
+
+    def error(self, message: str):
+        """Say what is wrong with the options, and exit."""
+        self.exit(STOPPED_SHORT, f"{self.format_usage()}{message[:1].upper()}{message[1:]}.\n")
+
+
+def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = OptionParser(
+        prog="python -m utils.scale",
+        description="Judge the pictures of a table on all processors of this machine, or of a Ray cluster.",
+        epilog="Exit code 0; 1: the work could not be done; 2: done, but some pictures have an error.",
+    )
+    add = parser.add_argument
+    add("task", choices=list(JOB_MAKERS), help="is it a picture of use, what the packaged network sees, which label")
+    add("table", metavar="TABLE", help="a .csv or .parquet file with the columns id and path (or file, address, url)")
+    add("--out", metavar="FOLDER", required=True, help="where the Parquet parts go")
+    add("--model", metavar="M", help="for predict: a model.onnx or an export.pkl")
+    add("--address", metavar="auto", help="a running Ray cluster: auto, or HOST:PORT; by default this machine alone")
+    add("--cores", metavar="N", type=int, default=1, help="processors for each worker; a worker loads the model once")
+    options = parser.parse_args(arguments)
+    if options.cores < 1:
+        parser.error(f"--cores {options.cores}: a worker needs at least one processor")
+    return options
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    """Judge what is missing, and return the exit code."""
+    table, job = read_photo_places(options.table), job_of(options)
+    with own_folder(options.out) as folder:
+        parts = Parts(folder, table["id"], part_schema(job.columns), job.facts)
+        known = len(table) - len(parts.missing)
+        if known:
+            print(f"{counted(known)} of {len(table):,} have their row already.", file=sys.stderr)
+        pace = Pace()
+        try:
+            if len(parts.missing):
+                parts.begin()
+                _judge(options, job, table, parts, pace)
+        finally:
+            parts.finish()
+    told = f"{counted(len(table))} in {Path(options.out)}, {parts.errors:,} of them with an error."
+    print(f"{told}{pace}", file=sys.stderr)
+    return SOME if parts.errors else ALL
+
+
+def _judge(options: argparse.Namespace, job, table: pa.Table, parts: Parts, pace: Pace) -> None:
+    """Judge what is missing on a cluster."""
+    missing, step = parts.missing, max(1, len(table) // 1000)
+    seen = witnesses(table["place"].take(pa.array(range(0, len(table), step))).to_pylist())
+    with connected(options.address):
+        workers = workers_for(machine_sizes(), options.cores)
+        print(f"{counted(workers, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
+        hand_out = partial(_handed_out, ray.put(job), seen, options.cores)
+        with tqdm(total=len(table), initial=len(table) - len(missing), desc=options.task, unit="picture") as bar:
+            told = partial(pace.told, bar)
+            judge_missing(parts, table["place"], hand_out, told, workers=workers, pause=PAUSE_AFTER_HALT)
+
+
+def _handed_out(
+    job: ray.ObjectRef, seen: Sequence[str], cores: int, positions: np.ndarray, places: pa.Array, block: int
+) -> Iterator[pa.Table]:
+    """Yield the answers that the cluster gives to these pictures."""
+    return answers_to(job, positions, places, seen=seen, cores=cores, block=block)
