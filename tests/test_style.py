@@ -15,8 +15,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-
 from conftest import code_cells
+
 from utils.project import REPOSITORY, Project
 from utils.sections import Augment, Filters, OpenImages
 from utils.studied import HOW

@@ -20,6 +20,8 @@ function button(text, action, properties = {}) {
   return made;
 }
 
+const KERNEL_GONE = "The kernel is gone. To go on, run all cells above this one, then this one. Every choice that was shown is stored.";
+
 /** A name from outside, kept from turning the text around it when it is written from right to left. */
 const name = (text) => element("bdi", { textContent: text });
 

@@ -107,9 +107,59 @@ def test_the_way_back_leads_through_every_list(grid):
         for n in range(12):
             ask(grid, "like", key=f"c{n}")
     assert len(grid.cleaning.lists) <= OPENED_LISTS + 1 and len(grid._opened._places) <= PLACES_BACK + 1
-    while (page := ask(grid, "leave"))["tell"] == "page":
-        last = page
-    assert last["chosen"]["list"] == ""
+    while (page := ask(grid, "leave"))["back"]:
+        pass
+    assert page["chosen"]["list"] == ""
+
+
+def test_five_lists_stay_in_the_menu_and_on_the_way_back(grid):
+    """Opened one from the other; a sixth takes the place of the first."""
+    opened = [f"c{n}" for n in range(6)]
+    for key in opened[:5]:
+        ask(grid, "like", key=key)
+    assert list(grid.cleaning.lists) == [f"Like {key}.jpg" for key in opened[:5]]
+    back = [ask(grid, "leave")["chosen"]["list"] for _ in range(5)]
+    assert back == [*(f"Like {key}.jpg" for key in opened[3::-1]), ""]
+    for key in opened:
+        ask(grid, "leave")
+        ask(grid, "like", key=key)
+    assert list(grid.cleaning.lists) == [f"Like {key}.jpg" for key in opened[1:]]
+
+
+def test_a_refused_way_is_answered_by_the_page_that_is_open(grid):
+    """The browser waits for a page, as when b is pressed twice, or m on a picture that nothing is known of."""
+    turn(grid, 1)
+    ask(grid, "like", key="c0")
+    for what, details in (("leave", {}), ("leave", {}), ("like", {"key": "d9"})):
+        page = ask(grid, what, **details)
+        assert (page["tell"], page["page"], page["chosen"]["list"]) == ("page", 1, "")
+    assert "Nothing is known" in page["alert"]
+
+
+def test_pictures_that_left_take_no_place_among_the_look_alikes(grid, monkeypatch):
+    """What is in the trash is in no list, and what is decided in no offer: the next nearest are, as many as fit."""
+    monkeypatch.setattr("utils.clean.grid.ALIKE_SHOWN", 4)
+    monkeypatch.setattr("utils.clean.opened.ALIKE_SHOWN", 4)
+    near = [grid.cleaning.pictures[n].id for _, n in by_hand(grid.cleaning.alike.features, 0)]
+    ask(grid, "flag", keys=near[:4], choice="Delete")
+    ask(grid, "apply")
+    assert keys(ask(grid, "like", key="c0")) == ["c0", *near[4:8]]
+    ask(grid, "leave")
+    grid.cleaning.alike._usual = -1  # all are alike
+    ask(grid, "flag", keys=near[4:6], choice="Keep")
+    assert ask(grid, "flag", keys=["c0"], choice="dog")["alert"].startswith("4 pictures look like c0.jpg")
+
+
+def test_the_way_back_leaves_out_what_another_notebook_deleted(grid):
+    """Also where the files were looked at between that and the opening of the list."""
+    first = keys(turn(grid))
+    other = grid_of(grid.cleaning.project)
+    ask(other, "flag", keys=first[:1], choice="Delete")
+    ask(other, "apply")
+    grid.cleaning.look()
+    grid.send = lambda *_: None
+    grid.show_list("From the map", [3, 4], "Worst first")
+    assert first[0] not in keys(ask(grid, "leave"))
 
 
 def test_a_wrong_picture_offers_its_look_alikes(grid):

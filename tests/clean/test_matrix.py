@@ -81,3 +81,11 @@ def test_predictions_become_probabilities_by_id(tmp_path):
     probs = predicted_probs(dataset, predictions)
     assert probs[dataset.position["d1"]].tolist() == [0.7, 0] and probs[dataset.position["c0"]].tolist() == [0.6, 0]
     assert np.isnan(probs).all(1).sum() == len(dataset.ids) - 2
+
+
+def test_a_broken_table_of_choices_is_told(tmp_path):
+    """A press answers with the sentence that the grid would show, and not at all by silence."""
+    project = make_project(tmp_path)
+    matrix = ImageClassifierCleaner(project=project, probs=PROBS).matrix()
+    project.table("review").write_text("no,such,columns\n1,2,3\n")
+    assert "review.csv" in matrix.answer({"row": 0, "column": 0})

@@ -35,12 +35,12 @@ class LookAlikes:
         products[np.arange(len(products)), positions] = -1
         return np.round(products, COSINE_DIGITS)
 
-    def nearest(self, position: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, position: int, count: int, *, among=None) -> tuple[np.ndarray, np.ndarray]:
         """
         Return the positions of the most similar other pictures, at most `count`, and their cosines, most similar first.
 
-        Of pictures that are as similar, the one at the lower position comes first. Raises FieldguideError if nothing
-        is known of this picture.
+        `among`, bool array (N,), says which pictures count; by default all do. Of pictures that are as similar, the one
+        at the lower position comes first. Raises FieldguideError if nothing is known of this picture.
 
         >>> LookAlikes(np.array([[1, 0], [0, 1], [2, 0], [3, 1]], dtype=np.float32)).nearest(0, 2)[0].tolist()
         [2, 3]
@@ -48,11 +48,12 @@ class LookAlikes:
         if not self.known[position]:
             raise FieldguideError("Nothing is known of how this picture looks, so nothing can be said to be like it.")
         similar = self._similarities([position])[0]
-        most = min(count, int(self.known.sum()) - 1)
-        order = np.argsort(-similar, kind="stable")[:most]
+        there = self.known if among is None else self.known & among
+        there = np.flatnonzero(there & (np.arange(len(there)) != position))
+        order = there[np.argsort(-similar[there], kind="stable")[:count]]
         return order, similar[order]
 
-    def look_alikes(self, position: int, count: int) -> list[int]:
+    def look_alikes(self, position: int, count: int, *, among=None) -> list[int]:
         """Return those of the nearest that are as like this picture as the nearest one is to half of all pictures."""
         if not self.known[position]:
             return []
@@ -60,5 +61,5 @@ class LookAlikes:
             known = np.flatnonzero(self.known)
             asked = known[:: -(-len(known) // POLLED)]
             self._usual = float(np.median(self._similarities(asked).max(1)))
-        nearest, similar = self.nearest(position, count)
+        nearest, similar = self.nearest(position, count, among=among)
         return nearest[similar >= self._usual].tolist()

@@ -13,7 +13,8 @@ def cards_that_fit(room: Sequence[int], card: Sequence[int], *, most: int) -> tu
     """
     Return how many cards fit into a room, and how high their pictures are; both sizes are width and height in pixels.
 
-    Pictures become smaller where only so six cards fit; where they would be too small, six cards reach out of the room.
+    Pictures become smaller where six cards fit only that way; where they would be too small, six cards reach out of the
+    room.
 
     >>> cards_that_fit((900, 1150), (256, 180), most=30), cards_that_fit((900, 540), (256, 180), most=30)
     ((9, 180), (6, 75))

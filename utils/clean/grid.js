@@ -100,6 +100,7 @@ class Grid {
     this.cards = []; // { facts, node, thumbnail } of the page, in its order
     this.active = 0; // the card that the keys are for
     this.offered = ""; // the key of the picture whose look-alikes are offered
+    this.offering = 0; // serial of the choice that may be answered by an offer: the person has done nothing since
     this.past = ""; // why the next key must not decide for the active card, or ""
     this.looking = false; // whether the zoom is open, or about to give the focus back
     this.silent = false; // whether the alert is that the kernel is silent: its next answer ends that
@@ -252,7 +253,7 @@ class Grid {
     const all = button("Select all on this page", () => this.select(this.cards.map((card) => card.facts.key)));
     const keep = button("Keep", () => this.decide("Keep"), { title: "Keep what is selected, or the picture in focus (k)" });
     const remove = button("Delete", () => this.decide("Delete"), { title: "Delete what is selected, or the picture in focus (d)" });
-    this.return = button("←", () => this.ask("leave"), { className: "fg-return", hidden: true });
+    this.return = button("←", () => this.goBack(), { className: "fg-return", hidden: true });
     const group = (...parts) => element("div", { className: "fg-group" }, ...parts);
     this.menus = [this.buildMenu("Filter", ...filters), this.buildMenu("More", all, this.back)];
     return element(
@@ -337,6 +338,7 @@ class Grid {
       this.list.setAttribute("aria-busy", "true");
     }
     if (what !== "hello" && what !== "zoom") this.withdraw();
+    if (what === "flag") this.offering = serial;
     const timer = setTimeout(() => this.tooLong(serial), PATIENCE);
     this.waiting.set(serial, { what, keys, timer });
     this.mark(keys, true);
@@ -407,7 +409,7 @@ class Grid {
     if (message.tell === "page" && message.setup) this.setUp(message.setup);
     if (message.tell === "page") this.show(message, buffers, asked);
     if (message.tell === "flags") this.flagged(message, mine);
-    if (mine && message.offer) this.offered = message.offer;
+    if (mine && message.offer && message.serial === this.offering) this.offered = message.offer;
     if (message.tell === "zoom" && mine) this.enlarge(message, buffers);
     this.write(this.counts, message.counts);
     this.write(this.place, message.place);
@@ -530,10 +532,23 @@ class Grid {
     this.ask("like", { key, from: this.cards[this.active]?.facts.key });
   }
 
+  /** Show what the open list was opened from; pressed twice in haste, this goes back once. */
+  goBack() {
+    if (!this.awaits("leave")) this.ask("leave");
+  }
+
   /** What was said is done with, and so is an offer. */
   withdraw() {
     this.offered = "";
+    this.offering = 0;
     this.say("");
+  }
+
+  /** An offer is for the next key; whatever else the person does, m is for the picture in focus again. */
+  unoffer(key) {
+    if (key === "m" || ["Shift", "Control", "Alt", "Meta"].includes(key)) return;
+    this.offering = 0;
+    if (this.offered) this.withdraw();
   }
 
   /** Mark the button of the proposed label; one beyond the first nine gets a button, too. */
@@ -794,10 +809,10 @@ class Grid {
     const chord = event.ctrlKey || event.metaKey;
     const inside = event.target.closest("button, a"); // a card's own button keeps Enter and Space
     if (!this.cards.length || event.altKey || (chord && key !== "a") || (inside && ["Enter", " "].includes(key))) return;
+    this.unoffer(key);
     const rtl = getComputedStyle(this.list).direction === "rtl" ? -1 : 1;
     const steps = { ArrowRight: rtl, ArrowLeft: -rtl, ArrowDown: this.columns(), ArrowUp: -this.columns(), Home: -Infinity, End: Infinity };
     if (Object.hasOwn(steps, key)) {
-      if (this.offered) this.withdraw();
       const place = this.active + steps[key];
       const stays = Math.abs(steps[key]) !== Infinity && (place < 0 || place >= this.cards.length);
       if (!stays) this.go(place);
@@ -815,7 +830,7 @@ class Grid {
     else if (key === "Enter" && this.entered(event));
     else if (key === "Enter" || key === "z") this.look(this.active);
     else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
-    else if (key === "b" && !this.return.hidden) this.ask("leave");
+    else if (key === "b" && !this.return.hidden) this.goBack();
     else if (key === "o") this.cards[this.active].node.querySelector("a")?.click();
     else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();
@@ -880,10 +895,9 @@ class Grid {
     const key = pressed(event);
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
-    if (Object.hasOwn(steps, key)) {
-      if (this.offered) this.withdraw();
-      this.look(this.active + steps[key]);
-    } else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
+    this.unoffer(key);
+    if (Object.hasOwn(steps, key)) this.look(this.active + steps[key]);
+    else if (key === "m" && this.alike) this.like(this.offered || this.cards[this.active].facts.key);
     else if (key === "z" || key === "Escape" || (key === "Enter" && !event.target.closest("button, a"))) this.zoom.close();
     else if (!this.decided(key, event.repeat)) return;
     event.preventDefault();

@@ -1,10 +1,10 @@
 """
 The cleaner as a grid of pictures, on anywidget: the kernel's half. grid.js and grid.css are the browser's.
 
-Reads and writes what `session` does. The browser asks and gets one answer: hello, page, flag, undo, apply, back, bring
-or zoom in; page, flags, zoom or alert out. Messages name pictures by their ids. Thumbnails travel as binary buffers and
-never as widget state, so that neither notebook nor kernel grows. A choice shows once the kernel has said that it is
-stored. Messages are hostile until checked: a bad one is answered with an alert.
+Reads and writes what `session` does. The browser asks and gets one answer: hello, page, flag, undo, apply, back,
+bring, zoom, like or leave in; page, flags, zoom or alert out. Messages name pictures by their ids. Thumbnails travel as
+binary buffers and never as widget state, so that neither notebook nor kernel grows. A choice shows once the kernel has
+said that it is stored. Messages are hostile until checked: a bad one is answered with an alert.
 """
 
 import json
@@ -81,7 +81,7 @@ class Grid(anywidget.AnyWidget):
                 else:
                     message, buffers = getattr(self, f"_{what}")(request)
                 if self._moves != self.cleaning.moves and message["tell"] == "flags":
-                    message, buffers = self._show(message["alert"])
+                    message, buffers = self._show("" if "offer" in message else message["alert"])
             except FieldguideError as error:
                 message, buffers = {"tell": "alert", "alert": str(error)}, []
             except Exception as error:  # told to the person; the kernel and the other pictures are none the worse
@@ -212,7 +212,7 @@ class Grid(anywidget.AnyWidget):
         self.cleaning.learn(now=False)
         message, buffers = self._flags(ids, alert=_refusals(refused))
         wrong = len(ids) == 1 and self.cleaning.choices.get(ids[0], KEEP) != KEEP
-        if wrong and self.cleaning.alike and not refused and not self._opened.told(self._view)["order"]:
+        if wrong and self.cleaning.alike and not refused and not self._view.list.startswith(f"{LIKE_ONE} "):
             message["alert"] = look_alikes_told(self.cleaning, self.cleaning.positions[ids[0]])
             message |= {"offer": self._sent_ids[ids[0]]} if message["alert"] else {}
         return message, buffers
@@ -259,23 +259,27 @@ class Grid(anywidget.AnyWidget):
         position = self.cleaning.positions[self._id(request.get("key"))]
         if not self.cleaning.alike:
             raise FieldguideError("Nothing is known of how pictures look: give the cleaner features.")
-        nearest, _ = self.cleaning.alike.nearest(position, ALIKE_SHOWN - 1)
+        try:
+            nearest, _ = self.cleaning.alike.nearest(position, ALIKE_SHOWN, among=self.cleaning.there)
+        except FieldguideError as error:
+            return self._show(str(error))  # the browser waits for a page
         name = f"{LIKE_ONE} {self.cleaning.names[position]}"
         return self.open_list(name, [position, *nearest.tolist()], order="Nearest first", focus=request.get("from"))
 
     def open_list(self, name: str, positions: Sequence[int], *, order: str, focus=None) -> tuple[dict, list[bytes]]:
         """Show pictures as a list of their own, and keep where the person was, with the key of the card in focus."""
         focus = focus if isinstance(focus, str) and focus in self._ids else ""
-        first, moves = self._at * self._per, self.cleaning.moves
-        self._view = self._opened.add(
-            name, positions, order, Place(self._view, self._selected, self._seen, first, focus, moves)
-        )
+        place = Place(self._view, self._selected, self._seen, self._at * self._per, focus, self._moves)
+        self._view = self._opened.add(name, positions, order, place)
         self._selected, self._seen, self._at = self._select(self._view), 0, 0
         return self._show()
 
     def _leave(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Show the page from which the list was opened, as it was."""
-        place = self._opened.leave()
+        try:
+            place = self._opened.leave()
+        except FieldguideError as error:
+            return self._show(str(error))  # the browser waits for a page
         self._view, self._selected, self._seen = place.view, place.selected, place.seen
         if place.moves != self.cleaning.moves:  # files moved since
             self._select_again()

@@ -1,5 +1,8 @@
 // The browser's half of the matrix; matrix.py is the kernel's half. Names are put in as text, never as markup.
 
+const LONGEST_WAIT = 8000; // milliseconds
+const NO_ANSWER = "The kernel has not answered yet. If it is busy, it will; if it was restarted, run all cells above this one, then this one.";
+
 class Matrix {
   constructor(model, root) {
     this.model = model;
@@ -10,8 +13,10 @@ class Matrix {
     const note = element("p", { textContent: model.get("table").note });
     root.replaceChildren(element("section", { className: "fieldguide-matrix", aria: { label: "The matrix" } }, help, scroller, note, this.said));
     this.build(model.get("table"));
-    this.onMessage = (message) => message.tell === "said" && (this.said.textContent = message.text);
+    this.onMessage = (message) => message.tell === "said" && this.say(message.text);
     model.on("msg:custom", this.onMessage);
+    this.onGone = () => this.say(KERNEL_GONE);
+    model.on("comm:close", this.onGone);
     this.onTable = () => this.rebuild();
     model.on("change:table", this.onTable);
     // The notebook has keys of its own: those pressed here stay here.
@@ -19,7 +24,9 @@ class Matrix {
   }
 
   remove() {
+    clearTimeout(this.waiting);
     this.model.off("msg:custom", this.onMessage);
+    this.model.off("comm:close", this.onGone);
     this.model.off("change:table", this.onTable);
   }
 
@@ -27,7 +34,7 @@ class Matrix {
   rebuild() {
     const focus = this.table.contains(document.activeElement) && this.place(document.activeElement);
     this.build(this.model.get("table"));
-    if (focus) this.buttonAt(...focus)?.focus();
+    if (focus) (this.buttonAt(...focus) ?? this.table.querySelector("button"))?.focus();
   }
 
   /** The row and the column of a button; that of the labels is column 0. */
@@ -65,8 +72,19 @@ class Matrix {
   open(row, column) {
     this.chosen = [row, column];
     this.rebuild();
-    this.said.textContent = "…";
-    this.model.send({ row, column });
+    this.say("…");
+    this.waiting = setTimeout(() => this.say(NO_ANSWER), LONGEST_WAIT);
+    try {
+      this.model.send({ row, column });
+    } catch (error) {
+      console.warn(error);
+      this.say(KERNEL_GONE);
+    }
+  }
+
+  say(text) {
+    clearTimeout(this.waiting);
+    this.said.textContent = text;
   }
 
   /** Arrows go to the next number that way. */

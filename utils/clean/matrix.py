@@ -5,6 +5,7 @@ The table is the widget's state, and so stands in a saved notebook. A message na
 hostile until checked.
 """
 
+import logging
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import anywidget
 import traitlets
 
 from utils.clean.grid import Grid
+from utils.errors import FieldguideError
 from utils.widgets import front_end
 from utils.words import counted
 
 MOST_LABELS = 24  # rows, and columns, that are shown
+logger = logging.getLogger(__name__)
 
 
 class ConfusionMatrix(anywidget.AnyWidget):
@@ -44,15 +47,24 @@ class ConfusionMatrix(anywidget.AnyWidget):
         row, column = (content.get(key) if isinstance(content, dict) else None for key in ("row", "column"))
         if not all(type(n) is int and 0 <= n < len(self._labels) for n in (row, column)):
             return "There is no such cell. Reload the browser's page."
-        label, said = self._labels[row], self._labels[column]
         with self._cleaning.lock:
-            self._cleaning.look()
-            found = self._cells()[label, said]
-            self.table = self._table()
-            if not found:
-                return "No picture is in this cell any more."
-            name = f"{label}, right" if label == said else f"{label} taken for {said}"
-            self._grid.show_list(name, [n for _, n in found], "Most confident first")
+            try:
+                return self._open(row, column)
+            except FieldguideError as error:
+                return str(error)
+            except Exception as error:  # told to the person; the kernel and the grid are none the worse
+                logger.exception("The matrix could not answer.")
+                return f"That did not work: {type(error).__name__}: {error}"
+
+    def _open(self, row: int, column: int) -> str:
+        label, said = self._labels[row], self._labels[column]
+        self._cleaning.look()
+        found = self._cells()[label, said]
+        self.table = self._table()
+        if not found:
+            return "No picture is in this cell any more."
+        name = f"{label}, right" if label == said else f"{label} taken for {said}"
+        self._grid.show_list(name, [n for _, n in found], "Most confident first")
         return f"{counted(len(found))} shown in the cleaner below, the most confident answer first."
 
     def _cells(self) -> dict[tuple[str, str], list[tuple[float, int]]]:

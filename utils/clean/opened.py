@@ -46,9 +46,8 @@ class OpenedLists:
         if place.view.list != name:
             self._places.append(place)
             del self._places[1:-PLACES_BACK]  # the first one stays: it is where all began
-        for old in [each for each in self._orders if each not in (name, place.view.list)][
-            : len(self._orders) - OPENED_LISTS
-        ]:
+        spare = [each for each in self._orders if each not in (name, place.view.list)]
+        for old in spare[: max(0, len(self._orders) - OPENED_LISTS)]:
             del self._orders[old], cleaning.lists[old], cleaning.reasons[old]
         return View(list=name, sort=cleaning.sorts[0])
 
@@ -68,8 +67,7 @@ class OpenedLists:
 
 def look_alikes_told(cleaning: Cleaning, position: int) -> str:
     """Return an offer to show what looks like a picture and is not decided yet, "" if there is none."""
-    found = [cleaning.pictures[n] for n in cleaning.alike.look_alikes(position, ALIKE_SHOWN - 1)]
-    if not (count := sum(bool(picture.label) and picture.id not in cleaning.choices for picture in found)):
+    if not (count := len(cleaning.alike.look_alikes(position, ALIKE_SHOWN, among=cleaning.undecided()))):
         return ""
     look, them = ("looks", "it") if count == 1 else ("look", "them")
     return f"{counted(count)} {look} like {cleaning.names[position]}: m shows {them}."

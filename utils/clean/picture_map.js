@@ -13,7 +13,6 @@ const REST = 60; // milliseconds that the pointer rests on a point before its pi
 const KEPT = 200; // pictures asked for that are kept
 const CLOSEST = 400; // times as near as the whole map
 
-const GONE = "The kernel is gone. To go on, run all cells above this one, then this one. Every choice that was shown is stored.";
 
 const MAP_HELP = [
   ["Drag, wheel or pinch, + −", "move, zoom; 0 shows all"],
@@ -57,7 +56,7 @@ class PictureMap {
     this.build(root);
     this.onMessage = (message, buffers) => this.receive(message, buffers ?? []);
     model.on("msg:custom", this.onMessage);
-    this.onGone = () => this.say(GONE);
+    this.onGone = () => this.say(KERNEL_GONE);
     model.on("comm:close", this.onGone);
     this.sizes = new ResizeObserver(() => this.resize());
     this.sizes.observe(this.stage);
@@ -102,7 +101,7 @@ class PictureMap {
     const bar = element("div", { className: "fg-map-bar", aria: { role: "toolbar", label: "Map" } }, ...buttons);
     this.section = element("section", { className: "fieldguide-map", aria: { label: "The map" } }, bar, this.said, element("div", { className: "fg-map-parts" }, this.stage, side));
     root.replaceChildren(this.section);
-    const listen = { pointerdown: "press", pointermove: "drag", pointerup: "release", pointercancel: "release", pointerleave: "hide", wheel: "turn", keydown: "key" };
+    const listen = { pointerdown: "press", pointermove: "drag", pointerup: "release", pointercancel: "release", lostpointercapture: "release", pointerleave: "hide", wheel: "turn", keydown: "key" };
     for (const [event, method] of Object.entries(listen)) this.canvas.addEventListener(event, (each) => this[method](each), { passive: false });
     root.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.altKey || event.stopPropagation());
   }
@@ -114,7 +113,7 @@ class PictureMap {
       this.model.send({ ask: what, ...details });
     } catch (error) {
       console.warn(error);
-      this.say(GONE);
+      this.say(KERNEL_GONE);
     }
   }
 
@@ -141,6 +140,7 @@ class PictureMap {
       this.codes[n] = codes[place];
       this.marks[n] = marks[place];
       this.forget(n);
+      if (n === this.shown) this.hide();
     });
     this.recolour();
   }
@@ -339,6 +339,7 @@ class PictureMap {
   }
 
   press(event) {
+    if (event.button) return; // a right click opens the notebook's menu
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, this.where(event));
     this.drawing = this.pointers.size === 1 && (event.shiftKey || this.armed);
@@ -409,6 +410,7 @@ class PictureMap {
   }
 
   turn(event) {
+    if (this.at.zoom <= 1 && event.deltaY > 0) return; // the whole map is in view: the page scrolls on
     event.preventDefault();
     this.zoom(2 ** (-event.deltaY / 300), this.where(event));
   }
@@ -461,7 +463,7 @@ class PictureMap {
   show(n) {
     const tip = this.tips.get(n);
     const picture = tip?.address ? [element("img", { src: tip.address, alt: "" })] : [];
-    const lines = tip ? [tip.file, tip.told, tip.problem].filter(Boolean) : [`Folder: ${this.labels[this.codes[n]]}. …`];
+    const lines = tip ? [tip.file, tip.told, tip.problem].filter(Boolean) : ["…"];
     this.tip.replaceChildren(...picture, ...lines.map((text) => element("div", {}, name(text))));
     this.tip.hidden = false;
     const [x, y] = this.spot(n);

@@ -7,6 +7,7 @@ and thumbnails travel as binary buffers and never as widget state. Messages are 
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from utils.words import counted, share
 
 NOWHERE = 2**16 - 1  # the code of a picture that is not on the map
 MAP_PICTURE = 160  # pixels of a picture that is pointed at
+
+logger = logging.getLogger(__name__)
 
 
 class PictureMap(anywidget.AnyWidget):
@@ -61,37 +64,41 @@ class PictureMap(anywidget.AnyWidget):
                 message, buffers = asks[what](request)
             except FieldguideError as error:
                 message, buffers = {"tell": "alert", "alert": str(error)}, []
+            except Exception as error:  # told to the person; the kernel and the grid are none the worse
+                logger.exception("The map could not answer.")
+                message, buffers = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}, []
         # A file's name need not be valid text, but a message must be.
         return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")), buffers
 
     def follow(self) -> None:
-        """Tell the views which points have another colour now, or another ring."""
+        """Tell the views of which points anything that they show is another now."""
         with self._cleaning.lock:
             before, self._state = self._state, self._now()
             changed = np.flatnonzero((before != self._state).any(0)).astype("<u4")
             if len(changed):
-                codes, marks = self._state[:, changed]
+                codes, marks = self._state[:2, changed]
                 buffers = [changed.tobytes(), codes.astype("<u2").tobytes(), marks.astype("u1").tobytes()]
                 self.send({"tell": "changed"}, buffers)
 
     def _now(self) -> np.ndarray:
-        """Return codes of labels and rings, int array (2, N), with what was decided."""
+        """Return codes of labels with what was decided, rings, and codes of folders and choices: int array (4, N)."""
         cleaning = self._cleaning
-        codes = np.array([self._codes.get(picture.label, NOWHERE) for picture in cleaning.pictures], dtype=int)
-        looked = np.zeros(len(codes), dtype=bool)
+        folders = np.array([self._codes.get(picture.label, NOWHERE) for picture in cleaning.pictures], dtype=int)
+        codes, chosen = folders.copy(), np.zeros_like(folders)
         for id, choice in cleaning.choices.items():
             if (n := cleaning.positions.get(id)) is not None and codes[n] != NOWHERE:
-                looked[n] = True
                 codes[n] = codes[n] if choice == KEEP else self._codes.get(choice, NOWHERE)
+                chosen[n] = 1 if choice == KEEP else 2 + codes[n]
         codes[~self._placed] = NOWHERE
         wrong = cleaning.live.trust < 0 if cleaning.live else np.zeros(len(codes), dtype=bool)  # not so for NaN
-        return np.stack([codes, wrong & ~looked])
+        return np.stack([codes, wrong & (chosen == 0), folders, chosen])
 
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
-        codes, marks = self._state
-        missing = int((~self._placed & [bool(picture.label) for picture in self._cleaning.pictures]).sum())
-        are = "is" if missing == 1 else "are"
-        note = f"{counted(missing)} could not be read and {are} not on the map." if missing else ""
+        codes, marks = self._state[:2]
+        there = np.array([bool(picture.label) for picture in self._cleaning.pictures], dtype=bool)
+        missing = int((~self._placed & there).sum())
+        look = "looks, so it is" if missing == 1 else "look, so they are"
+        note = f"Nothing is known of how {counted(missing)} {look} not on the map." if missing else ""
         buffers = [self._places.tobytes(), codes.astype("<u2").tobytes(), marks.astype("u1").tobytes()]
         return {"tell": "map", "labels": self._grid.labels, "note": note}, buffers
 

@@ -114,7 +114,7 @@ class Cleaning:
         """Compute, once for many switches, what each picture is filtered and sorted by."""
         codes = {label: k for k, label in enumerate(self.labels)}
         self._label = np.array([codes.get(picture.label, -1) for picture in self.pictures], dtype=int)  # (N,)
-        self._there = np.array([bool(picture.label) for picture in self.pictures], dtype=bool)
+        self.there = np.array([bool(picture.label) for picture in self.pictures], dtype=bool)
         self._side = np.array([picture.side for picture in self.pictures], dtype=object)
         self._loss = np.zeros(len(self.pictures))
         if self.probs is not None:
@@ -149,7 +149,7 @@ class Cleaning:
     def told_at_first(self) -> str:
         """Return what a person should know before the first decision, "" if there is nothing."""
         told = []
-        if self.live and (missing := int((self._there & ~self.live.known).sum())):
+        if self.live and (missing := int((self.there & ~self.live.known).sum())):
             look, keep = ("looks", "it keeps its") if missing == 1 else ("look", "they keep their")
             told.append(f"Nothing is known of how {counted(missing)} {look}, so {keep} place in the order.")
         if waiting := len(self.pending()):
@@ -158,7 +158,7 @@ class Cleaning:
 
     def select(self, view: View) -> list[int]:
         """Return the positions that a view shows, in its order; pictures that left the training set are left out."""
-        wanted = self._there.copy()
+        wanted = self.there.copy()
         if view.list in self._outside_lists:
             wanted = ~wanted
         if view.label:
@@ -177,6 +177,10 @@ class Cleaning:
                 wanted &= np.isin(np.arange(len(self.pictures)), suspects)
         shown = order[wanted[order]].tolist()
         return self.live.arranged(shown) if self.follows(view) else shown
+
+    def undecided(self) -> np.ndarray:
+        """Return which pictures are in the training set and have no choice yet, bool array (N,)."""
+        return self.there & [picture.id not in self.choices for picture in self.pictures]
 
     def loss(self, position: int) -> float:
         """Return the cross-entropy of a picture under its present label; 0 without a prediction."""
