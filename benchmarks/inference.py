@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from _export import write_onnx
 from _process import Run, measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -128,8 +129,7 @@ def export(scratch: Path, photos: Path) -> dict:
         vision_learner,
     )
 
-    from utils.export import save_learner, save_onnx
-    from utils.pictures import LONGEST_SIDE
+    from utils.export import save_learner
 
     set_seed(0)
     paths = pictures(photos)
@@ -141,10 +141,8 @@ def export(scratch: Path, photos: Path) -> dict:
         batch_tfms=[*aug_transforms(), Normalize.from_stats(*imagenet_stats)],
     )
     learn = vision_learner(block.dataloaders(paths, bs=BATCH, num_workers=0), resnet18, pretrained=False)
-    recipe = {"longest_side": LONGEST_SIDE, "size": SIZE, "extra": SIZE // 7}
-    metadata = {"labels": list(learn.dls.vocab), "recipe": recipe, "name": "benchmark", "threshold": 0.5}
     save_learner(learn, scratch / "export.pkl")
-    save_onnx(learn, scratch / "model.onnx", metadata={key: json.dumps(value) for key, value in metadata.items()})
+    write_onnx(learn, scratch / "model.onnx", SIZE)
     return {}
 
 

@@ -13,7 +13,7 @@ has it:
 
 The second table is of the widget's own script in Chromium, headless and without a graphics card, at 1366×768. For five
 seconds each, the pointer drags the whole map, moves over it without dragging, and drags it when it is enlarged ten
-times. The pointer moves once per frame, of which Chromium shows at most 60 per second.
+times. The pointer moves once per frame. Chromium shows at most 60 frames per second.
 """
 
 import argparse

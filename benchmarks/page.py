@@ -15,7 +15,6 @@ machine, and as if it stood behind a line that takes 10 Mbit/s from the visitor 
 import argparse
 import gzip
 import io
-import json
 import os
 import socket
 import statistics
@@ -31,18 +30,17 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from _export import write_onnx
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from utils.export import save_onnx
 from utils.export.awkward import awkward_pictures
 from utils.export.page import has_profile, write_files
 from utils.inference import Classifier, load_classifier
 from utils.page import RUNTIME, fetch_runtime, served
 from utils.page.asking import asked, open_page, windowless_browser
-from utils.pictures import LONGEST_SIDE
 from utils.project import Project
 from utils.train import make_learner
 
@@ -137,9 +135,7 @@ def export(arch: str, size: int, path: Path) -> None:
     )
     project = Project(name="benchmark", labels=LABELS, arch=arch, size=size, weights="none")
     learn = make_learner(project, block.dataloaders(list(range(4)), bs=2, num_workers=0), pretrained=False)
-    recipe = {"longest_side": LONGEST_SIDE, "size": size, "extra": size // 7}
-    metadata = {"labels": list(learn.dls.vocab), "recipe": recipe, "name": "benchmark", "threshold": 0.5}
-    save_onnx(learn, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
+    write_onnx(learn, path, size)
 
 
 def prepared_side(model: tuple[str, Path], folder: Path) -> Side:

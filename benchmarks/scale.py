@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+from _export import write_onnx
 from _process import measured
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,9 +101,6 @@ def export(folder: Path) -> None:
         vision_learner,
     )
 
-    from utils.export import save_onnx
-    from utils.pictures import LONGEST_SIDE
-
     set_seed(0)
     paths = sorted((folder / "photos").iterdir())[:8]
     block = DataBlock(
@@ -113,9 +111,7 @@ def export(folder: Path) -> None:
         batch_tfms=[Normalize.from_stats(*imagenet_stats)],
     )
     learn = vision_learner(block.dataloaders(paths, bs=2, num_workers=0), resnet18, pretrained=False)
-    recipe = {"longest_side": LONGEST_SIDE, "size": SIZE, "extra": SIZE // 7}
-    metadata = {"labels": list(learn.dls.vocab), "recipe": recipe, "name": "benchmark", "threshold": 0.5}
-    save_onnx(learn, folder / "model.onnx", metadata={key: json.dumps(value) for key, value in metadata.items()})
+    write_onnx(learn, folder / "model.onnx", SIZE)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -119,6 +119,20 @@ def desk(notebook, project, errors) -> Desk:
     grid.root.wait_for()
     yield Desk(notebook, grid, project)
     assert errors == []
+
+
+@contextmanager
+def second_cleaner(desk: Desk, source: str) -> Iterator[Desk]:
+    """Yield the desk of a second cleaner, which the last cell shows; afterwards the notebook is as it was."""
+    desk.notebook.write_last_cell(source)
+    try:
+        desk.notebook.run_all()
+        below = Desk(desk.notebook, Grid(desk.page, 1), desk.project)
+        below.grid.root.wait_for()
+        below.grid.settle()
+        yield below
+    finally:
+        desk.notebook.revert()
 
 
 @pytest.fixture(scope="package")

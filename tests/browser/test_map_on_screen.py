@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from browser.conftest import PAGE, Desk
+from browser.conftest import PAGE, Desk, second_cleaner
 from browser.pages import Grid
 from browser.project import ANT, CODE, MARKUP, NAUGHTY, write_notebook
 from browser.test_cleaner_on_screen import OUTSIDE, ROWS, THEME
@@ -35,15 +35,8 @@ POINTS = """map => {
 @pytest.fixture
 def mapped(desk) -> Desk:
     """A second cleaner below the first, with features, and its map above it."""
-    desk.notebook.write_last_cell(MAPPED)
-    try:
-        desk.notebook.run_all()
-        desk = Desk(desk.notebook, Grid(desk.page, 1), desk.project)
-        desk.grid.root.wait_for()
-        desk.grid.settle()
-        yield desk
-    finally:
-        desk.notebook.revert()
+    with second_cleaner(desk, MAPPED) as below:
+        yield below
 
 
 def map_of(page):

@@ -4,8 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from browser.conftest import Desk
-from browser.pages import Grid
+from browser.conftest import Desk, second_cleaner
 from browser.project import ANT, MARKUP
 from browser.test_cleaner_on_screen import THEME
 from utils.ledger import read_review
@@ -26,15 +25,8 @@ display(shown.matrix(), shown)
 @pytest.fixture
 def crossed(desk) -> Desk:
     """A second cleaner below the first, and a matrix above it."""
-    desk.notebook.write_last_cell(MATRIX)
-    try:
-        desk.notebook.run_all()
-        desk = Desk(desk.notebook, Grid(desk.page, 1), desk.project)
-        desk.grid.root.wait_for()
-        desk.grid.settle()
-        yield desk
-    finally:
-        desk.notebook.revert()
+    with second_cleaner(desk, MATRIX) as below:
+        yield below
 
 
 def test_a_number_of_the_matrix_shows_its_photos(crossed, screenshot):

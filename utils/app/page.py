@@ -8,7 +8,6 @@ browser, and models are asked for by names that are offered, so that no message 
 Messages are hostile until checked; a bad one is answered with an alert.
 """
 
-import json
 import logging
 import threading
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from utils.inference import Classifier, Detector, ModelError, Nearest, load_mode
 from utils.pictures import OWN_BITS, jpeg_bytes, open_picture, outlined
 from utils.project import Project
 from utils.storage import subfolders
-from utils.widgets import front_end
+from utils.widgets import front_end, sendable, unforeseen
 
 LARGEST = 50 * 1024**2  # bytes of a photo
 PART = 1024**2  # bytes of a message: a tenth of what the server's connection takes
@@ -121,9 +120,8 @@ class ClassifierPage(anywidget.AnyWidget):
                 return _sendable(message | sender), buffers
             except FieldguideError as error:
                 message = {"tell": "alert", "alert": str(error)}
-            except Exception as error:  # told to the person; the kernel is none the worse
-                logger.exception("The page could not answer.")
-                message = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}
+            except Exception as error:
+                message = {"tell": "alert", "alert": unforeseen(error, logger, "The page")}
             self._upload = None
             return _sendable(message | sender), []
 
@@ -252,5 +250,5 @@ def _short(value) -> str:
 
 
 def _sendable(message: dict) -> dict:
-    """Return a message whose texts all are valid, and whose numbers are numbers: a damaged model's need not be."""
-    return json.loads(json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace"))
+    """Return a message that can be sent, and whose numbers are numbers: a damaged model's need not be."""
+    return sendable(message, allow_nan=False)

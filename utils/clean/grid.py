@@ -7,7 +7,6 @@ binary buffers and never as widget state, so that neither notebook nor kernel gr
 said that it is stored. Messages are hostile until checked: a bad one is answered with an alert.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP
 from utils.project import Project
 from utils.tables import SIDES, SOURCES_COLUMNS, each_row
-from utils.widgets import front_end
+from utils.widgets import front_end, sendable, unforeseen
 from utils.words import counted, share
 
 LONGEST_ECHO = 100  # characters of a message that an answer repeats
@@ -84,9 +83,8 @@ class Grid(anywidget.AnyWidget):
                     message, buffers = self._show("" if "offer" in message else message["alert"])
             except FieldguideError as error:
                 message, buffers = {"tell": "alert", "alert": str(error)}, []
-            except Exception as error:  # told to the person; the kernel and the other pictures are none the worse
-                logger.exception("The cleaner could not answer.")
-                message, buffers = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}, []
+            except Exception as error:
+                message, buffers = {"tell": "alert", "alert": unforeseen(error, logger, "The cleaner")}, []
             message["alert"] = " ".join(filter(None, [news, message["alert"]]))
             return self._addressed(message, request), buffers
 
@@ -114,8 +112,7 @@ class Grid(anywidget.AnyWidget):
         # Who asked, and which time: so a view can tell an answer that came too late.
         message["view"] = asker if isinstance(asker, str) and len(asker) <= LONGEST_ECHO else ""
         message["serial"] = serial if type(serial) is int and abs(serial) < 2**53 else 0
-        # A file's name need not be valid text, but a message must be.
-        return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace"))
+        return sendable(message)
 
     def _refresh(self, what: str) -> str:
         """Take over what happened elsewhere; a table that cannot be read stops what would write to it, and no more."""

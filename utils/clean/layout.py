@@ -23,9 +23,7 @@ PERPLEXITY = 30  # pictures, about, that count as near one
 ROUGH, FINE = 60, 190  # rounds; 100 and 250 lower what t-SNE minimises by 1 % and take 1.7 times as long
 SPREAD = 1e-4  # standard deviation of the places that t-SNE begins with
 WORTH_CORES = 2000  # pictures, from which several cores are quicker than one
-INTERVALS = (
-    10  # at least, along a side of the grid that forces are computed on; 50, the default, take 2 s for 12 points
-)
+INTERVALS = 10  # at least, along a side of the grid of forces; 50, the default, take 2 s for 12 points
 FEWEST_FOR_TSNE = 10  # pictures that t-SNE can arrange; fewer lie along their two principal axes
 LARGEST_LAYOUT = 2**28  # bytes of a file that we read, packed or not; a million pictures take 16 million
 

@@ -7,6 +7,7 @@ hostile until checked.
 
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import anywidget
@@ -14,7 +15,7 @@ import traitlets
 
 from utils.clean.grid import Grid
 from utils.errors import FieldguideError
-from utils.widgets import front_end
+from utils.widgets import front_end, unforeseen
 from utils.words import counted
 
 MOST_LABELS = 24  # rows, and columns, that are shown
@@ -35,8 +36,9 @@ class ConfusionMatrix(anywidget.AnyWidget):
 
     def __init__(self, grid: Grid):
         self._grid, self._cleaning = grid, grid.cleaning
-        self._labels, self._note = _most_confused(self._cells())
-        super().__init__(table=self._table())
+        cells = self._cells()
+        self._labels, self._note = _most_confused(cells)
+        super().__init__(table=self._table(cells))
         self.on_msg(self._receive)
 
     def _receive(self, widget, content, buffers) -> None:
@@ -52,16 +54,15 @@ class ConfusionMatrix(anywidget.AnyWidget):
                 return self._open(row, column)
             except FieldguideError as error:
                 return str(error)
-            except Exception as error:  # told to the person; the kernel and the grid are none the worse
-                logger.exception("The matrix could not answer.")
-                return f"That did not work: {type(error).__name__}: {error}"
+            except Exception as error:
+                return unforeseen(error, logger, "The matrix")
 
     def _open(self, row: int, column: int) -> str:
         label, said = self._labels[row], self._labels[column]
         self._cleaning.look()
-        found = self._cells()[label, said]
-        self.table = self._table()
-        if not found:
+        cells = self._cells()
+        self.table = self._table(cells)
+        if not (found := cells[label, said]):
             return "No picture is in this cell any more."
         name = f"{label}, right" if label == said else f"{label} taken for {said}"
         self._grid.show_list(name, [n for _, n in found], "Most confident first")
@@ -75,13 +76,12 @@ class ConfusionMatrix(anywidget.AnyWidget):
                 cells[picture.label, answer[0]].append((-answer[1], n))
         return defaultdict(list, {cell: sorted(found) for cell, found in cells.items()})
 
-    def _table(self) -> dict:
-        cells = self._cells()
+    def _table(self, cells: Mapping[tuple[str, str], list]) -> dict:
         counts = [[len(cells[row, column]) for column in self._labels] for row in self._labels]
         return {"labels": self._labels, "counts": counts, "note": self._note}
 
 
-def _most_confused(cells: dict[tuple[str, str], list]) -> tuple[list[str], str]:
+def _most_confused(cells: Mapping[tuple[str, str], list]) -> tuple[list[str], str]:
     """Return the labels to show, sorted, and a sentence if those are not all."""
     labels, errors = sorted({label for cell in cells for label in cell}), Counter()
     if len(labels) <= MOST_LABELS:

@@ -13,7 +13,6 @@ const REST = 60; // milliseconds that the pointer rests on a point before its pi
 const KEPT = 200; // pictures asked for that are kept
 const CLOSEST = 400; // times as near as the whole map
 
-
 const MAP_HELP = [
   ["Drag, wheel or pinch, + −", "move, zoom; 0 shows all"],
   ["Shift + drag", "draw around pictures: the cleaner shows them"],

@@ -6,7 +6,6 @@ asks hello, point or fill; the answers are map, point, filled or alert, and "cha
 and thumbnails travel as binary buffers and never as widget state. Messages are hostile until checked.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from utils.clean.opened import FROM_MAP
 from utils.clean.thumbnails import Thumbnails
 from utils.errors import FieldguideError
 from utils.ledger import DELETE, KEEP
-from utils.widgets import front_end
+from utils.widgets import front_end, sendable, unforeseen
 from utils.words import counted, share
 
 NOWHERE = 2**16 - 1  # the code of a picture that is not on the map
@@ -64,11 +63,9 @@ class PictureMap(anywidget.AnyWidget):
                 message, buffers = asks[what](request)
             except FieldguideError as error:
                 message, buffers = {"tell": "alert", "alert": str(error)}, []
-            except Exception as error:  # told to the person; the kernel and the grid are none the worse
-                logger.exception("The map could not answer.")
-                message, buffers = {"tell": "alert", "alert": f"That did not work: {type(error).__name__}: {error}"}, []
-        # A file's name need not be valid text, but a message must be.
-        return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")), buffers
+            except Exception as error:
+                message, buffers = {"tell": "alert", "alert": unforeseen(error, logger, "The map")}, []
+        return sendable(message), buffers
 
     def follow(self) -> None:
         """Tell the views of which points anything that they show is another now."""
@@ -95,8 +92,7 @@ class PictureMap(anywidget.AnyWidget):
 
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         codes, marks = self._state[:2]
-        there = np.array([bool(picture.label) for picture in self._cleaning.pictures], dtype=bool)
-        missing = int((~self._placed & there).sum())
+        missing = int((~self._placed & self._cleaning.there).sum())
         look = "looks, so it is" if missing == 1 else "look, so they are"
         note = f"Nothing is known of how {counted(missing)} {look} not on the map." if missing else ""
         buffers = [self._places.tobytes(), codes.astype("<u2").tobytes(), marks.astype("u1").tobytes()]

@@ -78,7 +78,9 @@ class OnnxNetwork:
 
 def cores(lent: int | None = None) -> int:
     """Return how many processors this program may use: as many as it was lent, else all that the system grants."""
-    return lent or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if lent:
+        return lent
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lanes(lent: int | None = None) -> int:

@@ -7,7 +7,6 @@ so none is lost while a kernel is busy or dies, and none is stored twice. Pictur
 widget state. Messages are hostile until checked: a bad one is answered with an alert.
 """
 
-import json
 import logging
 import os
 import threading
@@ -51,7 +50,7 @@ from utils.masks.suggesting import (
 from utils.pictures import jpeg_bytes
 from utils.sheets import thumbnail
 from utils.storage import content_id, visible_files
-from utils.widgets import front_end
+from utils.widgets import front_end, sendable, unforeseen
 from utils.words import SETS, counted, share
 
 NEXT, JUDGE, PAINTED, PASSED = "next", "judge", "painted", "skipped"
@@ -147,14 +146,12 @@ class MaskPainter(anywidget.AnyWidget):
                 message = failed | {"alert": str(error), "again": False}
             except (FieldguideError, OSError) as error:
                 message = failed | {"alert": str(error)}
-            except Exception as error:  # told to the person; the kernel and the other photos are none the worse
-                logger.exception("The painter could not answer.")
-                message = failed | {"alert": f"That did not work: {type(error).__name__}: {error}"}
+            except Exception as error:
+                message = failed | {"alert": unforeseen(error, logger, "The painter")}
             view, serial = request.get("view"), request.get("serial")
             message["view"] = view if isinstance(view, str) and len(view) <= LONGEST_VIEW else ""
             message["serial"] = serial if type(serial) is int and abs(serial) < 2**53 else 0
-            # A file's name need not be valid text, but a message must be.
-            return json.loads(json.dumps(message, ensure_ascii=False).encode("utf-8", "replace")), pictures
+            return sendable(message), pictures
 
     def _hello(self, request: Mapping) -> tuple[dict, list[bytes]]:
         """Tell a view that has just been made all it needs, and the photos to paint next."""

@@ -12,7 +12,7 @@ from .depth import DEPTHS, OWN_BITS
 from .formats import PHOTO_SUFFIXES, format_of, image_file
 from .headers import header, known_header
 from .letterbox import AROUND, Letterbox, letterbox_of, letterboxed
-from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_size
+from .limits import LARGEST_OWN_FILE, MAX_PIXELS, refuse_bytes, refuse_size
 from .opening import WHITE, Opened, bits_wanted, open_picture, open_with_facts
 from .outlines import outlined
 from .reasons import PictureError, UnreadableError, shortened
@@ -48,6 +48,7 @@ __all__ = [
     "open_with_facts",
     "orientation",
     "outlined",
+    "refuse_bytes",
     "refuse_size",
     "shortened",
     "size_text",

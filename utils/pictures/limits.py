@@ -27,6 +27,12 @@ def refuse_size(width: int, height: int, *, most: int = MAX_PIXELS) -> None:
         raise PictureError(f"no pixels: {width}×{height}")
 
 
+def refuse_bytes(size: int) -> None:
+    """Refuse a file of more bytes than one's own photos have."""
+    if size > LARGEST_OWN_FILE:
+        raise PictureError(f"larger than {LARGEST_OWN_FILE // 1_000_000} MB: {size // 1_000_000} MB")
+
+
 def is_large(format: str | None, pixels: int) -> bool:
     """Return whether a picture takes so much memory that it is opened alone."""
     return pixels > LARGE_SHARE * MOST_PIXELS.get(format, MAX_PIXELS)

@@ -15,7 +15,7 @@ from .colour import to_srgb
 from .depth import depth_of, grey_of, is_deep, keeps_upper_bits
 from .formats import format_of, image_file
 from .jpeg import END, end_of, lacks_scans, undecoded, wants_more
-from .limits import LARGE_BYTES, LARGEST_OWN_FILE, MAX_PIXELS, MOST_PIXELS, alone, is_large, refuse_size
+from .limits import LARGE_BYTES, MAX_PIXELS, MOST_PIXELS, alone, is_large, refuse_bytes, refuse_size
 from .raw import PREVIEW, developed, is_raw, raw_preview
 from .reasons import BROKEN, UNKNOWN, PictureError, decoding, shortened
 from .sizes import bounded, by_strips
@@ -207,8 +207,7 @@ def _size_of(picture) -> int:
         size = path.stat().st_size
     if size == 0:
         raise PictureError("empty file")
-    if size > LARGEST_OWN_FILE:
-        raise PictureError(f"larger than {LARGEST_OWN_FILE // 1_000_000} MB: {size // 1_000_000} MB")
+    refuse_bytes(size)
     return size
 
 

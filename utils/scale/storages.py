@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pyarrow import fs
 
 from utils.errors import FieldguideError
-from utils.pictures import LARGEST_OWN_FILE, PictureError
+from utils.pictures import PictureError, refuse_bytes
 
 STORAGES = ("s3", "gs", "file")
 READ_AHEAD = 8  # objects that are fetched at the same time: each is waited for, and takes no processor
@@ -46,7 +46,7 @@ def storage_of(address: str) -> tuple[fs.FileSystem, str]:
     """Return the storage that an address names, and the path in it."""
     parts = urlsplit(address)
     if parts.scheme not in STORAGES:
-        raise FieldguideError(f"{address[:200]}: {parts.scheme}:// is no storage that can be read from here.")
+        raise FieldguideError(f"{address[:200]}: {parts.scheme}:// is no storage that this program can read.")
     path = unquote(f"{parts.netloc}{parts.path}")
     query = f"?{parts.query}" if parts.query else ""  # such as endpoint_override, for a storage of one's own
     return _opened_storage(f"{parts.scheme}://{parts.netloc}/{query}"), path
@@ -57,8 +57,7 @@ def object_bytes(address: str) -> bytes:
     try:
         storage, path = storage_of(address)
         with storage.open_input_file(path) as file:
-            if file.size() > LARGEST_OWN_FILE:
-                raise PictureError(f"larger than {LARGEST_OWN_FILE // 1_000_000} MB: {file.size() // 1_000_000} MB")
+            refuse_bytes(file.size())
             return file.read()
     except FileNotFoundError:
         raise PictureError(f"there is no picture {address[:200]}") from None

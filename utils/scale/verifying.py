@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from utils.pictures import LARGEST_OWN_FILE, PictureError
+from utils.pictures import PictureError, refuse_bytes
 from utils.scale.jobs import abreast
 from utils.storage import content_id
 from utils.verify import judged_picture
@@ -62,6 +62,5 @@ def whole_file(picture: Path | bytes | Exception) -> bytes:
         return picture
     if not picture.is_file():  # a pipe would be waited for
         raise PictureError(f"there is no file {picture}")
-    if (size := picture.stat().st_size) > LARGEST_OWN_FILE:
-        raise PictureError(f"larger than {LARGEST_OWN_FILE // 1_000_000} MB: {size // 1_000_000} MB")
+    refuse_bytes(picture.stat().st_size)
     return picture.read_bytes()

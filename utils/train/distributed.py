@@ -9,6 +9,7 @@ DistributedDL needs a GPU, and repeats pictures where they cannot be divided eve
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from utils.train.plain import PlainCallback
 from utils.train.processes import Group
 from utils.words import counted
 
-LEAST_AT_ONCE = 2  # pictures that a process needs at once: batch norm has no spread of one
+LEAST_AT_ONCE = 2  # pictures that a process needs at once: batch norm needs a variance, and one picture has none
 Steps = list[list[np.ndarray]]  # step → process → positions of its pictures
 
 
@@ -112,15 +113,15 @@ class ShareBatches(PlainCallback):
 
     def before_train(self):
         size, count, pieces = self.dl.bs, self.group.count, self.pieces
-        divide = lambda order: divided(order, size=size, count=count, pieces=pieces)  # noqa: E731
+        divide = partial(divided, size=size, count=count, pieces=pieces)
         self.learn.dl = PartsDL.of(self.dl, divide, self.group.rank)
 
     def after_train(self):
         self.dls.train.rng = self.dl.rng  # has moved on by one epoch
 
     def before_validate(self):
-        size, count = self.dl.bs, self.group.count
-        self.learn.dl = PartsDL.of(self.dl, lambda order: in_turns(order, size=size, count=count), self.group.rank)
+        divide = partial(in_turns, size=self.dl.bs, count=self.group.count)
+        self.learn.dl = PartsDL.of(self.dl, divide, self.group.rank)
 
     def after_loss(self):
         """Weigh the loss to learn from; the one to show, and to stop by, is that of all processes."""

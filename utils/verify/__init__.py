@@ -9,10 +9,9 @@ from utils.verify.judging import verify_images
 from utils.verify.oddities import find_oddities
 from utils.verify.opening import in_batches, judged_in_order, judged_picture, keep
 from utils.verify.sorting import picture_grid
-from utils.verify.verdicts import Judged, Tables
+from utils.verify.verdicts import Tables
 
 __all__ = [
-    "Judged",
     "Tables",
     "bits_of_set",
     "find_contradictions",
