@@ -28,7 +28,7 @@ def test_an_own_file_has_a_limit_in_bytes(monkeypatch, tmp_path):
     """It is refused by its size, unread."""
     path = tmp_path / "a.png"
     draw_picture(1).save(path)
-    monkeypatch.setattr(opening, "LARGEST_OWN_FILE", 1_000)
+    monkeypatch.setattr("utils.pictures.limits.LARGEST_OWN_FILE", 1_000)
     for picture in (path, path.read_bytes()):
         with pytest.raises(PictureError, match="larger than 0 MB"):
             open_picture(picture)
