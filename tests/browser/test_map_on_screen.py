@@ -174,6 +174,49 @@ def test_a_choice_colours_its_point(mapped):
     expect(found.get_by_role("button", name=f"{MARKUP} 14")).to_be_visible()
 
 
+def swipe(found) -> None:
+    """Move a finger up the middle of a map by 100 pixels."""
+    page, box = found.page, found.locator("canvas").bounding_box()
+    touch = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+    screen = page.context.new_cdp_session(page)
+    screen.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [touch]})
+    for _ in range(10):
+        touch["y"] -= 10
+        screen.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [touch]})
+        page.wait_for_timeout(20)
+    screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    page.wait_for_timeout(300)
+    screen.detach()
+
+
+def test_the_page_scrolls_over_the_whole_map(mapped):
+    """By finger and by wheel, while all of it is in view; enlarged, a finger moves the map. A right drag moves nothing."""
+    page, found = mapped.page, map_of(mapped.page)
+    canvas = found.locator("canvas")
+    found.evaluate("map => map.scrollIntoView({block: 'end'})")
+    at_first = found.bounding_box()["y"]
+    swipe(found)
+    after_finger = found.bounding_box()["y"]
+    expect(found.locator(".fg-tip")).to_be_hidden()
+    canvas.hover()
+    page.mouse.wheel(0, 40)
+    page.wait_for_timeout(300)
+    after_wheel = found.bounding_box()["y"]
+    assert at_first - after_finger > 50 and after_finger - after_wheel > 20
+    found.get_by_role("button", name="Zoom in").click()
+    canvas.hover()
+    page.keyboard.press("Escape")
+    enlarged = canvas.screenshot()
+    page.mouse.down(button="right")
+    page.mouse.move(600, 400, steps=4)
+    page.mouse.up(button="right")
+    page.keyboard.press("Escape")
+    page.mouse.move(1, 1)
+    assert canvas.screenshot() == enlarged
+    swipe(found)
+    assert found.bounding_box()["y"] == after_wheel and canvas.screenshot() != enlarged
+
+
 @pytest.mark.long
 def test_in_voila_the_lasso_fills_the_grid(servers, project, page, screenshot):
     """A Voila page draws the map and takes keys and lasso; a picture deleted meanwhile is shown as missing."""

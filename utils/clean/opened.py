@@ -66,8 +66,9 @@ class OpenedLists:
 
 
 def look_alikes_told(cleaning: Cleaning, position: int) -> str:
-    """Return an offer to show what looks like a picture and is not decided yet, "" if there is none."""
-    if not (count := len(cleaning.alike.look_alikes(position, ALIKE_SHOWN, among=cleaning.undecided()))):
+    """Return an offer to show what looks like a picture and is not decided yet, "" if m would show no such picture."""
+    shown = cleaning.alike.look_alikes(position, ALIKE_SHOWN, among=cleaning.there)
+    if not (count := int(cleaning.undecided()[shown].sum())):
         return ""
     look, them = ("looks", "it") if count == 1 else ("look", "them")
     return f"{counted(count)} {look} like {cleaning.names[position]}: m shows {them}."

@@ -248,6 +248,7 @@ class PictureMap {
   draw() {
     const { width, height } = this.canvas;
     if (!this.count || !width) return;
+    this.canvas.classList.toggle("fg-whole", this.at.zoom <= 1);
     if (!this.stamps || this.stamps.zoom !== this.at.zoom) this.makeStamps();
     const paper = this.canvas.getContext("2d");
     if (this.image?.width !== width || this.image.height !== height) this.image = paper.createImageData(width, height);
@@ -369,7 +370,7 @@ class PictureMap {
       const points = this.inPath();
       this.arm(false);
       this.fill(points);
-    } else if (this.moved < 4) {
+    } else if (event.type === "pointerup" && this.moved < 4) {
       const [left, top] = this.where(event);
       this.move(this.best((x, y) => within(Math.hypot(x - left, y - top))));
     }
