@@ -190,14 +190,13 @@ def swipe(found) -> None:
 
 
 def test_the_page_scrolls_over_the_whole_map(mapped):
-    """By finger and by wheel, while all of it is in view; enlarged, a finger moves the map. A right drag moves nothing."""
+    """By finger and wheel, while all of it is in view; enlarged, a finger moves the map. A right drag never does."""
     page, found = mapped.page, map_of(mapped.page)
     canvas = found.locator("canvas")
     found.evaluate("map => map.scrollIntoView({block: 'end'})")
     at_first = found.bounding_box()["y"]
     swipe(found)
     after_finger = found.bounding_box()["y"]
-    expect(found.locator(".fg-tip")).to_be_hidden()
     canvas.hover()
     page.mouse.wheel(0, 40)
     page.wait_for_timeout(300)

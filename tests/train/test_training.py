@@ -523,7 +523,7 @@ def test_a_disk_that_fills_up_while_it_trains_is_said_plainly(ready, monkeypatch
         train(ready)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error::UserWarning")
 def test_networks_that_fastai_does_not_list_are_made_without_warnings(ready, make_project):
     """It asks torchvision for them in an old way, which is nothing that a person could put right."""
     quick_learner(read_dataset(make_project(arch="mobilenet_v3_small")))
