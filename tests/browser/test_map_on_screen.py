@@ -174,6 +174,17 @@ def test_a_choice_colours_its_point(mapped):
     expect(found.get_by_role("button", name=f"{MARKUP} 14")).to_be_visible()
 
 
+def test_after_a_restart_the_map_says_what_to_run(mapped):
+    """At the next press; the cells run again show the map, whose choices are kept."""
+    page, found = mapped.page, map_of(mapped.page)
+    mapped.notebook.restart()
+    found.get_by_role("button", name="Show these").click()
+    expect(found.get_by_role("status")).to_contain_text("run all cells above this one, then this one")
+    mapped.notebook.run_all()
+    map_of(page).get_by_role("button", name="Show these").click()
+    expect(found.get_by_role("status")).to_contain_text("40 pictures shown")
+
+
 def swipe(found) -> None:
     """Move a finger up the middle of a map by 100 pixels."""
     page, box = found.page, found.locator("canvas").bounding_box()

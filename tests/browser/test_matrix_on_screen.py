@@ -53,6 +53,18 @@ def test_a_number_of_the_matrix_shows_its_photos(crossed, screenshot):
     assert grid.shown() == ["ant-01", "ant-00"]
 
 
+def test_after_a_restart_a_number_says_what_to_run(crossed):
+    """The old page tells it at the next press; the cells run again show the photos."""
+    page, number = crossed.page, f"2 photos of {ANT} taken for {MARKUP}"
+    matrix = page.get_by_role("region", name="The matrix", exact=True)
+    crossed.notebook.restart()
+    matrix.get_by_role("button", name=number).click()
+    expect(matrix.get_by_role("status")).to_contain_text("run all cells above this one, then this one")
+    crossed.notebook.run_all()
+    matrix.get_by_role("button", name=number).click()
+    expect(matrix.get_by_role("status")).to_contain_text("2 pictures shown")
+
+
 @pytest.mark.long
 def test_the_matrix_breaks_no_rule_of_axe_and_fits_a_telephone(crossed, screenshot):
     """In light and dark; a table that is wider than the window scrolls in its own box."""
