@@ -179,7 +179,7 @@ def test_after_a_restart_the_map_says_what_to_run(mapped):
     page, found = mapped.page, map_of(mapped.page)
     mapped.notebook.restart()
     found.get_by_role("button", name="Show these").click()
-    expect(found.get_by_role("status")).to_contain_text("run all cells above this one, then this one")
+    expect(found.get_by_role("status")).to_contain_text("The kernel is gone. To go on, run all cells above")
     mapped.notebook.run_all()
     map_of(page).get_by_role("button", name="Show these").click()
     expect(found.get_by_role("status")).to_contain_text("40 pictures shown")

@@ -59,7 +59,7 @@ def test_after_a_restart_a_number_says_what_to_run(crossed):
     matrix = page.get_by_role("region", name="The matrix", exact=True)
     crossed.notebook.restart()
     matrix.get_by_role("button", name=number).click()
-    expect(matrix.get_by_role("status")).to_contain_text("run all cells above this one, then this one")
+    expect(matrix.get_by_role("status")).to_contain_text("The kernel is gone. To go on, run all cells above")
     crossed.notebook.run_all()
     matrix.get_by_role("button", name=number).click()
     expect(matrix.get_by_role("status")).to_contain_text("2 pictures shown")
