@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from browser.pages import Grid
+from browser.pages import Grid, watched
 from browser.project import ANT, BROKEN, KANA, LEARNING, MARKUP, NAUGHTY, SURE, UNSURE, corrections, files
 from utils.dataset import read_split
 from utils.ledger import Ledger, read_review, save_flags
@@ -417,6 +417,28 @@ def test_a_restarted_kernel_knows_the_flags_and_an_old_page_says_that_it_is_old(
     desk.grid.show_all()
     desk.grid.expect_choice("ant-01", "Keep")
     assert desk.grid.choices() == {"ant-00": "Delete", "ant-01": "Keep"} == read_review(desk.project)
+
+
+def test_two_tabs_on_one_kernel_show_the_same_choices(desk):
+    """The notebook open twice: what is chosen in one tab is seen in the other, and both are stored."""
+    desk.grid.show_all()
+    desk.notebook.save()
+    second = desk.page.context.new_page()
+    try:
+        errors = watched(second)
+        second.goto(desk.page.url)
+        other = Grid(second)
+        other.show_all()
+        desk.grid.focus("ant-00")
+        desk.grid.press("d")
+        other.expect_choice("ant-00", "Delete")
+        other.focus("ant-01")
+        other.press("k")
+        desk.grid.expect_choice("ant-01", "Keep")
+        assert desk.grid.choices() == other.choices() == {"ant-00": "Delete", "ant-01": "Keep"}
+        assert read_review(desk.project) == desk.grid.choices() and errors == []
+    finally:
+        second.close()
 
 
 def test_apply_moves_the_files_and_undo_brings_them_back(desk, screenshot):
