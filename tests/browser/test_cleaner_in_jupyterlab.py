@@ -1,5 +1,8 @@
 """The cleaner in JupyterLab: whatever a person does with mouse and keys, the files on disk say the same."""
 
+import os
+import signal
+
 import pytest
 from playwright.sync_api import expect
 
@@ -417,6 +420,25 @@ def test_a_restarted_kernel_knows_the_flags_and_an_old_page_says_that_it_is_old(
     desk.grid.show_all()
     desk.grid.expect_choice("ant-01", "Keep")
     assert desk.grid.choices() == {"ant-00": "Delete", "ant-01": "Keep"} == read_review(desk.project)
+
+
+@pytest.mark.long  # the page waits ten seconds before it says so
+def test_a_kernel_killed_between_a_click_and_its_answer_takes_no_choice_with_it(desk):
+    """What was answered is stored; the one on its way is not shown as made, and the page says what to run."""
+    desk.grid.show_all()
+    desk.grid.focus("ant-00")
+    desk.grid.press("d")
+    desk.grid.expect_choice("ant-00", "Delete")
+    process = int(desk.notebook.execute("import os; print(os.getpid())"))
+    with desk.notebook.kernel_at_work(silent=True):
+        desk.grid.press("k")
+        os.kill(process, signal.SIGKILL)
+        desk.page.get_by_role("button", name="Ok", exact=True).click()  # JupyterLab says that it starts another one
+    expect(desk.grid.alert.filter(has_text="run all cells above this one, then this one")).to_be_visible()
+    desk.grid.expect_choice("ant-01", "")
+    desk.notebook.run_all()
+    desk.grid.show_all()
+    assert desk.grid.choices() == {"ant-00": "Delete"} == read_review(desk.project)
 
 
 def test_two_tabs_on_one_kernel_show_the_same_choices(desk):

@@ -383,7 +383,7 @@ class Grid {
     const { what } = this.waiting.get(serial);
     this.aim = this.page.page;
     if (!["undo", "apply", "back", "bring"].includes(what)) this.settle(serial);
-    if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored; if the kernel was stopped, it is not.`);
+    if (what === "flag") this.say(`${SILENT} Your last choice shows once it is stored. If the kernel was stopped or restarted, ${AGAIN}.`);
     else if (what === "hello") this.say(`${SILENT} The pictures show when it is idle; if it was stopped or restarted, ${AGAIN}.`);
     else this.say(`${SILENT} It will be done when the kernel is idle.`);
     this.silent = true;
