@@ -141,6 +141,29 @@ def test_both_themes_can_be_read(desk, screenshot):
     assert (light, dark) == ([], [])
 
 
+def test_buttons_have_an_edge_where_the_theme_draws_none(desk):
+    """VS Code's dark theme gives borders the ground's colour: the edge of a button keeps a contrast of 1.5 with it."""
+    desk.grid.show_all()
+    edges = desk.grid.root.evaluate(
+        """root => {
+            const theme = {border: '#2b2b2b', layout: '#313131', 'ui-font': '#cccccc'};
+            for (const [part, colour] of Object.entries(theme))
+                for (let n = 0; n < 4; n++) root.parentElement.style.setProperty(`--jp-${part}-color${n}`, colour);
+            const paper = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+            const light = colour => {
+                paper.fillStyle = '#313131';
+                paper.fillRect(0, 0, 1, 1);
+                paper.fillStyle = colour;
+                paper.fillRect(0, 0, 1, 1);
+                return (paper.getImageData(0, 0, 1, 1).data[0] / 255) ** 2.2 + 0.05;
+            };
+            return [...root.querySelectorAll('[role=toolbar] button, [role=gridcell]')]
+                .map(at => light(getComputedStyle(at).borderTopColor) / light('#313131'));
+        }"""
+    )
+    assert len(edges) > 20 and min(edges) > 1.5
+
+
 ROWS = """root => new Set([...root.querySelectorAll('[role=toolbar] :is(button, select, input, summary)')]
     .filter(at => at.checkVisibility()).map(at => Math.round(at.getBoundingClientRect().top / 8))).size"""
 IN_VIEW = """root => {
