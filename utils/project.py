@@ -93,7 +93,7 @@ class Project(BaseModel):
     mask: Literal["none", "crop", "channel", "paint"] = "none"
     page: Literal["local", "cdn"] = "local"
     study: dict[str, Any] = {}
-    cache: Literal["none", "memory"] = "none"
+    cache: Literal["none", "memory", "gpu"] = "none"
     int8: bool = False
     data_dir: str = str(REPOSITORY / "data")
     models_dir: str = str(REPOSITORY / "models")

@@ -3,11 +3,11 @@ Stage 04, ``cache = "memory"``: each picture is decoded once, and every epoch ta
 
 Reads images/; writes nothing. Training pictures are kept as they are opened, because each epoch crops them anew.
 Validation pictures are kept as they leave the crop, which never changes. The processes that load pictures share this
-memory. What the network sees is the same to the last digit.
+memory. What the network sees is the same to the last digit. `gpu_cache` keeps them in the memory of a GPU.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from mmap import mmap
 
@@ -32,16 +32,19 @@ GIGABYTE = 1e9
 
 class Cache(PlainCallback):
     """
-    Take pictures from memory while a training lasts; they are decoded before the first epoch that trains.
+    Take pictures from memory while a training lasts; `keep` decodes them before the first epoch that trains.
 
     A training that was stopped keeps them for the next one with the same DataLoaders.
     """
 
     order = 74  # after Resume: for epochs of an earlier run nothing is decoded
 
+    def __init__(self, keep: Callable[[DataLoaders], None]):
+        self.keep = keep
+
     def before_epoch(self):
-        if "create_item" not in vars(self.dls.train):
-            keep_in_memory(self.dls)
+        if "do_item" not in vars(self.dls.valid):
+            self.keep(self.dls)
 
     def after_fit(self):
         if self.opt.frozen_idx == 0:
@@ -68,37 +71,49 @@ class SharedArrays:
         shape = self.shapes[n]
         return np.frombuffer(self.memory, np.uint8, math.prod(shape), self.begins[n]).reshape(shape)
 
+    def put(self, n: int, pixels: np.ndarray) -> None:
+        """Write array `n`."""
+        self[n][:] = pixels
+
+    def tensor(self, n: int) -> torch.Tensor:
+        """Return array `n` as a tensor of the same memory."""
+        return torch.from_numpy(self[n])
+
 
 class TrainingPictures:
-    """The pictures of a training set as they are opened, before any crop."""
+    """The pictures of a training set as they are opened, before any crop, in arrays such as `SharedArrays`."""
 
-    def __init__(self, dataset: Datasets, kind: type[PILBase], shapes: Sequence[tuple[int, ...]]):
-        self.dataset, self.kind, self.pixels = dataset, kind, SharedArrays(shapes)
+    def __init__(self, dataset: Datasets, kind: type[PILBase], pixels: SharedArrays):
+        self.dataset, self.kind, self.pixels = dataset, kind, pixels
 
     def keep(self, n: int) -> None:
         """Decode picture `n` into its place."""
-        self.pixels[n][:] = np.asarray(self.dataset.tls[0][n])
+        self.pixels.put(n, np.array(self.dataset.tls[0][n]))
+
+    def labels(self, n: int) -> list:
+        """Return what item `n` holds beside its picture."""
+        return [part[n] for part in self.dataset.tls[1:]]
 
     def create_item(self, n: int) -> tuple:
         """Return item `n` as ``dataset[n]`` does."""
-        return self.kind.create(self.pixels[n]), *(part[n] for part in self.dataset.tls[1:])
+        return self.kind.create(self.pixels[n]), *self.labels(n)
 
 
 class ValidationTensors:
     """The pictures of a validation set as they come out of the transforms that end with the crop."""
 
-    def __init__(self, count: int, first: torch.Tensor):
-        self.pixels, self.kind = SharedArrays([tuple(first.shape)] * count), type(first)
-        self.rest: list[tuple] = [()] * count
+    def __init__(self, kind: type[torch.Tensor], pixels: SharedArrays):
+        self.kind, self.pixels = kind, pixels
+        self.rest: list[tuple] = [()] * len(pixels)
 
     def keep(self, n: int, tensor: torch.Tensor, *rest) -> None:
         """Put item `n` into its place."""
-        self.pixels[n][:] = tensor.numpy()
+        self.pixels.put(n, tensor.numpy())
         self.rest[n] = rest
 
     def do_item(self, n: int) -> tuple:
         """Return item `n` as ``loader.do_item(n)`` does."""
-        return self.kind(torch.from_numpy(self.pixels[n])), *self.rest[n]
+        return self.kind(self.pixels.tensor(n)), *self.rest[n]
 
 
 def keep_in_memory(dls: DataLoaders) -> None:
@@ -108,23 +123,37 @@ def keep_in_memory(dls: DataLoaders) -> None:
     Raises FieldguideError if they need more than `ROOM_SHARE` of the free memory, or if the DataBlock makes something
     else of a file than a picture of 8 bits per channel.
     """
+    pictures, tensors = decoded(dls, "memory", MODES, SharedArrays, free_memory)
+    dls.train.create_item, dls.valid.do_item = pictures.create_item, tensors.do_item
+
+
+def decoded(
+    dls: DataLoaders, place: str, modes: Mapping[str, int], arrays: Callable, free: Callable[[], int]
+) -> tuple[TrainingPictures, ValidationTensors]:
+    """
+    Return all pictures of both loaders, decoded into what `arrays` makes of their shapes.
+
+    `place` is the word of the project file, `modes` says which pictures go (as `MODES`), and `free` how many bytes are.
+    Raises FieldguideError as `keep_in_memory` does.
+    """
     dataset, valid = dls.train.dataset, dls.valid
     valid.before_iter()  # only then fastai's transforms know that they are those of the validation set
     with no_random():
         opened, first = dataset.tls[0][0], valid.do_item(0)[0]
-        if getattr(opened, "mode", "") not in MODES or getattr(first, "dtype", None) != torch.uint8:
+        if getattr(opened, "mode", "") not in modes or getattr(first, "dtype", None) != torch.uint8:
             raise FieldguideError(
-                'cache = "memory" keeps pictures of 8 bits per channel, and the DataBlock of 04 makes something else of'
-                ' them. Set cache = "none" in the project file.'
+                f'cache = "{place}" keeps pictures of 8 bits per channel, and the DataBlock of 04 makes something else '
+                'of them. Set cache = "none" in the project file.'
             )
-        shapes = [_pixels_shape(side, MODES[opened.mode]) for side in in_threads(_size, dataset.items)]
-        _require_room(sum(map(math.prod, shapes)) + valid.n * first.numel(), len(shapes) + valid.n)
-        pictures, tensors = TrainingPictures(dataset, type(opened), shapes), ValidationTensors(valid.n, first)
+        shapes = [_pixels_shape(side, modes[opened.mode]) for side in in_threads(_size, dataset.items)]
+        _require_room(place, sum(map(math.prod, shapes)) + valid.n * first.numel(), len(shapes) + valid.n, free())
+        pictures = TrainingPictures(dataset, type(opened), arrays(shapes))
+        tensors = ValidationTensors(type(first), arrays([tuple(first.shape)] * valid.n))
         with tqdm(total=len(shapes) + valid.n, desc="decoding pictures into memory", unit="picture") as bar:
             for _ in in_threads(pictures.keep, range(len(shapes))):
                 bar.update()
             _fill(tensors, valid, bar)
-    dls.train.create_item, valid.do_item = pictures.create_item, tensors.do_item
+    return pictures, tensors
 
 
 def _fill(tensors: ValidationTensors, loader: TfmdDL, bar: tqdm) -> None:
@@ -138,8 +167,10 @@ def _fill(tensors: ValidationTensors, loader: TfmdDL, bar: tqdm) -> None:
 
 def give_back(dls: DataLoaders) -> None:
     """Let the loaders decode pictures again, and the memory go."""
-    vars(dls.train).pop("create_item", None)
-    vars(dls.valid).pop("do_item", None)
+    for loader in dls.loaders:
+        for name in ("create_item", "do_item"):
+            vars(loader).pop(name, None)
+        loader.fake_l.num_workers = vars(loader).pop("workers_before", loader.fake_l.num_workers)
 
 
 def _size(path) -> tuple[int, int]:
@@ -154,12 +185,12 @@ def _pixels_shape(size: tuple[int, int], channels: int) -> tuple[int, ...]:
     return (height, width, channels) if channels > 1 else (height, width)
 
 
-def _require_room(needed: int, count: int) -> None:
+def _require_room(place: str, needed: int, count: int, free: int) -> None:
     """Refuse pictures that need too much of the free memory, in bytes."""
-    free = free_memory()
     if needed > ROOM_SHARE * free:
+        where = "" if place == "memory" else " on the GPU"
         raise FieldguideError(
-            f'cache = "memory" needs {needed / GIGABYTE:.1f} GB for {counted(count)}. Of the {free / GIGABYTE:.1f} GB '
-            f"that are free, at most {rounded(ROOM_SHARE)} may hold pictures. "
+            f'cache = "{place}" needs {needed / GIGABYTE:.1f} GB for {counted(count)}. Of the {free / GIGABYTE:.1f} GB '
+            f"that are free{where}, at most {rounded(ROOM_SHARE)} may hold pictures. "
             'Set cache = "none" in the project file, or close other programs.'
         )

@@ -23,7 +23,7 @@ from IPython.display import display
 from utils.dataset import Dataset
 from utils.errors import FieldguideError
 from utils.storage import remove_leftovers, require_writable
-from utils.train.cache import Cache
+from utils.train.cache import Cache, keep_in_memory
 from utils.train.checkpoint import (
     OF_PROCESSES,
     STATE,
@@ -38,6 +38,7 @@ from utils.train.checkpoint import (
 from utils.train.curves import best_row, training_curve
 from utils.train.distributed import ShareBatches, ShareGradients
 from utils.train.diverging import Diverged, diverged_error
+from utils.train.gpu_cache import keep_on_gpu
 from utils.train.loaders import validation_view
 from utils.train.plain import PlainCallback, PlainErrors
 from utils.train.processes import Group
@@ -45,6 +46,7 @@ from utils.train.record import asked_settings, digits, first_settings, phase_set
 from utils.train.schedule import Schedule
 
 HOUR = 3600  # seconds
+KEEPERS = {"memory": keep_in_memory, "gpu": keep_on_gpu}  # `cache` → what decodes the pictures
 # The weights before the first training. As an attribute of the learner they would stand in what learn.export() writes.
 STARTS: WeakKeyDictionary[Learner, dict[str, torch.Tensor]] = WeakKeyDictionary()
 
@@ -63,7 +65,7 @@ def training_callbacks(
     shared = {name: value for name, value in shared.items() if value > 1}
     lasting = [Resume(dataset, shared, writes=not group or group.first)] if save else []
     lasting += [LiveCurve()] if save and not group else []
-    lasting += [Cache()] if project.cache == "memory" else []
+    lasting += [Cache(KEEPERS[project.cache])] if project.cache in KEEPERS else []
     if shared:
         lasting += [ShareBatches(dataset, group, pieces=pieces), ShareGradients(project.seed, group, pieces=pieces)]
     own = [History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
