@@ -2,17 +2,19 @@
 How quick training is and what it teaches: the plain course notebook against stage 04, in one run.
 
     python benchmarks/train.py [FOLDER] [--drawn 60] [--epochs 4] [--seeds 3] [--arch resnet18] [--weights none]
+        [--cache none]
 
 FOLDER holds <label>/<photos>; without it, `--drawn` pictures per label are drawn. Theirs is the course's notebook:
 RandomSplitter, Resize from the originals, aug_transforms, fine_tune. Ours is what 04 does, on 02's training copies.
 Two tasks: the photos as they are at 224 pixels, and enlarged to 1500×1200 for a network that sees 128. Both sides have
 the same network, epochs, seeds and number of training pictures, and are judged on the same pictures, which neither
-saw: our test set, taken out of theirs. Processes take turns, each fresh. The limit is the bare network:
-forward and backward in PyTorch on one ready batch of the same size. lr_find, which 04 shows, is in neither side.
-A rate is that of the quickest epoch of all seeds, and the bare network's that of its quickest stretch of as many
-images: what a machine that is shared with others can do, when the others are quiet. With the packaged network
-(`--arch efficientnet_lite0 --weights imagenet`) ours begins with the quick model's head, as 04 does. Fitting it is not
-counted here; quick.py counts it.
+saw: our test set, taken out of theirs. Processes take turns, each fresh. The limit is the bare network: forward and
+backward in PyTorch on one ready batch of the same size; on a GPU with tensor cores in half precision and pixel by
+pixel, as 04 trains there. `--cache gpu` keeps ours on the GPU (`--drawn 7000` draws 21,000 pictures). lr_find, which
+04 shows, is in neither side. A rate is that of the quickest epoch of all seeds, and the bare network's that of its
+quickest stretch of as many images: what a machine that is shared with others can do, when the others are quiet. With
+the packaged network (`--arch efficientnet_lite0 --weights imagenet`) ours begins with the quick model's head, as 04
+does. Fitting it is not counted here; quick.py counts it.
 """
 
 import argparse
@@ -62,11 +64,12 @@ class Task:
     arch: str
     weights: str
     batch_size: int
+    cache: str
 
     def project(self) -> Project:
         """Return the task as settings of a project."""
         settings = {"size": self.size, "seed": self.seed, "epochs": self.epochs}
-        settings |= {"arch": self.arch, "weights": self.weights}
+        settings |= {"arch": self.arch, "weights": self.weights, "cache": self.cache}
         roots = {"data_dir": self.data, "models_dir": f"{self.data}/models {self.seed}"}
         labels = {label: [] for label in self.labels}
         fixed = {"name": "train", "source": f"{self.data}/photos", "valid": VALID, "test": TEST}
@@ -88,6 +91,7 @@ def main(options: argparse.Namespace) -> None:
             labels = sorted(path.name for path in photos.iterdir() if path.is_dir())
             common = {"data": f"{scratch}/data {size}", "labels": labels, "size": size, "epochs": options.epochs}
             common |= {"arch": options.arch, "weights": options.weights, "batch_size": options.batch_size}
+            common |= {"cache": options.cache}
             words = prepared(photos, Task(side="ours", seed=0, **common), large=large)
             runs = {"theirs": [], "ours": [], "bare": []}
             for seed in range(options.seeds):
@@ -200,8 +204,8 @@ def run(task: Task) -> dict:
     probs = learn.get_preds(dl=learn.dls.test_dl(judges))[0]
     said = [learn.dls.vocab[n] for n in probs.argmax(1).tolist()]
     right = {path.stem: int(word == path.parent.name) for path, word in zip(judges, said, strict=True)}
-    trained = len(learn.dls.train_ds)
-    return {"rate": max(watch.rates), "epoch": seconds / (task.epochs + 1), "trained": trained, "right": right}
+    told = {"trained": len(learn.dls.train_ds), "workers": learn.dls.train.fake_l.num_workers, "right": right}
+    return told | {"rate": max(watch.rates), "epoch": seconds / (task.epochs + 1)}
 
 
 def finished() -> None:
@@ -265,15 +269,21 @@ def bare_rate(task: Task, images_an_epoch: int) -> float:
     from fastai.vision.learner import create_vision_model
 
     from utils.train import architecture
+    from utils.train.device import has_tensor_cores
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = device.type == "cuda" and has_tensor_cores(device)
+    layout = torch.channels_last if half else torch.contiguous_format
     torch.manual_seed(task.seed)
-    network = create_vision_model(architecture(task.project()), len(task.labels), pretrained=False).train().to(device)
-    images = torch.rand(task.batch_size, 3, task.size, task.size, device=device)
+    network = create_vision_model(architecture(task.project()), len(task.labels), pretrained=False).train()
+    network = network.to(device, memory_format=layout)
+    images = torch.rand(task.batch_size, 3, task.size, task.size, device=device).to(memory_format=layout)
     labels = torch.tensor([random.Random(task.seed).randrange(len(task.labels))] * task.batch_size, device=device)
 
     def step() -> None:
-        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        with torch.autocast(device.type, torch.float16, enabled=half):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
         network.zero_grad()
 
     for _ in range(2):  # the first steps prepare
@@ -310,6 +320,7 @@ def table(size: int, options: argparse.Namespace, *, theirs: list[dict], ours: l
         f"| images/s while all layers train | {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f}× |",
         f"| … as a share of the bare network's {limit:.1f} | {rates[0] / limit:.2f} | {rates[1] / limit:.2f} | |",
         f"| seconds an epoch, with validation | {epochs[0]:.1f} | {epochs[1]:.1f} | {epochs[1] / epochs[0]:.2f}× |",
+        f"| processes that load pictures | {theirs[0]['workers']} | {ours[0]['workers']} | |",
         f"| peak memory, GB | {memory[0]:.1f} | {memory[1]:.1f} | {memory[1] / memory[0]:.2f}× |",
         f"| accuracy on pictures that neither saw | {shares[0]} | {shares[1]} | {difference} |",
     ]
@@ -343,6 +354,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--arch", default="resnet18")
     parser.add_argument("--weights", choices=("none", "imagenet"), default="none")
+    parser.add_argument("--cache", choices=("none", "memory", "gpu"), default="none", help="of ours")
     parser.add_argument("--task", type=json.loads, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.task:
