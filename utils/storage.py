@@ -58,7 +58,7 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         advice = REMEDIES.get(error.errno, f"{error.strerror or error}. Put that right")
         raise WriteError(
-            f"Cannot write {path}: {advice} and run this notebook again; nothing gathered so far is lost."
+            f"Cannot write {path}: {advice} and run this again; nothing gathered so far is lost."
         ) from error
 
 
