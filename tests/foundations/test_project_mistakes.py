@@ -207,7 +207,7 @@ def test_a_mistake_over_lines_is_shown_where_it_is(tmp_path, text, says):
         ("[augment]\nstretch = 0.5" + LABELS, "augment.stretch = 0.5 (line 3): it must be greater than or equal to 1."),
         ("[augment]\nmax_hue = 1" + LABELS, "augment.max_hue = 1 (line 3): it must be less than or equal to 0.5."),
         ("[augment]\nsaturation = 0.2" + LABELS, "this key is unknown; did you mean max_saturation?"),
-        ('cache = "ram"' + LABELS, "cache = 'ram' (line 2): write 'none' or 'memory'"),
+        ('cache = "ram"' + LABELS, "cache = 'ram' (line 2): write 'none', 'memory' or 'gpu'"),
         ("lr = 1e-9" + LABELS, "1e-09 is outside of 1e-06 to 1. Write a rate such as 0.002"),
         ("lr = -0.1" + LABELS, "-0.1 is outside of 1e-06 to 1."),
         ('lr = "0.1"' + LABELS, "lr = '0.1' (line 2): write a number such as 0.2, without quotes"),
