@@ -27,6 +27,7 @@ from utils.copies.points import SEEN, pixel_points
 from utils.pictures import open_picture
 
 PIECE_CODES = 2_000_000  # hashes that one piece compares with all: some seconds where there are ten million
+LATE = 10_000  # answers
 Seen = tuple[np.void, np.ndarray]  # a row of `POINTS_ROW`, and pixels
 
 
@@ -90,19 +91,36 @@ class PairAnswers:
         self._count, self._same = count, same
         self._keys = np.empty(0, dtype=np.int64)  # (M,), ascending: first position × count + second
         self._said = np.empty(0, dtype=np.uint8)  # (M,)
+        self._late: dict[int, int] = {}  # the last few: chains ask for one pair at a time, among millions
 
     def of(self, pairs: np.ndarray) -> np.ndarray:
         """Return SAME_PICTURE or DIFFERENT, uint8 (M,), for pairs of positions (M, 2), the smaller first."""
         keys = pairs[:, 0] * self._count + pairs[:, 1]
-        new = np.setdiff1d(keys, self._keys)
+        new = np.setdiff1d(keys[~self._settled(keys)], list(self._late))
         if len(new):
             said = self._same(np.stack(np.divmod(new, self._count), axis=1))
-            both = np.concatenate([self._keys, new])
-            order = np.argsort(both)
-            said = np.concatenate([self._said, np.where(said, SAME_PICTURE, DIFFERENT).astype(np.uint8)])
-            self._keys, self._said = both[order], said[order]
-        return self._said[np.searchsorted(self._keys, keys)]
+            self._late |= dict(zip(new.tolist(), np.where(said, SAME_PICTURE, DIFFERENT).tolist(), strict=True))
+            if len(self._late) > LATE:
+                self._settle()
+        settled = self._settled(keys)
+        found = np.zeros(len(keys), dtype=np.uint8)
+        found[settled] = self._said[np.searchsorted(self._keys, keys[settled])]
+        found[~settled] = [self._late[key] for key in keys[~settled].tolist()]
+        return found
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all pairs (M, 2) that were asked for, and what was said of them (M,)."""
+        self._settle()
         return np.stack(np.divmod(self._keys, max(self._count, 1)), axis=1), self._said
+
+    def _settled(self, keys: np.ndarray) -> np.ndarray:
+        """Return which keys stand in the arrays."""
+        places = np.minimum(np.searchsorted(self._keys, keys), max(len(self._keys) - 1, 0))
+        return self._keys[places] == keys if len(self._keys) else np.zeros(len(keys), dtype=bool)
+
+    def _settle(self) -> None:
+        """Put the last few into the arrays."""
+        keys = np.concatenate([self._keys, np.array(list(self._late), dtype=np.int64)])
+        said = np.concatenate([self._said, np.array(list(self._late.values()), dtype=np.uint8)])
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._said, self._late = keys[order], said[order], {}

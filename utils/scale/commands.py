@@ -167,7 +167,7 @@ def _group_all(options: argparse.Namespace) -> int:
             print(f"{counted(len(table))} have their row already.", file=sys.stderr)
             return SOME if parts.errors else ALL
         parts.begin()
-        grouping = Grouping(checked, folder / WORK, Answering(options, table, stack).rows)
+        grouping = Grouping(checked, folder / WORK, Answering(options, _seen(table), stack).rows)
         rows = grouping.rows()
         write_groups(parts, table["id"], rows)
         parts.finish()
@@ -178,18 +178,21 @@ def _group_all(options: argparse.Namespace) -> int:
 class Answering:
     """Work of several kinds on one cluster, which starts when something is first handed out, and ends with `stack`."""
 
-    def __init__(self, options: argparse.Namespace, table: pa.Table, stack: ExitStack):
-        self._options, self._table, self._stack = options, table, stack
-        self._seen: tuple[str, ...] = ()
+    def __init__(self, options: argparse.Namespace, seen: Sequence[str], stack: ExitStack):
+        self._options, self._seen, self._stack, self._connected = options, seen, stack, False
+
+    def connect(self) -> None:
+        """Connect to the cluster, if that was not done yet."""
+        if not self._connected:
+            self._stack.enter_context(connected(self._options.address))
+            self._connected = True
 
     def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> pa.Table:
         """Return the rows of a job for a table of ids and places; those that are in the folder are not asked for."""
         remove_leftovers(make_folder(folder), below=False)
         parts = Parts(folder, asked["id"], part_schema(job.columns), job.facts)
         if len(parts.missing):
-            if not self._seen:
-                self._seen = _seen(self._table)
-                self._stack.enter_context(connected(self._options.address))
+            self.connect()
             parts.begin()
             try:
                 _hand_out_all(self._options, job, asked, parts, Pace(), self._seen, unit)

@@ -145,6 +145,9 @@ class Grouping:
     unread: dict[int, str] = field(default_factory=dict)  # position of a picture → why it cannot be compared
     failed: int = 0  # pairs that could not be compared though their pictures can be read
 
+    def __post_init__(self):
+        self._here = Worker(Comparing(""), usable_cores(), ())  # it keeps the picture that a chain is compared with
+
     def rows(self) -> pa.Table:
         """Return one row for each of N pictures: GROUP_COLUMNS."""
         checked, alone = self.checked, np.arange(len(self.checked.rows))
@@ -207,23 +210,17 @@ class Grouping:
         positions = self.checked.firsts[pairs]
         both = [self.checked.places.take(pa.array(column)) for column in positions.T]
         joined = pc.binary_join_element_wise(*both, pa.scalar(BETWEEN, CELLS))
-        job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
         if len(pairs) <= FEW_PAIRS:
-            rows = Worker(job, usable_cores(), ())(pa.table({"row": np.arange(len(pairs)), "place": joined}))
-            rows = rows.append_column("id", rows["row"])
-            rows = rows.set_column(
-                rows.column_names.index("error"), "error", pc.coalesce(rows["error"], rows["failed"])
-            )
+            rows = self._here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
+            why = pc.coalesce(rows["error"], rows["failed"])
+            rows = rows.drop_columns(["error"]).append_column("id", rows["row"]).append_column("error", why)
         else:
             self.comparisons += 1
+            job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
             table = pa.table({"id": pa.array(np.arange(len(pairs))).cast(CELLS), "place": joined})
             rows = self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair")
-        return self._said(positions, rows)
-
-    def _said(self, positions: np.ndarray, rows: pa.Table) -> np.ndarray:
-        """Return which pairs of positions (M, 2) are the same by their rows, and note what could not be compared."""
-        said, own = np.zeros(len(positions), dtype=bool), rows["id"].cast(pa.int64()).to_numpy()
-        said[own] = rows["same"].fill_null(False).to_numpy()
+        said = np.zeros(len(positions), dtype=bool)
+        said[rows["id"].cast(pa.int64()).to_numpy()] = rows["same"].fill_null(False).to_numpy()
         for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
             unread = row["unread"] or 0
             self.failed += not unread
