@@ -19,8 +19,8 @@ from utils.dataset import read_dataset  # noqa: E402
 from utils.download import read_folder, save_pictures, source_pictures  # noqa: E402
 from utils.project import Project  # noqa: E402
 from utils.scale import commands, grouping, scale_out  # noqa: E402
-from utils.scale.cluster import Halted  # noqa: E402
 from utils.scale.parts import FINISHED, written_rows  # noqa: E402
+from utils.scale.running import Halted  # noqa: E402
 from utils.scale.work import Worker  # noqa: E402
 from utils.verify import verify_images  # noqa: E402
 

@@ -34,7 +34,7 @@ from utils.scale.storages import witnesses
 from utils.storage import make_folder, remove_leftovers
 from utils.words import counted
 
-COPIES, WORK = "copies", "_work"  # readers of a folder of parts pass over names that begin so
+GROUPING, WORK = "copies", "_work"  # readers of a folder of parts pass over names that begin so
 ALL, STOPPED_SHORT, SOME, INTERRUPTED = 0, 1, 2, 130  # exit codes
 PAUSE_AFTER_HALT = 5.0  # seconds in which a cluster notices which of its machines are gone
 
@@ -64,7 +64,7 @@ def run_job(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return its exit code."""
     options = _asked_for(arguments)
     try:
-        return _group_all(options) if options.task == COPIES else _run_all(options)
+        return _group_all(options) if options.task == GROUPING else _run_all(options)
     except (FieldguideError, ModelError) as error:
         print(error, file=sys.stderr)
         return STOPPED_SHORT
@@ -89,7 +89,7 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     told = "is it a picture of use, what the packaged network sees, which label, which are near-duplicates"
-    add("task", choices=[*JOB_MAKERS, COPIES], help=told)
+    add("task", choices=[*JOB_MAKERS, GROUPING], help=told)
     add("table", metavar="TABLE", help="a .csv or .parquet file with the columns id and path (or file, address, url)")
     add("--out", metavar="FOLDER", required=True, help="where the Parquet parts go")
     add("--model", metavar="M", help="for predict: a model.onnx or an export.pkl")
@@ -97,7 +97,7 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--address", metavar="auto", help="a running Ray cluster: auto, or HOST:PORT; by default this machine alone")
     add("--cores", metavar="N", type=int, default=1, help="processors for each worker; a worker loads the model once")
     options = parser.parse_args(arguments)
-    if (options.task == COPIES) != bool(options.checked):
+    if (options.task == GROUPING) != bool(options.checked):
         parser.error("copies needs --checked, the folder that verify wrote, and no other task takes it")
     if options.cores < 1:
         parser.error(f"--cores {options.cores}: a worker needs at least one processor")
@@ -161,7 +161,7 @@ def _group_all(options: argparse.Namespace) -> int:
     table = read_photo_places(options.table)
     checked = read_checked(options.checked, table)
     with own_folder(options.out) as folder, ExitStack() as stack:
-        parts = Parts(folder, table["id"], GROUP_COLUMNS, {"task": COPIES, "pictures": checked.digest})
+        parts = Parts(folder, table["id"], GROUP_COLUMNS, {"task": GROUPING, "pictures": checked.digest})
         if not len(parts.missing):
             parts.finish()
             print(f"{counted(len(table))} have their row already.", file=sys.stderr)

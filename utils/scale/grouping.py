@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from utils.copies import PERCEPTUAL_HASH, HashSearch, search_pieces, versions_of_one
 from utils.errors import FieldguideError
 from utils.machine import usable_cores
-from utils.scale.pairing import BETWEEN, FIRST, SECOND, Comparing, Searching
+from utils.scale.pairing import BETWEEN, UNREAD_BITS, Comparing, Searching
 from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.scale.photos import CELLS
 from utils.scale.work import Worker, shortly
@@ -224,7 +224,7 @@ class Grouping:
         for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
             unread = row["unread"] or 0
             self.failed += not unread
-            for bit, position in zip((FIRST, SECOND), positions[int(row["id"])].tolist(), strict=True):
+            for bit, position in zip(UNREAD_BITS, positions[int(row["id"])].tolist(), strict=True):
                 if unread & bit:
                     self.unread[position] = row["error"]
         return said

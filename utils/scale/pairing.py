@@ -16,7 +16,7 @@ from utils.scale.storages import Unreached, each_picture
 
 BETWEEN = "\0"  # the two places of a pair; no path holds it
 AT_HAND = 64  # pictures that a worker keeps: pairs of one picture follow each other
-FIRST, SECOND = 1, 2  # which of a pair cannot be read; 3: both
+UNREAD_BITS = (1, 2)  # the first, or the second of a pair cannot be read; 3: both
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Recent:
         if isinstance(pair, Unreached):
             return {"error": str(pair)}
         first, second = (self._seen(place, picture) for place, picture in pair)
-        wrong = [(bit, each) for bit, each in ((FIRST, first), (SECOND, second)) if isinstance(each, str)]
+        wrong = [(bit, each) for bit, each in zip(UNREAD_BITS, (first, second), strict=True) if isinstance(each, str)]
         if wrong:
             return {"unread": sum(bit for bit, _ in wrong), "error": wrong[0][1]}
         return {"same": same_picture(first, second)}
