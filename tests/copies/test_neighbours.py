@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.copies import HashSearch, neighbours, pieces, search_pieces, versions_of_one
+from utils.copies import HashSearch, hashes, neighbours, pieces, search_pieces, versions_of_one
 from utils.copies.cameras import BLOCK, blocks_of
 from utils.copies.geometry import DIFFERENT, SAME_PICTURE
 from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
@@ -61,6 +61,15 @@ def test_a_search_in_pieces_finds_the_same(monkeypatch):
 
         assert hash_neighbours(codes, neighbours.NEIGHBOURS, in_pieces).tolist() == whole.tolist()
         assert max(map(len, found)) <= neighbours.NEIGHBOURS * len(codes)
+
+
+def test_codes_that_share_a_band_do_not_come_at_once(monkeypatch):
+    """600 codes in one band among 3,000 others make 360,000 candidates: none has too many at once."""
+    monkeypatch.setattr(hashes, "CANDIDATES", 5000)
+    codes = np.arange(3600, dtype=np.uint64) << np.uint64(3)
+    codes[:600] = 2**63 + (np.arange(600, dtype=np.uint64) << np.uint64(16))
+    parts = list(hashes.flipped_pairs(codes, hashes.in_bands(codes, 0), 0, near=64))
+    assert sum(map(len, parts)) >= 600 * 599 and max(map(len, parts)) <= 5000 + 600
 
 
 def test_equal_hashes_are_not_compared_with_each_other():

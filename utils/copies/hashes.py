@@ -65,7 +65,9 @@ def flipped_pairs(
     band, order, sizes, starts = banded
     other = band[own] ^ flip
     counts = sizes[other] * (other >= band[own])  # each two bands once
-    for part in np.array_split(np.flatnonzero(counts), counts.sum() // CANDIDATES + 1):
+    places = np.flatnonzero(counts)
+    ends = np.cumsum(counts[places])  # thousands of codes may share a band, so equal shares of codes would not do
+    for part in np.split(places, np.searchsorted(ends, np.arange(CANDIDATES, counts.sum(), CANDIDATES))):
         first = np.repeat(part, counts[part])
         begins = starts[other[part]] - np.cumsum(counts[part]) + counts[part]
         second = order[np.arange(len(first)) + np.repeat(begins, counts[part])]
@@ -95,21 +97,36 @@ def hash_neighbours(
 def nearest_pairs(found: Iterable[np.ndarray], codes: np.ndarray, most: int) -> np.ndarray:
     """Return those of near pairs (M, 2) that are among the `most` nearest of either code; memory grows with N alone."""
     near, size = [np.empty((0, 2), dtype=np.int64)], 0
+    farthest = np.full(len(codes), 64, dtype=np.uint8)  # bits, of the `most` nearest of a code so far
     for pairs in found:
-        near.append(pairs)
-        size += len(pairs)
+        bits = np.bitwise_count(codes[pairs[:, 0]] ^ codes[pairs[:, 1]])
+        near.append(pairs[(bits[:, None] <= farthest[pairs]).any(axis=1)])
+        size += len(near[-1])
         if size > CANDIDATES:  # thousands that are all near to each other
-            near, size = [_nearest_of_each(near, codes, most)], 0
-    return _nearest_of_each(near, codes, most)
+            near, size = [_nearest_of_each(near, codes, most, farthest)], 0
+    return _nearest_of_each(near, codes, most, farthest)
 
 
-def _nearest_of_each(found: Sequence[np.ndarray], codes: np.ndarray, most: int) -> np.ndarray:
-    """Return the pairs (M, 2) of several arrays that are among the `most` nearest of either of their codes."""
-    pairs = np.unique(np.concatenate(found), axis=0)
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    bits = np.bitwise_count(codes[both[:, 0]] ^ codes[both[:, 1]])
-    order = np.lexsort((both[:, 1], bits, both[:, 0]))
-    own = both[order, 0]
-    starts = np.searchsorted(own, own)
-    kept = order[np.arange(len(order)) - starts < most] % max(len(pairs), 1)
-    return pairs[np.unique(kept)]
+def _nearest_of_each(found: Sequence[np.ndarray], codes: np.ndarray, most: int, farthest: np.ndarray) -> np.ndarray:
+    """
+    Return the pairs (M, 2) of several arrays that are among the `most` nearest of either of their codes.
+
+    Writes into `farthest`, uint8 (N,), the bits of the last of these, where a code has so many.
+    """
+    first, second = np.concatenate(found).T
+    bits = np.bitwise_count(codes[first] ^ codes[second]).astype(np.int64)
+    count = max(len(codes), 1)
+    # One number per direction, which sorts by code, then bits, then the other code: ten times as quick as lexsort.
+    keys = _ascending(np.concatenate([(a * 65 + bits) * count + b for a, b in ((first, second), (second, first))]))
+    own = keys // (65 * count)
+    rank = np.arange(len(keys)) - np.searchsorted(own, own)
+    last = rank == most - 1
+    farthest[own[last]] = keys[last] // count % 65
+    own, other = own[rank < most], keys[rank < most] % count
+    return np.stack(np.divmod(_ascending(np.minimum(own, other) * count + np.maximum(own, other)), count), axis=1)
+
+
+def _ascending(keys: np.ndarray) -> np.ndarray:
+    """Return distinct numbers in ascending order; of millions, a tenth of the time that numpy's unique takes."""
+    keys = np.sort(keys)
+    return keys[np.diff(keys, prepend=-1) > 0]
