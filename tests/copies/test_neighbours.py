@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.copies import neighbours
+from utils.copies import HashSearch, hashes, neighbours, pieces, search_pieces, versions_of_one
 from utils.copies.cameras import BLOCK, blocks_of
+from utils.copies.geometry import DIFFERENT, SAME_PICTURE
 from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
 from utils.copies.neighbours import feature_neighbours, following
 
@@ -38,6 +39,67 @@ def test_hash_neighbours_are_the_nearest_and_equal_ones_are_chained():
     assert sorted(pair for pair in pairs if pair[0] >= 1000) == [
         *([1000, 1001], [1000, 1002], [1001, 1002], [1001, 1003], [1002, 1003])
     ]
+
+
+def test_a_search_in_pieces_finds_the_same(monkeypatch):
+    """Whatever a piece's size: random hashes, planted copies up to 14 bits away, a blank frame, a camera's frames."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 2**64, 3000, dtype=np.uint64)
+    for n in range(1, 1500, 2):
+        flips = rng.choice(64, rng.integers(0, 15), replace=False).astype(np.uint64)
+        codes[n] = codes[n - 1] ^ np.bitwise_or.reduce(np.uint64(1) << flips, initial=np.uint64(0))
+    codes[1500:2000] = codes[1500]
+    codes[2000:2300] = codes[2000] ^ (np.uint64(1) << rng.integers(0, 64, 300, dtype=np.uint64))
+    whole = hash_neighbours(codes, neighbours.NEIGHBOURS)
+    for size in (700, 10_000):
+        monkeypatch.setattr(pieces, "PIECE_CODES", size)
+        found = []
+
+        def in_pieces(distinct, found=found):
+            found += map(HashSearch(distinct).pairs, reversed(search_pieces(len(distinct))))
+            return found
+
+        assert hash_neighbours(codes, neighbours.NEIGHBOURS, in_pieces).tolist() == whole.tolist()
+        assert max(map(len, found)) <= neighbours.NEIGHBOURS * len(codes)
+
+
+def test_codes_that_share_a_band_do_not_come_at_once(monkeypatch):
+    """600 codes in one band among 3,000 others make 360,000 candidates: none has too many at once."""
+    monkeypatch.setattr(hashes, "CANDIDATES", 5000)
+    codes = np.arange(3600, dtype=np.uint64) << np.uint64(3)
+    codes[:600] = 2**63 + (np.arange(600, dtype=np.uint64) << np.uint64(16))
+    parts = list(hashes.flipped_pairs(codes, hashes.in_bands(codes, 0), 0, near=64))
+    assert sum(map(len, parts)) >= 600 * 599 and max(map(len, parts)) <= 5000 + 600
+
+
+def test_equal_hashes_are_not_compared_with_each_other():
+    """50,000 pictures with one hash: 49,999 pairs are compared, and where none is the same all stay alone."""
+    asked = []
+
+    def same(pairs):
+        asked.append(len(pairs))
+        return np.zeros(len(pairs), dtype=bool)
+
+    roots = versions_of_one(np.full(50_000, 7, dtype=np.uint64), same, lambda codes: [])
+    assert asked == [49_999] and roots.tolist() == list(range(50_000))
+
+
+def test_answers_are_asked_for_once(monkeypatch):
+    """Of pairs that come again, alone and among others, only new ones are asked; what was said of all is known."""
+    monkeypatch.setattr(pieces, "LATE", 3)
+    asked = []
+
+    def same(pairs):
+        asked.extend(map(tuple, pairs.tolist()))
+        return pairs.sum(axis=1) % 2 == 0
+
+    answers = pieces.PairAnswers(10, same)
+    for pairs in ([[0, 2], [3, 4]], [[3, 4]], [[1, 3], [0, 2]], [[0, 9], [1, 2], [1, 3]], [[0, 9], [0, 2]]):
+        expected = [SAME_PICTURE if (a + b) % 2 == 0 else DIFFERENT for a, b in pairs]
+        assert answers.of(np.array(pairs)).tolist() == expected
+    assert asked == [(0, 2), (3, 4), (1, 3), (0, 9), (1, 2)]
+    assert answers.known()[0].tolist() == [[0, 2], [0, 9], [1, 2], [1, 3], [3, 4]]
+    assert answers.known()[1].tolist() == [SAME_PICTURE, DIFFERENT, DIFFERENT, SAME_PICTURE, DIFFERENT]
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1024])

@@ -20,7 +20,7 @@ from test_inference import colour_model, saved  # noqa: E402
 
 from utils.inference import load_classifier  # noqa: E402
 from utils.project import REPOSITORY  # noqa: E402
-from utils.scale import commands, scale_out  # noqa: E402
+from utils.scale import commands, grouping, scale_out  # noqa: E402
 from utils.scale.jobs import JOB_MAKERS  # noqa: E402
 from utils.scale.parts import FINISHED, own_folder, written_rows  # noqa: E402
 from utils.scale.predicting import Predicting, predicting  # noqa: E402
@@ -109,6 +109,42 @@ def test_workers_are_killed(cluster, photos, tmp_path, monkeypatch):
     after(150, kill_workers, monkeypatch)
     assert scale_out(arguments(cluster, photos, tmp_path)) == commands.SOME
     check(photos, tmp_path)
+
+
+def test_groups_of_copies_while_workers_are_killed(cluster, photos, tmp_path, monkeypatch):
+    """The search and the comparisons are handed out, workers are killed in both: the groups are those made here."""
+    table = copies_beside(photos, tmp_path)
+    out, told = ["--address", cluster.address, "--out"], []
+    assert scale_out(["verify", table, *out, str(tmp_path / "checked")]) == commands.SOME
+    given = ["copies", table, "--checked", str(tmp_path / "checked"), *out]
+    assert scale_out([*given, str(tmp_path / "here")]) == commands.SOME
+    monkeypatch.setattr(grouping, "FEW_HASHES", 0)
+    monkeypatch.setattr(grouping, "FEW_PAIRS", 0)
+
+    def kill_once(self, bar, new, told_before=commands.Pace.told):
+        if bar.desc not in told and workers():
+            told.append(bar.desc)
+            kill_workers()
+        told_before(self, bar, new)
+
+    monkeypatch.setattr(commands.Pace, "told", kill_once)
+    assert scale_out([*given, str(tmp_path / "there")]) == commands.SOME
+    assert told == ["search", "compare"]
+    here, there = (written_rows(tmp_path / name).to_pylist() for name in ("here", "there"))
+    assert here == there and sum(row["pictures"] == 2 for row in here) >= 80
+
+
+def copies_beside(photos: Path, folder: Path) -> str:
+    """Save 40 larger pictures and a smaller version of each; return a table of them and of 20 others."""
+    rows = (photos / "table.csv").read_text().splitlines()[-20:]
+    rows = ["id,path", *(row.replace(",", f",{photos}/") for row in rows)]
+    for n in range(40):
+        image = draw_picture(3000 + n, size=(240, 180))
+        image.save(folder / f"{n}.png")
+        image.resize((120, 90)).save(folder / f"{n} small.png")
+        rows += [f"{n},{folder}/{n}.png", f"{n} small,{folder}/{n} small.png"]
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    return str(folder / "table.csv")
 
 
 def test_the_driver_is_killed_and_another_waits(cluster, photos, tmp_path):

@@ -6,7 +6,7 @@ or if `group_by` says so. A scene alone joins nothing. The pictures of a fixed c
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -62,7 +62,13 @@ def find_copies(dataset: Dataset) -> Copies:
     sequences = sequence_pairs(captured, pictures.names)
     verdicts = Verdicts(pictures, points)
     verdicts.of(sequences)
-    compare(verdicts, features, points_vectors(points, count), codes)
+    vectors = points_vectors(points, count)
+
+    def candidates(places: np.ndarray) -> list[np.ndarray]:
+        near = [feature_neighbours(features[places]), feature_neighbours(vectors[places])]
+        return [*near, hash_neighbours(codes[places], NEIGHBOURS)]
+
+    compare(verdicts, count, candidates)
 
     shown = verdicts.of(sequences) != DIFFERENT
     follows = sequences[shown | _likely(sequences, captured, features, codes)]
@@ -100,19 +106,18 @@ def find_copies(dataset: Dataset) -> Copies:
     return Copies(dict(sorted(groups.items())), both, photos, " ".join(filter(None, sentences)))
 
 
-def compare(verdicts: Verdicts, features: np.ndarray, vectors: np.ndarray, codes: np.ndarray) -> None:
+def compare(verdicts: Verdicts, count: int, candidates: Callable[[np.ndarray], Sequence[np.ndarray]]) -> None:
     """
-    Compare each picture with its nearest, then one of each group with those of other groups until no groups join.
+    Compare each of N pictures with its nearest, then one of each group with those of others until no groups join.
 
     Ten saves of one photo are each other's nearest. So the first search alone does not find the crop of that photo.
+    `candidates` takes positions of pictures (M,), and returns arrays of pairs of places in these, (L, 2).
     """
-    places = np.arange(len(codes))
+    places = np.arange(count)
     while True:
-        found = [feature_neighbours(features[places]), feature_neighbours(vectors[places])]
-        found.append(hash_neighbours(codes[places], NEIGHBOURS))
-        verdicts.of(places[np.unique(np.concatenate(found), axis=0)])
+        verdicts.of(places[np.unique(np.concatenate(candidates(places)), axis=0)])
         pairs, said = verdicts.known()
-        before, roots = len(places), joined(len(codes), [pairs[said == SAME_PICTURE]])
+        before, roots = len(places), joined(count, [pairs[said == SAME_PICTURE]])
         places, sizes = np.unique(roots, return_counts=True)
         if len(places) == before or sizes.max() <= NEIGHBOURS:
             return

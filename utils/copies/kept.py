@@ -7,6 +7,7 @@ that is broken, or of another form, is removed: everything here can be computed 
 
 import io
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -48,15 +49,22 @@ def keep_rows(folder: Path, rows: np.ndarray) -> None:
 
 def on_all_cores(work: Callable, tasks: Sequence, *, together: int, desc: str, unit: str) -> Iterator[list]:
     """Yield what `work` returns for each task, in their order and so many at a time, under a progress bar."""
+    with tqdm(total=len(tasks), desc=desc, unit=unit) as bar, one_thread_per_caller():
+        for start in range(0, len(tasks), together):
+            done = []
+            for result in in_threads(work, tasks[start : start + together]):
+                done.append(result)
+                bar.update()
+            yield done
+
+
+@contextmanager
+def one_thread_per_caller() -> Iterator[None]:
+    """Let OpenCV and numpy take one thread for each that calls them: the callers are as many as there are cores."""
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one per caller, and one of numpy's: the callers are as many as there are cores
+    cv2.setNumThreads(1)
     try:
-        with tqdm(total=len(tasks), desc=desc, unit=unit) as bar, threadpool_limits(1, user_api="blas"):
-            for start in range(0, len(tasks), together):
-                done = []
-                for result in in_threads(work, tasks[start : start + together]):
-                    done.append(result)
-                    bar.update()
-                yield done
+        with threadpool_limits(1, user_api="blas"):
+            yield
     finally:
         cv2.setNumThreads(threads)

@@ -72,13 +72,19 @@ def points_row(paths: Mapping, sizes: Mapping, originals: Mapping, id: str) -> n
     pixels = seen_pixels(paths[id])
     if pixels is None:
         return None
+    row = pixel_points(pixels)
+    row["id"], row["size"], row["captured"] = id.encode(), sizes[id], captured_at(originals.get(id))
+    return row
+
+
+def pixel_points(pixels: np.ndarray) -> np.ndarray:
+    """Return what pixels, uint8 (h, w, 3), show as an array (1,) of `POINTS_ROW`, without id, size and time."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     row = np.zeros(1, dtype=POINTS_ROW)
     soft = cv2.GaussianBlur(grey, (0, 0), SOFTENED)
     found, descriptors = cv2.SIFT_create(nfeatures=MOST_POINTS, contrastThreshold=FAINT).detectAndCompute(soft, None)
     count = min(len(found), MOST_POINTS)  # of two equally clear ones SIFT keeps both
-    row["id"], row["size"], row["width"], row["count"] = id.encode(), sizes[id], grey.shape[1], count
-    row["captured"] = captured_at(originals.get(id))
+    row["width"], row["count"] = grey.shape[1], count
     row["thumb"] = cv2.resize(grey, (THUMB, THUMB), interpolation=cv2.INTER_AREA)
     if count:
         row["places"][0, :count] = [point.pt for point in found[:count]]

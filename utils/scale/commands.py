@@ -2,6 +2,7 @@
 The command line: pictures of a table, judged on all processors of this machine or of a cluster.
 
     python -m utils.scale {verify,features,predict} TABLE --out FOLDER [--model M] [--address auto] [--cores N]
+    python -m utils.scale copies TABLE --checked FOLDER --out FOLDER [--address auto] [--cores N]
 
 Reads TABLE, a CSV or Parquet file of ids and places. Writes Parquet parts into FOLDER, and _DONE once all are there.
 Begun again, it judges only what is missing. Exit codes: 0; 1 if nothing could be done or the work had to stop; 2 if
@@ -12,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +25,16 @@ from tqdm import tqdm
 from utils.errors import FieldguideError
 from utils.inference import ModelError
 from utils.scale.cluster import answers_to, connected, machine_sizes, workers_for
+from utils.scale.grouping import GROUP_COLUMNS, Grouping, read_checked, write_groups
 from utils.scale.jobs import JOB_MAKERS, job_of, part_schema
-from utils.scale.parts import Parts, own_folder
+from utils.scale.parts import Parts, own_folder, written_rows
 from utils.scale.photos import read_photo_places
-from utils.scale.running import judge_missing
+from utils.scale.running import MOST_IN_BLOCK, judge_missing
 from utils.scale.storages import witnesses
+from utils.storage import make_folder, remove_leftovers
 from utils.words import counted
 
+GROUPING, WORK = "copies", "_work"  # readers of a folder of parts pass over names that begin so
 ALL, STOPPED_SHORT, SOME, INTERRUPTED = 0, 1, 2, 130  # exit codes
 PAUSE_AFTER_HALT = 5.0  # seconds in which a cluster notices which of its machines are gone
 
@@ -59,7 +64,7 @@ def run_job(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return its exit code."""
     options = _asked_for(arguments)
     try:
-        return _run_all(options)
+        return _group_all(options) if options.task == GROUPING else _run_all(options)
     except (FieldguideError, ModelError) as error:
         print(error, file=sys.stderr)
         return STOPPED_SHORT
@@ -83,13 +88,17 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="Exit code 0; 1: the work could not be done; 2: done, but some pictures have an error.",
     )
     add = parser.add_argument
-    add("task", choices=list(JOB_MAKERS), help="is it a picture of use, what the packaged network sees, which label")
+    told = "is it a picture of use, what the packaged network sees, which label, which are near-duplicates"
+    add("task", choices=[*JOB_MAKERS, GROUPING], help=told)
     add("table", metavar="TABLE", help="a .csv or .parquet file with the columns id and path (or file, address, url)")
     add("--out", metavar="FOLDER", required=True, help="where the Parquet parts go")
     add("--model", metavar="M", help="for predict: a model.onnx or an export.pkl")
+    add("--checked", metavar="FOLDER", help="for copies: what verify wrote")
     add("--address", metavar="auto", help="a running Ray cluster: auto, or HOST:PORT; by default this machine alone")
     add("--cores", metavar="N", type=int, default=1, help="processors for each worker; a worker loads the model once")
     options = parser.parse_args(arguments)
+    if (options.task == GROUPING) != bool(options.checked):
+        parser.error("copies needs --checked, the folder that verify wrote, and no other task takes it")
     if options.cores < 1:
         parser.error(f"--cores {options.cores}: a worker needs at least one processor")
     return options
@@ -117,19 +126,76 @@ def _run_all(options: argparse.Namespace) -> int:
 
 def _judge(options: argparse.Namespace, job, table: pa.Table, parts: Parts, pace: Pace) -> None:
     """Judge what is missing on a cluster."""
-    missing, step = parts.missing, max(1, len(table) // 1000)
-    seen = witnesses(table["place"].take(pa.array(range(0, len(table), step))).to_pylist())
+    seen = _seen(table)
     with connected(options.address):
-        workers = workers_for(machine_sizes(), options.cores)
-        print(f"{counted(workers, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
-        hand_out = partial(_handed_out, ray.put(job), seen, options.cores)
-        with tqdm(total=len(table), initial=len(table) - len(missing), desc=options.task, unit="picture") as bar:
-            told = partial(pace.told, bar)
-            judge_missing(parts, table["place"], hand_out, told, workers=workers, pause=PAUSE_AFTER_HALT)
+        _hand_out_all(options, job, table, parts, pace, seen)
+
+
+def _seen(table: pa.Table) -> tuple[str, ...]:
+    """Return places by which other machines tell whether they see the pictures."""
+    step = max(1, len(table) // 1000)
+    return witnesses(table["place"].take(pa.array(range(0, len(table), step))).to_pylist())
+
+
+def _hand_out_all(
+    options: argparse.Namespace, job, table: pa.Table, parts: Parts, pace: Pace, seen: Sequence[str], unit="picture"
+) -> None:
+    """Hand out what is missing to the workers of a cluster, under a progress bar."""
+    workers, missing = workers_for(machine_sizes(), options.cores), len(parts.missing)
+    print(f"{counted(workers, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
+    hand_out = partial(_handed_out, ray.put(job), seen, options.cores, getattr(job, "most_in_block", MOST_IN_BLOCK))
+    with tqdm(total=len(table), initial=len(table) - missing, desc=parts.facts["task"], unit=unit) as bar:
+        told = partial(pace.told, bar)
+        judge_missing(parts, table["place"], hand_out, told, workers=workers, pause=PAUSE_AFTER_HALT)
 
 
 def _handed_out(
-    job: ray.ObjectRef, seen: Sequence[str], cores: int, positions: np.ndarray, places: pa.Array, block: int
+    job: ray.ObjectRef, seen: Sequence[str], cores: int, most: int, positions: np.ndarray, places: pa.Array, block: int
 ) -> Iterator[pa.Table]:
     """Yield the answers that the cluster gives to these pictures."""
-    return answers_to(job, positions, places, seen=seen, cores=cores, block=block)
+    return answers_to(job, positions, places, seen=seen, cores=cores, block=min(block, most))
+
+
+def _group_all(options: argparse.Namespace) -> int:
+    """Write the groups of near-duplicates, and return the exit code."""
+    table = read_photo_places(options.table)
+    checked = read_checked(options.checked, table)
+    with own_folder(options.out) as folder, ExitStack() as stack:
+        parts = Parts(folder, table["id"], GROUP_COLUMNS, {"task": GROUPING, "pictures": checked.digest})
+        if not len(parts.missing):
+            parts.finish()
+            print(f"{counted(len(table))} have their row already.", file=sys.stderr)
+            return SOME if parts.errors else ALL
+        parts.begin()
+        grouping = Grouping(checked, folder / WORK, Answering(options, _seen(table), stack).rows)
+        rows = grouping.rows()
+        write_groups(parts, table["id"], rows)
+        parts.finish()
+    print(f"{counted(len(table))} in {Path(options.out)}: {grouping.told(rows)}", file=sys.stderr)
+    return SOME if parts.errors or grouping.failed else ALL
+
+
+class Answering:
+    """Work of several kinds on one cluster, which starts when something is first handed out, and ends with `stack`."""
+
+    def __init__(self, options: argparse.Namespace, seen: Sequence[str], stack: ExitStack):
+        self._options, self._seen, self._stack, self._connected = options, seen, stack, False
+
+    def connect(self) -> None:
+        """Connect to the cluster, if that was not done yet."""
+        if not self._connected:
+            self._stack.enter_context(connected(self._options.address))
+            self._connected = True
+
+    def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> pa.Table:
+        """Return the rows of a job for a table of ids and places; those that are in the folder are not asked for."""
+        remove_leftovers(make_folder(folder), below=False)
+        parts = Parts(folder, asked["id"], part_schema(job.columns), job.facts)
+        if len(parts.missing):
+            self.connect()
+            parts.begin()
+            try:
+                _hand_out_all(self._options, job, asked, parts, Pace(), self._seen, unit)
+            finally:
+                parts.finish()
+        return written_rows(folder)

@@ -153,9 +153,9 @@ def _rows_of(path: Path, schema: pa.Schema, facts: Mapping[str, str]) -> pa.Tabl
     )
 
 
-def written_rows(folder: Path) -> pa.Table:
-    """Return the rows of all parts in a folder, sorted by id."""
+def written_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of all parts in a folder, sorted by id, with these columns or all."""
     paths = sorted(folder.glob("part-*.parquet"))
     if not paths:
         raise FieldguideError(f"{folder} holds no parts yet.")
-    return pa.concat_tables(parquet.read_table(path) for path in paths).sort_by("id")
+    return pa.concat_tables(parquet.read_table(path, columns=columns) for path in paths).sort_by("id")

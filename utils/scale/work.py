@@ -23,6 +23,7 @@ class Worker:
 
     def __init__(self, job, cores: int, seen: Sequence[str]):
         self.seen, self.refusal, self.judge = seen, blindness(seen), None
+        self.read = getattr(job, "read", each_picture)  # not each place is one of a picture
         columns = part_schema(job.columns)
         self.schema = pa.schema([("row", pa.int64()), *columns.remove(columns.get_field_index("id")), *TROUBLE])
         try:
@@ -35,7 +36,7 @@ class Worker:
         """Return the answers to a block with the columns row and place, as many as it has rows."""
         places, late, failed = block["place"].to_pylist(), {}, None
         try:
-            rows = [] if self.refusal else list(self.judge(noting(each_picture(places), late)))
+            rows = [] if self.refusal else list(self.judge(noting(self.read(places), late)))
         except Exception as error:  # such as memory that did not suffice; a smaller block may do
             rows, failed = [], shortly(error)
         refused = self.refusal or (any(row.get("error") for row in rows) and blindness(self.seen)) or None

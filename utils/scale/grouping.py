@@ -1,0 +1,239 @@
+"""
+The task of grouping near-duplicates: from what `verify` wrote to one row per picture with its group.
+
+Exact copies have one content. Of the others the hashes tell which pairs to compare, and the pixels decide, as in 03.
+Both are handed out: the search among hashes in pieces, the pairs of pictures in blocks. What was answered is kept below
+_work/ in the folder of answers, so a run that was killed goes on. Knows nothing of Ray.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from utils.copies import PERCEPTUAL_HASH, HashSearch, search_pieces, versions_of_one
+from utils.errors import FieldguideError
+from utils.machine import usable_cores
+from utils.scale.pairing import BETWEEN, UNREAD_BITS, Comparing, Searching
+from utils.scale.parts import FINISHED, Parts, written_rows
+from utils.scale.photos import CELLS
+from utils.scale.work import Worker, shortly
+from utils.words import counted, listed
+
+GROUP_COLUMNS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("pictures", pa.int64()),
+        ("keep", pa.bool_()),
+        ("error", pa.string()),
+    ]
+)
+CHECKED_COLUMNS = ["id", "content", "hash", "width", "height", "error"]
+WRITTEN_TOGETHER = 1_000_000  # rows
+FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
+
+# A job, its table of ids and places, the folder for its rows, and what one of them is called; returns its rows.
+Answered = Callable[[object, pa.Table, Path, str], pa.Table]
+
+
+@dataclass
+class Checked:
+    """What `verify` found of N pictures, in the order of their ids."""
+
+    rows: pa.Table  # (N,): CHECKED_COLUMNS
+    places: pa.ChunkedArray  # (N,)
+    firsts: np.ndarray = field(init=False)  # (C,): the first picture of each content
+    of: np.ndarray = field(init=False)  # (N,): which of the firsts has its content; -1 where there is no picture of use
+    codes: np.ndarray = field(init=False)  # (C,): uint64
+
+    def __post_init__(self):
+        good = np.flatnonzero(self.rows["error"].is_null().to_numpy())
+        contents = self.rows["content"].take(pa.array(good)).combine_chunks().dictionary_encode()
+        _, first, place = np.unique(contents.indices.to_numpy(), return_index=True, return_inverse=True)
+        self.firsts, self.of = good[first], np.full(len(self.rows), -1)
+        self.of[good] = place
+        self.codes = hash_numbers(self.rows["hash"].take(pa.array(self.firsts)))
+
+    @property
+    def digest(self) -> str:
+        """What tells these pictures from others."""
+        told = hashlib.sha256()
+        for name in ("id", "content", "hash"):
+            told.update(_letters(self.rows[name]))
+            told.update(pc.binary_length(self.rows[name]).fill_null(-1).to_numpy())
+        return told.hexdigest()
+
+
+def hash_numbers(texts: pa.ChunkedArray) -> np.ndarray:
+    """
+    Return perceptual hashes of 16 hex digits as numbers, uint64 (N,); raises ValueError if one is none.
+
+    >>> hash_numbers(pa.chunked_array([["00000000000000ff", "8000000000000000"]])).tolist()
+    [255, 9223372036854775808]
+    """
+    whole = pc.match_substring_regex(texts, f"^{PERCEPTUAL_HASH.pattern}$").fill_null(False)
+    if (wrong := pc.index(whole, False).as_py()) >= 0:
+        raise ValueError(f"{str(texts[wrong])[:40]!r} is no hash of 16 hex digits")
+    return np.frombuffer(bytes.fromhex(_letters(texts).decode()), dtype=">u8").astype(np.uint64)
+
+
+def _letters(texts: pa.ChunkedArray) -> bytes:
+    """Return all letters of a column in a row."""
+    cells = texts.cast(CELLS).fill_null("").combine_chunks()
+    if not len(cells):
+        return b""
+    _, ends, data = cells.buffers()  # where each cell begins, and the letters; of a slice they hold more
+    ends = np.frombuffer(ends, dtype=np.int64)[cells.offset : cells.offset + len(cells) + 1]
+    return memoryview(data or b"")[ends[0] : ends[-1]].tobytes()
+
+
+def read_checked(folder: str, table: pa.Table) -> Checked:
+    """
+    Return what `verify` wrote into a folder of the pictures of a table of ids and places.
+
+    Raises FieldguideError if it is not finished, is the work of another task, or holds other pictures than the table.
+    """
+    path = Path(folder)
+    try:
+        made_by = json.loads((path / FINISHED).read_text(encoding="utf-8"))["task"]
+        if made_by != "verify":
+            raise FieldguideError(f"{folder} holds what {made_by} wrote. Name the folder of verify with --checked.")
+        rows = written_rows(path, CHECKED_COLUMNS)
+    except FileNotFoundError:
+        raise FieldguideError(
+            f"{folder} has no {FINISHED}: verify has not finished there. Run it with --out {folder} to its end first."
+        ) from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, FieldguideError):
+            raise
+        raise FieldguideError(
+            f"{folder} cannot be read ({shortly(error)}). Run verify again into that folder."
+        ) from error
+    places = pc.index_in(rows["id"].cast(CELLS), value_set=table["id"].combine_chunks())
+    if places.null_count:
+        others = rows["id"].filter(pc.is_null(places))
+        raise FieldguideError(
+            f"{folder} holds {counted(len(others))} that the table does not name: {listed(others[:3].to_pylist())}. "
+            "Name the table that verify read."
+        )
+    if len(rows) != len(table) or pc.count_distinct(rows["id"]).as_py() != len(rows):
+        raise FieldguideError(
+            f"The table names {counted(len(table))}, and {folder} holds {len(rows):,}. Run verify with this table and "
+            f"--out {folder} first."
+        )
+    try:
+        return Checked(rows, table["place"].take(places))
+    except ValueError as error:
+        raise FieldguideError(f"{folder} is damaged: {error}. Remove its parts and run verify again.") from error
+
+
+@dataclass
+class Grouping:
+    """The groups of pictures that verify found of use; `answered` hands out work and returns its rows."""
+
+    checked: Checked
+    folder: Path
+    answered: Answered
+    searches: int = 0
+    comparisons: int = 0
+    unread: dict[int, str] = field(default_factory=dict)  # position of a picture → why it cannot be compared
+    failed: int = 0  # pairs that could not be compared though their pictures can be read
+
+    def __post_init__(self):
+        self._here = Worker(Comparing(""), usable_cores(), ())  # it keeps the picture that a chain is compared with
+
+    def rows(self) -> pa.Table:
+        """Return one row for each of N pictures: GROUP_COLUMNS."""
+        checked, alone = self.checked, np.arange(len(self.checked.rows))
+        root = alone
+        if len(checked.codes):
+            versions = versions_of_one(checked.codes, self.same, self.found)
+            root = np.where(checked.of < 0, alone, checked.firsts[versions][checked.of])
+        _, first, place, sizes = np.unique(root, return_index=True, return_inverse=True, return_counts=True)
+        wide, high = (checked.rows[name].fill_null(0).to_numpy().astype(np.int64) for name in ("width", "height"))
+        order = np.lexsort((alone, -wide * high, place))
+        kept = np.zeros(len(root), dtype=bool)
+        kept[order[np.unique(place[order], return_index=True)[1]]] = True
+        columns = [
+            checked.rows["id"],
+            checked.rows["id"].take(pa.array(first[place])),
+            sizes[place],
+            kept & (checked.of >= 0),
+            self.errors(),
+        ]
+        return pa.table(columns, names=GROUP_COLUMNS.names).cast(GROUP_COLUMNS)
+
+    def told(self, rows: pa.Table) -> str:
+        """Return what the rows say, in two sentences."""
+        sizes = rows["pictures"].to_numpy()
+        groups = int((1 / sizes[sizes > 1]).sum().round())
+        kept, errors = int(pc.sum(rows["keep"]).as_py() or 0), len(rows) - rows["error"].null_count
+        told = f"{counted(groups, 'group')} of near-duplicates, of {counted(int((sizes > 1).sum()))}; "
+        told += f"{counted(kept)} to keep, {errors:,} with an error."
+        return f"{told} Not compared: {counted(self.failed, 'pair')}, see {self.folder}." if self.failed else told
+
+    def errors(self) -> pa.ChunkedArray:
+        """Return why a picture has no part in this, or was not compared: (N,)."""
+        errors = self.checked.rows["error"]
+        if not self.unread:
+            return errors
+        places = pa.array(sorted(self.unread))
+        mask = np.zeros(len(errors), dtype=bool)
+        mask[places] = True
+        why = [f"not compared: {self.unread[place]}" for place in places.to_pylist()]
+        return pc.replace_with_mask(errors.combine_chunks(), pa.array(mask), pa.array(why, errors.type))
+
+    def found(self, codes: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the pairs (M, 2) of distinct hashes that the pieces of the search yield."""
+        pieces = search_pieces(len(codes))
+        if len(codes) <= FEW_HASHES:
+            yield from map(HashSearch(codes).pairs, pieces)
+            return
+        pieces = [" ".join(map(str, piece)) for piece in pieces]
+        self.searches += 1
+        table = pa.table({"id": pa.array(pieces, CELLS), "place": pa.array(pieces, CELLS)})
+        rows = self.answered(Searching(codes), table, self.folder / f"search-{self.searches:03}", "piece")
+        if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
+            raise FieldguideError(f"The search among hashes failed: {wrong[0]}. Put that right, and run this again.")
+        for chunk in rows["pairs"].chunks:
+            for pairs in chunk:
+                yield pairs.values.to_numpy().reshape(-1, 2)
+
+    def same(self, pairs: np.ndarray) -> np.ndarray:
+        """Return which pairs (M, 2) of contents are the same picture."""
+        positions = self.checked.firsts[pairs]
+        both = [self.checked.places.take(pa.array(column)) for column in positions.T]
+        joined = pc.binary_join_element_wise(*both, pa.scalar(BETWEEN, CELLS))
+        if len(pairs) <= FEW_PAIRS:
+            rows = self._here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
+            why = pc.coalesce(rows["error"], rows["failed"])
+            rows = rows.drop_columns(["error"]).append_column("id", rows["row"]).append_column("error", why)
+        else:
+            self.comparisons += 1
+            job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
+            table = pa.table({"id": pa.array(np.arange(len(pairs))).cast(CELLS), "place": joined})
+            rows = self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair")
+        said = np.zeros(len(positions), dtype=bool)
+        said[rows["id"].cast(pa.int64()).to_numpy()] = rows["same"].fill_null(False).to_numpy()
+        for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
+            unread = row["unread"] or 0
+            self.failed += not unread
+            for bit, position in zip(UNREAD_BITS, positions[int(row["id"])].tolist(), strict=True):
+                if unread & bit:
+                    self.unread[position] = row["error"]
+        return said
+
+
+def write_groups(parts: Parts, table_ids: pa.ChunkedArray, rows: pa.Table) -> None:
+    """Write the rows of all pictures as parts."""
+    positions = pc.index_in(rows["id"].cast(CELLS), value_set=table_ids.combine_chunks()).to_numpy()
+    for start in range(0, len(rows), WRITTEN_TOGETHER):
+        some = rows.slice(start, WRITTEN_TOGETHER)
+        parts.add(positions[start : start + WRITTEN_TOGETHER], some.drop_columns(["id"]))
+        parts.settle()
