@@ -9,12 +9,20 @@ pa = pytest.importorskip("pyarrow", reason="needs requirements-cluster.txt")
 
 from standin_host import serving, without_proxy  # noqa: E402
 
-from utils.download import Rules, adopt_rows, download_images  # noqa: E402
+from utils.download import Rules, download_images, kept_count, take_photos  # noqa: E402
 from utils.errors import FieldguideError  # noqa: E402
 from utils.scale.dealing import ADDRESSES_IN_BLOCK, DEATHS, Deal  # noqa: E402
-from utils.scale.fetched import LATER_NAME, SILENT, TOKEN_NAME, Collected, Fetching, unanswered_rows  # noqa: E402
+from utils.scale.fetched import (  # noqa: E402
+    LATER_NAME,
+    SILENT,
+    TOKEN_NAME,
+    Collected,
+    Fetching,
+    note_sources,
+    unanswered_rows,
+)
 from utils.scale.links import LINK_FIELDS, hosts_of, not_asked, read_links  # noqa: E402
-from utils.scale.parts import FINISHED, written_rows  # noqa: E402
+from utils.scale.parts import FINISHED  # noqa: E402
 from utils.tables import SOURCES_COLUMNS, TABLE, read_rows  # noqa: E402
 
 # --- The table --------------------------------------------------------------------------------------------------------
@@ -172,12 +180,7 @@ def test_a_worker_answers_as_01_collects(host, tmp_path):
     for part in fetching_from(host, tmp_path / "many").answers(range(7), links.select(LINK_FIELDS).to_pylist()):
         parts.take(part)
     parts.finish()
-    sources = [
-        {name: str(row.get(name) or "") for name in SOURCES_COLUMNS}
-        | {"id": row["picture"], "engine": TABLE, "reason": row["error"] or ""}
-        for row in written_rows(tmp_path / "many" / "rows").to_pylist()
-    ]
-    adopt_rows(tmp_path / "many" / "sources.csv", sources)
+    note_sources(tmp_path / "many", parts.folder)
     asked = [{"url": url, "engine": TABLE} for url in urls[:-1]]
     download_images(asked, tmp_path / "one" / "raw" / "ants", allowed_hosts=[host.name], deadline=3)
     for name in ("one", "many"):
@@ -186,9 +189,21 @@ def test_a_worker_answers_as_01_collects(host, tmp_path):
     assert kept[0] == kept[1]
     rows = [read_rows(tmp_path / name / "sources.csv", SOURCES_COLUMNS) for name in ("one", "many")]
     assert [row | {"fetched_at": ""} for row in rows[0]] == [row | {"fetched_at": ""} for row in rows[1]]
+
+
+def test_01_goes_on_from_what_was_collected(host, tmp_path, make_project):
+    """A project with that data folder and that table as its source has its pictures, and asks for none of them."""
+    text = "".join(f"{n},{host.url}/{'photo' if n else 'gone'}/{n},{'cat' if n % 2 else 'dog'}\n" for n in range(7))
+    place = Path(table(tmp_path, f"id,url,label\n{text}"))
+    project, links = make_project(source=str(place), allowed_hosts=[host.name]), read_links(str(place))
+    parts = Collected(project.data / "rows", links["id"])
+    for part in fetching_from(host, project.data).answers(range(7), links.select(LINK_FIELDS).to_pylist()):
+        parts.take(part)
+    parts.finish()
+    note_sources(project.data, parts.folder)
     before = len(host.asked)
-    download_images(asked, tmp_path / "many" / "raw" / "ants", allowed_hosts=[host.name])
-    assert len(host.asked) == before  # 01 goes on from there
+    assert take_photos(project, place).total() == 0 and len(host.asked) == before == 7
+    assert [kept_count(project, label) for label in ("cat", "dog")] == [3, 3]
 
 
 def test_what_failed_for_the_moment_is_missing_in_the_next_run(host, tmp_path):

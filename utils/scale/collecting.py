@@ -7,21 +7,19 @@ Collecting: pictures of the web, fetched by many machines as 01 fetches them, in
 import argparse
 import secrets
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 from tqdm import tqdm
 
-from utils.download import Rules, adopt_rows
-from utils.scale.dealing import ADDRESSES_IN_BLOCK, Deal
-from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, unanswered_rows
+from utils.download import Rules
+from utils.scale.dealing import Deal
+from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, note_sources, unanswered_rows
 from utils.scale.hands import fetched_by_hands
 from utils.scale.links import hosts_of, not_asked, read_links
-from utils.scale.parts import own_folder, written_rows
+from utils.scale.parts import own_folder
 from utils.storage import remove_leftovers, write_whole
-from utils.tables import SOURCES_COLUMNS, TABLE
 from utils.words import counted
 
 ROWS_FOLDER = "rows"  # the folder of the parts, inside that of the pictures
@@ -43,7 +41,7 @@ def collect(options: argparse.Namespace, pace) -> int:
                 _fetch(options, folder, links, parts, rules, pace)
         finally:
             parts.finish()
-            note_sources(folder)
+            note_sources(folder, parts.folder)
     failed = parts.errors + len(parts.later)
     told = f"{counted(len(links), 'address', 'addresses')} in {Path(options.out)}, {failed:,} without a picture.{pace}"
     if parts.later:
@@ -72,18 +70,3 @@ def leave_out(links: pa.Table, parts: Collected) -> None:
     told = {n: why for n, why in not_asked(links).items() if not parts.known[n]}
     for group in (list(told)[start : start + 10_000] for start in range(0, len(told), 10_000)):
         parts.take(pa.concat_tables(unanswered_rows(links, [n], told[n]) for n in group))
-
-
-def note_sources(folder: Path) -> None:
-    """Write to sources.csv the rows of all addresses that were asked for and are settled, sorted by id."""
-    if list((folder / ROWS_FOLDER).glob("part-*.parquet")):
-        adopt_rows(folder / "sources.csv", _sources_rows(written_rows(folder / ROWS_FOLDER)))
-
-
-def _sources_rows(rows: pa.Table) -> Iterator[dict[str, str]]:
-    """Yield rows as sources.csv has them."""
-    for batch in rows.to_batches(max_chunksize=ADDRESSES_IN_BLOCK):
-        for row in batch.to_pylist():
-            if row["status"]:
-                said = row | {"id": row["picture"], "engine": TABLE, "reason": row["error"] or ""}
-                yield {name: str(said.get(name) or "") for name in SOURCES_COLUMNS}

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from utils.download import Rules, fetch_rows
+from utils.download import Rules, adopt_rows, fetch_rows
 from utils.scale.jobs import part_schema
 from utils.scale.links import LINK_FIELDS, host_of
-from utils.scale.parts import FINISHED, Parts
+from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.storage import make_folder, write_whole
-from utils.tables import TABLE
+from utils.tables import SOURCES_COLUMNS, TABLE
 
 LATER_NAME, TOKEN_NAME = "later.parquet", ".collecting"
 SILENT = 12  # addresses of a host in a row that fail for the moment; then its others wait for another run
@@ -138,3 +138,18 @@ def unanswered_rows(links: pa.Table, positions: Sequence[int], why: str, *, pass
     return pa.Table.from_pylist(
         [answer(n, {**each, "reason": why}, "", passing=passing) for n, each in said], schema=LINK_ANSWERS
     )
+
+
+def note_sources(folder: Path, parts: Path) -> None:
+    """Write to sources.csv the rows of all addresses that were asked for and are settled, sorted by id."""
+    if list(parts.glob("part-*.parquet")):
+        adopt_rows(folder / "sources.csv", _sources_rows(written_rows(parts)))
+
+
+def _sources_rows(rows: pa.Table) -> Iterator[dict[str, str]]:
+    """Yield rows as sources.csv has them."""
+    for batch in rows.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            if row["status"]:
+                said = row | {"id": row["picture"], "engine": TABLE, "reason": row["error"] or ""}
+                yield {name: str(said.get(name) or "") for name in SOURCES_COLUMNS}
