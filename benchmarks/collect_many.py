@@ -7,7 +7,7 @@ PEER is an environment of its own: PEER/bin/pip install -r benchmarks/peers/img2
 collect.py, 1024×768 and about 140 kB, served on eight loopback addresses by one process. Both sides have one fetching
 process, keep the bytes as they came and write one file per picture. img2dataset runs with its 32 threads and writes
 bytes without looking at them, and then as it does when it has to decode them. Each side runs in a fresh folder, in
-turn, three times; counted is from the first fifth of the pictures to the last, so that no start is counted. CPU seconds
+turn, three times; counted is from the first fifth of the pictures on, so that no start is counted. CPU seconds
 are those of all processes but the host. Prints a table for the README.
 """
 
@@ -64,17 +64,19 @@ def paced(given: list[str], out: Path, count: int) -> tuple[float, float]:
     """Return pictures per second and per CPU second, from the first fifth of the pictures to the last."""
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     seen: list[tuple[float, float, int]] = []  # when, CPU seconds until then, pictures until then
+    pictures, complete = 0, False
     with subprocess.Popen(
         given, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     ) as process:
-        while process.poll() is None and (not seen or seen[-1][2] < count):
+        while process.poll() is None and not complete:
             time.sleep(LOOK_AGAIN)
             pictures = sum(1 for path in out.rglob("*.jpg") if not path.name.startswith("."))
-            if pictures >= count // 5:
+            complete = pictures >= count
+            if count // 5 <= pictures < count:  # after the last picture, processes end and take their figures along
                 seen.append((time.perf_counter(), tree_seconds(process.pid), pictures))
         errors = process.communicate()[1].decode()
-    if not seen or seen[-1][2] < count:
-        sys.exit(f"{errors}\n{given[:4]} stopped with {seen[-1][2] if seen else 0} of {count} pictures.")
+    if len(seen) < 2 or not complete:
+        sys.exit(f"{errors}\n{given[:4]} stopped with {pictures} of {count} pictures, or was too quick to be measured.")
     (began, busy, first), (ended, busier, last) = seen[0], seen[-1]
     return (last - first) / (ended - began), (last - first) / (busier - busy)
 

@@ -53,6 +53,8 @@ def collect(options: argparse.Namespace, pace) -> int:
 def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rules, pace) -> None:
     """Fetch what is missing on a cluster."""
     leave_out(links, parts)
+    if not len(parts.missing):
+        return
     deal = Deal(parts.missing, hosts_of(links))
     token = secrets.token_hex(16)
     write_whole(folder / TOKEN_NAME, token)
