@@ -162,10 +162,13 @@ def drawn(folder: Path, size: tuple[int, int]) -> Path:
 
 
 class Host:
-    """Serves the photos of a folder from a process of its own, as <url>/<any number>.jpg."""
+    """
+    Serves the photos of a folder from a process of its own, as <url>/<any number>.jpg; as several hosts it has the
+    addresses 127.0.0.1, 127.0.0.2, … and one port.
+    """
 
-    def __init__(self, folder: Path):
-        command = [sys.executable, __file__, "host", str(folder)]
+    def __init__(self, folder: Path, hosts: int = 1):
+        command = [sys.executable, __file__, "host", str(folder), str(hosts)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self.url = self.process.stdout.readline().strip()
 
@@ -177,7 +180,7 @@ class Host:
         self.process.communicate()
 
 
-async def serve(photos: list[bytes]) -> None:
+async def serve(photos: list[bytes], hosts: int) -> None:
     """Answer each address with the photo of its number, and print where."""
 
     class Answer(asyncio.Protocol):
@@ -199,7 +202,10 @@ async def serve(photos: list[bytes]) -> None:
                     self.transport.close()
 
     server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
-    print(f"http://localhost:{server.sockets[0].getsockname()[1]}", flush=True)
+    port = server.sockets[0].getsockname()[1]
+    for n in range(1, hosts):
+        await asyncio.get_running_loop().create_server(Answer, f"127.0.0.{n + 1}", port)
+    print(f"http://localhost:{port}", flush=True)
     await server.serve_forever()
 
 
@@ -211,8 +217,8 @@ def numbered(photos: list[bytes], n: int) -> bytes:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["host", folder]:
-            asyncio.run(serve([path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))]))
+        case ["host", folder, hosts]:
+            asyncio.run(serve([path.read_bytes() for path in sorted(Path(folder).glob("*.jpg"))], int(hosts)))
         case [("fastai" | "ours") as side, url, count, folder]:
             run(side, url, int(count), Path(folder))
         case [] | [_]:

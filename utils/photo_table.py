@@ -81,8 +81,8 @@ def read_photo_table(path: Path, *, group_by: str = "") -> PhotoTable:
     there = next(records)
     if {"gbifid", "scientificname"} <= set(there):
         raise FieldguideError(f"{path} is GBIF's table of finds. Name its table of media, multimedia.txt, beside it.")
-    columns = _columns(path, there)
-    if group_by and (own := _column_name(group_by)) in there:
+    columns = _required_columns(path, there)
+    if group_by and (own := column_name(group_by)) in there:
         columns["group"] = own
     rows, remarks = [], []
     if set(there) >= GBIF:
@@ -149,7 +149,7 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
                 if not names and fields and fields[0].lower().startswith(("sep=", '"sep=')):  # for spreadsheets
                     continue
                 if not names:
-                    names = [_column_name(name) for name in fields]
+                    names = [column_name(name) for name in fields]
                     yield names
                 elif len(fields) > len(names) and any(fields[len(names) :]):
                     raise FieldguideError(
@@ -170,13 +170,18 @@ def _records(path: Path) -> Iterator[Sequence[str] | Mapping[str, str]]:
         raise FieldguideError(f"{path} is empty. Its first line must name the columns, such as file,label.")
 
 
-def _column_name(name: str) -> str:
+def column_name(name: str) -> str:
     """Return a column's name in small letters, with _ for blanks."""
     return re.sub(r"[\s-]+", "_", name.strip().casefold())
 
 
-def _columns(path: Path, there: Sequence[str]) -> dict[str, str]:
-    """Return field → the column that holds it, or say which column is missing."""
+def known_columns(there: Sequence[str]) -> dict[str, str]:
+    """
+    Return field → the column that holds it, of columns in small letters with _ for blanks.
+
+    >>> known_columns(["id", "image_url", "species", "photographer"])
+    {'label': 'species', 'creator': 'photographer', 'url': 'image_url'}
+    """
     if set(there) >= INATURALIST:
         creator = "user_name" if "user_name" in there else "user_login"
         columns = {"url": "image_url", "label": "scientific_name", "license": "license", "creator": creator}
@@ -193,6 +198,12 @@ def _columns(path: Path, there: Sequence[str]) -> dict[str, str]:
         columns.pop("file", None)
     elif address:
         columns.setdefault("page_url", address)
+    return columns
+
+
+def _required_columns(path: Path, there: Sequence[str]) -> dict[str, str]:
+    """Return field → the column that holds it, or say which column is missing."""
+    columns = known_columns(there)
     told = f"{path} has the columns {', '.join(there)[:200]}"
     if "file" not in columns and "url" not in columns:
         raise FieldguideError(f"{told}, and none of them names files. Call the one with the file names “file”.")

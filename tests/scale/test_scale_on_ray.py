@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+import standin_host
 
 ray = pytest.importorskip("ray", reason="needs requirements-cluster.txt")
 pytest.importorskip("pyarrow", reason="needs requirements-cluster.txt")
@@ -18,6 +20,7 @@ from conftest import draw_picture  # noqa: E402 (after what may be missing)
 from ray.cluster_utils import Cluster  # noqa: E402
 from test_inference import colour_model, saved  # noqa: E402
 
+from utils.download import Rules  # noqa: E402
 from utils.inference import load_classifier  # noqa: E402
 from utils.project import REPOSITORY  # noqa: E402
 from utils.scale import commands, grouping, scale_out  # noqa: E402
@@ -68,9 +71,9 @@ def arguments(cluster, photos: Path, out: Path) -> list[str]:
     return ["predict", str(photos / "table.csv"), *named]
 
 
-def workers() -> list[psutil.Process]:
-    """Return the processes of Ray's actors on this machine that were started by this one."""
-    return [each for each in psutil.Process().children(recursive=True) if "ray::MapWorker" in " ".join(each.cmdline())]
+def workers(kind: str) -> list[psutil.Process]:
+    """Return the processes of Ray's actors of a kind on this machine that were started by this one."""
+    return [each for each in psutil.Process().children(recursive=True) if f"ray::{kind}" in " ".join(each.cmdline())]
 
 
 def check(photos: Path, out: Path) -> None:
@@ -97,8 +100,8 @@ def after(rows: int, deed, monkeypatch) -> None:
     monkeypatch.setattr(commands.Pace, "told", told_too)
 
 
-def kill_workers() -> None:
-    found = workers()
+def kill_workers(kind: str = "MapWorker") -> None:
+    found = workers(kind)
     assert found
     for each in found:
         each.kill()
@@ -147,18 +150,23 @@ def copies_beside(photos: Path, folder: Path) -> str:
     return str(folder / "table.csv")
 
 
-def test_the_driver_is_killed_and_another_waits(cluster, photos, tmp_path):
-    """A killed run is gone on with: what it wrote stays as it is. Meanwhile a second one is refused."""
-    command = [sys.executable, "-m", "utils.scale", *arguments(cluster, photos, tmp_path)]
+def killed_driver(given: list[str], out: Path, parts: Path) -> None:
+    """Run the command line until there is a part, see that another run is refused meanwhile, and kill it."""
+    command = [sys.executable, "-m", "utils.scale", *given]
     with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL) as driver:
         until = time.monotonic() + 120
-        while not (tmp_path / ".lock").exists() and time.monotonic() < until:
+        while not (out / ".lock").exists() and time.monotonic() < until:
             time.sleep(0.1)
-        with pytest.raises(commands.FieldguideError, match="is working on"), own_folder(str(tmp_path)):
+        with pytest.raises(commands.FieldguideError, match="is working on"), own_folder(str(out)):
             pass
-        while not list(tmp_path.glob("part-*")) and driver.poll() is None and time.monotonic() < until:
+        while not list(parts.glob("part-*")) and driver.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         os.kill(driver.pid, signal.SIGKILL)
+
+
+def test_the_driver_is_killed_and_another_waits(cluster, photos, tmp_path):
+    """A killed run is gone on with: what it wrote stays as it is. Meanwhile a second one is refused."""
+    killed_driver(arguments(cluster, photos, tmp_path), tmp_path, tmp_path)
     first = {path: path.read_bytes() for path in tmp_path.glob("part-*")}
     assert scale_out(arguments(cluster, photos, tmp_path)) == commands.SOME
     assert {path: path.read_bytes() for path in first} == first != {}
@@ -198,6 +206,69 @@ def test_a_picture_that_kills_its_workers(cluster, photos, tmp_path, monkeypatch
         "photo 17": "its worker died each time it was judged"
     }
     assert len(rows) == 40
+
+
+@pytest.fixture
+def web(monkeypatch, tmp_path):
+    """Return the stand-in host under two names, with a table of pictures; it counts who is there at the same time."""
+    crowd, most, answered = Counter(), Counter(), standin_host.Host.do_GET
+
+    def counted(self):
+        name = self.headers["Host"]
+        with self.server.lock:
+            crowd[name] += 1
+            most[name] = max(most[name], crowd[name])
+        time.sleep(0.03)
+        try:
+            answered(self)
+        finally:
+            with self.server.lock:
+                crowd[name] -= 1
+
+    monkeypatch.setattr(standin_host.Host, "do_GET", counted)
+    with standin_host.serving() as host:
+        names = [host.name, f"127.0.0.1:{host.port}"]
+        rows = [f"{n},http://{names[n % 2]}/photo/{n},{'ab'[n % 3 > 0]}" for n in range(PICTURES)]
+        (tmp_path / "links.csv").write_text("\n".join(["id,url,label", *rows]) + "\n")
+        host.most, host.names = most, names
+        yield host
+
+
+def collect_arguments(cluster, web, folder: Path) -> list[str]:
+    """Return what the command line is given."""
+    allowed = [part for name in web.names for part in ("--allow-host", name)]
+    return ["collect", str(folder / "links.csv"), "--out", str(folder / "out"), "--address", cluster.address, *allowed]
+
+
+def check_collected(web, out: Path) -> None:
+    """Every address has one row and its picture, a row in sources.csv, and no host was asked by two workers at once."""
+    rows = written_rows(out / "rows").to_pylist()
+    assert sorted(int(row["id"]) for row in rows) == list(range(PICTURES)) and (out / "rows" / FINISHED).exists()
+    for row in rows:
+        assert (out / row["file"]).read_bytes() == standin_host.picture(int(row["id"])) and row["error"] is None
+    assert len((out / "sources.csv").read_text().splitlines()) == 1 + PICTURES
+    assert set(web.most) == set(web.names) and max(web.most.values()) == Rules.per_host
+
+
+def test_who_collects_is_killed(cluster, web, tmp_path, monkeypatch):
+    """All workers are killed in the middle: others fetch the rest, and each host is still asked by one at a time."""
+    after(150, lambda: kill_workers("Hand"), monkeypatch)
+    assert scale_out(collect_arguments(cluster, web, tmp_path)) == commands.ALL
+    check_collected(web, tmp_path / "out")
+
+
+def test_the_driver_of_collecting_is_killed(cluster, web, tmp_path):
+    """What has a row stays as it is and is not asked for again."""
+    given, out = collect_arguments(cluster, web, tmp_path), tmp_path / "out"
+    killed_driver(given, out, out / "rows")
+    first = {path: path.read_bytes() for path in (out / "rows").glob("part-*")}
+    kept = {f"/photo/{id}" for id in written_rows(out / "rows")["id"].to_pylist()}
+    time.sleep(3)  # Ray ends the workers of a driver that is gone
+    asked = len(web.asked)
+    assert scale_out(given) == commands.ALL
+    assert {path: path.read_bytes() for path in first} == first != {}
+    assert kept and not kept & set(web.asked[asked:])
+    check_collected(web, out)
 
 
 def test_a_node_is_killed(cluster, photos, tmp_path, monkeypatch):

@@ -4,10 +4,11 @@ Stage 01: gather pictures into one folder per label, and note where each came fr
 
 from utils.download.clients import SearchUnfinished, search_images, stream_images
 from utils.download.collect import download_images, save_pictures
-from utils.download.collection import Gathered
+from utils.download.collection import Gathered, adopt_rows
 from utils.download.fetch import Rules
 from utils.download.folders import file_bytes, read_source, source_pictures
 from utils.download.report import kept_count, reasons_table, sources_table
+from utils.download.sharing import fetch_rows
 from utils.download.sources import read_folder
 from utils.download.taking import PlacesReport, places_report, read_places, save_given, take_photos, taken_addresses
 
@@ -16,7 +17,9 @@ __all__ = [
     "PlacesReport",
     "Rules",
     "SearchUnfinished",
+    "adopt_rows",
     "download_images",
+    "fetch_rows",
     "file_bytes",
     "kept_count",
     "places_report",

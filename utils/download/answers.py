@@ -27,6 +27,7 @@ class Fetched:
     status: str = "kept"  # or "thumbnail" (in place of the picture), "failed", "refused" (by our own rules)
     reason: str = ""  # why it is not the picture
     unreached: bool = False  # nothing answered: the network may be to blame, not the host
+    passing: bool = False  # it failed for the moment: it may be there at another time
     extension: str = ""  # without a dot; from the content, not from the name
     width: int = 0  # pixels, as for `height`
     height: int = 0
@@ -35,10 +36,13 @@ class Fetched:
 class NoPicture(Exception):
     """An address gave no picture; the message is the reason."""
 
-    def __init__(self, reason: str, *, status="failed", again=False, missing=False, offline=False, wait=0.0):
+    def __init__(
+        self, reason: str, *, status="failed", again=False, late=False, missing=False, offline=False, wait=0.0
+    ):
         super().__init__(reason[:200])  # hosts write into it
         self.status = status  # "failed", or "refused" by our own rules
         self.again = again  # worth another try
+        self.passing = again or late or offline  # worth asking for at another time
         self.missing = missing  # a 404: the address may have been spoilt on its way here
         self.offline = offline  # nothing answered: the network may be to blame, not the host
         self.wait = wait  # seconds that the host asked for

@@ -92,7 +92,7 @@ def download_images(
         if have >= goal:
             return collection.tally
         require_writable(dest)  # now, not after the first pictures were fetched
-        addresses = _unknown((_gathered(result, label, n) for n, result in enumerate(results, start=1)), collection)
+        addresses = _unknown((as_gathered(result, label, n) for n, result in enumerate(results, start=1)), collection)
         with fetching(addresses, rules, window=WINDOW * rules.workers, wanted=lambda: goal - have) as outcomes:
             for asked, (picture, fetched) in enumerate(outcomes, start=1):
                 found = {"status": fetched.status, "reason": fetched.reason}
@@ -127,7 +127,7 @@ def _listed(results) -> Iterable:
     return results
 
 
-def _gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
+def as_gathered(result, label: str, number: int) -> tuple[Gathered, str, str]:
     """Return a result without its bytes, its address and that of its thumbnail."""
     if isinstance(result, str):
         return Gathered(label, _noted(one_line(result)), b"", engine="address"), one_line(result), ""

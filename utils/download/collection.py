@@ -6,7 +6,7 @@ its row after it, so the next run completes a run that was killed: it asks only 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from utils.pictures import known_header
 from utils.storage import Shelf, content_id, locked, remove_leftovers
 from utils.tables import FOLDER, SOURCES_COLUMNS, TAKEN, append_rows, each_row, mend_log, one_line
 
+ADOPTED_AT_ONCE = 10_000  # rows
 ROWS_AT_ONCE = 16  # pictures and rows put on disk together; a kill loses at most two such batches, and they are redone
 
 
@@ -34,6 +35,13 @@ class Gathered:
     title: str = ""
     license: str = "unknown"
     problem: str = ""  # why it could not be taken; then data is empty
+
+
+def sources_row(picture: Gathered, **found) -> dict[str, str]:
+    """Return the row of sources.csv for a picture and what was found of it: status, reason, id, bytes, …"""
+    row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | found
+    row["fetched_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    return {name: one_line(value) for name, value in row.items()}
 
 
 class Collection:
@@ -100,14 +108,22 @@ class Collection:
                     self._shelf.add(folder / f"{id}.{suffix}", picture.data)
                     files[id] = suffix != "bin"
                 gained = files[id]
-        row = {name: getattr(picture, name, "") for name in SOURCES_COLUMNS} | more
-        row |= {"status": status, "reason": reason, "fetched_at": datetime.now(UTC).isoformat(timespec="seconds")}
-        row = {name: one_line(value) for name, value in row.items()}
-        self._know(row)
-        self._rows.append(row)
+        self._note(sources_row(picture, status=status, reason=reason, **more))
         if len(self._rows) >= ROWS_AT_ONCE:
             self.flush()
         return gained
+
+    def adopt(self, row: Mapping[str, str]) -> None:
+        """Take over a row whose picture is on disk already, unless its address has one."""
+        if not self.has(row["label"], row["url"]):
+            twin = was_taken(row) and (row["label"], row["id"]) in self._kept
+            self._note({**row, "status": "copy", "reason": f"exact copy of {row['id']}"} if twin else row)
+            if len(self._rows) >= ADOPTED_AT_ONCE:
+                self.flush()
+
+    def _note(self, row: Mapping[str, str]) -> None:
+        self._know(row)
+        self._rows.append(row)
 
     def flush(self) -> None:
         """Have what waits put on disk while the next pictures are fetched, and wait for the batch before it."""
@@ -125,6 +141,21 @@ class Collection:
         shelf.settle()
         append_rows(self.table, SOURCES_COLUMNS, rows)
         self.tally.update((row["label"], row["status"], kind_of_reason(row["reason"])) for row in rows)
+
+
+def adopt_rows(table: Path, rows: Iterable[Mapping[str, str]]) -> Counter:
+    """
+    Write rows to sources.csv whose pictures are on disk already, those whose address has none; return what was added.
+
+    The caller holds the lock of the folder.
+    """
+    with ThreadPoolExecutor(1) as writer:
+        collection = Collection(table, writer)
+        for row in rows:
+            collection.adopt(row)
+        collection.flush()
+        collection.wait()
+    return collection.tally
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class Fetcher:
                 offline = offline and second.offline
         # A host that the user allowed, such as one at home, tells nothing about the network.
         unreached = offline and host_name(urlsplit(url).hostname) not in dict(self.allowed)
-        return Fetched(b"", first.status, str(first), unreached)
+        return Fetched(b"", first.status, str(first), unreached, first.passing)
 
     async def online(self) -> bool:
         """Return whether the network is there at all."""
@@ -165,7 +165,7 @@ class Fetcher:
             raise NoPicture(f"{error}{self._other_port(url)}", status="refused") from error
         except aiohttp.ServerTimeoutError as error:
             offline = isinstance(error, aiohttp.ConnectionTimeoutError)
-            raise NoPicture("no answer in time", offline=offline) from error
+            raise NoPicture("no answer in time", offline=offline, late=True) from error
         except aiohttp.ClientConnectorError as error:
             if isinstance(error, aiohttp.ClientConnectorDNSError) and not proxy:
                 raise NoPicture("no such host", again=error.os_error.errno == socket.EAI_AGAIN, offline=True) from error

@@ -1,4 +1,4 @@
-"""The command line: ``python -m utils.scale {verify,features,predict} TABLE --out FOLDER``; `commands` describes it."""
+"""The command line: ``python -m utils.scale TASK TABLE --out FOLDER``; `commands` describes it."""
 
 import sys
 

@@ -1,8 +1,9 @@
 """
-The command line: pictures of a table, judged on all processors of this machine or of a cluster.
+The command line: pictures of a table, judged on all processors of this machine or of a cluster; or collected there.
 
     python -m utils.scale {verify,features,predict} TABLE --out FOLDER [--model M] [--address auto] [--cores N]
     python -m utils.scale copies TABLE --checked FOLDER --out FOLDER [--address auto] [--cores N]
+    python -m utils.scale collect TABLE --out FOLDER [--address auto] [--allow-host HOST] [--ignore-noai]
 
 Reads TABLE, a CSV or Parquet file of ids and places. Writes Parquet parts into FOLDER, and _DONE once all are there.
 Begun again, it judges only what is missing. Exit codes: 0; 1 if nothing could be done or the work had to stop; 2 if
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +37,7 @@ from utils.storage import make_folder, remove_leftovers
 from utils.words import counted
 
 GROUPING, WORK = "copies", "_work"  # readers of a folder of parts pass over names that begin so
+COLLECT = "collect"
 ALL, STOPPED_SHORT, SOME, INTERRUPTED = 0, 1, 2, 130  # exit codes
 PAUSE_AFTER_HALT = 5.0  # seconds in which a cluster notices which of its machines are gone
 
@@ -64,7 +67,7 @@ def run_job(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line asks for, and return its exit code."""
     options = _asked_for(arguments)
     try:
-        return _group_all(options) if options.task == GROUPING else _run_all(options)
+        return {GROUPING: _group_all, COLLECT: _collect}.get(options.task, _run_all)(options)
     except (FieldguideError, ModelError) as error:
         print(error, file=sys.stderr)
         return STOPPED_SHORT
@@ -88,20 +91,27 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="Exit code 0; 1: the work could not be done; 2: done, but some pictures have an error.",
     )
     add = parser.add_argument
-    told = "is it a picture of use, what the packaged network sees, which label, which are near-duplicates"
-    add("task", choices=[*JOB_MAKERS, GROUPING], help=told)
+    told = "fetch pictures of the web; is it of use, what the packaged network sees, which label, which are copies"
+    add("task", choices=[*JOB_MAKERS, GROUPING, COLLECT], help=told)
     add("table", metavar="TABLE", help="a .csv or .parquet file with the columns id and path (or file, address, url)")
-    add("--out", metavar="FOLDER", required=True, help="where the Parquet parts go")
+    add("--out", metavar="FOLDER", required=True, help="where the Parquet parts go; for collect, and the pictures")
     add("--model", metavar="M", help="for predict: a model.onnx or an export.pkl")
     add("--checked", metavar="FOLDER", help="for copies: what verify wrote")
     add("--address", metavar="auto", help="a running Ray cluster: auto, or HOST:PORT; by default this machine alone")
     add("--cores", metavar="N", type=int, default=1, help="processors for each worker; a worker loads the model once")
+    add("--allow-host", metavar="HOST", action="append", default=[], help="for collect: a private host to fetch from")
+    add("--ignore-noai", action="store_true", help="for collect: also pictures whose site asks not to train on them")
     options = parser.parse_args(arguments)
     if (options.task == GROUPING) != bool(options.checked):
         parser.error("copies needs --checked, the folder that verify wrote, and no other task takes it")
     if options.cores < 1:
         parser.error(f"--cores {options.cores}: a worker needs at least one processor")
     return options
+
+
+def _collect(options: argparse.Namespace) -> int:
+    """Fetch what is missing, and return the exit code."""
+    return SOME if resolve_name("utils.scale.collecting:collect")(options, Pace()) else ALL
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ Reads CSV and Parquet. Ten million rows take about two gigabytes on the machine 
 
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +21,8 @@ PLACE_NAMES = ("path", "file", "address", "url")  # of the column that says wher
 ADDRESS_BEGINS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # one letter and a colon is a disk of Windows
 CELLS = pa.large_string()  # a column may hold more than 2 gigabytes
 FORMS = (".csv", ".parquet")
+# From the table's address and the names of its columns to ours: the name that each of ours has there.
+ChosenColumns = Callable[[str, Sequence[str]], Mapping[str, str]]
 
 
 def read_photo_places(address: str) -> pa.Table:
@@ -31,12 +33,19 @@ def read_photo_places(address: str) -> pa.Table:
     relative path is taken from the folder of the table. Raises FieldguideError if the file cannot be read, lacks a
     column, holds an id twice or none, or names a place that is neither a path nor in a storage we know.
     """
-    columns = _id_and_place(address)
+    columns = read_texts(address, _place_columns)
+    require_ids(address, columns)
+    if (empty := _first_empty(columns["place"])) >= 0:
+        raise FieldguideError(f"{address}, row {empty + 1}: no place. Each picture needs an id and its place.")
+    return pa.table({"id": columns["id"], "place": _anywhere(address, columns["place"])})
+
+
+def require_ids(address: str, columns: pa.Table) -> None:
+    """Refuse a table without rows, or in which an id is missing or stands twice."""
     if not len(columns):
         raise FieldguideError(f"{address} names no picture: it has no row. Write one row per picture.")
-    for name in columns.column_names:
-        if (empty := pc.index(pc.fill_null(pc.equal(columns[name], ""), True), True).as_py()) >= 0:
-            raise FieldguideError(f"{address}, row {empty + 1}: no {name}. Each picture needs an id and its place.")
+    if (empty := _first_empty(columns["id"])) >= 0:
+        raise FieldguideError(f"{address}, row {empty + 1}: no id. Each picture needs an id and its place.")
     counts = pc.value_counts(columns["id"])
     doubled = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
     if len(doubled):
@@ -44,11 +53,15 @@ def read_photo_places(address: str) -> pa.Table:
             f"{address} names {counted(len(doubled), 'id')} more than once: {listed(doubled[:9].to_pylist())}. Answers "
             "are kept by id, so give each picture its own."
         )
-    return pa.table({"id": columns["id"], "place": _anywhere(address, columns["place"])})
 
 
-def _id_and_place(address: str) -> pa.Table:
-    """Return the columns id and place as text."""
+def _first_empty(column: pa.ChunkedArray) -> int:
+    """Return the position of the first cell without a text, or -1."""
+    return pc.index(pc.fill_null(pc.equal(column, ""), True), True).as_py()
+
+
+def read_texts(address: str, wanted: ChosenColumns) -> pa.Table:
+    """Return columns of a CSV or Parquet file as text; `wanted` chooses them, or refuses what is there."""
     if not address.lower().endswith(FORMS):
         raise FieldguideError(f"{address} is neither a .csv nor a .parquet file. Save the table as one of them.")
     read = _read_csv if address.lower().endswith(".csv") else _read_parquet
@@ -56,38 +69,39 @@ def _id_and_place(address: str) -> pa.Table:
         if ADDRESS_BEGINS.match(address):
             storage, path = storage_of(address)
             with storage.open_input_file(path) as file:
-                return read(address, file)
+                return read(address, file, wanted)
         with pa.OSFile(address) as file:
-            return read(address, file)
+            return read(address, file, wanted)
     except FileNotFoundError:
         raise FieldguideError(f"There is no table {address}. Name a .csv or .parquet file.") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:  # FieldguideError is none of them
         raise FieldguideError(f"{address} cannot be read: {str(error).splitlines()[0][:200]}") from error
 
 
-def _read_csv(address: str, file: pa.NativeFile) -> pa.Table:
+def _read_csv(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
     with csv.open_csv(file) as reader:
         names = reader.schema.names
     file.seek(0)
-    place = _place_column(address, names)
-    texts = csv.ConvertOptions(include_columns=["id", place], column_types={"id": CELLS, place: CELLS})
+    chosen = wanted(address, names)
+    texts = csv.ConvertOptions(
+        include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), CELLS)
+    )
     found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
-    return found.rename_columns(["id", "place"])
+    return pa.table({column: found[name] for column, name in chosen.items()})
 
 
-def _read_parquet(address: str, file: pa.NativeFile) -> pa.Table:
-    names = parquet.read_schema(file).names
-    place = _place_column(address, names)
+def _read_parquet(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
+    chosen = wanted(address, parquet.read_schema(file).names)
     file.seek(0)
-    found = parquet.read_table(file, columns=["id", place])
-    return pa.table({"id": found["id"].cast(CELLS), "place": found[place].cast(CELLS)})
+    found = parquet.read_table(file, columns=list(chosen.values()))
+    return pa.table({column: found[name].cast(CELLS) for column, name in chosen.items()})
 
 
-def _place_column(address: str, names: Sequence[str]) -> str:
-    """Return the name of the column of places, or say what the table lacks."""
+def _place_columns(address: str, names: Sequence[str]) -> Mapping[str, str]:
+    """Return which columns hold id and place, or say what the table lacks."""
     place = next((name for name in PLACE_NAMES if name in names), "")
     if "id" in names and place:
-        return place
+        return {"id": "id", "place": place}
     hint = " Save it with commas between the columns." if len(names) == 1 and re.search("[;\t]", names[0]) else ""
     raise FieldguideError(
         f"{address} has the columns {', '.join(names)[:200]}. It needs one called id, and one called "
@@ -102,7 +116,8 @@ def _anywhere(address: str, places: pa.ChunkedArray) -> pa.ChunkedArray:
     if (wrong := pc.index(pc.and_not(addressed, known), True).as_py()) >= 0:
         raise FieldguideError(
             f"{address}, row {wrong + 1}: {places[wrong].as_py()[:200]} lies neither on a disk nor in "
-            f"{' or '.join(f'{name}://' for name in STORAGES)}. Collect pictures of the web with notebook 01 first."
+            f"{' or '.join(f'{name}://' for name in STORAGES)}. Collect pictures of the web first: python -m "
+            "utils.scale collect."
         )
     whole = pc.or_(addressed, pc.match_substring_regex(places, r"^(/|\\|[A-Za-z]:[/\\])"))
     if pc.all(whole).as_py():
