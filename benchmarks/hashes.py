@@ -10,7 +10,7 @@ hashes to the pairs that would be compared; Ray's start stands beside. Found: of
 paired with their own. Ten million is the parabola through the sizes, not measured.
 
 The peer is Ray Data's groupby: a hash has a key for each two of its 12 bands, and near ones share one (pigeonhole);
-hashes with one key are compared with each other. It must find the same pairs, so it gets the planted copies alone.
+hashes with one key are compared with each other. It must find as many pairs, so it gets the planted copies alone.
 
 In the end drawn pictures are compared by pixels, each pair new, as a worker does on one processor.
 """

@@ -184,7 +184,7 @@ def test_a_module_can_be_read_at_a_sitting(path):
 
 
 def test_utils_stays_small():
-    """At most 38,000 lines of Python in all: whoever adds a capability looks first for what can go."""
+    """At most 39,500 lines of Python in all: whoever adds a capability looks first for what can go."""
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES) <= 39_500
 
 
