@@ -33,6 +33,13 @@ def test_parquet_with_numbers_as_ids(tmp_path, prefix):
     assert found == {"id": ["1", "2"], "place": [f"{prefix}{tmp_path}/{name}" for name in ("a.jpg", "b/c.jpg")]}
 
 
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_large_table_is_read_to_its_end(tmp_path, prefix):
+    """Time after time: rows that a reader of the heading takes would be missing without a word."""
+    whole = table(tmp_path, "id,path,note\n" + "".join(f"{n},photos/{n}.jpg,{'x' * 40}\n" for n in range(300_000)))
+    assert [len(read_photo_places(prefix + whole)) for _ in range(8)] == [300_000] * 8
+
+
 MISTAKES = {
     "doubled": ("id,path\na,1\nb,2\na,3\n", "names 1 id more than once: “a”"),
     "no id": ("id,path\na,1\n,2\n", "row 2: no id"),

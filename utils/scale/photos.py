@@ -66,34 +66,39 @@ def read_texts(address: str, wanted: ChosenColumns) -> pa.Table:
         raise FieldguideError(f"{address} is neither a .csv nor a .parquet file. Save the table as one of them.")
     read = _read_csv if address.lower().endswith(".csv") else _read_parquet
     try:
-        if ADDRESS_BEGINS.match(address):
-            storage, path = storage_of(address)
-            with storage.open_input_file(path) as file:
-                return read(address, file, wanted)
-        with pa.OSFile(address) as file:
-            return read(address, file, wanted)
+        return read(address, wanted)
     except FileNotFoundError:
         raise FieldguideError(f"There is no table {address}. Name a .csv or .parquet file.") from None
     except (pa.ArrowException, OSError, UnicodeError) as error:  # FieldguideError is none of them
         raise FieldguideError(f"{address} cannot be read: {str(error).splitlines()[0][:200]}") from error
 
 
-def _read_csv(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
-    with csv.open_csv(file) as reader:
+def _open(address: str) -> pa.NativeFile:
+    """Open a table on a disk or in a storage."""
+    if not ADDRESS_BEGINS.match(address):
+        return pa.OSFile(address)
+    storage, path = storage_of(address)
+    return storage.open_input_file(path)
+
+
+def _read_csv(address: str, wanted: ChosenColumns) -> pa.Table:
+    # Opened twice: a reader that was closed goes on reading ahead, and takes rows from another one of the same file.
+    with _open(address) as file, csv.open_csv(file) as reader:
         names = reader.schema.names
-    file.seek(0)
     chosen = wanted(address, names)
     texts = csv.ConvertOptions(
         include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), CELLS)
     )
-    found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
+    with _open(address) as file:
+        found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
     return pa.table({column: found[name] for column, name in chosen.items()})
 
 
-def _read_parquet(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
-    chosen = wanted(address, parquet.read_schema(file).names)
-    file.seek(0)
-    found = parquet.read_table(file, columns=list(chosen.values()))
+def _read_parquet(address: str, wanted: ChosenColumns) -> pa.Table:
+    with _open(address) as file:
+        table = parquet.ParquetFile(file)
+        chosen = wanted(address, table.schema_arrow.names)
+        found = table.read(columns=list(chosen.values()))
     return pa.table({column: found[name].cast(CELLS) for column, name in chosen.items()})
 
 
