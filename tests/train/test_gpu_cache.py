@@ -8,7 +8,18 @@ import pytest
 import small_set
 import torch
 from fastai.vision import core
-from fastai.vision.all import FlipItem, Normalize, PILImage, RandomResizedCrop, Resize
+from fastai.vision.all import (
+    CategoryBlock,
+    DataBlock,
+    FlipItem,
+    ImageBlock,
+    Normalize,
+    PILImage,
+    PILImageBW,
+    RandomResizedCrop,
+    Resize,
+    parent_label,
+)
 from small_set import figures, quick_learner, stop_at, train, weights
 
 from utils.dataset import read_dataset
@@ -35,7 +46,15 @@ def kept(ready, make_project, stand_in):
     return read_dataset(make_project(**ON_GPU))
 
 
-@pytest.mark.parametrize("how", [{}, {"size": [32, 48]}, {"augment": {"crop": 0.2, "stretch": 1.0}}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"size": [32, 48]},
+        {"augment": {"crop": 0.2, "stretch": 1.0}},
+        {"arch": "efficientnet_lite0", "size": 96},  # resamples by cubes, and enlarges here
+    ],
+)
 def test_pictures_are_those_of_the_processor_but_for_one_level(ready, make_project, stand_in, how):
     """The same draws give the same crops; training pictures differ by a level of 255 at most, others not at all."""
     dls = image_dataloaders(read_dataset(make_project(**ON_GPU | how)))
@@ -101,6 +120,14 @@ def test_a_block_that_crops_in_another_way_is_refused(kept, steps, told):
     """What stands in the DataBlock is what the network sees, or it is said."""
     block = image_block(kept.project).new(item_tfms=steps, batch_tfms=Normalize.from_stats([0.1] * 3, [0.1] * 3))
     with pytest.raises(FieldguideError, match=told):
+        train(kept, learn=quick_learner(kept, block))
+
+
+def test_grey_pictures_are_sent_to_the_memory(kept):
+    """Which takes them."""
+    blocks = ImageBlock(PILImageBW), CategoryBlock(vocab=list(kept.project.labels))
+    block = DataBlock(blocks, get_y=parent_label, item_tfms=RandomResizedCrop(32))
+    with pytest.raises(FieldguideError, match=r'keeps colour pictures of 8 bits .* Set cache = "memory"'):
         train(kept, learn=quick_learner(kept, block))
 
 

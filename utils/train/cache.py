@@ -141,9 +141,10 @@ def decoded(
     with no_random():
         opened, first = dataset.tls[0][0], valid.do_item(0)[0]
         if getattr(opened, "mode", "") not in modes or getattr(first, "dtype", None) != torch.uint8:
+            kinds, other = ("pictures", "none") if modes is MODES else ("colour pictures", "memory")
             raise FieldguideError(
-                f'cache = "{place}" keeps pictures of 8 bits per channel, and the DataBlock of 04 makes something else '
-                'of them. Set cache = "none" in the project file.'
+                f'cache = "{place}" keeps {kinds} of 8 bits per channel, and the DataBlock of 04 makes something else '
+                f'of them. Set cache = "{other}" in the project file.'
             )
         shapes = [_pixels_shape(side, modes[opened.mode]) for side in in_threads(_size, dataset.items)]
         _require_room(place, sum(map(math.prod, shapes)) + valid.n * first.numel(), len(shapes) + valid.n, free())

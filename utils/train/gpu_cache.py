@@ -17,7 +17,7 @@ from fastai.data.all import DataLoaders, ToTensor
 from fastai.vision.all import RandomResizedCrop, TensorImage
 from PIL import Image
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resized_crop
+from torchvision.transforms.v2.functional import resize
 
 from utils.errors import FieldguideError
 from utils.train.cache import TrainingPictures, decoded
@@ -64,7 +64,7 @@ def keep_on_gpu(dls: DataLoaders) -> None:
         )
     crop = _only_crop(dls)
     arrays = partial(GpuArrays, device=dls.device)
-    pictures, tensors = decoded(dls, "gpu", OPENED, arrays, lambda: torch.cuda.mem_get_info(dls.device)[0])
+    pictures, tensors = decoded(dls, "gpu", OPENED, arrays, partial(_free_on, dls.device))
     dls.train.do_item, dls.valid.do_item = partial(cropped, pictures, crop), tensors.do_item
     for loader in dls.loaders:  # what lies on the GPU, other processes cannot reach
         loader.workers_before, loader.fake_l.num_workers = loader.fake_l.num_workers, 0
@@ -89,6 +89,14 @@ def cropped(pictures: TrainingPictures, crop: RandomResizedCrop, n: int) -> tupl
     """Return item `n` as the training loader's ``do_item(n)`` does: a picture (3, H, W) of uint8, and its label."""
     pixels = pictures.pixels.tensor(n).permute(2, 0, 1)
     crop.before_call(pixels, split_idx=0)  # draws the crop
-    (left, top), (width, height), size = crop.tl, crop.cp_size, crop.final_size[::-1]
-    made = resized_crop(pixels, top, left, height, width, list(size), INTERPOLATION[crop.mode], antialias=True)
-    return TensorImage(made), *pictures.labels(n)
+    (left, top), (width, height), (across, down) = crop.tl, crop.cp_size, crop.final_size
+    values = pixels[:, top : top + height, left : left + width].float()
+    for size in ([height, across], [down, across]):  # as Pillow: first one way, rounded, then the other
+        values = resize(values, size, INTERPOLATION[crop.mode], antialias=True).round().clamp(0, 255)
+    return TensorImage(values.byte()), *pictures.labels(n)
+
+
+def _free_on(device: torch.device) -> int:
+    """Return how many bytes of a GPU's memory are free, once torch has let go of what it no longer needs."""
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
