@@ -125,7 +125,7 @@ def test_groups_of_copies_while_workers_are_killed(cluster, photos, tmp_path, mo
     monkeypatch.setattr(grouping, "FEW_PAIRS", 0)
 
     def kill_once(self, bar, new, told_before=commands.Pace.told):
-        if bar.desc not in told and workers():
+        if bar.desc not in told and workers("MapWorker"):
             told.append(bar.desc)
             kill_workers()
         told_before(self, bar, new)
