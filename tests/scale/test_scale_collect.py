@@ -7,6 +7,7 @@ import pytest
 
 pa = pytest.importorskip("pyarrow", reason="needs requirements-cluster.txt")
 
+from pyarrow import csv, parquet  # noqa: E402
 from standin_host import serving, without_proxy  # noqa: E402
 
 from utils.download import Rules, download_images, kept_count, take_photos  # noqa: E402
@@ -57,9 +58,20 @@ def test_columns_are_those_that_01_knows(tmp_path):
     assert found[1]["label"] == ""
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("names", ["id,file,url", "id,filename,image_url", "id,url,path,label"])
+def test_a_column_of_files_may_stand_beside_the_addresses(tmp_path, names, form):
+    """The addresses are what is fetched, so they are not taken for pages as well."""
+    texts = {name: [{"id": "7", "label": "ant"}.get(name, f"https://a.org/{name}")] for name in names.split(",")}
+    (csv.write_csv if form == "csv" else parquet.write_table)(pa.table(texts), tmp_path / f"links.{form}")
+    (row,) = read_links(f"{tmp_path}/links.{form}").to_pylist()
+    assert row["id"] == "7" and row["url"].endswith("url") and row["page_url"] == ""
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("id,url,url\na,b.jpg,c.jpg\n", "two columns called url"),
         ("id,file\na,b.jpg\n", "one called url"),
         ("url\nhttps://a.org/1.jpg\n", "one called id"),
         ("id,url\na,https://a.org/1\nb,https://a.org/2\na,https://a.org/3\n", "1 id more than once: “a”"),

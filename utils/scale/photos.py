@@ -78,22 +78,29 @@ def read_texts(address: str, wanted: ChosenColumns) -> pa.Table:
         raise FieldguideError(f"{address} cannot be read: {str(error).splitlines()[0][:200]}") from error
 
 
+def _chosen(address: str, names: Sequence[str], wanted: ChosenColumns) -> Mapping[str, str]:
+    """Return which columns are wanted; refuse one whose name stands twice."""
+    chosen = wanted(address, names)
+    if doubled := sorted({name for name in chosen.values() if names.count(name) > 1}):
+        raise FieldguideError(f"{address} has two columns called {doubled[0][:60]}. Rename or remove one of them.")
+    return chosen
+
+
 def _read_csv(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
     with csv.open_csv(file) as reader:
         names = reader.schema.names
     file.seek(0)
-    chosen = wanted(address, names)
-    texts = csv.ConvertOptions(
-        include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), CELLS)
-    )
+    chosen = _chosen(address, names, wanted)
+    columns = sorted(set(chosen.values()))
+    texts = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, CELLS))
     found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
     return pa.table({column: found[name] for column, name in chosen.items()})
 
 
 def _read_parquet(address: str, file: pa.NativeFile, wanted: ChosenColumns) -> pa.Table:
-    chosen = wanted(address, parquet.read_schema(file).names)
+    chosen = _chosen(address, parquet.read_schema(file).names, wanted)
     file.seek(0)
-    found = parquet.read_table(file, columns=list(chosen.values()))
+    found = parquet.read_table(file, columns=sorted(set(chosen.values())))
     return pa.table({column: found[name].cast(CELLS) for column, name in chosen.items()})
 
 
