@@ -12,9 +12,14 @@ from standin_host import serving, without_proxy  # noqa: E402
 
 from utils.download import Rules, download_images, kept_count, take_photos  # noqa: E402
 from utils.errors import FieldguideError  # noqa: E402
+from utils.scale.collecting import _renew, leave_out  # noqa: E402
 from utils.scale.dealing import ADDRESSES_IN_BLOCK, DEATHS, Deal  # noqa: E402
 from utils.scale.fetched import (  # noqa: E402
+    DEADLY,
     LATER_NAME,
+    LEFT_NAME,
+    LINK_ANSWERS,
+    MOST_TABLES,
     SILENT,
     TOKEN_NAME,
     Collected,
@@ -233,6 +238,51 @@ def test_what_failed_for_the_moment_is_missing_in_the_next_run(host, tmp_path):
     again.take(unanswered_rows(links, [0], "gone for good"))
     again.finish()
     assert not (tmp_path / "rows" / FINISHED).exists()  # 3 has no row
+
+
+def corrected(folder: Path, text: str, **rules) -> Collected:
+    """Return what a run finds whose table is this one now, after it left out what is not asked for."""
+    links = read_links(table(folder, text))
+    parts = Collected(folder / "rows", links["id"])
+    _renew(folder, links, parts, Rules(**rules))
+    parts.begin()
+    leave_out(links, parts)
+    return parts
+
+
+def test_a_corrected_table_and_other_rules_have_effect(tmp_path):
+    """A row that was left out, has another address or label, or was refused by other rules is asked for anew."""
+    text = "id,url,label\na,http://a.org/1,con\nb,http://a.org/2,x\nc,http://a.org/3,x\nd,http://a.org/4,x\n"
+    parts = corrected(tmp_path, text)
+    assert parts.missing.tolist() == [1, 2, 3] and parts.errors == 1
+    rows = unanswered_rows(read_links(table(tmp_path, text)), [1, 2, 3], ["refused", "gone", DEADLY]).to_pylist()
+    for row, status in zip(rows, ("refused", "failed", ""), strict=True):
+        row["status"] = status
+    parts.take(pa.Table.from_pylist(rows, schema=LINK_ANSWERS))
+    parts.finish()
+    assert parquet.read_table(tmp_path / "rows" / LEFT_NAME)["id"].to_pylist() == ["a"]
+    parts = corrected(tmp_path, text)
+    assert not len(parts.missing) and parts.errors == 4
+    parts.finish()
+    assert (tmp_path / "rows" / FINISHED).exists() and not (tmp_path / "rows" / LATER_NAME).exists()
+    assert corrected(tmp_path, text.replace("con", "corn")).missing.tolist() == [0]
+    assert corrected(tmp_path, text, honour_noai=False).missing.tolist() == [1]
+    parts = corrected(tmp_path, text.replace("3,x", "3,y").replace("a.org/4", "a.org/5"), honour_noai=False)
+    assert parts.missing.tolist() == [1, 2, 3] and parts.errors == 1
+    assert [row["url"] for row in read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)] == [
+        f"http://a.org/{n}" for n in (2, 3)
+    ]
+
+
+def test_rows_that_wait_are_kept_without_a_table_for_each(tmp_path):
+    """As many as a silent host has; each once, in the order of the table."""
+    count = 3 * MOST_TABLES
+    links = links_of(*(f"http://a.org/{n}" for n in range(count)))
+    parts = Collected(tmp_path / "rows", links["id"])
+    taken = [parts.take(unanswered_rows(links, [n, n - 1], "busy", passing=True)) for n in range(1, count)[::-1]]
+    assert sum(taken) == count and len(parts._apart[LATER_NAME]) <= MOST_TABLES
+    parts.finish()
+    assert parquet.read_table(tmp_path / "rows" / LATER_NAME)["id"].to_pylist() == list(map(str, range(count)))
 
 
 def test_a_silent_host_is_left_for_another_run(host, tmp_path):

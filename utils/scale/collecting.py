@@ -31,6 +31,7 @@ def collect(options: argparse.Namespace, pace) -> int:
     rules = Rules(allowed_hosts=tuple(options.allow_host), honour_noai=not options.ignore_noai)
     with own_folder(options.out) as folder:
         parts = Collected(folder / ROWS_FOLDER, links["id"])
+        _renew(folder, links, parts, rules)
         known = len(links) - len(parts.missing)
         if known:
             print(f"{counted(known)} of {len(links):,} have their row already.", file=sys.stderr)
@@ -42,12 +43,23 @@ def collect(options: argparse.Namespace, pace) -> int:
         finally:
             parts.finish()
             note_sources(folder, parts.folder)
-    failed = parts.errors + len(parts.later)
+    later = int(parts.later.sum())
+    failed = parts.errors + later
     told = f"{counted(len(links), 'address', 'addresses')} in {Path(options.out)}, {failed:,} without a picture.{pace}"
-    if parts.later:
-        told += f" {len(parts.later):,} of them failed for the moment: run this again to ask for them again."
+    if later:
+        told += f" {later:,} of them failed for the moment: run this again to ask for them again."
     print(told, file=sys.stderr)
     return failed
+
+
+def _renew(folder: Path, links: pa.Table, parts: Collected, rules: Rules) -> None:
+    """Forget what the table or the rules changed, once sources.csv has it: pictures stay, with where they are from."""
+    if outdated := parts.outdated(links, rules):
+        note_sources(folder, parts.folder)
+        parts.forget(outdated)
+        changed = counted(sum(int(old.sum()) for old in outdated.values()), "row")
+        print(f"Looking anew at {changed}: the table or the options changed, or nobody asked.", file=sys.stderr)
+    parts.note_rules(rules)
 
 
 def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rules, pace) -> None:
@@ -71,4 +83,4 @@ def leave_out(links: pa.Table, parts: Collected) -> None:
     """Give the addresses that are not asked for their rows."""
     told = {n: why for n, why in not_asked(links).items() if not parts.known[n]}
     for group in (list(told)[start : start + 10_000] for start in range(0, len(told), 10_000)):
-        parts.take(pa.concat_tables(unanswered_rows(links, [n], told[n]) for n in group))
+        parts.leave_out(unanswered_rows(links, group, [told[n] for n in group]))

@@ -15,13 +15,12 @@ from ray.exceptions import RayError, RayTaskError
 from utils.errors import FieldguideError
 from utils.scale.cluster import STALLED, connected, machine_sizes, workers_for
 from utils.scale.dealing import Deal
-from utils.scale.fetched import Collected, Fetching, records_of, unanswered_rows
+from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, unanswered_rows
 from utils.scale.work import shortly
 from utils.words import counted
 
 HANDS = 4  # blocks that a worker has at a time: most of the time it waits for hosts far away
 FALLS = 3  # deaths for each worker, in a row and without an answer between them
-DEADLY = "its worker died each time it was fetched"
 
 
 @ray.remote(max_restarts=0)
