@@ -13,7 +13,7 @@ from standin_host import serving, without_proxy  # noqa: E402
 from utils.download import Rules, download_images, kept_count, take_photos  # noqa: E402
 from utils.errors import FieldguideError  # noqa: E402
 from utils.scale.collecting import _renew, leave_out  # noqa: E402
-from utils.scale.dealing import ADDRESSES_IN_BLOCK, DEATHS, Deal  # noqa: E402
+from utils.scale.dealing import ADDRESSES_IN_BLOCK, Deal, next_hand  # noqa: E402
 from utils.scale.fetched import (  # noqa: E402
     DEADLY,
     LATER_NAME,
@@ -139,18 +139,23 @@ def test_a_host_lies_in_one_hand_and_the_largest_holds_up_nobody():
     assert others_done < 2 * (hosts > 0).sum() + 4 * ADDRESSES_IN_BLOCK
 
 
-def test_what_a_dead_worker_had_is_handed_out_again_and_in_the_end_alone():
-    """The address that kills its worker is given up after it did so alone; the others get their answers."""
-    hosts, answered, lost = np.zeros(40, int), set(), []
-    deal, sizes = Deal(np.arange(40), hosts), []
-    while deal.is_waiting:
-        block = deal.next_block()
-        sizes.append(len(block))
-        dead = 7 in block
-        answered |= set() if dead else set(block)
-        lost += deal.take_back(block, block if dead else ())
-    assert lost == [7] and answered == set(range(40)) - {7}
-    assert sizes[:DEATHS] == [40] * DEATHS and set(sizes[DEATHS:]) == {1}
+@pytest.mark.parametrize("workers", [1, 3])
+def test_only_the_deadly_address_is_given_up(workers):
+    """With several blocks in hand too: it goes to a worker that has no other, and gets none."""
+    hosts, answered, lost = np.arange(3000) % 60, set(), []
+    deal, hands, alone = Deal(np.arange(3000), hosts), [[] for _ in range(workers)], 0
+    while deal.is_waiting or any(hands):
+        while given := next_hand(deal, hands):
+            hands[given[0]].append(given[1])
+            alone += hands[given[0]] == [[7]]
+        n = max(range(workers), key=lambda n: (any(7 in block for block in hands[n]), len(hands[n])))
+        if any(7 in block for block in hands[n]):  # it dies, with all that it has in hand
+            blocks, hands[n] = hands[n], []
+            lost += [each for block in blocks for each in deal.take_back(block, block)]
+        else:
+            answered |= set(hands[n][0])
+            deal.take_back(hands[n].pop(0))
+    assert lost == [7] and alone == 1 and answered == set(range(3000)) - {7}
 
 
 def test_a_host_that_is_given_up_is_handed_out_no_more():

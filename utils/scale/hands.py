@@ -14,12 +14,11 @@ from ray.exceptions import RayError, RayTaskError
 
 from utils.errors import FieldguideError
 from utils.scale.cluster import STALLED, connected, machine_sizes, workers_for
-from utils.scale.dealing import Deal
+from utils.scale.dealing import HANDS, Deal, next_hand
 from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, unanswered_rows
 from utils.scale.work import shortly
 from utils.words import counted
 
-HANDS = 4  # blocks that a worker has at a time: most of the time it waits for hosts far away
 FALLS = 3  # deaths for each worker, in a row and without an answer between them
 
 
@@ -56,13 +55,13 @@ class Crew:
         worker = Hand.options(num_cpus=self._cores, max_concurrency=HANDS + 1).remote(self._job)
         self._starting[worker.refusal.remote()] = worker
 
-    def idle(self):
-        """Return the worker with the fewest blocks in hand, or None if all have enough."""
-        loads = [sum(worker is each for each, _ in self.blocks.values()) for worker in self._workers]
-        return self._workers[loads.index(min(loads))] if loads and min(loads) < HANDS else None
+    def hands(self) -> list[list[list[int]]]:
+        """Return the blocks that each worker has in hand."""
+        return [[block for each, block in self.blocks.values() if each is worker] for worker in self._workers]
 
-    def hand(self, worker, positions: list[int], records: list[dict]) -> None:
-        """Give a worker a block."""
+    def hand(self, n: int, positions: list[int], records: list[dict]) -> None:
+        """Give the worker with this number a block."""
+        worker = self._workers[n]
         self.blocks[worker.answers.remote(positions, records)] = worker, positions
 
     def heard(self) -> Iterator[tuple[list[int], pa.Table | None, bool]]:
@@ -148,9 +147,9 @@ def fetched_by_hands(
         crew = Crew(job, count, options.cores)
         try:
             while deal.is_waiting or crew.blocks:
-                while deal.is_waiting and (worker := crew.idle()):
-                    block = deal.next_block()
-                    crew.hand(worker, block, records_of(links, block))
+                while given := next_hand(deal, crew.hands()):
+                    n, block = given
+                    crew.hand(n, block, records_of(links, block))
                 for positions, answer, died in crew.heard():
                     if answer is not None:
                         told(parts.take(answer) + _given_up_hosts(answer, deal, links, parts))
