@@ -139,23 +139,25 @@ def test_a_host_lies_in_one_hand_and_the_largest_holds_up_nobody():
     assert others_done < 2 * (hosts > 0).sum() + 4 * ADDRESSES_IN_BLOCK
 
 
+@pytest.mark.parametrize("others_answered", [False, True])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_only_the_deadly_address_is_given_up(workers):
+def test_only_the_deadly_address_is_given_up(workers, others_answered):
     """With several blocks in hand too: it goes to a worker that has no other, and gets none."""
     hosts, answered, lost = np.arange(3000) % 60, set(), []
-    deal, hands, alone = Deal(np.arange(3000), hosts), [[] for _ in range(workers)], 0
+    deal, hands, last = Deal(np.arange(3000), hosts), [[] for _ in range(workers)], []
     while deal.is_waiting or any(hands):
         while given := next_hand(deal, hands):
             hands[given[0]].append(given[1])
-            alone += hands[given[0]] == [[7]]
         n = max(range(workers), key=lambda n: (any(7 in block for block in hands[n]), len(hands[n])))
         if any(7 in block for block in hands[n]):  # it dies, with all that it has in hand
-            blocks, hands[n] = hands[n], []
-            lost += [each for block in blocks for each in deal.take_back(block, block)]
+            last, hands[n] = hands[n], []
+            for block in last:
+                answered |= set(block) - {7} if others_answered else set()
+                lost += deal.take_back(block, [each for each in block if each not in answered])
         else:
             answered |= set(hands[n][0])
             deal.take_back(hands[n].pop(0))
-    assert lost == [7] and alone == 1 and answered == set(range(3000)) - {7}
+    assert lost == [7] and last == [[7]] and answered == set(range(3000)) - {7}
 
 
 def test_a_host_that_is_given_up_is_handed_out_no_more():
