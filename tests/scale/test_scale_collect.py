@@ -25,11 +25,12 @@ from utils.scale.fetched import (  # noqa: E402
     Collected,
     Fetching,
     note_sources,
+    taken_before,
     unanswered_rows,
 )
 from utils.scale.links import LINK_FIELDS, hosts_of, not_asked, read_links  # noqa: E402
 from utils.scale.parts import FINISHED  # noqa: E402
-from utils.tables import SOURCES_COLUMNS, TABLE, read_rows  # noqa: E402
+from utils.tables import SOURCES_COLUMNS, TABLE, append_rows, read_rows  # noqa: E402
 
 # --- The table --------------------------------------------------------------------------------------------------------
 
@@ -245,6 +246,31 @@ def test_what_failed_for_the_moment_is_missing_in_the_next_run(host, tmp_path):
     again.take(unanswered_rows(links, [0], "gone for good"))
     again.finish()
     assert not (tmp_path / "rows" / FINISHED).exists()  # 3 has no row
+
+
+def test_what_01_took_is_not_fetched_again_and_what_it_did_not_gets_its_row(host, tmp_path):
+    """An address that failed there and is fetched here has a row with its picture; a file that is gone is missing."""
+    links = links_of(*(f"{host.url}/photo/{n}" for n in range(3)), label="ants")
+    asked = [{"url": url} for url in links["url"].to_pylist()[:2]]
+    download_images(asked, tmp_path / "raw" / "ants", allowed_hosts=[host.name], deadline=3)
+    before = read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)
+    append_rows(
+        tmp_path / "sources.csv",
+        SOURCES_COLUMNS,
+        [before[0] | {"url": links["url"][2].as_py(), "status": "failed", "id": ""}],
+    )
+    (tmp_path / "raw" / "ants" / f"{before[1]['id']}.jpg").unlink()
+    parts = Collected(tmp_path / "rows", links["id"])
+    assert parts.take(taken_before(tmp_path, links, parts.missing)) == 1 and parts.missing.tolist() == [1, 2]
+    for part in fetching_from(host, tmp_path).answers([1, 2], links.select(LINK_FIELDS).slice(1).to_pylist()):
+        parts.take(part)
+    parts.finish()
+    for _ in range(2):  # a second time adds nothing
+        note_sources(tmp_path, parts.folder)
+    rows = read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)
+    assert [(row["url"][-1], row["status"]) for row in rows[2:]] == [("2", "failed"), ("2", "kept")]
+    found = parquet.read_table(tmp_path / "rows", columns=["file", "width"]).to_pylist()
+    assert all((tmp_path / row["file"]).is_file() and row["width"] for row in found) and len(found) == 3
 
 
 def corrected(folder: Path, text: str, **rules) -> Collected:

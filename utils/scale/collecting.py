@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.download import Rules
 from utils.scale.dealing import Deal
-from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, note_sources, unanswered_rows
+from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, note_sources, taken_before, unanswered_rows
 from utils.scale.hands import fetched_by_hands
 from utils.scale.links import hosts_of, not_asked, read_links
 from utils.scale.parts import own_folder
@@ -65,6 +65,8 @@ def _renew(folder: Path, links: pa.Table, parts: Collected, rules: Rules) -> Non
 def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rules, pace) -> None:
     """Fetch what is missing on a cluster."""
     leave_out(links, parts)
+    if here := parts.take(taken_before(folder, links, parts.missing)):
+        print(f"{counted(here)} of {len(links):,} were fetched by notebook 01 already.", file=sys.stderr)
     if not len(parts.missing):
         return
     deal = Deal(parts.missing, hosts_of(links))

@@ -19,11 +19,12 @@ from utils.scale.jobs import part_schema
 from utils.scale.links import LINK_FIELDS, host_of
 from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.scale.photos import CELLS
-from utils.storage import make_folder, write_whole
-from utils.tables import SOURCES_COLUMNS, TABLE, one_line
+from utils.storage import make_folder, visible_files, write_whole
+from utils.tables import HAD, HAND, SOURCES_COLUMNS, TABLE, TAKEN, each_row, one_line
 
 LATER_NAME, LEFT_NAME, RULES_NAME, TOKEN_NAME = "later.parquet", "left-out.parquet", "rules.json", ".collecting"
 DEADLY = "its worker died each time it was fetched"
+SOURCES = "sources.csv"
 MOST_TABLES = 500  # of a few rows each; then they become one, as an empty table alone takes kilobytes
 SILENT = 12  # addresses of a host in a row that fail for the moment; then its others wait for another run
 ALONE_WINDOW = 24  # addresses of one host that are under way or wait for their turn: all too many for a silent one
@@ -228,10 +229,33 @@ def unanswered_rows(
     return pa.table({name: columns[name] for name in LINK_ANSWERS.names}).cast(LINK_ANSWERS)
 
 
+def taken_before(folder: Path, links: pa.Table, positions: np.ndarray) -> pa.Table:
+    """Return answers to the addresses at these positions whose picture notebook 01 took and that lies there."""
+    if not (folder / SOURCES).exists():
+        return LINK_ANSWERS.empty_table()
+    records = records_of(links, positions)
+    wanted = {(each["label"], one_line(each["url"])): n for n, each in enumerate(records)}
+    files, found = {}, []
+    for row in each_row(folder / SOURCES, SOURCES_COLUMNS):
+        n = wanted.get((row["label"], row["url"])) if row["status"] in HAD and row["engine"] != HAND else None
+        if n is None:
+            continue
+        place = f"raw/{row['label']}" if row["label"] else "unsorted"
+        if place not in files:
+            files[place] = {path.stem: path.name for path in visible_files(folder / place)}
+        if name := files[place].get(row["id"]):
+            del wanted[row["label"], row["url"]]
+            said = {each: row[each] for each in NUMBER_COLUMNS if row[each].isdecimal() and len(row[each]) < 16}
+            status = row["status"] if row["status"] in TAKEN else "kept"  # of equal pictures, each has its file
+            said |= {"picture": row["id"], "status": status, "fetched_at": row["fetched_at"]}
+            found.append(answer(int(positions[n]), records[n] | said, f"{place}/{name}"))
+    return pa.Table.from_pylist(found, schema=LINK_ANSWERS)
+
+
 def note_sources(folder: Path, parts: Path) -> None:
     """Write to sources.csv the rows of all addresses that were asked for and are settled, sorted by id."""
     if list(parts.glob("part-*.parquet")):
-        adopt_rows(folder / "sources.csv", _sources_rows(written_rows(parts)))
+        adopt_rows(folder / SOURCES, _sources_rows(written_rows(parts)))
 
 
 def _sources_rows(rows: pa.Table) -> Iterator[dict[str, str]]:

@@ -19,7 +19,7 @@ from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, unanswe
 from utils.scale.work import shortly
 from utils.words import counted
 
-FALLS = 3  # deaths for each worker, in a row and without an answer between them
+FALLS = 5  # deaths for each worker, in a row and without an answer between them; one address alone causes three
 
 
 @ray.remote(max_restarts=0)
