@@ -25,6 +25,7 @@ from utils.scale.fetched import (  # noqa: E402
     Collected,
     Fetching,
     note_sources,
+    take_answer,
     taken_before,
     unanswered_rows,
 )
@@ -327,6 +328,16 @@ def test_a_silent_host_is_left_for_another_run(host, tmp_path):
     silent = [row for row in rows if row["silent"]]
     assert silent and all(row["passing"] for row in silent) and "failed 12 times in a row" in silent[0]["error"]
     assert len(rows) == 82 and rows[-1]["silent"] and len(host.asked) < 70
+
+
+def test_addresses_that_nobody_asked_for_are_counted_apart(host, tmp_path):
+    """Those of a silent host, in hand or not, say nothing of how quick the work is."""
+    links = links_of(*(f"{host.url}/busy_long?{n}" for n in range(600)))
+    parts, deal = Collected(tmp_path / "rows", links["id"]), Deal(np.arange(600), hosts_of(links))
+    block = deal.next_block()
+    answers = fetching_from(host, tmp_path).answers(block, links.select(LINK_FIELDS).take(pa.array(block)).to_pylist())
+    counts = np.sum([take_answer(answer, deal, links, parts) for answer in answers], axis=0)
+    assert counts.sum() == 600 == parts.later.sum() and SILENT <= counts[0] < 70
 
 
 def test_a_machine_that_does_not_see_the_folder_refuses(host, tmp_path):

@@ -76,7 +76,7 @@ def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rule
     try:
         with tqdm(total=total, initial=here, desc="collect", unit="address") as bar:
             job = Fetching(str(folder), token, rules)
-            fetched_by_hands(job, deal, links, parts, partial(pace.told, bar), options)
+            fetched_by_hands(job, deal, links, parts, partial(pace.told, bar), bar.update, options)
     finally:
         (folder / TOKEN_NAME).unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from utils.download import Rules, adopt_rows, fetch_rows
+from utils.scale.dealing import Deal
 from utils.scale.jobs import part_schema
 from utils.scale.links import LINK_FIELDS, host_of
 from utils.scale.parts import FINISHED, Parts, written_rows
@@ -227,6 +228,20 @@ def unanswered_rows(
     columns |= {"row": pa.array(positions, pa.int64()), "error": [why] * count if isinstance(why, str) else why}
     columns |= {"passing": pa.repeat(passing, count), "silent": pa.repeat(False, count)}
     return pa.table({name: columns[name] for name in LINK_ANSWERS.names}).cast(LINK_ANSWERS)
+
+
+def take_answer(answer: pa.Table, deal: Deal, links: pa.Table, parts: Collected) -> tuple[int, int]:
+    """
+    Take an answer, and leave the other addresses of hosts that are silent for another run.
+
+    Return how many rows that makes of addresses that were asked for, and how many of others.
+    """
+    silent = answer.filter(answer["silent"])
+    asked, left = parts.take(answer.filter(pc.invert(answer["silent"]))), parts.take(silent)
+    for row in silent.select(["row", "error"]).to_pylist():
+        if others := deal.give_up(row["row"]):
+            left += parts.take(unanswered_rows(links, others, row["error"], passing=True))
+    return asked, left
 
 
 def taken_before(folder: Path, links: pa.Table, positions: np.ndarray) -> pa.Table:

@@ -15,7 +15,7 @@ from ray.exceptions import RayError, RayTaskError
 from utils.errors import FieldguideError
 from utils.scale.cluster import STALLED, connected, machine_sizes, workers_for
 from utils.scale.dealing import HANDS, Deal, next_hand
-from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, unanswered_rows
+from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, take_answer, unanswered_rows
 from utils.scale.work import shortly
 from utils.words import counted
 
@@ -138,9 +138,15 @@ def _as_ours(cause: Exception) -> FieldguideError:
 
 
 def fetched_by_hands(
-    job: Fetching, deal: Deal, links: pa.Table, parts: Collected, told: Callable[[int], None], options
+    job: Fetching,
+    deal: Deal,
+    links: pa.Table,
+    parts: Collected,
+    told: Callable[[int], None],
+    left: Callable[[int], None],
+    options,
 ) -> None:
-    """Hand out all addresses that `deal` holds, and take the answers; `told` hears how many rows came."""
+    """Hand out what `deal` holds, and take the answers; `told` hears how many were asked for, `left` how many not."""
     with connected(options.address):
         count = workers_for(machine_sizes(), options.cores)
         print(f"{counted(count, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
@@ -152,17 +158,11 @@ def fetched_by_hands(
                     crew.hand(n, block, records_of(links, block))
                 for positions, answer, died in crew.heard():
                     if answer is not None:
-                        told(parts.take(answer) + _given_up_hosts(answer, deal, links, parts))
+                        asked, others = take_answer(answer, deal, links, parts)
+                        left(others)
+                        if asked:
+                            told(asked)
                     elif lost := deal.take_back(positions, [n for n in positions if died and not parts.has(n)]):
                         told(parts.take(unanswered_rows(links, lost, DEADLY)))
         finally:
             crew.end()
-
-
-def _given_up_hosts(answer: pa.Table, deal: Deal, links: pa.Table, parts: Collected) -> int:
-    """Leave the other addresses of hosts that are silent for another run; return how many rows that makes."""
-    rows = 0
-    for row in answer.filter(answer["silent"]).select(["row", "error"]).to_pylist():
-        if others := deal.give_up(row["row"]):
-            rows += parts.take(unanswered_rows(links, others, row["error"], passing=True))
-    return rows
