@@ -25,7 +25,7 @@ from utils.tables import HAD, HAND, SOURCES_COLUMNS, TABLE, TAKEN, each_row, one
 
 LATER_NAME, LEFT_NAME, RULES_NAME, TOKEN_NAME = "later.parquet", "left-out.parquet", "rules.json", ".collecting"
 DEADLY = "its worker died each time it was fetched"
-SOURCES = "sources.csv"
+SOURCES_NAME = "sources.csv"
 MOST_TABLES = 500  # of a few rows each; then they become one, as an empty table alone takes kilobytes
 SILENT = 12  # addresses of a host in a row that fail for the moment; then its others wait for another run
 ALONE_WINDOW = 24  # addresses of one host that are under way or wait for their turn: all too many for a silent one
@@ -246,12 +246,12 @@ def take_answer(answer: pa.Table, deal: Deal, links: pa.Table, parts: Collected)
 
 def taken_before(folder: Path, links: pa.Table, positions: np.ndarray) -> pa.Table:
     """Return answers to the addresses at these positions whose picture notebook 01 took and that lies there."""
-    if not (folder / SOURCES).exists():
+    if not (folder / SOURCES_NAME).exists():
         return LINK_ANSWERS.empty_table()
     records = records_of(links, positions)
     wanted = {(each["label"], one_line(each["url"])): n for n, each in enumerate(records)}
     files, found = {}, []
-    for row in each_row(folder / SOURCES, SOURCES_COLUMNS):
+    for row in each_row(folder / SOURCES_NAME, SOURCES_COLUMNS):
         n = wanted.get((row["label"], row["url"])) if row["status"] in HAD and row["engine"] != HAND else None
         if n is None:
             continue
@@ -270,7 +270,7 @@ def taken_before(folder: Path, links: pa.Table, positions: np.ndarray) -> pa.Tab
 def note_sources(folder: Path, parts: Path) -> None:
     """Write to sources.csv the rows of all addresses that were asked for and are settled, sorted by id."""
     if list(parts.glob("part-*.parquet")):
-        adopt_rows(folder / SOURCES, _sources_rows(written_rows(parts)))
+        adopt_rows(folder / SOURCES_NAME, _sources_rows(written_rows(parts)))
 
 
 def _sources_rows(rows: pa.Table) -> Iterator[dict[str, str]]:
