@@ -29,6 +29,7 @@ LIMIT = threading.Lock()  # held while csv's limit of a field is another: the wh
 FOLDER, HAND = "folder", "hand"  # engines in sources.csv: files of a source here, those a person put into images/
 TABLE = "table"  # … addresses in a table of photos
 TAKEN = ("kept", "thumbnail")  # the statuses in sources.csv of rows that stand for a file
+HAD = (*TAKEN, "copy")  # … of those whose picture lies there, maybe under another row
 SOURCES_COLUMNS = (
     *("id", "label", "query", "engine", "url", "page_url", "title", "license", "status", "reason"),
     *("bytes", "width", "height", "fetched_at"),

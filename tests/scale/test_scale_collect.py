@@ -7,23 +7,31 @@ import pytest
 
 pa = pytest.importorskip("pyarrow", reason="needs requirements-cluster.txt")
 
+from pyarrow import csv, parquet  # noqa: E402
 from standin_host import serving, without_proxy  # noqa: E402
 
 from utils.download import Rules, download_images, kept_count, take_photos  # noqa: E402
 from utils.errors import FieldguideError  # noqa: E402
-from utils.scale.dealing import ADDRESSES_IN_BLOCK, DEATHS, Deal  # noqa: E402
+from utils.scale.collecting import _renew, leave_out  # noqa: E402
+from utils.scale.dealing import ADDRESSES_IN_BLOCK, Deal, next_hand  # noqa: E402
 from utils.scale.fetched import (  # noqa: E402
+    DEADLY,
     LATER_NAME,
+    LEFT_NAME,
+    LINK_ANSWERS,
+    MOST_TABLES,
     SILENT,
     TOKEN_NAME,
     Collected,
     Fetching,
     note_sources,
+    take_answer,
+    taken_before,
     unanswered_rows,
 )
 from utils.scale.links import LINK_FIELDS, hosts_of, not_asked, read_links  # noqa: E402
 from utils.scale.parts import FINISHED  # noqa: E402
-from utils.tables import SOURCES_COLUMNS, TABLE, read_rows  # noqa: E402
+from utils.tables import SOURCES_COLUMNS, TABLE, append_rows, read_rows  # noqa: E402
 
 # --- The table --------------------------------------------------------------------------------------------------------
 
@@ -57,9 +65,20 @@ def test_columns_are_those_that_01_knows(tmp_path):
     assert found[1]["label"] == ""
 
 
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("names", ["id,file,url", "id,filename,image_url", "id,url,path,label"])
+def test_a_column_of_files_may_stand_beside_the_addresses(tmp_path, names, form):
+    """The addresses are what is fetched, so they are not taken for pages as well."""
+    texts = {name: [{"id": "7", "label": "ant"}.get(name, f"https://a.org/{name}")] for name in names.split(",")}
+    (csv.write_csv if form == "csv" else parquet.write_table)(pa.table(texts), tmp_path / f"links.{form}")
+    (row,) = read_links(f"{tmp_path}/links.{form}").to_pylist()
+    assert row["id"] == "7" and row["url"].endswith("url") and row["page_url"] == ""
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("id,url,url\na,b.jpg,c.jpg\n", "two columns called url"),
         ("id,file\na,b.jpg\n", "one called url"),
         ("url\nhttps://a.org/1.jpg\n", "one called id"),
         ("id,url\na,https://a.org/1\nb,https://a.org/2\na,https://a.org/3\n", "1 id more than once: “a”"),
@@ -122,18 +141,25 @@ def test_a_host_lies_in_one_hand_and_the_largest_holds_up_nobody():
     assert others_done < 2 * (hosts > 0).sum() + 4 * ADDRESSES_IN_BLOCK
 
 
-def test_what_a_dead_worker_had_is_handed_out_again_and_in_the_end_alone():
-    """The address that kills its worker is given up after it did so alone; the others get their answers."""
-    hosts, answered, lost = np.zeros(40, int), set(), []
-    deal, sizes = Deal(np.arange(40), hosts), []
-    while deal.is_waiting:
-        block = deal.next_block()
-        sizes.append(len(block))
-        dead = 7 in block
-        answered |= set() if dead else set(block)
-        lost += deal.take_back(block, block if dead else ())
-    assert lost == [7] and answered == set(range(40)) - {7}
-    assert sizes[:DEATHS] == [40] * DEATHS and set(sizes[DEATHS:]) == {1}
+@pytest.mark.parametrize("others_answered", [False, True])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_only_the_deadly_address_is_given_up(workers, others_answered):
+    """With several blocks in hand too: it goes to a worker that has no other, and gets none."""
+    hosts, answered, lost = np.arange(3000) % 60, set(), []
+    deal, hands, last = Deal(np.arange(3000), hosts), [[] for _ in range(workers)], []
+    while deal.is_waiting or any(hands):
+        while given := next_hand(deal, hands):
+            hands[given[0]].append(given[1])
+        n = max(range(workers), key=lambda n: (any(7 in block for block in hands[n]), len(hands[n])))
+        if any(7 in block for block in hands[n]):  # it dies, with all that it has in hand
+            last, hands[n] = hands[n], []
+            for block in last:
+                answered |= set(block) - {7} if others_answered else set()
+                lost += deal.take_back(block, [each for each in block if each not in answered])
+        else:
+            answered |= set(hands[n][0])
+            deal.take_back(hands[n].pop(0))
+    assert lost == [7] and last == [[7]] and answered == set(range(3000)) - {7}
 
 
 def test_a_host_that_is_given_up_is_handed_out_no_more():
@@ -223,6 +249,76 @@ def test_what_failed_for_the_moment_is_missing_in_the_next_run(host, tmp_path):
     assert not (tmp_path / "rows" / FINISHED).exists()  # 3 has no row
 
 
+def test_what_01_took_is_not_fetched_again_and_what_it_did_not_gets_its_row(host, tmp_path):
+    """An address that failed there and is fetched here has a row with its picture; a file that is gone is missing."""
+    links = links_of(*(f"{host.url}/photo/{n}" for n in range(3)), label="ants")
+    asked = [{"url": url} for url in links["url"].to_pylist()[:2]]
+    download_images(asked, tmp_path / "raw" / "ants", allowed_hosts=[host.name], deadline=3)
+    before = read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)
+    append_rows(
+        tmp_path / "sources.csv",
+        SOURCES_COLUMNS,
+        [before[0] | {"url": links["url"][2].as_py(), "status": "failed", "id": ""}],
+    )
+    (tmp_path / "raw" / "ants" / f"{before[1]['id']}.jpg").unlink()
+    parts = Collected(tmp_path / "rows", links["id"])
+    assert parts.take(taken_before(tmp_path, links, parts.missing)) == 1 and parts.missing.tolist() == [1, 2]
+    for part in fetching_from(host, tmp_path).answers([1, 2], links.select(LINK_FIELDS).slice(1).to_pylist()):
+        parts.take(part)
+    parts.finish()
+    for _ in range(2):  # a second time adds nothing
+        note_sources(tmp_path, parts.folder)
+    rows = read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)
+    assert [(row["url"][-1], row["status"]) for row in rows[2:]] == [("2", "failed"), ("2", "kept")]
+    found = parquet.read_table(tmp_path / "rows", columns=["file", "width"]).to_pylist()
+    assert all((tmp_path / row["file"]).is_file() and row["width"] for row in found) and len(found) == 3
+
+
+def corrected(folder: Path, text: str, **rules) -> Collected:
+    """Return what a run finds whose table is this one now, after it left out what is not asked for."""
+    links = read_links(table(folder, text))
+    parts = Collected(folder / "rows", links["id"])
+    _renew(folder, links, parts, Rules(**rules))
+    parts.begin()
+    leave_out(links, parts)
+    return parts
+
+
+def test_a_corrected_table_and_other_rules_have_effect(tmp_path):
+    """A row that was left out, has another address or label, or was refused by other rules is asked for anew."""
+    text = "id,url,label\na,http://a.org/1,con\nb,http://a.org/2,x\nc,http://a.org/3,x\nd,http://a.org/4,x\n"
+    parts = corrected(tmp_path, text)
+    assert parts.missing.tolist() == [1, 2, 3] and parts.errors == 1
+    rows = unanswered_rows(read_links(table(tmp_path, text)), [1, 2, 3], ["refused", "gone", DEADLY]).to_pylist()
+    for row, status in zip(rows, ("refused", "failed", ""), strict=True):
+        row["status"] = status
+    parts.take(pa.Table.from_pylist(rows, schema=LINK_ANSWERS))
+    parts.finish()
+    assert parquet.read_table(tmp_path / "rows" / LEFT_NAME)["id"].to_pylist() == ["a"]
+    parts = corrected(tmp_path, text)
+    assert not len(parts.missing) and parts.errors == 4
+    parts.finish()
+    assert (tmp_path / "rows" / FINISHED).exists() and not (tmp_path / "rows" / LATER_NAME).exists()
+    assert corrected(tmp_path, text.replace("con", "corn")).missing.tolist() == [0]
+    assert corrected(tmp_path, text, honour_noai=False).missing.tolist() == [1]
+    parts = corrected(tmp_path, text.replace("3,x", "3,y").replace("a.org/4", "a.org/5"), honour_noai=False)
+    assert parts.missing.tolist() == [1, 2, 3] and parts.errors == 1
+    assert [row["url"] for row in read_rows(tmp_path / "sources.csv", SOURCES_COLUMNS)] == [
+        f"http://a.org/{n}" for n in (2, 3)
+    ]
+
+
+def test_rows_that_wait_are_kept_without_a_table_for_each(tmp_path):
+    """As many as a silent host has; each once, in the order of the table."""
+    count = 3 * MOST_TABLES
+    links = links_of(*(f"http://a.org/{n}" for n in range(count)))
+    parts = Collected(tmp_path / "rows", links["id"])
+    taken = [parts.take(unanswered_rows(links, [n, n - 1], "busy", passing=True)) for n in range(1, count)[::-1]]
+    assert sum(taken) == count and len(parts._apart[LATER_NAME]) <= MOST_TABLES
+    parts.finish()
+    assert parquet.read_table(tmp_path / "rows" / LATER_NAME)["id"].to_pylist() == list(map(str, range(count)))
+
+
 def test_a_silent_host_is_left_for_another_run(host, tmp_path):
     """After so many failures in a row its others are not asked for, and say so; pictures in between begin anew."""
     good = [f"{host.url}/photo/{n}" for n in range(2)]
@@ -232,6 +328,16 @@ def test_a_silent_host_is_left_for_another_run(host, tmp_path):
     silent = [row for row in rows if row["silent"]]
     assert silent and all(row["passing"] for row in silent) and "failed 12 times in a row" in silent[0]["error"]
     assert len(rows) == 82 and rows[-1]["silent"] and len(host.asked) < 70
+
+
+def test_addresses_that_nobody_asked_for_are_counted_apart(host, tmp_path):
+    """Those of a silent host, in hand or not, say nothing of how quick the work is."""
+    links = links_of(*(f"{host.url}/busy_long?{n}" for n in range(600)))
+    parts, deal = Collected(tmp_path / "rows", links["id"]), Deal(np.arange(600), hosts_of(links))
+    block = deal.next_block()
+    answers = fetching_from(host, tmp_path).answers(block, links.select(LINK_FIELDS).take(pa.array(block)).to_pylist())
+    counts = np.sum([take_answer(answer, deal, links, parts) for answer in answers], axis=0)
+    assert counts.sum() == 600 == parts.later.sum() and SILENT <= counts[0] < 70
 
 
 def test_a_machine_that_does_not_see_the_folder_refuses(host, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 from utils.download.report import ids_in, kind_of_reason, was_taken
 from utils.pictures import known_header
 from utils.storage import Shelf, content_id, locked, remove_leftovers
-from utils.tables import FOLDER, SOURCES_COLUMNS, TAKEN, append_rows, each_row, mend_log, one_line
+from utils.tables import FOLDER, HAD, SOURCES_COLUMNS, TAKEN, append_rows, each_row, mend_log, one_line
 
 ADOPTED_AT_ONCE = 10_000  # rows
 ROWS_AT_ONCE = 16  # pictures and rows put on disk together; a kill loses at most two such batches, and they are redone
@@ -50,7 +50,7 @@ class Collection:
     def __init__(self, table: Path, writer: Executor):
         self.table = table
         self.tally: Counter[tuple[str, str, str]] = Counter()  # by label, status, kind of reason
-        self._asked: set[tuple] = set()  # (label, address)
+        self._asked: dict[tuple, bool] = {}  # (label, address) → whether its picture was taken, or one equal to it
         self._kept: set[tuple] = set()  # (label, id)
         self._states: set[tuple] = set()  # of files in folders, which can change: (label, address, id or problem)
         self._files: dict[Path, dict[str, bool]] = {}
@@ -63,7 +63,8 @@ class Collection:
 
     def _know(self, row: Mapping[str, str]) -> None:
         """Remember what a row says."""
-        self._asked.add((row["label"], row["url"]))
+        asked = row["label"], row["url"]
+        self._asked[asked] = self._asked.get(asked, False) or row["status"] in HAD
         if row["engine"] == FOLDER:
             self._states.add((row["label"], row["url"], row["id"] or row["reason"]))
         if was_taken(row):
@@ -114,8 +115,9 @@ class Collection:
         return gained
 
     def adopt(self, row: Mapping[str, str]) -> None:
-        """Take over a row whose picture is on disk already, unless its address has one."""
-        if not self.has(row["label"], row["url"]):
+        """Take over a row whose picture is on disk already, unless its address has one that says as much."""
+        asked = row["label"], row["url"]
+        if asked not in self._asked or (was_taken(row) and not self._asked[asked]):
             twin = was_taken(row) and (row["label"], row["id"]) in self._kept
             self._note({**row, "status": "copy", "reason": f"exact copy of {row['id']}"} if twin else row)
             if len(self._rows) >= ADOPTED_AT_ONCE:
@@ -145,7 +147,8 @@ class Collection:
 
 def adopt_rows(table: Path, rows: Iterable[Mapping[str, str]]) -> Counter:
     """
-    Write rows to sources.csv whose pictures are on disk already, those whose address has none; return what was added.
+    Write rows to sources.csv whose pictures are on disk already, those whose address has none, or only ones
+    without a picture where this one has it; return what was added.
 
     The caller holds the lock of the folder.
     """

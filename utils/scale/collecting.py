@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from utils.download import Rules
 from utils.scale.dealing import Deal
-from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, note_sources, unanswered_rows
+from utils.scale.fetched import TOKEN_NAME, Collected, Fetching, note_sources, taken_before, unanswered_rows
 from utils.scale.hands import fetched_by_hands
 from utils.scale.links import hosts_of, not_asked, read_links
 from utils.scale.parts import own_folder
@@ -31,6 +31,7 @@ def collect(options: argparse.Namespace, pace) -> int:
     rules = Rules(allowed_hosts=tuple(options.allow_host), honour_noai=not options.ignore_noai)
     with own_folder(options.out) as folder:
         parts = Collected(folder / ROWS_FOLDER, links["id"])
+        _renew(folder, links, parts, rules)
         known = len(links) - len(parts.missing)
         if known:
             print(f"{counted(known)} of {len(links):,} have their row already.", file=sys.stderr)
@@ -42,17 +43,30 @@ def collect(options: argparse.Namespace, pace) -> int:
         finally:
             parts.finish()
             note_sources(folder, parts.folder)
-    failed = parts.errors + len(parts.later)
+    later = int(parts.later.sum())
+    failed = parts.errors + later
     told = f"{counted(len(links), 'address', 'addresses')} in {Path(options.out)}, {failed:,} without a picture.{pace}"
-    if parts.later:
-        told += f" {len(parts.later):,} of them failed for the moment: run this again to ask for them again."
+    if later:
+        told += f" {later:,} of them failed for the moment: run this again to ask for them again."
     print(told, file=sys.stderr)
     return failed
+
+
+def _renew(folder: Path, links: pa.Table, parts: Collected, rules: Rules) -> None:
+    """Forget what the table or the rules changed, once sources.csv has it: pictures stay, with where they are from."""
+    if outdated := parts.outdated(links, rules):
+        note_sources(folder, parts.folder)
+        parts.forget(outdated)
+        changed = counted(sum(int(old.sum()) for old in outdated.values()), "row")
+        print(f"Looking anew at {changed}: the table or the options changed, or nobody asked.", file=sys.stderr)
+    parts.note_rules(rules)
 
 
 def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rules, pace) -> None:
     """Fetch what is missing on a cluster."""
     leave_out(links, parts)
+    if here := parts.take(taken_before(folder, links, parts.missing)):
+        print(f"{counted(here)} of {len(links):,} were fetched by notebook 01 already.", file=sys.stderr)
     if not len(parts.missing):
         return
     deal = Deal(parts.missing, hosts_of(links))
@@ -62,7 +76,7 @@ def _fetch(options, folder: Path, links: pa.Table, parts: Collected, rules: Rule
     try:
         with tqdm(total=total, initial=here, desc="collect", unit="address") as bar:
             job = Fetching(str(folder), token, rules)
-            fetched_by_hands(job, deal, links, parts, partial(pace.told, bar), options)
+            fetched_by_hands(job, deal, links, parts, partial(pace.told, bar), bar.update, options)
     finally:
         (folder / TOKEN_NAME).unlink(missing_ok=True)
 
@@ -71,4 +85,4 @@ def leave_out(links: pa.Table, parts: Collected) -> None:
     """Give the addresses that are not asked for their rows."""
     told = {n: why for n, why in not_asked(links).items() if not parts.known[n]}
     for group in (list(told)[start : start + 10_000] for start in range(0, len(told), 10_000)):
-        parts.take(pa.concat_tables(unanswered_rows(links, [n], told[n]) for n in group))
+        parts.leave_out(unanswered_rows(links, group, [told[n] for n in group]))

@@ -45,7 +45,8 @@ PAUSE_AFTER_HALT = 5.0  # seconds in which a cluster notices which of its machin
 class Pace:
     """How quick the work is, from the first answer on: workers start for half a minute, however much there is to do."""
 
-    def __init__(self):
+    def __init__(self, unit: str = "pictures"):
+        self.unit = unit
         self.first = self.last = 0.0  # when these answers came
         self.rows = 0  # that came after the first ones
 
@@ -60,7 +61,7 @@ class Pace:
         bar.update(rows)
 
     def __str__(self) -> str:
-        return f" {self.rows / (self.last - self.first):.1f} pictures per second." if self.rows else ""
+        return f" {self.rows / (self.last - self.first):.1f} {self.unit} per second." if self.rows else ""
 
 
 def run_job(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +112,7 @@ def _asked_for(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _collect(options: argparse.Namespace) -> int:
     """Fetch what is missing, and return the exit code."""
-    return SOME if resolve_name("utils.scale.collecting:collect")(options, Pace()) else ALL
+    return SOME if resolve_name("utils.scale.collecting:collect")(options, Pace("addresses")) else ALL
 
 
 def _run_all(options: argparse.Namespace) -> int:

@@ -6,13 +6,14 @@ hosts with few share a block.
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import chain, zip_longest
 
 import numpy as np
 
 ADDRESSES_IN_BLOCK = 256
 FEW_ADDRESSES = 32  # addresses; a host with more left has a block of its own
+HANDS = 4  # blocks that a worker has at a time: most of the time it waits for hosts far away
 DEATHS = 2  # of a worker that had an address in hand; then it is handed out alone, once more
 
 
@@ -36,6 +37,7 @@ class Deal:
             True: deque(),
             False: deque(),
         }  # hosts in no hand, by "has a block alone"
+        self._deadly: deque[int] = deque()  # … of which an address may be what its workers died of
         self._alone = False  # whether the last block was of one host
         for host in self._left:
             self._queue(host)
@@ -43,7 +45,25 @@ class Deal:
     @property
     def is_waiting(self) -> bool:
         """Whether there is a host in no hand."""
+        return bool(self._deadly) or self.is_harmless
+
+    @property
+    def is_deadly(self) -> bool:
+        """Whether an address waits that may be what its workers died of."""
+        return bool(self._deadly)
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether other hosts wait."""
         return any(self._turns.values())
+
+    def may_kill(self, block: Sequence[int]) -> bool:
+        """Return whether a block is an address that its workers may have died of."""
+        return len(block) == 1 and self._deaths.get(block[0], 0) >= DEATHS
+
+    def next_deadly(self) -> list[int]:
+        """Return the position of an address that its workers may have died of, for one that has nothing else."""
+        return self._take(self._deadly.popleft())
 
     def next_block(self) -> list[int]:
         """Return positions to hand out now, of hosts that are in no hand; none if all that is left must wait."""
@@ -86,7 +106,8 @@ class Deal:
         start, stop = self._left[host]
         again = self._again.get(host, ())
         if count := stop - start + len(again):
-            self._turns[count > FEW_ADDRESSES or any(self._deaths[n] >= DEATHS for n in again)].append(host)
+            deadly = any(self._deaths[n] >= DEATHS for n in again)
+            (self._deadly if deadly else self._turns[count > FEW_ADDRESSES]).append(host)
 
     def _take(self, host: int) -> list[int]:
         """Take the next addresses of a host."""
@@ -99,3 +120,22 @@ class Deal:
         middle = min(stop, start + max(0, ADDRESSES_IN_BLOCK - len(again)))
         self._left[host] = middle, stop
         return again + self._order[start:middle].tolist()
+
+
+def next_hand(deal: Deal, hands: Sequence[Sequence[Sequence[int]]]) -> tuple[int, list[int]] | None:
+    """
+    Return the number of a worker and the block that it gets next, or None if all must wait; `hands` are their blocks.
+
+    What may kill its worker goes to one that has nothing else in hand, and gets nothing more meanwhile. Until one is
+    that far, the one with the fewest blocks gets no other; at most half of the workers are kept so.
+    """
+    free = [n for n, blocks in enumerate(hands) if not any(map(deal.may_kill, blocks))]
+    free.sort(key=lambda n: len(hands[n]))
+    apart = len(hands) - len(free)
+    if free and deal.is_deadly and (not deal.is_harmless or apart < max(1, len(hands) // 2)):
+        if not hands[free[0]]:
+            return free[0], deal.next_deadly()
+        free = free[1:]
+    if free and deal.is_harmless and len(hands[free[0]]) < HANDS:
+        return free[0], deal.next_block()
+    return None

@@ -14,14 +14,12 @@ from ray.exceptions import RayError, RayTaskError
 
 from utils.errors import FieldguideError
 from utils.scale.cluster import STALLED, connected, machine_sizes, workers_for
-from utils.scale.dealing import Deal
-from utils.scale.fetched import Collected, Fetching, records_of, unanswered_rows
+from utils.scale.dealing import HANDS, Deal, next_hand
+from utils.scale.fetched import DEADLY, Collected, Fetching, records_of, take_answer, unanswered_rows
 from utils.scale.work import shortly
 from utils.words import counted
 
-HANDS = 4  # blocks that a worker has at a time: most of the time it waits for hosts far away
-FALLS = 3  # deaths for each worker, in a row and without an answer between them
-DEADLY = "its worker died each time it was fetched"
+FALLS = 5  # deaths for each worker, in a row and without an answer between them; one address alone causes three
 
 
 @ray.remote(max_restarts=0)
@@ -57,13 +55,13 @@ class Crew:
         worker = Hand.options(num_cpus=self._cores, max_concurrency=HANDS + 1).remote(self._job)
         self._starting[worker.refusal.remote()] = worker
 
-    def idle(self):
-        """Return the worker with the fewest blocks in hand, or None if all have enough."""
-        loads = [sum(worker is each for each, _ in self.blocks.values()) for worker in self._workers]
-        return self._workers[loads.index(min(loads))] if loads and min(loads) < HANDS else None
+    def hands(self) -> list[list[list[int]]]:
+        """Return the blocks that each worker has in hand."""
+        return [[block for each, block in self.blocks.values() if each is worker] for worker in self._workers]
 
-    def hand(self, worker, positions: list[int], records: list[dict]) -> None:
-        """Give a worker a block."""
+    def hand(self, n: int, positions: list[int], records: list[dict]) -> None:
+        """Give the worker with this number a block."""
+        worker = self._workers[n]
         self.blocks[worker.answers.remote(positions, records)] = worker, positions
 
     def heard(self) -> Iterator[tuple[list[int], pa.Table | None, bool]]:
@@ -140,31 +138,31 @@ def _as_ours(cause: Exception) -> FieldguideError:
 
 
 def fetched_by_hands(
-    job: Fetching, deal: Deal, links: pa.Table, parts: Collected, told: Callable[[int], None], options
+    job: Fetching,
+    deal: Deal,
+    links: pa.Table,
+    parts: Collected,
+    told: Callable[[int], None],
+    left: Callable[[int], None],
+    options,
 ) -> None:
-    """Hand out all addresses that `deal` holds, and take the answers; `told` hears how many rows came."""
+    """Hand out what `deal` holds, and take the answers; `told` hears how many were asked for, `left` how many not."""
     with connected(options.address):
         count = workers_for(machine_sizes(), options.cores)
         print(f"{counted(count, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
         crew = Crew(job, count, options.cores)
         try:
             while deal.is_waiting or crew.blocks:
-                while deal.is_waiting and (worker := crew.idle()):
-                    block = deal.next_block()
-                    crew.hand(worker, block, records_of(links, block))
+                while given := next_hand(deal, crew.hands()):
+                    n, block = given
+                    crew.hand(n, block, records_of(links, block))
                 for positions, answer, died in crew.heard():
                     if answer is not None:
-                        told(parts.take(answer) + _given_up_hosts(answer, deal, links, parts))
+                        asked, others = take_answer(answer, deal, links, parts)
+                        left(others)
+                        if asked:
+                            told(asked)
                     elif lost := deal.take_back(positions, [n for n in positions if died and not parts.has(n)]):
                         told(parts.take(unanswered_rows(links, lost, DEADLY)))
         finally:
             crew.end()
-
-
-def _given_up_hosts(answer: pa.Table, deal: Deal, links: pa.Table, parts: Collected) -> int:
-    """Leave the other addresses of hosts that are silent for another run; return how many rows that makes."""
-    rows = 0
-    for row in answer.filter(answer["silent"]).select(["row", "error"]).to_pylist():
-        if others := deal.give_up(row["row"]):
-            rows += parts.take(unanswered_rows(links, others, row["error"], passing=True))
-    return rows

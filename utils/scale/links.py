@@ -41,6 +41,8 @@ def _link_columns(address: str, names: Sequence[str]) -> Mapping[str, str]:
     spelt = {column_name(name): name for name in reversed(names)}
     known = known_columns(list(spelt))
     if (url := known.get("url") or next((name for name in ADDRESS_NAMES if name in spelt), "")) and "id" in spelt:
+        if known.get("page_url") == url:  # as beside a column of files: here it is what is fetched
+            del known["page_url"]
         chosen = {"id": "id", **known, "url": url}
         return {field: spelt[name] for field, name in chosen.items() if field != "file" and name in spelt}
     raise FieldguideError(

@@ -54,6 +54,7 @@ class Parts:
         self.folder, self.ids, self.facts = folder, ids, facts
         self.schema = schema.with_metadata({FACTS_KEY: json.dumps(facts, sort_keys=True).encode()})
         self.known = np.zeros(len(ids), dtype=bool)  # (N,)
+        self.places: dict[Path, np.ndarray] = {}  # part that was there → positions in the table of its rows
         self.errors = 0  # rows with one
         self._waiting: list[pa.Table] = []
         self._since, self._patience = 0.0, FIRST_SECONDS
@@ -81,6 +82,7 @@ class Parts:
                     f"{path} holds ids that stand in two rows. Remove it; its pictures are judged again."
                 )
             self.known[own], start = True, start + len(own)
+            self.places[path] = own
         self.errors = len(rows) - rows["error"].null_count
 
     @property

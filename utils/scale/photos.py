@@ -81,14 +81,21 @@ def _open(address: str) -> pa.NativeFile:
     return storage.open_input_file(path)
 
 
+def _chosen(address: str, names: Sequence[str], wanted: ChosenColumns) -> Mapping[str, str]:
+    """Return which columns are wanted; refuse one whose name stands twice."""
+    chosen = wanted(address, names)
+    if doubled := sorted({name for name in chosen.values() if names.count(name) > 1}):
+        raise FieldguideError(f"{address} has two columns called {doubled[0][:60]}. Rename or remove one of them.")
+    return chosen
+
+
 def _read_csv(address: str, wanted: ChosenColumns) -> pa.Table:
     # Opened twice: a reader that was closed goes on reading ahead, and takes rows from another one of the same file.
     with _open(address) as file, csv.open_csv(file) as reader:
         names = reader.schema.names
-    chosen = wanted(address, names)
-    texts = csv.ConvertOptions(
-        include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), CELLS)
-    )
+    chosen = _chosen(address, names, wanted)
+    columns = sorted(set(chosen.values()))
+    texts = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, CELLS))
     with _open(address) as file:
         found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
     return pa.table({column: found[name] for column, name in chosen.items()})
@@ -97,8 +104,8 @@ def _read_csv(address: str, wanted: ChosenColumns) -> pa.Table:
 def _read_parquet(address: str, wanted: ChosenColumns) -> pa.Table:
     with _open(address) as file:
         table = parquet.ParquetFile(file)
-        chosen = wanted(address, table.schema_arrow.names)
-        found = table.read(columns=list(chosen.values()))
+        chosen = _chosen(address, table.schema_arrow.names, wanted)
+        found = table.read(columns=sorted(set(chosen.values())))
     return pa.table({column: found[name].cast(CELLS) for column, name in chosen.items()})
 
 
