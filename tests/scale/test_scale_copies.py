@@ -18,7 +18,7 @@ from utils.copies import find_copies, same_picture, seen_picture  # noqa: E402
 from utils.dataset import read_dataset  # noqa: E402
 from utils.download import read_folder, save_pictures, source_pictures  # noqa: E402
 from utils.project import Project  # noqa: E402
-from utils.scale import commands, grouping, scale_out  # noqa: E402
+from utils.scale import commands, grouping, pairing, scale_out  # noqa: E402
 from utils.scale.parts import FINISHED, written_rows  # noqa: E402
 from utils.scale.running import Halted  # noqa: E402
 from utils.scale.work import Worker  # noqa: E402
@@ -201,6 +201,52 @@ def test_a_picture_that_is_gone_is_told(tmp_path, handed):
     errors = {row["id"]: row["error"] for row in written_rows(tmp_path / "groups").to_pylist() if row["error"]}
     assert list(errors) == ["a small"] and errors["a small"].startswith("not compared: ")
     assert frozenset({"a orig", "a dark", "a grey"}) in groups_in(tmp_path)
+
+
+@pytest.mark.parametrize("few", [64, 0])
+def test_a_pair_that_fails_is_tried_again(tmp_path, handed, monkeypatch, capsys, few):
+    """Memory that is short once changes nothing. If it stays short there is no _DONE, and the next run is whole."""
+    table, left = photos_in(tmp_path, 1), [1]
+    run(table, "verify")
+    monkeypatch.setattr(grouping, "FEW_PAIRS", few)
+
+    def short_of_memory(first, second):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise MemoryError("no memory")
+        return same_picture(first, second)
+
+    monkeypatch.setattr(pairing, "same_picture", short_of_memory)
+    assert run(table) == commands.ALL and left[0] < 0
+    expected = groups_in(tmp_path)
+    shutil.rmtree(tmp_path / "groups")
+    left[0] = 1000
+    assert run(table) == commands.STOPPED_SHORT and not (tmp_path / "groups" / FINISHED).exists()
+    assert "no memory. Put that right, and run this again" in capsys.readouterr().err
+    left[0] = 0
+    assert run(table) == commands.ALL and groups_in(tmp_path) == expected and list(map(len, expected)) == [4]
+
+
+def test_a_pair_of_which_each_worker_dies_is_told(tmp_path, handed, monkeypatch):
+    """Its two rows say so, in each run; the others are grouped."""
+    table = photos_in(tmp_path, 1)
+    run(table, "verify")
+    monkeypatch.setattr(grouping, "FEW_PAIRS", 0)
+    answers_to = commands.answers_to
+
+    def dying(job, positions, places, **options):
+        alive = [n for n, place in enumerate(places.to_pylist()) if not ("a small" in place and "a orig" in place)]
+        yield from answers_to(job, positions[alive], places.take(pa.array(alive)), **options) if alive else ()
+
+    monkeypatch.setattr(commands, "answers_to", dying)
+    assert run(table) == run(table) == commands.SOME
+    errors = {row["id"]: row["error"] for row in written_rows(tmp_path / "groups").to_pylist() if row["error"]}
+    died = "its worker died each time it was judged"
+    assert errors == {
+        "a orig": f"not compared with a small: {died}",
+        "a small": f"not compared with a orig: {died}",
+    }
+    assert groups_in(tmp_path) == {frozenset({"a orig", "a dark", "a grey"}), frozenset({"a small"})}
 
 
 def test_what_is_refused(tmp_path, handed, capsys):

@@ -8,7 +8,7 @@ _work/ in the folder of answers, so a run that was killed goes on. Knows nothing
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,8 @@ GROUP_COLUMNS = pa.schema(
 CHECKED_COLUMNS = ["id", "content", "hash", "width", "height", "error"]
 WRITTEN_TOGETHER = 1_000_000  # rows
 FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
+
+TRIES_ALONE = 2  # as often a pair that failed is tried again
 
 # A job, its table of ids and places, the folder for its rows, and what one of them is called; returns its rows.
 Answered = Callable[[object, pa.Table, Path, str], pa.Table]
@@ -142,8 +144,7 @@ class Grouping:
     answered: Answered
     searches: int = 0
     comparisons: int = 0
-    unread: dict[int, str] = field(default_factory=dict)  # position of a picture → why it cannot be compared
-    failed: int = 0  # pairs that could not be compared though their pictures can be read
+    uncompared: dict[int, str] = field(default_factory=dict)  # position of a picture → why not, or not with which
 
     def __post_init__(self):
         self._here = Worker(Comparing(""), usable_cores(), ())  # it keeps the picture that a chain is compared with
@@ -175,18 +176,17 @@ class Grouping:
         groups = int((1 / sizes[sizes > 1]).sum().round())
         kept, errors = int(pc.sum(rows["keep"]).as_py() or 0), len(rows) - rows["error"].null_count
         told = f"{counted(groups, 'group')} of near-duplicates, of {counted(int((sizes > 1).sum()))}; "
-        told += f"{counted(kept)} to keep, {errors:,} with an error."
-        return f"{told} Not compared: {counted(self.failed, 'pair')}, see {self.folder}." if self.failed else told
+        return f"{told}{counted(kept)} to keep, {errors:,} with an error."
 
     def errors(self) -> pa.ChunkedArray:
         """Return why a picture has no part in this, or was not compared: (N,)."""
         errors = self.checked.rows["error"]
-        if not self.unread:
+        if not self.uncompared:
             return errors
-        places = pa.array(sorted(self.unread))
+        places = pa.array(sorted(self.uncompared))
         mask = np.zeros(len(errors), dtype=bool)
         mask[places] = True
-        why = [f"not compared: {self.unread[place]}" for place in places.to_pylist()]
+        why = [self.uncompared[place] for place in places.to_pylist()]
         return pc.replace_with_mask(errors.combine_chunks(), pa.array(mask), pa.array(why, errors.type))
 
     def found(self, codes: np.ndarray) -> Iterator[np.ndarray]:
@@ -198,9 +198,10 @@ class Grouping:
         pieces = [" ".join(map(str, piece)) for piece in pieces]
         self.searches += 1
         table = pa.table({"id": pa.array(pieces, CELLS), "place": pa.array(pieces, CELLS)})
-        rows = self.answered(Searching(codes), table, self.folder / f"search-{self.searches:03}", "piece")
+        folder = self.folder / f"search-{self.searches:03}"
+        rows = self.answered(Searching(codes), table, folder, "piece")
         if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
-            raise FieldguideError(f"The search among hashes failed: {wrong[0]}. Put that right, and run this again.")
+            raise FieldguideError(f"The search among hashes failed: {wrong[0]}. Remove {folder}, and run this again.")
         for chunk in rows["pairs"].chunks:
             for pairs in chunk:
                 yield pairs.values.to_numpy().reshape(-1, 2)
@@ -211,9 +212,7 @@ class Grouping:
         both = [self.checked.places.take(pa.array(column)) for column in positions.T]
         joined = pc.binary_join_element_wise(*both, pa.scalar(BETWEEN, CELLS))
         if len(pairs) <= FEW_PAIRS:
-            rows = self._here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
-            why = pc.coalesce(rows["error"], rows["failed"])
-            rows = rows.drop_columns(["error"]).append_column("id", rows["row"]).append_column("error", why)
+            rows = self._compared_here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
         else:
             self.comparisons += 1
             job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
@@ -222,12 +221,34 @@ class Grouping:
         said = np.zeros(len(positions), dtype=bool)
         said[rows["id"].cast(pa.int64()).to_numpy()] = rows["same"].fill_null(False).to_numpy()
         for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
-            unread = row["unread"] or 0
-            self.failed += not unread
-            for bit, position in zip(UNREAD_BITS, positions[int(row["id"])].tolist(), strict=True):
-                if unread & bit:
-                    self.unread[position] = row["error"]
+            self._note(positions[int(row["id"])].tolist(), row["unread"], row["error"])
         return said
+
+    def _note(self, pair: Sequence[int], unread: int | None, error: str) -> None:
+        """Note why two pictures were not compared: one cannot be read, or each worker died of the two."""
+        for bit, position, other in zip(UNREAD_BITS, pair, pair[::-1], strict=True):
+            if not unread:
+                told = f"not compared with {self.checked.rows['id'][other]}: {error}"
+                self.uncompared.setdefault(position, told)
+            elif unread & bit:
+                self.uncompared[position] = f"not compared: {error}"
+
+    def _compared_here(self, pairs: pa.Table) -> pa.Table:
+        """Return the answers to a few pairs, with the column id; those that fail are tried again, each alone."""
+        rows = self._here(pairs)
+        for _ in range(TRIES_ALONE):
+            failed = rows["failed"].is_valid()
+            if not pc.any(failed).as_py():
+                break
+            again = pairs.filter(failed.combine_chunks())
+            alone = [self._here(again.slice(n, 1)) for n in range(len(again))]
+            rows = pa.concat_tables([rows.filter(pc.invert(failed)), *alone]).sort_by("row")
+        if left := [why for why in rows["failed"].to_pylist() if why]:
+            raise FieldguideError(
+                f"{counted(len(left), 'pair')} of pictures could not be compared: {left[0]}. Put that right, and run "
+                "this again."
+            )
+        return rows.rename_columns({"row": "id"})
 
 
 def write_groups(parts: Parts, table_ids: pa.ChunkedArray, rows: pa.Table) -> None:
