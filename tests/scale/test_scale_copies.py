@@ -18,7 +18,7 @@ from utils.copies import find_copies, same_picture, seen_picture  # noqa: E402
 from utils.dataset import read_dataset  # noqa: E402
 from utils.download import read_folder, save_pictures, source_pictures  # noqa: E402
 from utils.project import Project  # noqa: E402
-from utils.scale import commands, grouping, pairing, scale_out  # noqa: E402
+from utils.scale import commands, few, grouping, pairing, scale_out  # noqa: E402
 from utils.scale.parts import FINISHED, written_rows  # noqa: E402
 from utils.scale.running import Halted  # noqa: E402
 from utils.scale.work import Worker  # noqa: E402
@@ -173,6 +173,37 @@ def test_what_was_answered_is_not_asked_again(tmp_path, handed, monkeypatch):
     assert run(table) == commands.ALL and blocks == []
 
 
+def test_few_pairs_are_kept_too(tmp_path, handed, monkeypatch):
+    """Killed at each third pair and begun again, pairs that are compared here are compared once."""
+    table = photos_in(tmp_path, 4)
+    run(table, "verify")
+    assert run(table) == commands.ALL
+    expected, compared = groups_in(tmp_path), []
+    shutil.rmtree(tmp_path / "groups")
+    monkeypatch.setattr(few, "SECONDS", 0)
+    answers = few.FewPairs.answers
+
+    def one_by_one(self, ids, places):
+        for n, id in enumerate(ids):
+            answers(self, [id], places.slice(n, 1))
+        return answers(self, ids, places)
+
+    def killed(first, second):
+        compared.append(1)
+        if len(compared) % 3 == 0:
+            raise KeyboardInterrupt
+        return same_picture(first, second)
+
+    monkeypatch.setattr(few.FewPairs, "answers", one_by_one)
+    monkeypatch.setattr(pairing, "same_picture", killed)
+    codes = [run(table)]
+    while codes[-1] == commands.INTERRUPTED and len(codes) < 20:
+        codes.append(run(table))
+    assert codes[-1] == commands.ALL and len(codes) > 2 and groups_in(tmp_path) == expected
+    asked = written_rows(tmp_path / "groups" / "_work" / "few")["id"].to_pylist()
+    assert len(compared) == len(asked) + len(codes) - 1
+
+
 def test_a_cluster_that_halts_loses_nothing(tmp_path, handed, monkeypatch):
     """Twice it stops in the middle; the pairs that are missing are handed out again."""
     _, stops = handed
@@ -203,12 +234,12 @@ def test_a_picture_that_is_gone_is_told(tmp_path, handed):
     assert frozenset({"a orig", "a dark", "a grey"}) in groups_in(tmp_path)
 
 
-@pytest.mark.parametrize("few", [64, 0])
-def test_a_pair_that_fails_is_tried_again(tmp_path, handed, monkeypatch, capsys, few):
+@pytest.mark.parametrize("most", [64, 0])
+def test_a_pair_that_fails_is_tried_again(tmp_path, handed, monkeypatch, capsys, most):
     """Memory that is short once changes nothing. If it stays short there is no _DONE, and the next run is whole."""
     table, left = photos_in(tmp_path, 1), [1]
     run(table, "verify")
-    monkeypatch.setattr(grouping, "FEW_PAIRS", few)
+    monkeypatch.setattr(grouping, "FEW_PAIRS", most)
 
     def short_of_memory(first, second):
         left[0] -= 1

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,11 @@ import pyarrow.compute as pc
 
 from utils.copies import PERCEPTUAL_HASH, HashSearch, search_pieces, versions_of_one
 from utils.errors import FieldguideError
-from utils.machine import usable_cores
+from utils.scale.few import FewPairs
 from utils.scale.pairing import BETWEEN, UNREAD_BITS, Comparing, Searching
 from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.scale.photos import CELLS
-from utils.scale.work import Worker, shortly
+from utils.scale.work import shortly
 from utils.words import counted, listed
 
 GROUP_COLUMNS = pa.schema(
@@ -38,7 +39,6 @@ CHECKED_COLUMNS = ["id", "content", "hash", "width", "height", "error"]
 WRITTEN_TOGETHER = 1_000_000  # rows
 FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
 
-TRIES_ALONE = 2  # as often a pair that failed is tried again
 
 # A job, its table of ids and places, the folder for its rows, and what one of them is called; returns its rows.
 Answered = Callable[[object, pa.Table, Path, str], pa.Table]
@@ -62,7 +62,7 @@ class Checked:
         self.of[good] = place
         self.codes = hash_numbers(self.rows["hash"].take(pa.array(self.firsts)))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What tells these pictures from others."""
         told = hashlib.sha256()
@@ -147,14 +147,17 @@ class Grouping:
     uncompared: dict[int, str] = field(default_factory=dict)  # position of a picture → why not, or not with which
 
     def __post_init__(self):
-        self._here = Worker(Comparing(""), usable_cores(), ())  # it keeps the picture that a chain is compared with
+        self._few = FewPairs(self.folder / "few", self.checked.digest)
 
     def rows(self) -> pa.Table:
         """Return one row for each of N pictures: GROUP_COLUMNS."""
         checked, alone = self.checked, np.arange(len(self.checked.rows))
         root = alone
         if len(checked.codes):
-            versions = versions_of_one(checked.codes, self.same, self.found)
+            try:
+                versions = versions_of_one(checked.codes, self.same, self.found)
+            finally:
+                self._few.keep()
             root = np.where(checked.of < 0, alone, checked.firsts[versions][checked.of])
         _, first, place, sizes = np.unique(root, return_index=True, return_inverse=True, return_counts=True)
         wide, high = (checked.rows[name].fill_null(0).to_numpy().astype(np.int64) for name in ("width", "height"))
@@ -212,17 +215,19 @@ class Grouping:
         both = [self.checked.places.take(pa.array(column)) for column in positions.T]
         joined = pc.binary_join_element_wise(*both, pa.scalar(BETWEEN, CELLS))
         if len(pairs) <= FEW_PAIRS:
-            rows = self._compared_here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
+            asked = [f"{first} {second}" for first, second in positions.tolist()]
+            rows = self._few.answers(asked, joined)
         else:
             self.comparisons += 1
-            job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
+            told = self.checked.digest.encode() + np.ascontiguousarray(positions).tobytes()
+            job = Comparing(hashlib.sha256(told).hexdigest())
             table = pa.table({"id": pa.array(np.arange(len(pairs))).cast(CELLS), "place": joined})
             rows = self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair")
-        said = np.zeros(len(positions), dtype=bool)
-        said[rows["id"].cast(pa.int64()).to_numpy()] = rows["same"].fill_null(False).to_numpy()
-        for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
-            self._note(positions[int(row["id"])].tolist(), row["unread"], row["error"])
-        return said
+            order = np.argsort(rows["id"].cast(pa.int64()).to_numpy())
+            rows = rows.take(pa.array(order))
+        for n in np.flatnonzero(rows["error"].is_valid()).tolist():
+            self._note(positions[n].tolist(), rows["unread"][n].as_py(), rows["error"][n].as_py())
+        return rows["same"].fill_null(False).to_numpy()
 
     def _note(self, pair: Sequence[int], unread: int | None, error: str) -> None:
         """Note why two pictures were not compared: one cannot be read, or each worker died of the two."""
@@ -232,23 +237,6 @@ class Grouping:
                 self.uncompared.setdefault(position, told)
             elif unread & bit:
                 self.uncompared[position] = f"not compared: {error}"
-
-    def _compared_here(self, pairs: pa.Table) -> pa.Table:
-        """Return the answers to a few pairs, with the column id; those that fail are tried again, each alone."""
-        rows = self._here(pairs)
-        for _ in range(TRIES_ALONE):
-            failed = rows["failed"].is_valid()
-            if not pc.any(failed).as_py():
-                break
-            again = pairs.filter(failed.combine_chunks())
-            alone = [self._here(again.slice(n, 1)) for n in range(len(again))]
-            rows = pa.concat_tables([rows.filter(pc.invert(failed)), *alone]).sort_by("row")
-        if left := [why for why in rows["failed"].to_pylist() if why]:
-            raise FieldguideError(
-                f"{counted(len(left), 'pair')} of pictures could not be compared: {left[0]}. Put that right, and run "
-                "this again."
-            )
-        return rows.rename_columns({"row": "id"})
 
 
 def write_groups(parts: Parts, table_ids: pa.ChunkedArray, rows: pa.Table) -> None:
