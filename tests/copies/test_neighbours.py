@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from utils.copies import HashSearch, hashes, neighbours, pieces, search_pieces, versions_of_one
 from utils.copies.cameras import BLOCK, blocks_of
 from utils.copies.geometry import DIFFERENT, SAME_PICTURE
-from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
+from utils.copies.hashes import NEAR, hash_neighbours, near_pairs, nearest_pairs
 from utils.copies.neighbours import feature_neighbours, following
 
 
@@ -61,6 +61,21 @@ def test_a_search_in_pieces_finds_the_same(monkeypatch):
 
         assert hash_neighbours(codes, neighbours.NEIGHBOURS, in_pieces).tolist() == whole.tolist()
         assert max(map(len, found)) <= neighbours.NEIGHBOURS * len(codes)
+
+
+@pytest.mark.parametrize("at_hand", [50, 2_000_000])
+def test_the_order_of_the_pieces_changes_nothing(monkeypatch, at_hand):
+    """Shuffled, and with farther ones dropped on the way: frames that are all near each other, many as near as many."""
+    rng = np.random.default_rng(1)
+    codes = np.unique(rng.integers(0, 2**64, 1, dtype=np.uint64) ^ rng.integers(0, 2**9, 300, dtype=np.uint64))
+    near = np.bitwise_count(codes[:, None] ^ codes)
+    found = np.argwhere(np.triu(near <= NEAR, 1))
+    ranked = [[n for n in np.argsort(row, kind="stable") if n != own][:3] for own, row in enumerate(near)]
+    expected = sorted({tuple(sorted((own, int(n)))) for own, others in enumerate(ranked) for n in others})
+    monkeypatch.setattr(hashes, "CANDIDATES", at_hand)
+    for _ in range(5):
+        some = np.array_split(rng.permutation(found), 40)
+        assert list(map(tuple, nearest_pairs(some, codes, 3).tolist())) == expected
 
 
 def test_codes_that_share_a_band_do_not_come_at_once(monkeypatch):

@@ -1,8 +1,9 @@
 """utils.scale copies without Ray: the groups of one machine, going on after a kill, what is refused."""
 
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from conftest import draw_picture, tree  # noqa: E402
 from PIL import ImageEnhance, ImageOps  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
-from utils.copies import find_copies, same_picture, seen_picture  # noqa: E402
+from utils.copies import find_copies, same_picture, search_pieces, seen_picture  # noqa: E402
 from utils.dataset import read_dataset  # noqa: E402
 from utils.download import read_folder, save_pictures, source_pictures  # noqa: E402
 from utils.project import Project  # noqa: E402
-from utils.scale import commands, few, grouping, pairing, scale_out  # noqa: E402
+from utils.scale import commands, few, grouping, pairing, parts, scale_out  # noqa: E402
 from utils.scale.parts import FINISHED, written_rows  # noqa: E402
 from utils.scale.running import Halted  # noqa: E402
 from utils.scale.work import Worker  # noqa: E402
@@ -171,6 +172,26 @@ def test_what_was_answered_is_not_asked_again(tmp_path, handed, monkeypatch):
     assert len(asked) == len(set(asked)) > 0
     blocks.clear()
     assert run(table) == commands.ALL and blocks == []
+
+
+def test_pieces_are_read_part_by_part(tmp_path, handed, monkeypatch):
+    """Of millions of pairs those of one part are in memory: the second part is read once the first was used."""
+    read, codes = [], np.arange(4, dtype=np.uint64)
+    read_table = parquet.read_table
+    monkeypatch.setattr(grouping, "FEW_HASHES", 0)
+    monkeypatch.setattr(parts, "MOST_BYTES", 0)
+    monkeypatch.setattr(commands, "MOST_IN_BLOCK", 100)
+
+    def noted(path, columns=None):
+        if columns is None:
+            read.append(path)
+        return read_table(path, columns=columns)
+
+    monkeypatch.setattr(parts.parquet, "read_table", noted)
+    answering = commands.Answering(SimpleNamespace(address=None, cores=1), (), ExitStack())
+    found = grouping.Grouping(SimpleNamespace(digest=""), tmp_path, answering.rows).found(codes)
+    assert next(found).shape[1] == 2 and len(read) == 1
+    assert len(list(found)) == len(search_pieces(4)) - 1 and len(read) == len(list(tmp_path.glob("*/part-*"))) > 1
 
 
 def test_few_pairs_are_kept_too(tmp_path, handed, monkeypatch):

@@ -29,7 +29,7 @@ from utils.inference import ModelError
 from utils.scale.cluster import answers_to, connected, machine_sizes, workers_for
 from utils.scale.grouping import GROUP_COLUMNS, Grouping, read_checked, write_groups
 from utils.scale.jobs import JOB_MAKERS, job_of, part_schema
-from utils.scale.parts import Parts, own_folder, written_rows
+from utils.scale.parts import Parts, each_part, own_folder
 from utils.scale.photos import read_photo_places
 from utils.scale.running import MOST_IN_BLOCK, judge_missing
 from utils.scale.storages import witnesses
@@ -199,8 +199,8 @@ class Answering:
             self._stack.enter_context(connected(self._options.address))
             self._connected = True
 
-    def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> pa.Table:
-        """Return the rows of a job for a table of ids and places; those that are in the folder are not asked for."""
+    def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> Iterator[pa.Table]:
+        """Yield the rows of a job for ids and places, part by part; those that are in the folder are not asked for."""
         remove_leftovers(make_folder(folder), below=False)
         parts = Parts(folder, asked["id"], part_schema(job.columns), job.facts)
         if len(parts.missing):
@@ -210,4 +210,4 @@ class Answering:
                 _hand_out_all(self._options, job, asked, parts, Pace(), self._seen, unit)
             finally:
                 parts.finish()
-        return written_rows(folder)
+        return each_part(folder)

@@ -40,8 +40,8 @@ WRITTEN_TOGETHER = 1_000_000  # rows
 FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
 
 
-# A job, its table of ids and places, the folder for its rows, and what one of them is called; returns its rows.
-Answered = Callable[[object, pa.Table, Path, str], pa.Table]
+# A job, its table of ids and places, the folder for its rows, and what one of them is called; yields its rows.
+Answered = Callable[[object, pa.Table, Path, str], Iterator[pa.Table]]
 
 
 @dataclass
@@ -202,11 +202,12 @@ class Grouping:
         self.searches += 1
         table = pa.table({"id": pa.array(pieces, CELLS), "place": pa.array(pieces, CELLS)})
         folder = self.folder / f"search-{self.searches:03}"
-        rows = self.answered(Searching(codes), table, folder, "piece")
-        if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
-            raise FieldguideError(f"The search among hashes failed: {wrong[0]}. Remove {folder}, and run this again.")
-        for chunk in rows["pairs"].chunks:
-            for pairs in chunk:
+        for rows in self.answered(Searching(codes), table, folder, "piece"):
+            if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
+                raise FieldguideError(
+                    f"The search among hashes failed: {wrong[0]}. Remove {folder}, and run this again."
+                )
+            for pairs in rows["pairs"]:
                 yield pairs.values.to_numpy().reshape(-1, 2)
 
     def same(self, pairs: np.ndarray) -> np.ndarray:
@@ -222,7 +223,7 @@ class Grouping:
             told = self.checked.digest.encode() + np.ascontiguousarray(positions).tobytes()
             job = Comparing(hashlib.sha256(told).hexdigest())
             table = pa.table({"id": pa.array(np.arange(len(pairs))).cast(CELLS), "place": joined})
-            rows = self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair")
+            rows = pa.concat_tables(self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair"))
             order = np.argsort(rows["id"].cast(pa.int64()).to_numpy())
             rows = rows.take(pa.array(order))
         for n in np.flatnonzero(rows["error"].is_valid()).tolist():

@@ -167,7 +167,13 @@ def _rows_of(
 
 def written_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the rows of all parts in a folder, sorted by id, with these columns or all."""
+    return pa.concat_tables(each_part(folder, columns)).sort_by("id")
+
+
+def each_part(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of one part in a folder after another, with these columns or all."""
     paths = _paths_of(folder)
     if not paths:
         raise FieldguideError(f"{folder} holds no parts yet.")
-    return pa.concat_tables(parquet.read_table(path, columns=columns) for path in paths).sort_by("id")
+    for path in paths:
+        yield parquet.read_table(path, columns=columns)
