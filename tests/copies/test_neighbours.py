@@ -1,5 +1,7 @@
 """Candidates: exact neighbours, found without comparing all with all in memory."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,6 +117,17 @@ def test_answers_are_asked_for_once(monkeypatch):
     assert asked == [(0, 2), (3, 4), (1, 3), (0, 9), (1, 2)]
     assert answers.known()[0].tolist() == [[0, 2], [0, 9], [1, 2], [1, 3], [3, 4]]
     assert answers.known()[1].tolist() == [SAME_PICTURE, DIFFERENT, DIFFERENT, SAME_PICTURE, DIFFERENT]
+
+
+def test_millions_of_answers_stand_in_arrays():
+    """The first call brings nearly all pairs at once: no object is made for each."""
+    pairs = np.stack([np.arange(200_000), np.arange(1, 200_001)], axis=1)
+    answers = pieces.PairAnswers(200_001, lambda asked: asked[:, 0] % 2 == 0)
+    tracemalloc.start()
+    said = answers.of(pairs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said.tolist() == [SAME_PICTURE, DIFFERENT] * 100_000 and peak < 100 * len(pairs)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1024])
