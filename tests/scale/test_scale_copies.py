@@ -333,6 +333,11 @@ def test_what_is_refused(tmp_path, handed, capsys):
     spoilt = rows.set_column(rows.column_names.index("hash"), "hash", pa.array(["<script>"] * len(rows)))
     parquet.write_table(spoilt.replace_schema_metadata(rows.schema.metadata), part)
     refused("'<script>' is no hash of 16 hex digits")
+    parquet.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), part)
+    refused("holds 1 row too many")
+    for name, cells in (("width", ["300"] * len(rows)), ("content", [5] * len(rows))):
+        parquet.write_table(rows.set_column(rows.column_names.index(name), name, pa.array(cells)), part)
+        refused(f"holds other columns than verify writes: {name} is ")
     with pytest.raises(SystemExit):
         scale_out(["copies", str(table), "--out", str(tmp_path / "groups")])
     with pytest.raises(SystemExit):

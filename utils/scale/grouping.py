@@ -20,9 +20,11 @@ import pyarrow.compute as pc
 from utils.copies import PERCEPTUAL_HASH, HashSearch, search_pieces, versions_of_one
 from utils.errors import FieldguideError
 from utils.scale.few import FewPairs
+from utils.scale.jobs import part_schema
 from utils.scale.pairing import BETWEEN, UNREAD_BITS, Comparing, Searching
 from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.scale.photos import CELLS
+from utils.scale.verifying import Verifying
 from utils.scale.work import shortly
 from utils.words import counted, listed
 
@@ -35,6 +37,7 @@ GROUP_COLUMNS = pa.schema(
         ("error", pa.string()),
     ]
 )
+CHECKED_SCHEMA = part_schema(Verifying.columns)
 CHECKED_COLUMNS = ["id", "content", "hash", "width", "height", "error"]
 WRITTEN_TOGETHER = 1_000_000  # rows
 FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
@@ -117,6 +120,16 @@ def read_checked(folder: str, table: pa.Table) -> Checked:
         raise FieldguideError(
             f"{folder} cannot be read ({shortly(error)}). Run verify again into that folder."
         ) from error
+    if strange := [f"{field.name} is {field.type}" for field in rows.schema if field not in CHECKED_SCHEMA]:
+        raise FieldguideError(
+            f"{folder} holds other columns than verify writes: {', '.join(strange)}. Remove its parts and run "
+            "verify again."
+        )
+    if doubled := len(rows) - pc.count_distinct(rows["id"]).as_py():
+        raise FieldguideError(
+            f"{folder} holds {counted(doubled, 'row')} too many: ids stand in more than one. Remove its parts and run "
+            "verify again."
+        )
     places = pc.index_in(rows["id"].cast(CELLS), value_set=table["id"].combine_chunks())
     if places.null_count:
         others = rows["id"].filter(pc.is_null(places))
@@ -124,7 +137,7 @@ def read_checked(folder: str, table: pa.Table) -> Checked:
             f"{folder} holds {counted(len(others))} that the table does not name: {listed(others[:3].to_pylist())}. "
             "Name the table that verify read."
         )
-    if len(rows) != len(table) or pc.count_distinct(rows["id"]).as_py() != len(rows):
+    if len(rows) != len(table):
         raise FieldguideError(
             f"The table names {counted(len(table))}, and {folder} holds {len(rows):,}. Run verify with this table and "
             f"--out {folder} first."
