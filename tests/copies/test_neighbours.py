@@ -1,5 +1,7 @@
 """Candidates: exact neighbours, found without comparing all with all in memory."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from utils.copies import HashSearch, hashes, neighbours, pieces, search_pieces, versions_of_one
 from utils.copies.cameras import BLOCK, blocks_of
 from utils.copies.geometry import DIFFERENT, SAME_PICTURE
-from utils.copies.hashes import NEAR, hash_neighbours, near_pairs
+from utils.copies.hashes import NEAR, hash_neighbours, near_pairs, nearest_pairs
 from utils.copies.neighbours import feature_neighbours, following
 
 
@@ -63,6 +65,21 @@ def test_a_search_in_pieces_finds_the_same(monkeypatch):
         assert max(map(len, found)) <= neighbours.NEIGHBOURS * len(codes)
 
 
+@pytest.mark.parametrize("at_hand", [50, 2_000_000])
+def test_the_order_of_the_pieces_changes_nothing(monkeypatch, at_hand):
+    """Shuffled, and with farther ones dropped on the way: frames that are all near each other, many as near as many."""
+    rng = np.random.default_rng(1)
+    codes = np.unique(rng.integers(0, 2**64, 1, dtype=np.uint64) ^ rng.integers(0, 2**9, 300, dtype=np.uint64))
+    near = np.bitwise_count(codes[:, None] ^ codes)
+    found = np.argwhere(np.triu(near <= NEAR, 1))
+    ranked = [[n for n in np.argsort(row, kind="stable") if n != own][:3] for own, row in enumerate(near)]
+    expected = sorted({tuple(sorted((own, int(n)))) for own, others in enumerate(ranked) for n in others})
+    monkeypatch.setattr(hashes, "CANDIDATES", at_hand)
+    for _ in range(5):
+        some = np.array_split(rng.permutation(found), 40)
+        assert list(map(tuple, nearest_pairs(some, codes, 3).tolist())) == expected
+
+
 def test_codes_that_share_a_band_do_not_come_at_once(monkeypatch):
     """600 codes in one band among 3,000 others make 360,000 candidates: none has too many at once."""
     monkeypatch.setattr(hashes, "CANDIDATES", 5000)
@@ -100,6 +117,17 @@ def test_answers_are_asked_for_once(monkeypatch):
     assert asked == [(0, 2), (3, 4), (1, 3), (0, 9), (1, 2)]
     assert answers.known()[0].tolist() == [[0, 2], [0, 9], [1, 2], [1, 3], [3, 4]]
     assert answers.known()[1].tolist() == [SAME_PICTURE, DIFFERENT, DIFFERENT, SAME_PICTURE, DIFFERENT]
+
+
+def test_millions_of_answers_stand_in_arrays():
+    """The first call brings nearly all pairs at once: no object is made for each."""
+    pairs = np.stack([np.arange(200_000), np.arange(1, 200_001)], axis=1)
+    answers = pieces.PairAnswers(200_001, lambda asked: asked[:, 0] % 2 == 0)
+    tracemalloc.start()
+    said = answers.of(pairs)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said.tolist() == [SAME_PICTURE, DIFFERENT] * 100_000 and peak < 100 * len(pairs)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1024])

@@ -1,8 +1,9 @@
 """utils.scale copies without Ray: the groups of one machine, going on after a kill, what is refused."""
 
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,11 +15,11 @@ from conftest import draw_picture, tree  # noqa: E402
 from PIL import ImageEnhance, ImageOps  # noqa: E402
 from pyarrow import parquet  # noqa: E402
 
-from utils.copies import find_copies, same_picture, seen_picture  # noqa: E402
+from utils.copies import find_copies, same_picture, search_pieces, seen_picture  # noqa: E402
 from utils.dataset import read_dataset  # noqa: E402
 from utils.download import read_folder, save_pictures, source_pictures  # noqa: E402
 from utils.project import Project  # noqa: E402
-from utils.scale import commands, grouping, scale_out  # noqa: E402
+from utils.scale import commands, few, grouping, pairing, parts, scale_out  # noqa: E402
 from utils.scale.parts import FINISHED, written_rows  # noqa: E402
 from utils.scale.running import Halted  # noqa: E402
 from utils.scale.work import Worker  # noqa: E402
@@ -173,6 +174,57 @@ def test_what_was_answered_is_not_asked_again(tmp_path, handed, monkeypatch):
     assert run(table) == commands.ALL and blocks == []
 
 
+def test_pieces_are_read_part_by_part(tmp_path, handed, monkeypatch):
+    """Of millions of pairs those of one part are in memory: the second part is read once the first was used."""
+    read, codes = [], np.arange(4, dtype=np.uint64)
+    read_table = parquet.read_table
+    monkeypatch.setattr(grouping, "FEW_HASHES", 0)
+    monkeypatch.setattr(parts, "MOST_BYTES", 0)
+    monkeypatch.setattr(commands, "MOST_IN_BLOCK", 100)
+
+    def noted(path, columns=None):
+        if columns is None:
+            read.append(path)
+        return read_table(path, columns=columns)
+
+    monkeypatch.setattr(parts.parquet, "read_table", noted)
+    answering = commands.Answering(SimpleNamespace(address=None, cores=1), (), ExitStack())
+    found = grouping.Grouping(SimpleNamespace(digest=""), tmp_path, answering.rows).found(codes)
+    assert next(found).shape[1] == 2 and len(read) == 1
+    assert len(list(found)) == len(search_pieces(4)) - 1 and len(read) == len(list(tmp_path.glob("*/part-*"))) > 1
+
+
+def test_few_pairs_are_kept_too(tmp_path, handed, monkeypatch):
+    """Killed at each third pair and begun again, pairs that are compared here are compared once."""
+    table = photos_in(tmp_path, 4)
+    run(table, "verify")
+    assert run(table) == commands.ALL
+    expected, compared = groups_in(tmp_path), []
+    shutil.rmtree(tmp_path / "groups")
+    monkeypatch.setattr(few, "SECONDS", 0)
+    answers = few.FewPairs.answers
+
+    def one_by_one(self, ids, places):
+        for n, id in enumerate(ids):
+            answers(self, [id], places.slice(n, 1))
+        return answers(self, ids, places)
+
+    def killed(first, second):
+        compared.append(1)
+        if len(compared) % 3 == 0:
+            raise KeyboardInterrupt
+        return same_picture(first, second)
+
+    monkeypatch.setattr(few.FewPairs, "answers", one_by_one)
+    monkeypatch.setattr(pairing, "same_picture", killed)
+    codes = [run(table)]
+    while codes[-1] == commands.INTERRUPTED and len(codes) < 20:
+        codes.append(run(table))
+    assert codes[-1] == commands.ALL and len(codes) > 2 and groups_in(tmp_path) == expected
+    asked = written_rows(tmp_path / "groups" / "_work" / "few")["id"].to_pylist()
+    assert len(compared) == len(asked) + len(codes) - 1
+
+
 def test_a_cluster_that_halts_loses_nothing(tmp_path, handed, monkeypatch):
     """Twice it stops in the middle; the pairs that are missing are handed out again."""
     _, stops = handed
@@ -201,6 +253,52 @@ def test_a_picture_that_is_gone_is_told(tmp_path, handed):
     errors = {row["id"]: row["error"] for row in written_rows(tmp_path / "groups").to_pylist() if row["error"]}
     assert list(errors) == ["a small"] and errors["a small"].startswith("not compared: ")
     assert frozenset({"a orig", "a dark", "a grey"}) in groups_in(tmp_path)
+
+
+@pytest.mark.parametrize("most", [64, 0])
+def test_a_pair_that_fails_is_tried_again(tmp_path, handed, monkeypatch, capsys, most):
+    """Memory that is short once changes nothing. If it stays short there is no _DONE, and the next run is whole."""
+    table, left = photos_in(tmp_path, 1), [1]
+    run(table, "verify")
+    monkeypatch.setattr(grouping, "FEW_PAIRS", most)
+
+    def short_of_memory(first, second):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise MemoryError("no memory")
+        return same_picture(first, second)
+
+    monkeypatch.setattr(pairing, "same_picture", short_of_memory)
+    assert run(table) == commands.ALL and left[0] < 0
+    expected = groups_in(tmp_path)
+    shutil.rmtree(tmp_path / "groups")
+    left[0] = 1000
+    assert run(table) == commands.STOPPED_SHORT and not (tmp_path / "groups" / FINISHED).exists()
+    assert "no memory. Put that right, and run this again" in capsys.readouterr().err
+    left[0] = 0
+    assert run(table) == commands.ALL and groups_in(tmp_path) == expected and list(map(len, expected)) == [4]
+
+
+def test_a_pair_of_which_each_worker_dies_is_told(tmp_path, handed, monkeypatch):
+    """Its two rows say so, in each run; the others are grouped."""
+    table = photos_in(tmp_path, 1)
+    run(table, "verify")
+    monkeypatch.setattr(grouping, "FEW_PAIRS", 0)
+    answers_to = commands.answers_to
+
+    def dying(job, positions, places, **options):
+        alive = [n for n, place in enumerate(places.to_pylist()) if not ("a small" in place and "a orig" in place)]
+        yield from answers_to(job, positions[alive], places.take(pa.array(alive)), **options) if alive else ()
+
+    monkeypatch.setattr(commands, "answers_to", dying)
+    assert run(table) == run(table) == commands.SOME
+    errors = {row["id"]: row["error"] for row in written_rows(tmp_path / "groups").to_pylist() if row["error"]}
+    died = "its worker died each time it was judged"
+    assert errors == {
+        "a orig": f"not compared with a small: {died}",
+        "a small": f"not compared with a orig: {died}",
+    }
+    assert groups_in(tmp_path) == {frozenset({"a orig", "a dark", "a grey"}), frozenset({"a small"})}
 
 
 def test_what_is_refused(tmp_path, handed, capsys):
@@ -235,6 +333,11 @@ def test_what_is_refused(tmp_path, handed, capsys):
     spoilt = rows.set_column(rows.column_names.index("hash"), "hash", pa.array(["<script>"] * len(rows)))
     parquet.write_table(spoilt.replace_schema_metadata(rows.schema.metadata), part)
     refused("'<script>' is no hash of 16 hex digits")
+    parquet.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), part)
+    refused("holds 1 row too many")
+    for name, cells in (("width", ["300"] * len(rows)), ("content", [5] * len(rows))):
+        parquet.write_table(rows.set_column(rows.column_names.index(name), name, pa.array(cells)), part)
+        refused(f"holds other columns than verify writes: {name} is ")
     with pytest.raises(SystemExit):
         scale_out(["copies", str(table), "--out", str(tmp_path / "groups")])
     with pytest.raises(SystemExit):

@@ -5,7 +5,7 @@ The pieces make up the very search of 03, so the answer is the same, wherever ea
 and pixels (features, points of all pictures, times and names) has no part in it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -98,10 +98,12 @@ class PairAnswers:
         keys = pairs[:, 0] * self._count + pairs[:, 1]
         new = np.setdiff1d(keys[~self._settled(keys)], list(self._late))
         if len(new):
-            said = self._same(np.stack(np.divmod(new, self._count), axis=1))
-            self._late |= dict(zip(new.tolist(), np.where(said, SAME_PICTURE, DIFFERENT).tolist(), strict=True))
-            if len(self._late) > LATE:
-                self._settle()
+            same = self._same(np.stack(np.divmod(new, self._count), axis=1))
+            said = np.where(same, SAME_PICTURE, DIFFERENT).astype(np.uint8)
+            if len(self._late) + len(new) > LATE:
+                self._settle(new, said)
+            else:
+                self._late |= dict(zip(new.tolist(), said.tolist(), strict=True))
         settled = self._settled(keys)
         found = np.zeros(len(keys), dtype=np.uint8)
         found[settled] = self._said[np.searchsorted(self._keys, keys[settled])]
@@ -118,9 +120,10 @@ class PairAnswers:
         places = np.minimum(np.searchsorted(self._keys, keys), max(len(self._keys) - 1, 0))
         return self._keys[places] == keys if len(self._keys) else np.zeros(len(keys), dtype=bool)
 
-    def _settle(self) -> None:
-        """Put the last few into the arrays."""
-        keys = np.concatenate([self._keys, np.array(list(self._late), dtype=np.int64)])
-        said = np.concatenate([self._said, np.array(list(self._late.values()), dtype=np.uint8)])
+    def _settle(self, new: Sequence[int] = (), said: Sequence[int] = ()) -> None:
+        """Put the last few into the arrays, and new keys (M,) with what was said of them (M,)."""
+        keys = np.concatenate([self._keys, np.array([*self._late], dtype=np.int64), np.asarray(new, dtype=np.int64)])
+        late = np.array([*self._late.values()], dtype=np.uint8)
+        said = np.concatenate([self._said, late, np.asarray(said, dtype=np.uint8)])
         order = np.argsort(keys, kind="stable")
         self._keys, self._said, self._late = keys[order], said[order], {}

@@ -29,7 +29,7 @@ from utils.inference import ModelError
 from utils.scale.cluster import answers_to, connected, machine_sizes, workers_for
 from utils.scale.grouping import GROUP_COLUMNS, Grouping, read_checked, write_groups
 from utils.scale.jobs import JOB_MAKERS, job_of, part_schema
-from utils.scale.parts import Parts, own_folder, written_rows
+from utils.scale.parts import Parts, each_part, own_folder
 from utils.scale.photos import read_photo_places
 from utils.scale.running import MOST_IN_BLOCK, judge_missing
 from utils.scale.storages import witnesses
@@ -152,12 +152,14 @@ def _hand_out_all(
     options: argparse.Namespace, job, table: pa.Table, parts: Parts, pace: Pace, seen: Sequence[str], unit="picture"
 ) -> None:
     """Hand out what is missing to the workers of a cluster, under a progress bar."""
+    complete = getattr(job, "complete", False)
     workers, missing = workers_for(machine_sizes(), options.cores), len(parts.missing)
     print(f"{counted(workers, 'worker')} on {counted(len(machine_sizes()), 'machine')}.", file=sys.stderr)
     hand_out = partial(_handed_out, ray.put(job), seen, options.cores, getattr(job, "most_in_block", MOST_IN_BLOCK))
     with tqdm(total=len(table), initial=len(table) - missing, desc=parts.facts["task"], unit=unit) as bar:
         told = partial(pace.told, bar)
-        judge_missing(parts, table["place"], hand_out, told, workers=workers, pause=PAUSE_AFTER_HALT)
+        pause = PAUSE_AFTER_HALT
+        judge_missing(parts, table["place"], hand_out, told, workers=workers, pause=pause, complete=complete)
 
 
 def _handed_out(
@@ -183,7 +185,7 @@ def _group_all(options: argparse.Namespace) -> int:
         write_groups(parts, table["id"], rows)
         parts.finish()
     print(f"{counted(len(table))} in {Path(options.out)}: {grouping.told(rows)}", file=sys.stderr)
-    return SOME if parts.errors or grouping.failed else ALL
+    return SOME if parts.errors else ALL
 
 
 class Answering:
@@ -198,8 +200,8 @@ class Answering:
             self._stack.enter_context(connected(self._options.address))
             self._connected = True
 
-    def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> pa.Table:
-        """Return the rows of a job for a table of ids and places; those that are in the folder are not asked for."""
+    def rows(self, job, asked: pa.Table, folder: Path, unit: str) -> Iterator[pa.Table]:
+        """Yield the rows of a job for ids and places, part by part; those that are in the folder are not asked for."""
         remove_leftovers(make_folder(folder), below=False)
         parts = Parts(folder, asked["id"], part_schema(job.columns), job.facts)
         if len(parts.missing):
@@ -209,4 +211,4 @@ class Answering:
                 _hand_out_all(self._options, job, asked, parts, Pace(), self._seen, unit)
             finally:
                 parts.finish()
-        return written_rows(folder)
+        return each_part(folder)

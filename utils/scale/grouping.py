@@ -8,8 +8,9 @@ _work/ in the folder of answers, so a run that was killed goes on. Knows nothing
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +19,13 @@ import pyarrow.compute as pc
 
 from utils.copies import PERCEPTUAL_HASH, HashSearch, search_pieces, versions_of_one
 from utils.errors import FieldguideError
-from utils.machine import usable_cores
+from utils.scale.few import FewPairs
+from utils.scale.jobs import part_schema
 from utils.scale.pairing import BETWEEN, UNREAD_BITS, Comparing, Searching
 from utils.scale.parts import FINISHED, Parts, written_rows
 from utils.scale.photos import CELLS
-from utils.scale.work import Worker, shortly
+from utils.scale.verifying import Verifying
+from utils.scale.work import shortly
 from utils.words import counted, listed
 
 GROUP_COLUMNS = pa.schema(
@@ -34,12 +37,14 @@ GROUP_COLUMNS = pa.schema(
         ("error", pa.string()),
     ]
 )
+CHECKED_SCHEMA = part_schema(Verifying.columns)
 CHECKED_COLUMNS = ["id", "content", "hash", "width", "height", "error"]
 WRITTEN_TOGETHER = 1_000_000  # rows
 FEW_HASHES, FEW_PAIRS = 20_000, 64  # so few are searched and compared here: a second, and some
 
-# A job, its table of ids and places, the folder for its rows, and what one of them is called; returns its rows.
-Answered = Callable[[object, pa.Table, Path, str], pa.Table]
+
+# A job, its table of ids and places, the folder for its rows, and what one of them is called; yields its rows.
+Answered = Callable[[object, pa.Table, Path, str], Iterator[pa.Table]]
 
 
 @dataclass
@@ -60,7 +65,7 @@ class Checked:
         self.of[good] = place
         self.codes = hash_numbers(self.rows["hash"].take(pa.array(self.firsts)))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What tells these pictures from others."""
         told = hashlib.sha256()
@@ -115,6 +120,16 @@ def read_checked(folder: str, table: pa.Table) -> Checked:
         raise FieldguideError(
             f"{folder} cannot be read ({shortly(error)}). Run verify again into that folder."
         ) from error
+    if strange := [f"{field.name} is {field.type}" for field in rows.schema if field not in CHECKED_SCHEMA]:
+        raise FieldguideError(
+            f"{folder} holds other columns than verify writes: {', '.join(strange)}. Remove its parts and run "
+            "verify again."
+        )
+    if doubled := len(rows) - pc.count_distinct(rows["id"]).as_py():
+        raise FieldguideError(
+            f"{folder} holds {counted(doubled, 'row')} too many: ids stand in more than one. Remove its parts and run "
+            "verify again."
+        )
     places = pc.index_in(rows["id"].cast(CELLS), value_set=table["id"].combine_chunks())
     if places.null_count:
         others = rows["id"].filter(pc.is_null(places))
@@ -122,7 +137,7 @@ def read_checked(folder: str, table: pa.Table) -> Checked:
             f"{folder} holds {counted(len(others))} that the table does not name: {listed(others[:3].to_pylist())}. "
             "Name the table that verify read."
         )
-    if len(rows) != len(table) or pc.count_distinct(rows["id"]).as_py() != len(rows):
+    if len(rows) != len(table):
         raise FieldguideError(
             f"The table names {counted(len(table))}, and {folder} holds {len(rows):,}. Run verify with this table and "
             f"--out {folder} first."
@@ -142,18 +157,20 @@ class Grouping:
     answered: Answered
     searches: int = 0
     comparisons: int = 0
-    unread: dict[int, str] = field(default_factory=dict)  # position of a picture → why it cannot be compared
-    failed: int = 0  # pairs that could not be compared though their pictures can be read
+    uncompared: dict[int, str] = field(default_factory=dict)  # position of a picture → why not, or not with which
 
     def __post_init__(self):
-        self._here = Worker(Comparing(""), usable_cores(), ())  # it keeps the picture that a chain is compared with
+        self._few = FewPairs(self.folder / "few", self.checked.digest)
 
     def rows(self) -> pa.Table:
         """Return one row for each of N pictures: GROUP_COLUMNS."""
         checked, alone = self.checked, np.arange(len(self.checked.rows))
         root = alone
         if len(checked.codes):
-            versions = versions_of_one(checked.codes, self.same, self.found)
+            try:
+                versions = versions_of_one(checked.codes, self.same, self.found)
+            finally:
+                self._few.keep()
             root = np.where(checked.of < 0, alone, checked.firsts[versions][checked.of])
         _, first, place, sizes = np.unique(root, return_index=True, return_inverse=True, return_counts=True)
         wide, high = (checked.rows[name].fill_null(0).to_numpy().astype(np.int64) for name in ("width", "height"))
@@ -175,18 +192,17 @@ class Grouping:
         groups = int((1 / sizes[sizes > 1]).sum().round())
         kept, errors = int(pc.sum(rows["keep"]).as_py() or 0), len(rows) - rows["error"].null_count
         told = f"{counted(groups, 'group')} of near-duplicates, of {counted(int((sizes > 1).sum()))}; "
-        told += f"{counted(kept)} to keep, {errors:,} with an error."
-        return f"{told} Not compared: {counted(self.failed, 'pair')}, see {self.folder}." if self.failed else told
+        return f"{told}{counted(kept)} to keep, {errors:,} with an error."
 
     def errors(self) -> pa.ChunkedArray:
         """Return why a picture has no part in this, or was not compared: (N,)."""
         errors = self.checked.rows["error"]
-        if not self.unread:
+        if not self.uncompared:
             return errors
-        places = pa.array(sorted(self.unread))
+        places = pa.array(sorted(self.uncompared))
         mask = np.zeros(len(errors), dtype=bool)
         mask[places] = True
-        why = [f"not compared: {self.unread[place]}" for place in places.to_pylist()]
+        why = [self.uncompared[place] for place in places.to_pylist()]
         return pc.replace_with_mask(errors.combine_chunks(), pa.array(mask), pa.array(why, errors.type))
 
     def found(self, codes: np.ndarray) -> Iterator[np.ndarray]:
@@ -198,11 +214,13 @@ class Grouping:
         pieces = [" ".join(map(str, piece)) for piece in pieces]
         self.searches += 1
         table = pa.table({"id": pa.array(pieces, CELLS), "place": pa.array(pieces, CELLS)})
-        rows = self.answered(Searching(codes), table, self.folder / f"search-{self.searches:03}", "piece")
-        if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
-            raise FieldguideError(f"The search among hashes failed: {wrong[0]}. Put that right, and run this again.")
-        for chunk in rows["pairs"].chunks:
-            for pairs in chunk:
+        folder = self.folder / f"search-{self.searches:03}"
+        for rows in self.answered(Searching(codes), table, folder, "piece"):
+            if wrong := [error for error in rows["error"].unique().to_pylist() if error]:
+                raise FieldguideError(
+                    f"The search among hashes failed: {wrong[0]}. Remove {folder}, and run this again."
+                )
+            for pairs in rows["pairs"]:
                 yield pairs.values.to_numpy().reshape(-1, 2)
 
     def same(self, pairs: np.ndarray) -> np.ndarray:
@@ -211,23 +229,28 @@ class Grouping:
         both = [self.checked.places.take(pa.array(column)) for column in positions.T]
         joined = pc.binary_join_element_wise(*both, pa.scalar(BETWEEN, CELLS))
         if len(pairs) <= FEW_PAIRS:
-            rows = self._here(pa.table({"row": np.arange(len(pairs)), "place": joined}))
-            why = pc.coalesce(rows["error"], rows["failed"])
-            rows = rows.drop_columns(["error"]).append_column("id", rows["row"]).append_column("error", why)
+            asked = [f"{first} {second}" for first, second in positions.tolist()]
+            rows = self._few.answers(asked, joined)
         else:
             self.comparisons += 1
-            job = Comparing(hashlib.sha256(np.ascontiguousarray(positions)).hexdigest())
+            told = self.checked.digest.encode() + np.ascontiguousarray(positions).tobytes()
+            job = Comparing(hashlib.sha256(told).hexdigest())
             table = pa.table({"id": pa.array(np.arange(len(pairs))).cast(CELLS), "place": joined})
-            rows = self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair")
-        said = np.zeros(len(positions), dtype=bool)
-        said[rows["id"].cast(pa.int64()).to_numpy()] = rows["same"].fill_null(False).to_numpy()
-        for row in rows.select(["id", "unread", "error"]).filter(pc.is_valid(rows["error"])).to_pylist():
-            unread = row["unread"] or 0
-            self.failed += not unread
-            for bit, position in zip(UNREAD_BITS, positions[int(row["id"])].tolist(), strict=True):
-                if unread & bit:
-                    self.unread[position] = row["error"]
-        return said
+            rows = pa.concat_tables(self.answered(job, table, self.folder / f"compare-{self.comparisons:03}", "pair"))
+            order = np.argsort(rows["id"].cast(pa.int64()).to_numpy())
+            rows = rows.take(pa.array(order))
+        for n in np.flatnonzero(rows["error"].is_valid()).tolist():
+            self._note(positions[n].tolist(), rows["unread"][n].as_py(), rows["error"][n].as_py())
+        return rows["same"].fill_null(False).to_numpy()
+
+    def _note(self, pair: Sequence[int], unread: int | None, error: str) -> None:
+        """Note why two pictures were not compared: one cannot be read, or each worker died of the two."""
+        for bit, position, other in zip(UNREAD_BITS, pair, pair[::-1], strict=True):
+            if not unread:
+                told = f"not compared with {self.checked.rows['id'][other]}: {error}"
+                self.uncompared.setdefault(position, told)
+            elif unread & bit:
+                self.uncompared[position] = f"not compared: {error}"
 
 
 def write_groups(parts: Parts, table_ids: pa.ChunkedArray, rows: pa.Table) -> None:

@@ -4,7 +4,8 @@ What is asked of each picture. A job goes to every machine, and makes there a wo
 A job has `columns`, the Arrow schema of its rows beside id and error; `facts`, what must be the same for all rows of a
 folder; and `worker(cores)`, which is called once per process and returns a function from pictures to their rows in
 order, each a mapping of column to value. A job whose places are not those of pictures has `read`, which yields what
-stands at each. Each kind has a module of its own, as only one of them needs torch.
+stands at each. One that is `complete` gives no row an error for a reason that may pass. Each kind has a module of its
+own, as only one of them needs torch.
 """
 
 import argparse

@@ -25,6 +25,7 @@ class Searching:
 
     codes: np.ndarray = field(repr=False)  # uint64 (N,), ascending
     columns = pa.schema([("pairs", pa.list_(pa.int64()))])
+    complete = True
     most_in_block = 4  # pieces: of ten million hashes each takes ten seconds
 
     @property
@@ -53,6 +54,7 @@ class Comparing:
 
     pairs: str  # a digest of all
     columns = pa.schema([("same", pa.bool_()), ("unread", pa.int8())])
+    complete = True  # a pair that waits for a storage or for memory must not count as different
 
     @property
     def facts(self) -> dict[str, str]:
@@ -107,6 +109,8 @@ class Recent:
             if isinstance(picture, Exception):
                 raise picture
             found = seen_picture(picture)
+        except MemoryError:  # may pass, so the block is tried again
+            raise
         except Exception as error:  # decoders raise what they like; one picture must not stop the others
             found = str(error) or type(error).__name__
         with self._lock:

@@ -58,7 +58,7 @@ class Parts:
         self.errors = 0  # rows with one
         self._waiting: list[pa.Table] = []
         self._since, self._patience = 0.0, FIRST_SECONDS
-        paths = sorted(folder.glob("part-*.parquet"))
+        paths = _paths_of(folder)
         self._next = 1 + max((int(path.stem[5:]) for path in paths if path.stem[5:].isdecimal()), default=0)
         self._know([(path, _rows_of(path, self.schema, facts)) for path in paths])
 
@@ -134,13 +134,25 @@ class Parts:
             write_whole(self.folder / FINISHED, json.dumps(told, indent=1) + "\n")
 
 
-def _rows_of(path: Path, schema: pa.Schema, facts: Mapping[str, str]) -> pa.Table:
-    """Return ids and errors of a part; refuse one that is damaged or that something else made."""
+def _paths_of(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def rows_so_far(folder: Path, schema: pa.Schema, facts: Mapping[str, str]) -> pa.Table:
+    """Return the rows of all parts that are there; refuse those that are damaged or that something else made."""
+    found = [_rows_of(path, schema, facts, schema.names) for path in _paths_of(folder)]
+    return pa.concat_tables([schema.empty_table(), *found])
+
+
+def _rows_of(
+    path: Path, schema: pa.Schema, facts: Mapping[str, str], columns: Sequence[str] = ("id", "error")
+) -> pa.Table:
+    """Return columns of a part; refuse one that is damaged or that something else made."""
     try:
         data = io.BytesIO(path.read_bytes())
         found = parquet.read_schema(data)
         made_by = json.loads((found.metadata or {}).get(FACTS_KEY, b"{}"))
-        rows = parquet.read_table(data, columns=["id", "error"])
+        rows = parquet.read_table(data, columns=list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise FieldguideError(
             f"{path} cannot be read ({str(error).splitlines()[0][:200]}). Remove it; its pictures are judged again."
@@ -157,7 +169,13 @@ def _rows_of(path: Path, schema: pa.Schema, facts: Mapping[str, str]) -> pa.Tabl
 
 def written_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Return the rows of all parts in a folder, sorted by id, with these columns or all."""
-    paths = sorted(folder.glob("part-*.parquet"))
+    return pa.concat_tables(each_part(folder, columns)).sort_by("id")
+
+
+def each_part(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of one part in a folder after another, with these columns or all."""
+    paths = _paths_of(folder)
     if not paths:
         raise FieldguideError(f"{folder} holds no parts yet.")
-    return pa.concat_tables(parquet.read_table(path, columns=columns) for path in paths).sort_by("id")
+    for path in paths:
+        yield parquet.read_table(path, columns=columns)

@@ -39,17 +39,24 @@ def block_size(count: int, workers: int) -> int:
 
 
 def judge_missing(
-    parts: Parts, places: pa.ChunkedArray, hand_out: HandOut, told: Callable[[int], None], *, workers: int, pause: float
+    parts: Parts,
+    places: pa.ChunkedArray,
+    hand_out: HandOut,
+    told: Callable[[int], None],
+    *,
+    workers: int,
+    pause: float,
+    complete: bool = False,
 ) -> None:
     """
     Hand out every picture that has no row, and give it one.
 
     `told` hears how many rows came. After the cluster halted, what is missing is handed out again `pause` seconds
     later. Raises FieldguideError if a worker refuses the work, no picture of many can be judged, or the cluster keeps
-    halting.
+    halting; if the rows must be `complete`, also if one failed each time for a reason that may pass.
     """
     while len(missing := parts.missing[:HANDED_OUT_AT_ONCE]):
-        _judge_all(parts, missing, places, hand_out, told, block_size(len(missing), workers), pause)
+        _judge_all(parts, missing, places, hand_out, told, block_size(len(missing), workers), pause, complete)
 
 
 def _judge_all(
@@ -60,6 +67,7 @@ def _judge_all(
     told: Callable[[int], None],
     block: int,
     pause: float,
+    complete: bool,
 ) -> None:
     """Give each of these pictures its row."""
     halts, why = 0, {}  # position → what went wrong last
@@ -85,6 +93,12 @@ def _judge_all(
                 "right, and run this again."
             )
         elif after and block == 1:
+            passing = [why[each] for each in left[~parts.known[left]].tolist() if each in why]
+            if passing and complete:
+                raise FieldguideError(
+                    f"{len(passing):,} of {len(positions):,} failed each time: {passing[0]}. Put that right, and run "
+                    "this again: what was judged is kept."
+                )
             told(_given_up(parts, left[~parts.known[left]], why))
         else:
             block = max(1, block // TIMES_SMALLER)
