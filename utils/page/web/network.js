@@ -49,8 +49,17 @@ async function hasGraphics() {
 }
 
 /** Load the model's file, and refuse one that is not the one that this page was made for. */
-export async function fetched({ file, bytes, sha256 }, progress) {
-  const response = await fetch(new URL(`${file}?${sha256}`, import.meta.url)).catch(() => null);
+export async function fetched(model, progress) {
+  try {
+    return await downloaded(model, progress, "default");
+  } catch (error) {
+    if (!error.another) throw error;
+    return downloaded(model, progress, "reload"); // the browser may have kept what lay there during an upload
+  }
+}
+
+async function downloaded({ file, bytes, sha256 }, progress, cache) {
+  const response = await fetch(new URL(`${file}?${sha256}`, import.meta.url), { cache }).catch(() => null);
   if (!response?.ok) throw new Problem(`${file} could not be loaded${response ? ` (${response.status})` : ""}. It must lie beside index.html. Check the connection and reload the page.`);
   const data = new Uint8Array(bytes);
   let loaded = 0;
@@ -78,7 +87,7 @@ function inTime(promise) {
   return Promise.race([promise, silence]);
 }
 
-const another = (file) => new Problem(`${file} is not the file that this page was made for, or it was cut short. Write the page again with notebook 07, and copy all of its files.`);
+const another = (file) => Object.assign(new Problem(`${file} is not the file that this page was made for, or it was cut short. Write the page again with notebook 07, and copy all of its files.`), { another: true });
 
 async function opened(engine, model, facts) {
   const { runtime, recipe } = facts;
