@@ -1,5 +1,6 @@
 """utils.scale on a cluster of two nodes on this machine: workers, a node and the driver are killed, nothing is lost."""
 
+import builtins
 import os
 import signal
 import subprocess
@@ -112,6 +113,14 @@ def test_workers_are_killed(cluster, photos, tmp_path, monkeypatch):
     after(150, kill_workers, monkeypatch)
     assert scale_out(arguments(cluster, photos, tmp_path)) == commands.SOME
     check(photos, tmp_path)
+
+
+def test_print_stays_pythons_own(cluster, photos, tmp_path):
+    """An export of fastai holds the learner's print: with Ray's it could be loaded where Ray is alone."""
+    after_print = builtins.print
+    assert scale_out(arguments(cluster, photos, tmp_path)) == commands.SOME
+    ray.experimental.tqdm_ray.instance()  # as a worker that prints has Ray do
+    assert builtins.print is after_print and print.__module__ == "builtins"
 
 
 def test_groups_of_copies_while_workers_are_killed(cluster, photos, tmp_path, monkeypatch):

@@ -32,6 +32,7 @@ RETRIES = 2  # of a block whose worker died; after that it comes back in smaller
 QUIET = {  # what Ray reads when it starts; what goes wrong comes back as data
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_TQDM_PATCH_PRINT": "0",  # else Ray's print takes the place of Python's, and learn.export() pickles that one
 }
 QUIETLY = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 
