@@ -86,7 +86,7 @@ def drawn(count: int, *, plain: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def flips(rng: np.random.Generator, count: int, most: int) -> np.ndarray:
-    """Return numbers of 64 bits, of which up to `most` are 1."""
+    """Return random 64-bit numbers with at most `most` bits set."""
     bits = np.uint64(1) << rng.random((count, 64), dtype=np.float32).argsort(axis=1)[:, :most].astype(np.uint64)
     kept = np.arange(most) < rng.integers(0, most + 1, count)[:, None]
     return np.bitwise_or.reduce(np.where(kept, bits, np.uint64(0)), axis=1)

@@ -332,7 +332,7 @@ def test_what_is_refused(tmp_path, handed, capsys):
     rows = parquet.read_table(part)
     spoilt = rows.set_column(rows.column_names.index("hash"), "hash", pa.array(["<script>"] * len(rows)))
     parquet.write_table(spoilt.replace_schema_metadata(rows.schema.metadata), part)
-    refused("'<script>' is no hash of 16 hex digits")
+    refused("'<script>' is not a hash of 16 hex digits")
     parquet.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), part)
     refused("holds 1 row too many")
     for name, cells in (("width", ["300"] * len(rows)), ("content", [5] * len(rows))):

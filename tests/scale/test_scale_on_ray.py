@@ -260,7 +260,7 @@ def check_collected(web, out: Path) -> None:
 
 
 def test_who_collects_is_killed(cluster, web, tmp_path, monkeypatch):
-    """All workers are killed in the middle: others fetch the rest, and each host is still asked by one at a time."""
+    """New workers fetch what the killed ones left. One worker at a time asks each host, as before."""
     after(150, lambda: kill_workers("Hand"), monkeypatch)
     assert scale_out(collect_arguments(cluster, web, tmp_path)) == commands.ALL
     check_collected(web, tmp_path / "out")

@@ -17,9 +17,8 @@ from utils.download.queue import fetching
 from utils.storage import Shelf, content_id
 from utils.tables import TAKEN
 
-FetchOutcome = tuple[
-    int, dict[str, str], str, bool
-]  # of a record: number, row of sources.csv, file, failed for the moment?
+# Of a record: its number, its row of sources.csv, its file, whether it failed for the moment.
+FetchOutcome = tuple[int, dict[str, str], str, bool]
 
 
 def fetch_rows(

@@ -18,7 +18,7 @@ from utils.download import Rules, adopt_rows, fetch_rows
 from utils.scale.dealing import Deal
 from utils.scale.jobs import part_schema
 from utils.scale.links import LINK_FIELDS, host_of
-from utils.scale.parts import FINISHED, Parts, written_rows
+from utils.scale.parts import FINISHED, Parts, part_paths, write_rows, written_rows
 from utils.scale.photos import CELLS
 from utils.storage import make_folder, visible_files, write_whole
 from utils.tables import HAD, HAND, SOURCES_COLUMNS, TABLE, TAKEN, each_row, one_line
@@ -74,7 +74,7 @@ class Collected(Parts):
             self.known[self.places[path][old]] = False
             self.errors -= int(old.sum()) - rows["error"].filter(pa.array(old)).null_count
             self.places[path] = self.places[path][~old]
-            _write_rows(path, rows.filter(pa.array(~old)))
+            write_rows(path, rows.filter(pa.array(~old)))
 
     def _rules_are(self, rules: Rules) -> bool:
         """Return whether these are the rules of the run before."""
@@ -126,7 +126,7 @@ class Collected(Parts):
             if tables:
                 rows = pa.concat_tables(tables).sort_by("row")
                 rows = rows.add_column(0, "id", self.ids.take(rows["row"]).cast(pa.string()))
-                _write_rows(self.folder / name, rows.select(self.schema.names).cast(self.schema))
+                write_rows(self.folder / name, rows.select(self.schema.names).cast(self.schema))
         later = int(self.later.sum())
         if len(self.missing) == later:
             told = {"addresses": len(self.ids), "errors": self.errors, "later": later, **self.facts}
@@ -136,12 +136,6 @@ class Collected(Parts):
 def _rules_text(rules: Rules) -> str:
     """Return the rules that decide what is refused, as text."""
     return json.dumps({"allow_host": sorted(rules.allowed_hosts), "ignore_noai": not rules.honour_noai}) + "\n"
-
-
-def _write_rows(path: Path, rows: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    parquet.write_table(rows, buffer, compression="zstd")
-    write_whole(path, buffer.getvalue().to_pybytes())
 
 
 def _is(column: pa.ChunkedArray, text: str) -> np.ndarray:
@@ -269,7 +263,7 @@ def taken_before(folder: Path, links: pa.Table, positions: np.ndarray) -> pa.Tab
 
 def note_sources(folder: Path, parts: Path) -> None:
     """Write to sources.csv the rows of all addresses that were asked for and are settled, sorted by id."""
-    if list(parts.glob("part-*.parquet")):
+    if part_paths(parts):
         adopt_rows(folder / SOURCES_NAME, _sources_rows(written_rows(parts)))
 
 

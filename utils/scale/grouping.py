@@ -54,7 +54,7 @@ class Checked:
     rows: pa.Table  # (N,): CHECKED_COLUMNS
     places: pa.ChunkedArray  # (N,)
     firsts: np.ndarray = field(init=False)  # (C,): the first picture of each content
-    of: np.ndarray = field(init=False)  # (N,): which of the firsts has its content; -1 where there is no picture of use
+    of: np.ndarray = field(init=False)  # (N,): which of the firsts has its content; -1 if verify rejected it
     codes: np.ndarray = field(init=False)  # (C,): uint64
 
     def __post_init__(self):
@@ -84,7 +84,7 @@ def hash_numbers(texts: pa.ChunkedArray) -> np.ndarray:
     """
     whole = pc.match_substring_regex(texts, f"^{PERCEPTUAL_HASH.pattern}$").fill_null(False)
     if (wrong := pc.index(whole, False).as_py()) >= 0:
-        raise ValueError(f"{str(texts[wrong])[:40]!r} is no hash of 16 hex digits")
+        raise ValueError(f"{str(texts[wrong])[:40]!r} is not a hash of 16 hex digits")
     return np.frombuffer(bytes.fromhex(_letters(texts).decode()), dtype=">u8").astype(np.uint64)
 
 

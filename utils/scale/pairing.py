@@ -50,7 +50,7 @@ class Searching:
 
 @dataclass(frozen=True)
 class Comparing:
-    """Pairs of pictures, of which the pixels decide; a place is that of the first, a NUL and that of the second."""
+    """Pairs of pictures to compare by their pixels. A place is the places of both, with a NUL between them."""
 
     pairs: str  # a digest of all
     columns = pa.schema([("same", pa.bool_()), ("unread", pa.int8())])

@@ -58,7 +58,7 @@ class Parts:
         self.errors = 0  # rows with one
         self._waiting: list[pa.Table] = []
         self._since, self._patience = 0.0, FIRST_SECONDS
-        paths = _paths_of(folder)
+        paths = part_paths(folder)
         self._next = 1 + max((int(path.stem[5:]) for path in paths if path.stem[5:].isdecimal()), default=0)
         self._know([(path, _rows_of(path, self.schema, facts)) for path in paths])
 
@@ -116,9 +116,7 @@ class Parts:
     def settle(self) -> None:
         """Write the rows that wait as a part."""
         if self._waiting:
-            buffer = io.BytesIO()  # so that a full disk is met by `write_whole`, which knows what to say
-            parquet.write_table(pa.concat_tables(self._waiting), buffer, compression="zstd")
-            write_whole(self.folder / PART_NAME.format(self._next), buffer.getvalue())
+            write_rows(self.folder / PART_NAME.format(self._next), pa.concat_tables(self._waiting))
             self._next += 1
         self._waiting = []
 
@@ -134,13 +132,21 @@ class Parts:
             write_whole(self.folder / FINISHED, json.dumps(told, indent=1) + "\n")
 
 
-def _paths_of(folder: Path) -> list[Path]:
+def part_paths(folder: Path) -> list[Path]:
+    """Return the parts in a folder, in the order of their names."""
     return sorted(folder.glob("part-*.parquet"))
+
+
+def write_rows(path: Path, rows: pa.Table) -> None:
+    """Write rows as a Parquet file, whole or not at all."""
+    buffer = io.BytesIO()  # so that a full disk is met by `write_whole`, which knows what to say
+    parquet.write_table(rows, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
 
 
 def rows_so_far(folder: Path, schema: pa.Schema, facts: Mapping[str, str]) -> pa.Table:
     """Return the rows of all parts that are there; refuse those that are damaged or that something else made."""
-    found = [_rows_of(path, schema, facts, schema.names) for path in _paths_of(folder)]
+    found = [_rows_of(path, schema, facts, schema.names) for path in part_paths(folder)]
     return pa.concat_tables([schema.empty_table(), *found])
 
 
@@ -174,7 +180,7 @@ def written_rows(folder: Path, columns: Sequence[str] | None = None) -> pa.Table
 
 def each_part(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of one part in a folder after another, with these columns or all."""
-    paths = _paths_of(folder)
+    paths = part_paths(folder)
     if not paths:
         raise FieldguideError(f"{folder} holds no parts yet.")
     for path in paths:
