@@ -112,10 +112,10 @@ def desk(notebook, project, errors) -> Desk:
         notebook.revert()  # after a test that failed halfway
     try:
         grid = notebook.run_all()
-    except Error:  # now and then JupyterLab answers no more: one test must not take all that follow with it
-        notebook.reload()
-        notebook.restart()
+    except Error:  # the page or the kernel answers no more: one test must not take all that follow with it
+        notebook.start_anew()
         grid = notebook.run_all()
+        errors.clear()  # what JupyterLab says of the requests that were on their way
     grid.root.wait_for()
     yield Desk(notebook, grid, project)
     assert errors == []

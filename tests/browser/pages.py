@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
@@ -162,6 +163,12 @@ class Notebook:
         self.page.reload()
         self.wait_until_idle()
 
+    def start_anew(self) -> None:
+        """Load the page anew and restart the kernel, whatever either of them is at."""
+        self.page.reload()
+        self.page.wait_for_function("() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel")
+        self.restart()
+
     def revert(self) -> None:
         """Take the cells back to what the file holds."""
         self._do("window.jupyterapp.shell.currentWidget.context.revert()")
@@ -182,20 +189,33 @@ class Notebook:
     @contextmanager
     def kernel_at_work(self, *, silent: bool = False) -> Iterator[None]:
         """Keep the kernel busy with a cell until the end of the block; `silent`: so that the cleaner cannot answer."""
-        gate = self.path.with_name("gate")
+        # Files say when the cell begins and may end, its own answer when it has: the kernel's status also changes with
+        # each message of a widget, before the cell and beside it, and a gate taken away too early is never seen.
+        begun, gate = self.path.with_name("begun"), self.path.with_name("gate")
         held = "cleaner.cleaning.lock" if silent else "contextlib.nullcontext()"
         code = (
-            f"import contextlib, pathlib, time\nwith {held}:\n"
+            f"import contextlib, pathlib, time\nwith {held}:\n    pathlib.Path({str(begun)!r}).touch()\n"
             f"    while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.02)"
         )
-        self.page.evaluate(f"code => {{ {KERNEL}.requestExecute({{code, store_history: false}}); }}", code)
+        request = f"{KERNEL}.requestExecute({{code, store_history: false}}).done.catch(() => null)"  # a killed kernel's
+        self.page.evaluate(f"code => {{ window.atWork = {request}; }}", code)
         try:
-            self.page.wait_for_function(f"() => {KERNEL}.status === 'busy'")
+            self._wait_for(begun)
             yield
         finally:
             gate.touch()
+            self._do("window.atWork")
             self.wait_until_idle()
-            gate.unlink()
+            for mark in (begun, gate):
+                mark.unlink(missing_ok=True)
+
+    def _wait_for(self, path: Path) -> None:
+        """Wait until a file is there, while the page goes on."""
+        for _ in range(1000):
+            if path.exists():
+                return
+            self.page.wait_for_timeout(20)
+        raise TimeoutError(f"{path} is not there after 20 seconds: the kernel does not begin the cell")
 
     def execute(self, code: str) -> str:
         """Run code in the kernel beside the notebook and return what it printed."""
