@@ -3,10 +3,10 @@ How quickly features come: the bare network on ready pixels against `picture_fea
 
     python benchmarks/features.py [--pictures 1000 10000]
 
-Draws that many pictures of 512×384 pixels, saved as 02 does. Bare: PyTorch's forward pass of the packaged network,
-batches of 16 of the same ready pixels, on all cores; half as many pictures before ours and as many after it, because a
-shared machine's speed changes. Ours: from the files to the kept numbers, in a process of its own; then once more in
-another, with all of them kept. What a process takes before it has a picture is told beside its peak.
+Draws that many pictures of 512×384 pixels, saved as 02 does. Bare: the packaged network alone, batches of 16 of the
+same ready pixels, on all cores, in PyTorch and in onnxruntime; half as many pictures before ours and as many after it,
+because a shared machine's speed changes. Ours: from the files to the kept numbers, in a process of its own; then once
+more in another, with all of them kept. What a process takes before it has a picture is told beside its peak.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from utils.pictures import jpeg_bytes
-from utils.project import Project
+from utils.project import FEATURE_SIZE, Project
 from utils.storage import write_whole
+
+BARE = ("torch", "runtime")
+TOGETHER = 16  # pictures in a batch of the bare network
 
 
 def main() -> None:
@@ -36,24 +40,23 @@ def main() -> None:
     parser.add_argument("--task", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.task:
-        print(json.dumps({"bare": bare, "ours": ours, "start": start}[options.task[0]](Path(options.task[1]))))
+        name, folder = options.task
+        print(json.dumps({"torch": in_torch, "runtime": in_runtime, "ours": ours, "start": start}[name](Path(folder))))
         return
-    print("| pictures | bare, per second | ours, per second | ours / bare | again, s | peak memory, MB (start) |")
-    print("|---|---|---|---|---|---|")
+    print("| pictures | per second: torch | onnxruntime | ours | ours / torch | ours / onnxruntime | again, s "
+          "| peak memory, MB (start) |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
     for count in options.pictures:
         with tempfile.TemporaryDirectory() as folder:
             draw(project_of(Path(folder)), count)
-            before, _ = done("bare", folder)
+            before = [done(each, folder)[0] for each in BARE]
             first, memory = done("ours", folder)
             again, _ = done("ours", folder)
-            after, _ = done("bare", folder)
+            after = [done(each, folder)[0] for each in BARE]
             _, alone = done("start", folder)
-        rate, bare_rate = count / first, count / (before + after)
-        memories = f"{memory / 1e6:.0f} ({alone / 1e6:.0f})"
-        print(
-            f"| {count:,} | {bare_rate:.0f} | {rate:.0f} | {rate / bare_rate:.2f} | {again:.2f} | {memories} |",
-            flush=True,
-        )
+        rate, bare = count / first, [count / (one + other) for one, other in zip(before, after, strict=True)]
+        rates = [f"{each:.0f}" for each in (*bare, rate)] + [f"{rate / each:.2f}" for each in bare]
+        print(f"| {count:,} | {' | '.join(rates)} | {again:.2f} | {memory / 1e6:.0f} ({alone / 1e6:.0f}) |", flush=True)
 
 
 def done(task: str, folder: str) -> tuple[float, int]:
@@ -76,31 +79,52 @@ def draw(project: Project, count: int) -> None:
         write_whole(project.images / "ab"[n % 2] / f"{n:016x}.jpg", jpeg_bytes(image))
 
 
-def bare(folder: Path) -> float:
+def in_torch(folder: Path) -> float:
     """Return the seconds in which PyTorch brings half as many ready pictures through the network, on all cores."""
     import torch
 
     from utils.backbone import packaged_body
-    from utils.dataset import read_dataset
     from utils.machine import usable_cores
-    from utils.project import FEATURE_SIZE
-    from utils.seeing import BATCH, folded
+    from utils.seeing import folded
 
     torch.set_num_threads(usable_cores())
     network = folded(packaged_body()).to(memory_format=torch.channels_last)
-    pixels = torch.rand(BATCH, 3, FEATURE_SIZE, FEATURE_SIZE).contiguous(memory_format=torch.channels_last)
-    batches = len(read_dataset(project_of(folder))) / 2 / BATCH
+    pixels = torch.rand(TOGETHER, 3, FEATURE_SIZE, FEATURE_SIZE).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        network(pixels)
-        began = time.perf_counter()
-        for _ in range(round(batches)):
-            network(pixels).mean((2, 3))
-        seconds = time.perf_counter() - began
-    return seconds * batches / round(batches)
+        return half(folder, lambda: network(pixels).mean((2, 3)))
+
+
+def in_runtime(folder: Path) -> float:
+    """Return the seconds of onnxruntime for the same, with as many threads as it takes by itself."""
+    import onnxruntime
+
+    from utils.backbone import packaged_body
+    from utils.graph import as_onnx
+    from utils.seeing import folded
+
+    graph = as_onnx(folded(packaged_body())).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    pixels = np.random.default_rng(0).random((TOGETHER, 3, FEATURE_SIZE, FEATURE_SIZE), dtype=np.float32)
+    return half(folder, lambda: session.run(None, {"pixels": pixels})[0].mean((2, 3)))
+
+
+def half(folder: Path, look: Callable[[], object]) -> float:
+    """Return the seconds for half as many pictures as lie there, TOGETHER of them at each look."""
+    from utils.dataset import read_dataset
+
+    batches = len(read_dataset(project_of(folder))) / 2 / TOGETHER
+    look()
+    began = time.perf_counter()
+    for _ in range(round(batches)):
+        look()
+    return (time.perf_counter() - began) * batches / round(batches)
 
 
 def ours(folder: Path) -> float:
-    """Return the seconds that `picture_features` takes for the drawn pictures."""
+    """Return the seconds that `picture_features` takes for the drawn pictures, imports not counted."""
+    import onnxruntime  # noqa: F401
+
+    import utils.seeing  # noqa: F401
     from utils.dataset import read_dataset
     from utils.features import picture_features
 
@@ -114,10 +138,9 @@ def ours(folder: Path) -> float:
 
 def start(folder: Path) -> float:
     """Load what `ours` loads, and look at no picture."""
-    from utils.backbone import packaged_body
-    from utils.seeing import folded
+    from utils.seeing import packaged_network
 
-    folded(packaged_body())
+    packaged_network()
     return 0.0
 
 

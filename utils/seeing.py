@@ -16,11 +16,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm.auto import tqdm
 
 from utils.backbone import COLOURS, RESAMPLE, packaged_body
+from utils.graph import runtime_network
 from utils.machine import in_threads
 from utils.pictures import PictureError, height_and_width, margins, open_picture, squish_and_crop
 from utils.project import FEATURE_SIZE, FEATURES
 
-BATCH = 16  # pictures at once through the network, in each thread
+BATCH = 8  # pictures at once through the network, in each thread
 
 
 def mask_front_of(model: nn.Module) -> nn.Module | None:
@@ -57,8 +58,13 @@ def seen_by_network(
 
 
 def packaged_network() -> nn.Module:
-    """Return the packaged network without its head, ready for judging: pixels (B, 3, H, W) to maps (B, 1280, h, w)."""
-    return folded(packaged_body()).to(memory_format=torch.channels_last)
+    """
+    Return the packaged network without its head, ready for judging: pixels (B, 3, H, W) to maps (B, 1280, h, w).
+
+    In onnxruntime where it is installed, which is twice as quick on a processor (benchmarks/README.md), else in torch.
+    """
+    network = folded(packaged_body())
+    return runtime_network(network) or network.to(memory_format=torch.channels_last)
 
 
 @contextmanager

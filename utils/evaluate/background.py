@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from utils.backbone import RESAMPLE, packaged_body
+from utils.backbone import RESAMPLE
 from utils.dataset import Dataset, seeded_rank
 from utils.errors import FieldguideError
 from utils.evaluate.shortcuts import WEAK
@@ -21,7 +21,7 @@ from utils.heads import JUDGE_STRENGTH, fit_head, fold_of
 from utils.intervals import LEVEL, verdict, wilson
 from utils.pictures import margins, squish_and_crop
 from utils.project import FEATURE_SIZE, FEATURES
-from utils.seeing import folded, network_features, one_thread_each
+from utils.seeing import network_features, one_thread_each, packaged_network
 from utils.words import counted, percent, rounded
 
 MOST_HIDDEN = 400  # photos: the masker takes about a tenth of a second for each
@@ -74,7 +74,7 @@ def sampled_groups(dataset: Dataset, *, most: int) -> Dataset:
 
 def hidden_features(images, n: int) -> np.ndarray:
     """Return what the packaged network sees in N images: float32 (N, 1280); NaN where the image is None."""
-    network, rows = folded(packaged_body()), np.full((n, FEATURES), np.nan, dtype=np.float32)
+    network, rows = packaged_network(), np.full((n, FEATURES), np.nan, dtype=np.float32)
     waiting: dict[int, np.ndarray] = {}
 
     def look() -> None:
