@@ -162,13 +162,14 @@ def head(run: Run, sides: dict[str, list[Path]], vocab: list[str]) -> tuple[floa
     """Fit the quick model, and judge by what the packaged network sees of the held-out photos."""
     import fastai.vision.all  # noqa: F401 (importing is not counted)
 
+    from utils.project import HEAD_SIZE
     from utils.seeing import seen_by_network
     from utils.train import quick_model
 
     began = time.perf_counter()
     quick = quick_model(prepared(run, sides["learn"], settings(run, vocab, train="head")))
     seconds = time.perf_counter() - began
-    probs = quick.head.probabilities(np.concatenate(list(seen_by_network(sides["judge"]))))
+    probs = quick.head.probabilities(np.concatenate(list(seen_by_network(sides["judge"], HEAD_SIZE))))
     return seconds, [vocab[k] for k in probs.argmax(1)]
 
 

@@ -208,7 +208,7 @@ def test_a_file_of_weights_is_found_from_another_folder(study_of, tmp_path):
 
 
 def test_a_head_of_other_pixels_becomes_a_training_of_all_layers(study_of, tmp_path):
-    """A head by itself stands on 128 pixels, so the file says train = "all" at the size that won, as is told."""
+    """A head by itself stands on 224 pixels, so the file says train = "all" at the size that won, as is told."""
     text = 'train = ["head"]\nsize = [64, 96]'
     found = study_of(text, lambda values: float(values["size"] == 96))
     told = save_winner(found, source=tmp_path / "birds.toml")
@@ -222,7 +222,7 @@ def test_all_layers_that_won_in_a_project_of_a_head_train_as_they_did(study_of, 
     found = study_of('train = ["head", "all"]', lambda v: float(v["train"] == "all"), top='train = "head"')
     save_winner(found, source=tmp_path / "birds.toml")
     best = Project.load(tmp_path / "birds_best.toml")
-    assert (best.train, best.arch, best.weights, best.size) == ("all", "efficientnet_lite0", "imagenet", 128)
+    assert (best.train, best.arch, best.weights, best.size) == ("all", "efficientnet_lite0", "imagenet", 224)
 
 
 def test_many_settings_are_told_with_their_time(study_of):

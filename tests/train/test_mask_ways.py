@@ -288,10 +288,10 @@ def test_a_head_takes_no_fourth_channel(tmp_path):
 
 def test_a_head_sees_what_is_cut_out(masked):
     """train = "head" with mask = "crop": fitted to crops, and the network that is kept gives the head's answers."""
-    dataset = masked(train="head", mask="crop", arch="efficientnet_lite0", weights="imagenet", size=128)
+    dataset = masked(train="head", mask="crop", arch="efficientnet_lite0", weights="imagenet")
     quick = quick_model(dataset)
     unmasked = replace(dataset, project=dataset.project.model_copy(update={"mask": "none"}))
-    assert not np.array_equal(head_features(dataset, size=128), head_features(unmasked, size=128))
+    assert not np.array_equal(head_features(dataset, size=224), head_features(unmasked, size=224))
     options = {"loss_func": training_loss(dataset), **head_options(dataset, quick)}
     learn = make_learner(dataset.project, image_dataloaders(dataset), pretrained=True, **options)
     keep_quick_model(dataset, learn, quick)
@@ -299,7 +299,7 @@ def test_a_head_sees_what_is_cut_out(masked):
     kept = load_trained(dataset)
     valid = dataset.on("valid")
     probs = kept.get_preds(dl=kept.dls.test_dl(list(valid.paths), num_workers=0))[0].numpy()
-    wanted = quick.head.probabilities(head_features(valid, size=128))
+    wanted = quick.head.probabilities(head_features(valid, size=224))
     np.testing.assert_allclose(probs, wanted, atol=2e-3)  # features are kept with half the digits
     masker_for(dataset.project, take_masks(dataset).drawn[1:])
     with pytest.raises(FieldguideError, match="settings changed since the model was trained"):

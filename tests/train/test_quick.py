@@ -15,6 +15,7 @@ from utils.evaluate import evaluate_round, predict_side
 from utils.export import save_learner
 from utils.heads import fit_head
 from utils.inference import load_classifier
+from utils.project import HEAD_SIZE
 from utils.seeing import feature_pixels
 from utils.tables import read_rows
 from utils.train import (
@@ -52,8 +53,8 @@ def head_only(make_project):
 
 def test_a_head_alone_names_the_packaged_network(make_project):
     """Whatever the file asks for beside ``train = "head"``; the other settings stay."""
-    project = make_project(train="head", arch="resnet50", weights="none", size=224, seed=7)
-    assert (project.arch, project.weights, project.size) == ("efficientnet_lite0", "imagenet", 128)
+    project = make_project(train="head", arch="resnet50", weights="none", size=64, seed=7)
+    assert (project.arch, project.weights, project.size) == ("efficientnet_lite0", "imagenet", 224)
     assert project.seed == 7
 
 
@@ -97,7 +98,7 @@ def test_it_is_kept_as_a_whole_network(head_only):
     assert {name: settings[name] for name in ("train", "arch", "size", "head")} == {
         "train": "head",
         "arch": "efficientnet_lite0",
-        "size": 128,
+        "size": 224,
         "head": "linear",
     }
     assert overfitting_sentence(loaded.record.history) == "The head alone was fitted: that takes no epochs."
@@ -115,7 +116,7 @@ def features_of(paths):
     from utils.backbone import packaged_body
     from utils.seeing import network_features
 
-    pixels = torch.from_numpy(np.stack([feature_pixels(path) for path in paths]))
+    pixels = torch.from_numpy(np.stack([feature_pixels(path, HEAD_SIZE) for path in paths]))
     return network_features(packaged_body(), pixels).numpy()
 
 
@@ -149,10 +150,10 @@ def test_a_head_is_fitted_anew_when_pictures_change(head_only):
 
 def test_the_packaged_network_begins_with_the_quick_models_head(make_project):
     """With all layers to train, and for no other network or weights."""
-    dataset = fill(make_project(arch="efficientnet_lite0", weights="imagenet", size=128))
+    dataset = fill(make_project(arch="efficientnet_lite0", weights="imagenet", size=224))
     quick = quick_model(dataset)
     learn = head_learner(dataset, quick)
-    assert learn.model[1][2].weight.detach().numpy() == pytest.approx(quick.head.weight, abs=1e-6)
+    assert learn.model[1][2].weight.detach().numpy() == pytest.approx(quick.head.weight, rel=1e-6)
     assert asked_settings(dataset)["head"] == "linear"
     for settings in ({"arch": "resnet18"}, {"arch": "efficientnet_lite0", "weights": "none"}):
         assert head_options(read_dataset(make_project(**settings)), quick) == {}

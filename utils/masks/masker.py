@@ -26,7 +26,7 @@ from utils.errors import FieldguideError
 from utils.masks.network import BIAS, MAP_LEVELS, Scorer, enlarged, level_maps, level_stages, scores
 from utils.masks.source import DrawnMask
 from utils.pictures import height_and_width
-from utils.project import FEATURE_SIZE, PACKAGED, PACKAGED_SHA256, Project
+from utils.project import HEAD_SIZE, PACKAGED, PACKAGED_SHA256, Project
 from utils.seeing import one_thread_each
 from utils.storage import content_id, write_whole
 from utils.words import counted
@@ -91,7 +91,7 @@ def _studied_sizes(project: Project) -> list[tuple[int, int]]:
         return []
     sizes = list(study.get("size", ()))
     if not sizes and "head" in study.get("train", ()):
-        sizes = [FEATURE_SIZE]
+        sizes = [HEAD_SIZE]
     found = {height_and_width(size) for size in sizes} - {project.height_width}
     return sorted(sides for sides in found if not any(side % STEP for side in sides))  # others are refused when trained
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from utils.errors import FieldguideError
 from utils.masks import masker_id
 from utils.pictures import size_text
-from utils.project import FEATURE_SIZE, PACKAGED, Project
+from utils.project import HEAD_SIZE, PACKAGED, Project
 from utils.storage import content_id
 from utils.studied import HOW, READ_BY_A_HEAD, STUDIED, as_toml
 from utils.train import architecture
@@ -106,8 +106,8 @@ def _each(project: Project, keys: Mapping[str, list]) -> Iterator[Setting]:
             problem = error.errors()[0]
             what = problem["msg"].removeprefix("Value error, ")
             raise FieldguideError(f"[study] with {as_toml(chosen)}: {what}. Correct that value.") from None
-        if own.train == "head":  # in a study a head may look at pictures of any size; by itself it stands on 128
-            own = own.model_copy(update={"size": chosen.get("size", FEATURE_SIZE)})
+        if own.train == "head":  # in a study a head may look at pictures of any size; by itself it stands on HEAD_SIZE
+            own = own.model_copy(update={"size": chosen.get("size", HEAD_SIZE)})
         else:
             architecture(own)  # refuses what cannot be trained, before hours of training
         reads = read_by(own)
@@ -131,7 +131,7 @@ def recipe_id(project: Project) -> str:
     """
     asked = {key: getattr(project, key) for key in read_by(project)}
     defaults = {key: Project.model_fields[key].default for key in asked}
-    defaults |= {"size": FEATURE_SIZE} if project.train == "head" else {}
+    defaults |= {"size": HEAD_SIZE} if project.train == "head" else {}
     told_of = {key: value for key, value in asked.items() if value != defaults[key]}
     if project.mask != "none":
         told_of["masker"] = masker_id(project)

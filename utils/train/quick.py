@@ -21,7 +21,7 @@ from utils.errors import FieldguideError
 from utils.features import Front, picture_features
 from utils.heads import Head, choose_strength, fit_head
 from utils.intervals import verdict
-from utils.project import FEATURE_SIZE, HEAD_MASKS, PACKAGED
+from utils.project import HEAD_MASKS, HEAD_SIZE, PACKAGED
 from utils.train.checkpoint import is_current, read_checkpoint, record_of, save_round
 from utils.train.curves import best_row
 from utils.train.loaders import validation_view
@@ -44,7 +44,7 @@ class QuickModel:
     seconds: float  # that it took, from pictures to head
 
 
-def quick_model(dataset: Dataset, *, size: int = FEATURE_SIZE) -> QuickModel:
+def quick_model(dataset: Dataset, *, size: int = HEAD_SIZE) -> QuickModel:
     """
     Fit a linear head to the training set and judge it on the validation set; unreadable pictures stay out.
 
@@ -101,7 +101,7 @@ def head_options(dataset: Dataset, quick: QuickModel) -> dict:
     project, fitted = dataset.project, quick.head
     if project.arch != PACKAGED or project.weights != "imagenet":
         return {}
-    if project.train == "all" and (project.size != FEATURE_SIZE or project.mask in HEAD_MASKS):
+    if project.train == "all" and (project.size != HEAD_SIZE or project.mask in HEAD_MASKS):
         train = dataset.on("train")
         features = head_features(train, size=project.size)
         readable, codes, k = ~np.isnan(features).any(1), np.array(train.codes), len(project.labels)
