@@ -30,7 +30,7 @@ def drawn(make_project, monkeypatch):
         labels = tuple(list(project.labels)[k] for k in codes)
         sides = tuple("train" if n % 5 else "valid" for n in range(len(codes)))
         dataset = Dataset(project, ids, paths, labels, ids, sides, {})
-        monkeypatch.setattr(coach, "picture_features", lambda asked: features[[int(id) for id in asked.ids]])
+        monkeypatch.setattr(coach, "picture_features", lambda asked, size: features[[int(id) for id in asked.ids]])
         return dataset
 
     return make
