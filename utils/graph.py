@@ -5,8 +5,6 @@ Foundation of `seeing`. Writes the few kinds of layers of the packaged network a
 torch's own exporter takes five seconds for it. Models that people keep are written by `export`.
 """
 
-from importlib.util import find_spec
-
 import numpy as np
 import onnx
 import torch
@@ -37,8 +35,12 @@ class RuntimeNetwork(nn.Module):
 
 
 def runtime_network(network: nn.Module) -> RuntimeNetwork | None:
-    """Return a network (see `as_onnx`) in onnxruntime, None where that is not installed."""
-    return RuntimeNetwork(as_onnx(network)) if find_spec("onnxruntime") else None
+    """Return a network (see `as_onnx`) in onnxruntime, None where that is not installed or cannot be loaded."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return None
+    return RuntimeNetwork(as_onnx(network))
 
 
 def as_onnx(network: nn.Module) -> onnx.ModelProto:
@@ -70,7 +72,7 @@ def as_onnx(network: nn.Module) -> onnx.ModelProto:
             case nn.ZeroPad2d():
                 left, right, top, bottom = layer.padding
                 return result("Pad", name, stored(np.array([0, 0, top, left, 0, 0, bottom, right])))
-            case nn.Conv2d():
+            case nn.Conv2d(dilation=(1, 1), padding_mode="zeros", padding=(int(), int()), bias=nn.Parameter()):
                 weights = [stored(each.detach().numpy()) for each in (layer.weight, layer.bias)]
                 how = {"group": layer.groups, "strides": layer.stride, "pads": layer.padding * 2}
                 return result("Conv", name, *weights, **how)

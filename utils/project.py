@@ -26,7 +26,7 @@ from utils.studied import HOW, STUDIED, checked_study, require_values
 REPOSITORY = Path(__file__).resolve().parents[1]
 # The network that comes as a package: its name, the pixels that it sees, how many numbers it makes of them, its file.
 PACKAGED, FEATURE_SIZE, FEATURES = "efficientnet_lite0", 128, 1280
-HEAD_SIZE = 224  # pixels for a head: it errs half as often as at 128, where a photo and its small copy look more alike
+HEAD_SIZE = 224  # pixels for a head, which errs less than at 128 (benchmarks/README.md, "The quick model")
 PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 HEAD_SETTINGS = {"arch": PACKAGED, "weights": "imagenet", "size": HEAD_SIZE}  # what train = "head" stands on
 # What finding things in photos begins with, where the project file says nothing else.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect
 
@@ -191,7 +192,8 @@ class Notebook:
         """Keep the kernel busy with a cell until the end of the block; `silent`: so that the cleaner cannot answer."""
         # Files say when the cell begins and may end, its own answer when it has: the kernel's status also changes with
         # each message of a widget, before the cell and beside it, and a gate taken away too early is never seen.
-        begun, gate = self.path.with_name("begun"), self.path.with_name("gate")
+        # Fresh names each time: what a failed test left behind must open no later gate.
+        begun, gate = (self.path.with_name(f"{name}-{uuid4().hex}") for name in ("begun", "gate"))
         held = "cleaner.cleaning.lock" if silent else "contextlib.nullcontext()"
         code = (
             f"import contextlib, pathlib, time\nwith {held}:\n    pathlib.Path({str(begun)!r}).touch()\n"

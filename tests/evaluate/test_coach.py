@@ -7,6 +7,7 @@ from utils.dataset import Dataset
 from utils.evaluate import coach
 from utils.evaluate.coach import Outlook, coach_picture, coach_sentence, coach_table, growing, what_next
 from utils.intervals import wilson
+from utils.project import HEAD_SIZE
 
 
 def outlook(label="ant", found=(20, 26, 30), photos=40, to_check=10) -> Outlook:
@@ -30,7 +31,12 @@ def drawn(make_project, monkeypatch):
         labels = tuple(list(project.labels)[k] for k in codes)
         sides = tuple("train" if n % 5 else "valid" for n in range(len(codes)))
         dataset = Dataset(project, ids, paths, labels, ids, sides, {})
-        monkeypatch.setattr(coach, "picture_features", lambda asked, size: features[[int(id) for id in asked.ids]])
+
+        def seen(asked: Dataset, *, size: int) -> np.ndarray:
+            assert size == HEAD_SIZE  # what the quick model sees
+            return features[[int(id) for id in asked.ids]]
+
+        monkeypatch.setattr(coach, "picture_features", seen)
         return dataset
 
     return make

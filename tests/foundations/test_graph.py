@@ -1,5 +1,7 @@
 """A network of plain layers in onnxruntime gives what torch gives."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -35,7 +37,7 @@ def test_padding_on_one_side_pads_that_side():
 
 def test_without_onnxruntime_torch_looks(monkeypatch):
     """The same numbers, only slower."""
-    monkeypatch.setattr("utils.graph.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # importing it fails
     slow = seeing.packaged_network()
     assert not isinstance(slow, RuntimeNetwork)
     monkeypatch.undo()
@@ -47,3 +49,6 @@ def test_a_layer_that_is_not_known_is_named():
     """Nothing is left out of a graph in silence."""
     with pytest.raises(TypeError, match="GELU is no layer that is written here"):
         as_onnx(nn.Sequential(nn.ReLU6(), nn.GELU()))
+    for other in ({"dilation": 2}, {"padding_mode": "reflect"}, {"padding": "same"}, {"bias": False}):
+        with pytest.raises(TypeError, match="Conv2d is no layer that is written here"):
+            as_onnx(nn.Sequential(nn.Conv2d(3, 2, 3, **other)))

@@ -83,11 +83,14 @@ def test_a_key_that_changes_nothing_is_refused(tmp_path):
 
 
 def test_a_head_of_224_pixels_is_not_one_of_128(tmp_path):
-    """By itself a head looks at 128, the project's default is 224: neither may stand for the other."""
+    """The ids of runs at each size are those that studies have stored: a run never stands for another size."""
     tried = settings_of(load(tmp_path, 'train = ["head", "all"]\nsize = [128, 224]'))
     assert [(s.name, s.project.size) for s in tried] == [
         (f"train {train}, size {size}", size) for train in ("head", "all") for size in (128, 224)
     ]
+    assert [s.id for s in tried[:2]] == ["1a01be4b14d27568", "116ce36d04213237"]
+    (alone,) = settings_of(load(tmp_path, 'train = ["head"]'))
+    assert (alone.id, alone.project.size) == ("116ce36d04213237", 224)
 
 
 def test_what_a_head_reads_is_told_where_the_study_alone_asks_for_one(tmp_path):

@@ -55,7 +55,7 @@ class Outlook:
 def what_next(dataset: Dataset) -> list[Outlook]:
     """Return the outlook of each label, those that would gain most first; [] if there are too few photos to tell."""
     pictures = dataset.on("train", "valid")
-    features = picture_features(pictures, size=HEAD_SIZE)  # as the quick model of 04, which has kept them
+    features = picture_features(pictures, size=HEAD_SIZE)  # as the quick model of 04 without a mask
     there = np.flatnonzero(~np.isnan(features).any(1))
     features, codes = features[there], np.array(pictures.codes)[there]
     groups, seed, vocab = np.array(pictures.groups)[there], dataset.project.seed, dataset.project.labels

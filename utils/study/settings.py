@@ -131,7 +131,8 @@ def recipe_id(project: Project) -> str:
     """
     asked = {key: getattr(project, key) for key in read_by(project)}
     defaults = {key: Project.model_fields[key].default for key in asked}
-    defaults |= {"size": HEAD_SIZE} if project.train == "head" else {}
+    # Heads stand on HEAD_SIZE now, but 128 stays the size that is not named: so older runs keep their ids.
+    defaults |= {"size": 128} if project.train == "head" else {}
     told_of = {key: value for key, value in asked.items() if value != defaults[key]}
     if project.mask != "none":
         told_of["masker"] = masker_id(project)
