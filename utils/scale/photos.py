@@ -4,9 +4,12 @@ The table of pictures: ids, and where each picture lies, on a disk that all mach
 Reads CSV and Parquet. Ten million rows take about two gigabytes on the machine that hands out the work.
 """
 
+import io
 import posixpath
 import re
 from collections.abc import Callable, Mapping, Sequence
+from csv import Error as CsvError
+from csv import reader as csv_reader
 from pathlib import Path
 
 import pyarrow as pa
@@ -90,15 +93,29 @@ def _chosen(address: str, names: Sequence[str], wanted: ChosenColumns) -> Mappin
 
 
 def _read_csv(address: str, wanted: ChosenColumns) -> pa.Table:
-    # Opened twice: a reader that was closed goes on reading ahead, and takes rows from another one of the same file.
-    with _open(address) as file, csv.open_csv(file) as reader:
-        names = reader.schema.names
-    chosen = _chosen(address, names, wanted)
+    chosen = _chosen(address, _csv_names(address), wanted)
     columns = sorted(set(chosen.values()))
     texts = csv.ConvertOptions(include_columns=columns, column_types=dict.fromkeys(columns, CELLS))
     with _open(address) as file:
         found = csv.read_csv(file, parse_options=csv.ParseOptions(newlines_in_values=True), convert_options=texts)
     return pa.table({column: found[name] for column, name in chosen.items()})
+
+
+def _csv_names(address: str) -> list[str]:
+    """
+    Return the heading of a CSV file, read by Python.
+
+    pyarrow's reader goes on reading ahead after it and its file were closed. By then the next file that is opened may
+    have got the number of the closed one, and loses the rows that are taken from it.
+    """
+    with _open(address) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        try:
+            names = next(csv_reader(text), [])
+        except CsvError as error:
+            raise pa.ArrowInvalid(str(error)) from error
+    if not names:
+        raise pa.ArrowInvalid("its first line is empty.")
+    return names
 
 
 def _read_parquet(address: str, wanted: ChosenColumns) -> pa.Table:
