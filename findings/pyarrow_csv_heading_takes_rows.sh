@@ -3,9 +3,9 @@
 #
 # open_csv reads ahead in a thread of its own. Closing the reader does not wait for it, so it moves the position of the
 # file while the next reader is at work: seek(0) and read_csv then return fewer rows without an error, or take a row for
-# the heading, or find columns of unequal number. Small files are read ahead at once and never show it. A file that is
-# opened anew for the rows, while the first is still open, was whole each time. Where the first had been closed, reads went
-# wrong now and then (not part of this script): read the heading without open_csv.
+# the heading, or find columns of unequal number. Small files are read ahead at once and never show it. A file opened anew
+# for the rows, while the first is still open, was whole each time. Where the first had been closed, reads went wrong now
+# and then (not part of this script): read the heading without open_csv.
 #
 # Seen with pyarrow 26.0.1, numpy 2.4.6, a table of 300,000 rows, read 200 times each way, on 2 processors:
 #   the same open file: {'an error': 28, 'too short': 55, 'whole': 117}

@@ -25,9 +25,8 @@ class RuntimeNetwork(nn.Module):
         super().__init__()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 4  # exceptions alone say what is wrong
-        self.session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        data, where = model.SerializeToString(), ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(data, options, providers=where)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         (maps,) = self.session.run(None, {"pixels": pixels.numpy(force=True)})
@@ -37,10 +36,9 @@ class RuntimeNetwork(nn.Module):
 def runtime_network(network: nn.Module) -> RuntimeNetwork | None:
     """Return a network (see `as_onnx`) in onnxruntime, None where that is not installed or cannot be loaded."""
     try:
-        import onnxruntime  # noqa: F401
+        return RuntimeNetwork(as_onnx(network))
     except ImportError:
         return None
-    return RuntimeNetwork(as_onnx(network))
 
 
 def as_onnx(network: nn.Module) -> onnx.ModelProto:

@@ -58,12 +58,8 @@ def seen_by_network(
 
 
 def packaged_network() -> nn.Module:
-    """
-    Return the packaged network without its head, ready for judging: pixels (B, 3, H, W) to maps (B, 1280, h, w).
-
-    In onnxruntime where it is installed, which is twice as quick on a processor (benchmarks/README.md), else in torch.
-    """
-    network = folded(packaged_body())
+    """Return the packaged network without its head, ready for judging: pixels (B, 3, H, W) to maps (B, 1280, h, w)."""
+    network = folded(packaged_body())  # twice as quick in onnxruntime (benchmarks/README.md)
     return runtime_network(network) or network.to(memory_format=torch.channels_last)
 
 

@@ -102,20 +102,14 @@ def _read_csv(address: str, wanted: ChosenColumns) -> pa.Table:
 
 
 def _csv_names(address: str) -> list[str]:
-    """
-    Return the heading of a CSV file, read by Python.
-
-    pyarrow's reader goes on reading ahead after it and its file were closed. By then the next file that is opened may
-    have got the number of the closed one, and loses the rows that are taken from it.
-    """
+    """Return the heading of a CSV file."""
+    # By Python: pyarrow's open_csv goes on reading ahead after its file was closed. The next file that is opened may
+    # have got the same number by then, and loses the rows that are taken from it.
     with _open(address) as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         try:
-            names = next(csv_reader(text), [])
-        except CsvError as error:
-            raise pa.ArrowInvalid(str(error)) from error
-    if not names:
-        raise pa.ArrowInvalid("its first line is empty.")
-    return names
+            return next(csv_reader(text))
+        except (CsvError, StopIteration) as error:
+            raise pa.ArrowInvalid(str(error) or "it is empty") from error
 
 
 def _read_parquet(address: str, wanted: ChosenColumns) -> pa.Table:
