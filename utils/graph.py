@@ -76,7 +76,7 @@ def as_onnx(network: nn.Module) -> onnx.ModelProto:
                 return result("Conv", name, *weights, **how)
             case nn.ReLU6():
                 return result("Clip", name, *(stored(np.float32(bound)) for bound in (0, 6)))
-        raise TypeError(f"{type(layer).__name__} is no layer that is written here")
+        raise TypeError(f"cannot write this layer as ONNX: {layer}")
 
     last = after(network, "pixels")
     ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)]

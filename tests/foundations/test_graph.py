@@ -21,7 +21,7 @@ def test_the_packaged_network_sees_the_same_in_onnxruntime():
     network = folded(packaged_body())
     quick = packaged_network()
     assert isinstance(quick, RuntimeNetwork)
-    for images in (pixels(), pixels(128, 128, 1), pixels(75, 100)):  # the last is no multiple of 32
+    for images in (pixels(), pixels(128, 128, 1), pixels(75, 100)):  # 75 and 100 are not multiples of 32
         theirs = network_features(network, images)
         assert (network_features(quick, images) - theirs).abs().max() < 1e-4 < theirs.max()
 
@@ -47,8 +47,8 @@ def test_without_onnxruntime_torch_looks(monkeypatch):
 
 def test_a_layer_that_is_not_known_is_named():
     """Nothing is left out of a graph in silence."""
-    with pytest.raises(TypeError, match="GELU is no layer that is written here"):
+    with pytest.raises(TypeError, match="cannot write this layer as ONNX: GELU"):
         as_onnx(nn.Sequential(nn.ReLU6(), nn.GELU()))
     for other in ({"dilation": 2}, {"padding_mode": "reflect"}, {"padding": "same"}, {"bias": False}):
-        with pytest.raises(TypeError, match="Conv2d is no layer that is written here"):
+        with pytest.raises(TypeError, match="cannot write this layer as ONNX: Conv2d"):
             as_onnx(nn.Sequential(nn.Conv2d(3, 2, 3, **other)))

@@ -12,16 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from utils.backbone import RESAMPLE
 from utils.dataset import Dataset, seeded_rank
 from utils.errors import FieldguideError
 from utils.evaluate.shortcuts import WEAK
 from utils.features import picture_features
 from utils.heads import JUDGE_STRENGTH, fit_head, fold_of
 from utils.intervals import LEVEL, verdict, wilson
-from utils.pictures import margins, squish_and_crop
-from utils.project import FEATURE_SIZE, FEATURES
-from utils.seeing import network_features, one_thread_each, packaged_network
+from utils.project import FEATURES
+from utils.seeing import image_pixels, network_features, one_thread_each, packaged_network
 from utils.words import counted, percent, rounded
 
 MOST_HIDDEN = 400  # photos: the masker takes about a tenth of a second for each
@@ -84,8 +82,7 @@ def hidden_features(images, n: int) -> np.ndarray:
 
     for place, image in enumerate(images):
         if image is not None:
-            crop = squish_and_crop(image, FEATURE_SIZE, extra=margins(FEATURE_SIZE), resample=RESAMPLE)
-            waiting[place] = np.asarray(crop)
+            waiting[place] = image_pixels(image)
         if len(waiting) == HIDDEN_AT_ONCE:
             look()
     if waiting:
