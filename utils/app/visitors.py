@@ -19,7 +19,7 @@ from traitlets import Integer, Unicode
 from utils.words import counted
 
 ASK_AGAIN = 60  # seconds until somebody who found no place should ask again
-LEAVING = 5  # seconds in which the kernel of a page that was closed, or is loaded anew, is gone
+LEAVING = 8  # seconds in which the kernel of a page that was closed, or is loaded anew, is gone; after 5 it is killed
 PLAIN_PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
@@ -39,12 +39,13 @@ class LimitedKernels(AsyncMappingKernelManager):
 
     async def start_kernel(self, **options) -> str:
         """Start a kernel; if all places are taken, answer with a page that says so."""
+        handler = CallContext.get(CallContext.JUPYTER_HANDLER)
+        handler.xsrf_token  # noqa: B018 - sets the cookie without which the server refuses the page's goodbye
         given_up = time.monotonic() + LEAVING
         while self._full() and time.monotonic() < given_up:
             await asyncio.sleep(0.2)
         if self._full():
             self.log.warning("All %d places are taken; make app APP_PAGES=%d allows more.", self.most, 2 * self.most)
-            handler = CallContext.get(CallContext.JUPYTER_HANDLER)
             handler.set_header("Retry-After", str(ASK_AGAIN))
             words = f"It has room for {counted(self.most, 'visitor')} at a time, and is full. Try again in a minute."
             finish_with(handler, 503, "The app is busy", words)
