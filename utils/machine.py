@@ -1,5 +1,6 @@
 """What this machine offers, and work that makes use of it."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,9 @@ from pathlib import Path
 import psutil
 
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells a container its limits
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # what glibc's malloc.h calls M_…
+KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # nothing is mapped by itself, and nothing trimmed
+GIVEN_BACK = {MMAP_MAX: 2**16, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}  # where glibc's own rules end
 
 
 def usable_cores() -> int:
@@ -34,3 +38,17 @@ def in_threads(work: Callable, tasks: Sequence) -> Iterator:
         yield from pool.map(work, tasks)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def keep_freed_memory(keep: bool) -> None:
+    """
+    Have freed memory wait for the next request, or give it back to the system, as is usual; on glibc (Linux) only.
+
+    A training asks for the same gigabytes in each step, and Linux fills them with zeros each time.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # another system's library
+        library = ctypes.CDLL(None)
+        for name, value in (KEPT if keep else GIVEN_BACK).items():
+            library.mallopt(name, value)
+        if not keep:
+            library.malloc_trim(0)

@@ -36,14 +36,8 @@ NAMES = {
     "creator": ("creator", "author", "photographer"),
     "rights_holder": ("rights_holder", "rightsholder"),
 }
-ADDRESS_NAMES = (
-    "image_url",
-    "photo_url",
-    "picture_url",
-    "url",
-    "link",
-    "identifier",
-)  # of a picture, where no file is named
+# Of a picture, where no file is named.
+ADDRESS_NAMES = "image_url", "photo_url", "picture_url", "url", "link", "identifier"
 INATURALIST = {"image_url", "scientific_name", "user_login", "quality_grade", "license"}
 GBIF = {"gbifid", "identifier", "rightsholder", "format"}
 OCCURRENCES, SPECIES = "occurrence.txt", "species of the find"  # lies beside GBIF's multimedia.txt; its column here

@@ -1,8 +1,14 @@
-"""What this machine offers: memory that is free, also in a container with a limit of its own."""
+"""What this machine offers: memory that is free, also in a container with a limit of its own, and kept between uses."""
+
+import platform
+import subprocess
+import sys
 
 import psutil
+import pytest
 
 from utils.machine import free_memory
+from utils.project import REPOSITORY
 
 MEGABYTE = 2**20
 
@@ -26,3 +32,27 @@ def test_without_a_limit_the_machine_counts(tmp_path):
     """A container may have none, and most machines are no container."""
     for folder in (container(tmp_path, None), tmp_path / "none"):
         assert 0 < free_memory(folder) <= psutil.virtual_memory().total
+
+
+FAULTS = """
+import resource
+from utils.machine import keep_freed_memory
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        b"x" * 2**26  # asked for, filled and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+keep_freed_memory(True)
+pages()
+kept = pages()
+keep_freed_memory(False)
+print(kept, pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other systems keep memory by rules of their own")
+def test_freed_memory_is_kept_until_it_is_given_back():
+    """While it is kept, what was freed serves the next request; afterwards Linux has to give each page anew."""
+    run = subprocess.run([sys.executable, "-c", FAULTS], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    kept, given_back = map(int, run.stdout.split())
+    assert kept < 100 and given_back > 20 * 100

@@ -22,7 +22,7 @@ from utils.dataset import read_dataset
 from utils.errors import FieldguideError, WriteError
 from utils.project import REPOSITORY
 from utils.tables import HISTORY_COLUMNS, read_rows
-from utils.train import loaders
+from utils.train import device, loaders
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.device import device_sentence, speed_callbacks
@@ -535,6 +535,14 @@ def test_a_processor_calculates_in_full_precision(ready):
     dls.device = torch.device("cpu")
     assert [type(cb).__name__ for cb in speed_callbacks(dls)] == ["ChannelsLast"]
     assert "on the processor, because" in device_sentence(dls) and "in full precision" in device_sentence(dls)
+
+
+def test_a_training_keeps_freed_memory_and_gives_it_back(ready, monkeypatch):
+    """From one step to the next, while a phase runs; other cells of the notebook find it free."""
+    told = []
+    monkeypatch.setattr(device, "keep_freed_memory", told.append)
+    train(ready, save=False)
+    assert told == [True, False, True, False]
 
 
 def test_a_gpu_with_tensor_cores_calculates_in_half_precision(monkeypatch):

@@ -14,14 +14,7 @@ import numpy as np
 from utils.copies.chains import joined, stars
 from utils.copies.geometry import DIFFERENT, SAME_PICTURE, compared
 from utils.copies.groups import compare
-from utils.copies.hashes import (
-    BANDS,
-    band_flips,
-    flipped_pairs,
-    hash_neighbours,
-    in_bands,
-    nearest_pairs,
-)
+from utils.copies.hashes import BANDS, band_flips, flipped_pairs, hash_neighbours, in_bands, nearest_pairs
 from utils.copies.neighbours import NEIGHBOURS
 from utils.copies.points import SEEN, pixel_points
 from utils.pictures import open_picture

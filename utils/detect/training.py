@@ -40,6 +40,7 @@ from utils.detect.loading import box_dataloaders, smaller_pictures
 from utils.detect.matching import JudgedPhoto, average_precision, mean_overlap
 from utils.detect.network import BoxDetector, build_detector
 from utils.errors import FieldguideError
+from utils.machine import keep_freed_memory
 from utils.project import Project
 from utils.storage import require_writable
 from utils.train import learning_rates, optimizer, plain_errors, planned_rates
@@ -143,6 +144,7 @@ class BoxTraining(Callback):
         return plain_errors(self.dls, stopped=stopped, notebook="3_train", smaller=smaller)
 
     def before_fit(self):
+        keep_freed_memory(True)
         project, self.steps = self.given.project, len(self.dls.train)
         self.frozen_epochs = project.freeze_epochs
         if len(self.plan) != self.steps * self.n_epoch:
@@ -253,6 +255,7 @@ class BoxTraining(Callback):
             raise CancelFitException
 
     def after_fit(self):
+        keep_freed_memory(False)
         set_random_states(**self.before)
         if self.stands or not self.rows:
             self.draw()

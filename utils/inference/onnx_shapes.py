@@ -30,9 +30,8 @@ class Result:
 
     shape: Shape
     numbers: np.ndarray | None = None  # of 64 bits: shorter ones would begin again from below
-    factors: np.ndarray | None = field(
-        default=None, compare=False
-    )  # of a constant of a few fractions, by which sides may grow
+    # Of a constant of a few fractions, by which sides may grow.
+    factors: np.ndarray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

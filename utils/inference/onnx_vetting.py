@@ -51,14 +51,7 @@ DIMS, ELEMENT_KIND, TENSOR_NAME = 1, 2, 8  # of a tensor …
 FLOATS, WHOLE_NUMBERS, PACKED = 4, (5, 7), 9  # … and its numbers, in a list of their type or as they lie in memory
 FLOAT = 1  # ONNX's number of the type that weights have
 VALUE_NAME, SIDE_AT = 1, 1  # of an input, and of a side of its shape
-BYTES_EACH = {
-    1: 4,
-    2: 1,
-    3: 1,
-    6: 4,
-    7: 8,
-    9: 1,
-}  # of float, uint8, int8, int32, int64, truth value
+BYTES_EACH = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1}  # of float, uint8, int8, int32, int64, truth value
 Fields = Mapping[int, list[tuple[int, int | memoryview]]]  # of a message: by number, how each is written, its value
 
 

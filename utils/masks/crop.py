@@ -63,9 +63,8 @@ def _read_at(sides: Sequence[int], axis: int) -> nn.Sequential:
     from_start, to_end = (
         nn.Sequential(nn.ZeroPad2d((*pads, 0, 0)), nn.MaxPool1d(count, 1)) for pads in ((count - 1, 0), (0, count - 1))
     )
-    far = (
-        1 + BOX_MARGIN
-    )  # of a = 1 − begin and b = end: low = 1 − a − margin × (a + b − 1), high = b + margin × (a + b − 1)
+    far = 1 + BOX_MARGIN
+    # Of a = 1 − begin and b = end: low = 1 − a − margin × (a + b − 1), high = b + margin × (a + b − 1).
     factors = torch.tensor([[-far, -BOX_MARGIN], [BOX_MARGIN, far]]).repeat_interleave(count, 1) / count
     box = linear(TOP_OF_RELU6 * factors, TOP_OF_RELU6 * torch.tensor([far, -BOX_MARGIN]))
     middles, numbers = (torch.arange(length) + 0.5) / length, torch.arange(length).float()

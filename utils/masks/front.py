@@ -54,9 +54,8 @@ def mask_front(way: str, path: Path, sides: tuple[int, int], stats) -> nn.Module
         if way == "crop":
             front = crop_layers(network[:-1], sides)
         elif way == "paint":
-            front = SequentialEx(
-                network, sharpening(), nn.Sigmoid(), ProdLayer()
-            )  # of normalised colours, the mean is 0
+            # Of normalised colours, the mean is 0.
+            front = SequentialEx(network, sharpening(), nn.Sigmoid(), ProdLayer())
         else:
             front = Cat([nn.Sequential(network, nn.Sigmoid()), nn.Identity()])
     return untrainable(front)

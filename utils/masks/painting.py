@@ -39,14 +39,7 @@ from utils.masks.strokes import (
     StrokeError,
     read_stroke,
 )
-from utils.masks.suggesting import (
-    MOST_JUDGED,
-    suggested_by_masker,
-    suggested_in_box,
-    to_judge,
-    to_paint,
-    uncertainty,
-)
+from utils.masks.suggesting import MOST_JUDGED, suggested_by_masker, suggested_in_box, to_judge, to_paint, uncertainty
 from utils.pictures import jpeg_bytes
 from utils.sheets import thumbnail
 from utils.storage import content_id, visible_files

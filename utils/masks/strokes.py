@@ -16,11 +16,7 @@ import numpy as np
 from utils.errors import FieldguideError
 
 BRUSH, ERASE, POLYGON, CLEAR = "brush", "erase", "polygon", "clear"
-MASKER, GRABCUT, WAS_THERE = (
-    "masker",
-    "grabcut",
-    "found",
-)  # what was suggested, and a mask that was there; each in a file
+MASKER, GRABCUT, WAS_THERE = "masker", "grabcut", "found"  # suggested by either, or there before; each in a file
 UNDO, REDO, SKIP = "undo", "redo", "skip"  # lead from one state to another
 ASKED = (BRUSH, ERASE, POLYGON, CLEAR, MASKER, GRABCUT, UNDO, REDO, SKIP)
 THINNEST, WIDEST = 1, 400  # pixels across a brush

@@ -5,15 +5,7 @@ Foundation of stage 07, which puts a model into the page.
 """
 
 from utils.page.asking import PageAnswer, ask_page
-from utils.page.runtime import (
-    NOTICE,
-    RUNTIME,
-    VERSIONS,
-    Pinned,
-    cached_runtime,
-    fetch_runtime,
-    runtime_folder,
-)
+from utils.page.runtime import NOTICE, RUNTIME, VERSIONS, Pinned, cached_runtime, fetch_runtime, runtime_folder
 from utils.page.serving import has_screen, served
 from utils.page.space import space_readme
 

@@ -36,6 +36,7 @@ from utils.train.checkpoint import (
     save_round,
 )
 from utils.train.curves import best_row, training_curve
+from utils.train.device import KeepMemory
 from utils.train.distributed import ShareBatches, ShareGradients
 from utils.train.diverging import Diverged, diverged_error
 from utils.train.gpu_cache import keep_on_gpu
@@ -68,7 +69,7 @@ def training_callbacks(
     lasting += [Cache(KEEPERS[project.cache])] if project.cache in KEEPERS else []
     if shared:
         lasting += [ShareBatches(dataset, group, pieces=pieces), ShareGradients(project.seed, group, pieces=pieces)]
-    own = [History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
+    own = [KeepMemory(), History(), Seed(project.seed), BestEpoch(), Diverged(), Patience(project.patience)]
     return [PlainErrors(), Schedule(project.schedule), *own, *lasting]
 
 

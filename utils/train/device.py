@@ -10,7 +10,7 @@ import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Callback, DataLoaders, MixedPrecision
 
-from utils.machine import usable_cores
+from utils.machine import keep_freed_memory, usable_cores
 from utils.train.processes import processes_here
 from utils.words import counted
 
@@ -34,6 +34,16 @@ def speed_callbacks(dls: DataLoaders) -> list[Callback]:
     if dls.device.type == "cuda":
         return [ChannelsLast(), MixedPrecision()] if has_tensor_cores(dls.device) else []
     return [ChannelsLast()] if dls.device.type == "cpu" else []
+
+
+class KeepMemory(Callback):
+    """Keep the memory of one step for the next while a training runs: up to 1.5 times as fast on a processor."""
+
+    def before_fit(self):
+        keep_freed_memory(True)
+
+    def after_fit(self):
+        keep_freed_memory(False)
 
 
 def has_tensor_cores(device: torch.device) -> bool:
