@@ -12,9 +12,10 @@ saw: our test set, taken out of theirs. Processes take turns, each fresh. The li
 backward in PyTorch on one ready batch of the same size; on a GPU with tensor cores in half precision and pixel by
 pixel, as 04 trains there. `--cache gpu` keeps ours on the GPU (`--drawn 7000` draws 21,000 pictures). lr_find, which
 04 shows, is in neither side. A rate is that of the quickest epoch of all seeds, and the bare network's that of its
-quickest stretch of as many images: what a machine that is shared with others can do, when the others are quiet. With
-the packaged network (`--arch efficientnet_lite0 --weights imagenet`) ours begins with the quick model's head, as 04
-does. Fitting it is not counted here; quick.py counts it.
+quickest stretch of as many images: what a machine that is shared with others can do, when the others are quiet. The
+bare network runs without and with freed memory kept, as 04 keeps it; the share is of the quicker. With the packaged
+network (`--arch efficientnet_lite0 --weights imagenet`) ours begins with the quick model's head, as 04 does. Fitting it
+is not counted here; quick.py counts it.
 """
 
 import argparse
@@ -193,7 +194,7 @@ def run(task: Task) -> dict:
                 self.rates.append(self.images / (time.perf_counter() - self.began))
 
     if task.side == "bare":
-        return {"rate": bare_rate(task, len(task.dataset().on("train")))}
+        return bare_rates(task, len(task.dataset().on("train")))
     learn, fit, judges = {"theirs": theirs, "ours": ours}[task.side](task, task.dataset())
     learn.add_cb(watch := Watch())
     began = time.perf_counter()
@@ -263,11 +264,16 @@ def ours(task: Task, dataset: Dataset) -> tuple:
     return learn, fit, list(dataset.on("test").paths)
 
 
-def bare_rate(task: Task, images_an_epoch: int) -> float:
-    """Return how many images a second go forward and backward through the network alone, in the quickest stretch."""
+def bare_rates(task: Task, images_an_epoch: int) -> dict[str, float]:
+    """
+    Return how many images a second go forward and backward through the network alone, in the quickest stretch.
+
+    First with memory as it is in any process ("usual"), then while what is freed is kept, as ours trains ("rate").
+    """
     import torch
     from fastai.vision.learner import create_vision_model
 
+    from utils.machine import keep_freed_memory
     from utils.train import architecture
     from utils.train.device import has_tensor_cores
 
@@ -286,17 +292,22 @@ def bare_rate(task: Task, images_an_epoch: int) -> float:
         loss.backward()
         network.zero_grad()
 
-    for _ in range(2):  # the first steps prepare
-        step()
-    finished()
-    steps, rates, end = images_an_epoch // task.batch_size, [], time.perf_counter() + BARE_SECONDS
-    while len(rates) < 2 or time.perf_counter() < end:
-        began = time.perf_counter()
-        for _ in range(steps):
+    steps, rates = images_an_epoch // task.batch_size, {}
+    for name, kept in (("usual", False), ("rate", True)):
+        if kept:
+            keep_freed_memory(True)
+        for _ in range(2):  # the first steps prepare
             step()
         finished()
-        rates.append(steps * task.batch_size / (time.perf_counter() - began))
-    return max(rates)
+        found, end = [], time.perf_counter() + BARE_SECONDS
+        while len(found) < 2 or time.perf_counter() < end:
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+            finished()
+            found.append(steps * task.batch_size / (time.perf_counter() - began))
+        rates[name] = max(found)
+    return rates
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -312,13 +323,15 @@ def table(size: int, options: argparse.Namespace, *, theirs: list[dict], ours: l
     memory = [middle(found, "memory") / 1e9 for found in both]
     shares, difference = accuracies(theirs, ours)
     trained = " and ".join(str(round(middle(found, "trained"))) for found in both)
-    limit = max(run["rate"] for run in bare)
+    usual, kept = (max(run[name] for run in bare) for name in ("usual", "rate"))
+    limit = max(usual, kept)
     head = f"| {size} px, {options.epochs} epochs, batch {options.batch_size}, {options.seeds} seeds"
     return [
         f"{head}, {trained} training pictures | course | ours | |",
         "|---|---|---|---|",
         f"| images/s while all layers train | {rates[0]:.1f} | {rates[1]:.1f} | {rates[1] / rates[0]:.2f}× |",
         f"| … as a share of the bare network's {limit:.1f} | {rates[0] / limit:.2f} | {rates[1] / limit:.2f} | |",
+        f"| the bare network without and with memory kept | {usual:.1f} | {kept:.1f} | {kept / usual:.2f}× |",
         f"| seconds an epoch, with validation | {epochs[0]:.1f} | {epochs[1]:.1f} | {epochs[1] / epochs[0]:.2f}× |",
         f"| processes that load pictures | {theirs[0]['workers']} | {ours[0]['workers']} | |",
         f"| peak memory, GB | {memory[0]:.1f} | {memory[1]:.1f} | {memory[1] / memory[0]:.2f}× |",
