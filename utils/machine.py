@@ -11,8 +11,8 @@ import psutil
 
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells a container its limits
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # what glibc's malloc.h calls M_…
-KEPT = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # nothing is mapped by itself, and nothing trimmed
-GIVEN_BACK = {MMAP_MAX: 2**16, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}  # where glibc's own rules end
+KEEPING = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}  # nothing is mapped by itself, and nothing trimmed
+GIVING_BACK = {MMAP_MAX: 2**16, MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}  # where glibc's own rules end
 
 
 def usable_cores() -> int:
@@ -48,7 +48,7 @@ def keep_freed_memory(keep: bool) -> None:
     """
     with suppress(AttributeError, OSError, TypeError):  # another system's library
         library = ctypes.CDLL(None)
-        for name, value in (KEPT if keep else GIVEN_BACK).items():
+        for name, value in (KEEPING if keep else GIVING_BACK).items():
             library.mallopt(name, value)
         if not keep:
             library.malloc_trim(0)
