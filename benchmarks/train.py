@@ -292,22 +292,22 @@ def bare_rates(task: Task, images_an_epoch: int) -> dict[str, float]:
         loss.backward()
         network.zero_grad()
 
-    steps, rates = images_an_epoch // task.batch_size, {}
-    for name, kept in (("usual", False), ("rate", True)):
-        if kept:
-            keep_freed_memory(True)
+    def quickest() -> float:
         for _ in range(2):  # the first steps prepare
             step()
         finished()
-        found, end = [], time.perf_counter() + BARE_SECONDS
-        while len(found) < 2 or time.perf_counter() < end:
+        steps, rates, end = images_an_epoch // task.batch_size, [], time.perf_counter() + BARE_SECONDS
+        while len(rates) < 2 or time.perf_counter() < end:
             began = time.perf_counter()
             for _ in range(steps):
                 step()
             finished()
-            found.append(steps * task.batch_size / (time.perf_counter() - began))
-        rates[name] = max(found)
-    return rates
+            rates.append(steps * task.batch_size / (time.perf_counter() - began))
+        return max(rates)
+
+    usual = quickest()
+    keep_freed_memory(True)
+    return {"usual": usual, "rate": quickest()}
 
 
 # ---------------------------------------------------------------------------------------------------------------

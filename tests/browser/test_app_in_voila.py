@@ -570,7 +570,8 @@ def test_a_name_may_hold_no_markup(app):
 
 @pytest.fixture
 def small(served, monkeypatch) -> Iterator[Server]:
-    """The app with room for one visitor, known as lab-pc too; who is gone is noticed in a few seconds, not a minute.
+    """
+    The app with room for one visitor, known as lab-pc too; who is gone is noticed in 15 seconds, not a minute.
 
     A page that loads has to connect within these seconds, on a busy machine as well.
     """
@@ -606,6 +607,7 @@ def test_one_too_many_is_told_to_wait(small, served, chromium, screenshot):
         if second.goto(small.url).status == 200:
             break
     again = App(second, small, served.project, served.photos)
+    expect(again.root).to_have_attribute("aria-busy", "false")
     expect(again.button("Choose photos")).to_be_visible()
     second.context.close()
 

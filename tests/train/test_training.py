@@ -23,6 +23,7 @@ from utils.errors import FieldguideError, WriteError
 from utils.project import REPOSITORY
 from utils.tables import HISTORY_COLUMNS, read_rows
 from utils.train import device, loaders
+from utils.train import plain as plain_module
 from utils.train.callbacks import training_callbacks
 from utils.train.checkpoint import read_checkpoint, training_status
 from utils.train.device import device_sentence, speed_callbacks
@@ -543,6 +544,15 @@ def test_a_training_keeps_freed_memory_and_gives_it_back(ready, monkeypatch):
     monkeypatch.setattr(device, "keep_freed_memory", told.append)
     train(ready, save=False)
     assert told == [True, False, True, False]
+
+
+def test_a_stopped_training_gives_its_memory_back(ready, monkeypatch):
+    """The kernel lives on, and the person may have other work before the training goes on."""
+    told = []
+    monkeypatch.setattr(device, "keep_freed_memory", told.append)
+    monkeypatch.setattr(plain_module, "keep_freed_memory", told.append)
+    killed(ready, 2, save=False)
+    assert told == [True, False]
 
 
 def test_a_gpu_with_tensor_cores_calculates_in_half_precision(monkeypatch):

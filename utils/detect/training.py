@@ -9,7 +9,7 @@ killed ends with the same digits.
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -43,7 +43,7 @@ from utils.errors import FieldguideError
 from utils.machine import keep_freed_memory
 from utils.project import Project
 from utils.storage import require_writable
-from utils.train import learning_rates, optimizer, plain_errors, planned_rates
+from utils.train import batches_told_plainly, learning_rates, optimizer, plain_errors, planned_rates
 
 EVERY = 200  # batches between two backups; each epoch ends with one, too
 BODY_SLOWER = 10  # times that the pretrained layers learn more slowly than the pyramid and the head
@@ -144,7 +144,6 @@ class BoxTraining(Callback):
         return plain_errors(self.dls, stopped=stopped, notebook="3_train", smaller=smaller)
 
     def before_fit(self):
-        keep_freed_memory(True)
         project, self.steps = self.given.project, len(self.dls.train)
         self.frozen_epochs = project.freeze_epochs
         if len(self.plan) != self.steps * self.n_epoch:
@@ -191,7 +190,8 @@ class BoxTraining(Callback):
             told = self.rows[self.epoch]
             self.recorder.log += [told[name] for name in self.recorder.metric_names[1:-1]]
             raise CancelEpochException
-        self.learn.all_batches = partial(_batches_told_plainly, self.learn, self.told_plainly)
+        keep_freed_memory(True)
+        self.learn.all_batches = partial(batches_told_plainly, self.learn, self.told_plainly)
         self.opt.freeze_to(1 if self.epoch < self.frozen_epochs else 0)
         self.epoch_begun, self.batch, self.sums = time.perf_counter(), 0, {"train": {}, "valid": {}}
         self.dls.train.epoch, self.dls.train.skipped = self.epoch, 0
@@ -302,13 +302,6 @@ class BoxTraining(Callback):
             self.shown = display(picture, display_id=True)
         else:
             self.shown.update(picture)
-
-
-def _batches_told_plainly(learn: Learner, told: Callable) -> None:
-    """Run the learner's own ``all_batches``, and tell in a sentence what a person can put right."""
-    del learn.all_batches
-    with told():
-        learn.all_batches()
 
 
 def detector_learner(photos: Photos) -> Learner:

@@ -12,7 +12,7 @@ from utils.train.finder import look_for_rate
 from utils.train.learners import load_trained, make_learner
 from utils.train.loaders import image_dataloaders, training_loss
 from utils.train.networks import architecture, download_weights, preparation
-from utils.train.plain import plain_errors
+from utils.train.plain import batches_told_plainly, plain_errors
 from utils.train.quick import (
     compared_sentence,
     head_features,
@@ -27,6 +27,7 @@ from utils.train.schedule import learning_rates, optimizer, planned_rates
 __all__ = [
     "architecture",
     "augmentation",
+    "batches_told_plainly",
     "compared_sentence",
     "crops",
     "device_sentence",

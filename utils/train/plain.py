@@ -5,8 +5,8 @@ Reads pictures that may be spoilt; writes nothing. fastai has no event for an er
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from errno import ENOMEM
 from functools import partial
 from io import SEEK_END
@@ -15,6 +15,7 @@ from pathlib import Path
 from fastai.vision.all import Callback, DataLoaders, Learner, PILImage
 
 from utils.errors import FieldguideError
+from utils.machine import keep_freed_memory
 from utils.words import counted
 
 JPEG_BEGINS, JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
@@ -109,19 +110,31 @@ class PlainErrors(PlainCallback):
     order = 52  # after History
 
     def before_epoch(self):
-        self.learn.all_batches = partial(_plain_batches, self.learn)
+        self.learn.all_batches = partial(batches_told_plainly, self.learn, self._told)
 
     after_train = before_epoch  # for the validation pass
 
     def after_epoch(self):
         vars(self.learn).pop("all_batches", None)
 
+    def _told(self) -> AbstractContextManager:
+        return plain_errors(self.dls, stopped=stopped_sentence(self.learn))
 
-def _plain_batches(learn: Learner) -> None:
-    """Run the learner's own ``all_batches`` inside `plain_errors`."""
+
+def batches_told_plainly(learn: Learner, told: Callable[[], AbstractContextManager]) -> None:
+    """
+    Run the learner's own ``all_batches``, and tell in a sentence what a person can put right.
+
+    `told` makes a context of `plain_errors`. Memory that a training keeps is given back if this fails, or is stopped:
+    fastai calls no ``after_fit`` then.
+    """
     del learn.all_batches
-    with plain_errors(learn.dls, stopped=stopped_sentence(learn)):
-        learn.all_batches()
+    try:
+        with told():
+            learn.all_batches()
+    except BaseException:
+        keep_freed_memory(False)
+        raise
 
 
 def stopped_sentence(learn: Learner) -> str:
