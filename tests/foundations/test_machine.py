@@ -36,6 +36,7 @@ def test_without_a_limit_the_machine_counts(tmp_path):
 
 
 FAULTS = """
+import resource
 from utils.machine import keep_freed_memory
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
